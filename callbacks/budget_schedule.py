@@ -1,0 +1,68 @@
+"""Changes the rank budget over the epochs."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from callbacks.steps import epochs_done
+from common.errors import InputError
+from lightning_modules.adapted_module import AdaptedModule
+
+
+def budget_at(
+    epochs: float, memory_start: float, memory_end: float, epochs_memory_start: float, epochs_memory_start_to_end: float
+) -> float:
+    """The budget after so many epochs: constant, then linear, then constant."""
+    if epochs <= epochs_memory_start:
+        return memory_start
+    if epochs >= epochs_memory_start + epochs_memory_start_to_end:
+        return memory_end
+    return memory_start + (memory_end - memory_start) * (epochs - epochs_memory_start) / epochs_memory_start_to_end
+
+
+class BudgetSchedule(Callback):
+    """Moves the budget linearly from memory_start to memory_end; without them it stays as the adapter has it.
+
+    Args:
+        memory_start: budget at first, in the adapter's own unit (entries of R used over all layers).
+        memory_end: budget at last; give both or neither.
+        epochs_memory_start: epochs with the first budget.
+        epochs_memory_start_to_end: epochs over which it then changes.
+    """
+
+    def __init__(
+        self,
+        memory_start: float | None = None,
+        memory_end: float | None = None,
+        epochs_memory_start: float = 0,
+        epochs_memory_start_to_end: float = 0,
+    ) -> None:
+        if (memory_start is None) != (memory_end is None):
+            raise InputError(
+                f"memory_start is {memory_start} and memory_end is {memory_end}; allowed: both budgets, or neither."
+            )
+        if epochs_memory_start < 0 or epochs_memory_start_to_end < 0:
+            raise InputError(
+                f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
+                f"{epochs_memory_start_to_end}; allowed: 0 or more."
+            )
+        self.memory_start, self.memory_end = memory_start, memory_end
+        self.epochs_memory_start = epochs_memory_start
+        self.epochs_memory_start_to_end = epochs_memory_start_to_end
+
+    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
+            return
+        for budget in (self.memory_start, self.memory_end):
+            pl_module.rank_allocation.check_budget(budget)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
+            return
+        pl_module.rank_allocation.budget = budget_at(
+            epochs_done(trainer),
+            self.memory_start,
+            self.memory_end,
+            self.epochs_memory_start,
+            self.epochs_memory_start_to_end,
+        )

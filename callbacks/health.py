@@ -1,0 +1,74 @@
+"""Says so when a model collapses to one answer, or when an allocation that should move does not."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from common.terminal import warn
+
+from lightning_modules.adapted_module import AdaptedModule
+
+
+class CollapseDetection(Callback):
+    """Warns after a validation in which the model gave every row the same answer, and remembers it."""
+
+    def __init__(self) -> None:
+        self.collapsed = False
+        self.collapsed_epochs: list[int] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"collapsed": self.collapsed, "collapsed_epochs": self.collapsed_epochs}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.collapsed = state_dict["collapsed"]
+        self.collapsed_epochs = list(state_dict["collapsed_epochs"])
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if trainer.sanity_checking:
+            return
+        split = trainer.datamodule.validation_names[0]  # type: ignore[attr-defined]
+        answer = pl_module.constant_answer(split)
+        self.collapsed = answer is not None
+        if answer is None:
+            return
+        self.collapsed_epochs.append(trainer.current_epoch)
+        warn(
+            f"Collapsed: after epoch {trainer.current_epoch} the model answers {answer} for every validation row. "
+            "A lower learning rate, a longer warm-up, a larger rank or a stronger backbone may help."
+        )
+
+
+class AllocationMovement(Callback):
+    """Warns after training if the rank-allocation weights, or the ranks they imply, did not move."""
+
+    def __init__(self) -> None:
+        self._start: torch.Tensor | None = None
+        self._start_ranks: torch.Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self._start, "start_ranks": self._start_ranks}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._start, self._start_ranks = state_dict["start"], state_dict["start_ranks"]
+
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        allocation = pl_module.rank_allocation
+        if allocation is not None and self._start is None:
+            self._start = allocation.weights.detach().cpu().clone()
+            self._start_ranks = allocation.discrete_ranks()
+
+    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        allocation = pl_module.rank_allocation
+        if allocation is None or self._start is None or self._start_ranks is None:
+            return
+        if float((allocation.weights.detach().cpu() - self._start).abs().max()) < 1e-6:
+            warn(
+                "The rank-allocation weights have not moved: these ranks are the initial ones, not learned. Check "
+                "model.optimizer.allocation_learning_rate and that some epochs train with soft masks "
+                "(rank_discretisation.epochs_rank_discrete below trainer.max_epochs)."
+            )
+        elif bool((allocation.discrete_ranks() == self._start_ranks).all()):
+            warn(
+                "The rank-allocation weights moved, but no layer's discrete rank changed. A higher "
+                "model.optimizer.allocation_learning_rate or more steps would let ranks adapt."
+            )

@@ -1,0 +1,75 @@
+"""What a person sees while a run goes on: a bar on a terminal, sparse lines anywhere else."""
+
+import time
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+
+from callbacks.rank_discretisation import describe
+from lightning_modules.adapted_module import AdaptedModule
+
+
+class TerminalProgress(RichProgressBar):
+    """Lightning's Rich bar, refreshed rarely enough not to hold up training."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=20)
+
+    def get_metrics(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:  # type: ignore[override]
+        metrics = super().get_metrics(trainer, pl_module)
+        metrics.pop("v_num", None)
+        return metrics
+
+
+class EpochLines(Callback):
+    """One line per epoch, and one every half minute within an epoch.
+
+    Args:
+        every_n_seconds: the interval within an epoch.
+    """
+
+    def __init__(self, every_n_seconds: float = 30.0) -> None:
+        self.every_n_seconds = every_n_seconds
+        self._printed = self._started = time.monotonic()
+        self._first_step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self._printed = self._started = time.monotonic()
+        self._first_step = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:  # type: ignore[override]
+        if time.monotonic() - self._printed < self.every_n_seconds or not trainer.is_global_zero:
+            return
+        self._printed = time.monotonic()
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if not trainer.is_global_zero:
+            return
+        self._printed = time.monotonic()
+        total, rows = pl_module.epoch_loss.tolist()
+        parts = [f"epoch {trainer.current_epoch}", self._position(trainer, pl_module), f"train loss {total / rows:.4f}"]
+        for name in ("loss", pl_module.metric_name):
+            value = trainer.callback_metrics.get(f"val/{name}")
+            if value is not None:
+                parts.append(f"val {name.replace('_', ' ')} {float(value):.4f}")
+        allocation = pl_module.rank_allocation
+        if allocation is not None:
+            parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe(pl_module)}")
+        print("  ".join(parts), flush=True)
+
+    def _position(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
+        steps = pl_module.training_steps()
+        done = trainer.global_step - self._first_step
+        left = (time.monotonic() - self._started) / max(done, 1) * (steps - trainer.global_step)
+        return f"step {trainer.global_step}/{steps}  {_clock(left)} left"
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -1,0 +1,74 @@
+"""Makes ranks discrete: for good in the last epochs, and for the moment in every evaluation."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from common.terminal import say
+from torch.optim import Optimizer
+
+from callbacks.steps import last_epochs_start
+from common.errors import InputError
+from lightning_modules.adapted_module import AdaptedModule
+
+
+class RankDiscretisation(Callback):
+    """Hard masks at the discrete ranks, in the last epochs and whenever the model is evaluated.
+
+    In the last epochs the allocation rests: only R and the head go on training.
+
+    Args:
+        epochs_rank_discrete: how many epochs at the end train with discrete ranks.
+    """
+
+    def __init__(self, epochs_rank_discrete: int = 1) -> None:
+        if epochs_rank_discrete < 0:
+            raise InputError(f"epochs_rank_discrete is {epochs_rank_discrete}; allowed: 0 or more.")
+        self.epochs_rank_discrete = epochs_rank_discrete
+
+    def in_final_phase(self, trainer: Trainer, pl_module: AdaptedModule) -> bool:
+        """Whether the step about to run, or the one just run in a hook after it, trains with discrete ranks."""
+        return trainer.global_step >= last_epochs_start(trainer, pl_module, self.epochs_rank_discrete)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        allocation = pl_module.rank_allocation
+        if allocation is None:
+            return
+        final = self.in_final_phase(trainer, pl_module)
+        if final and not allocation.is_discrete:
+            allocation.discretise()
+            say(f"Ranks are discrete from step {trainer.global_step} on: {describe(pl_module)}")
+        elif not final and allocation.is_discrete:
+            allocation.soften()
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:  # type: ignore[override]
+        # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.
+        if pl_module.rank_allocation is not None and pl_module.rank_allocation.is_discrete:
+            pl_module.rank_allocation.weights.grad = None
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if pl_module.rank_allocation is not None:
+            pl_module.rank_allocation.discretise()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if pl_module.rank_allocation is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
+            # The next training step decides; until then nothing reads the masks but what follows this epoch.
+            if not self.in_final_phase(trainer, pl_module):
+                pl_module.rank_allocation.soften()
+
+    def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self.on_validation_start(trainer, pl_module)
+
+    def on_predict_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self.on_validation_start(trainer, pl_module)
+
+
+def describe(pl_module: AdaptedModule) -> str:
+    """The discrete ranks of this moment in one line: range, average, budget used."""
+    allocation = pl_module.rank_allocation
+    assert allocation is not None
+    ranks = allocation.discrete_ranks()
+    used = float(allocation.area(ranks.to(allocation.weights.device)).sum())
+    return (
+        f"{int(ranks.min())} to {int(ranks.max())}, average {ranks.double().mean():.2f}, "
+        f"{used:,.0f} of {allocation.budget:,.0f} budget used"
+    )

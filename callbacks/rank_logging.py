@@ -1,0 +1,107 @@
+"""Shows the ranks while they move: scalars at an interval, pictures per epoch, and the history for ranks.json."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from callbacks.rank_pictures import mask_pictures, rank_map
+from common.errors import InputError
+from lightning_modules.adapted_module import AdaptedModule
+from lora.rank_mask import hard_tails, soft_hard_gap, square_masks
+
+
+class RankLogging(Callback):
+    """Logs ranks, alpha, budget (requested and used) and the gap between soft and hard masks.
+
+    Nothing is read from the device between two logged steps.
+
+    Args:
+        every_n_steps: how often scalars are logged.
+        pictures_every_n_epochs: how often TensorBoard gets the rank map and mask pictures; 0 for never.
+    """
+
+    def __init__(self, every_n_steps: int = 50, pictures_every_n_epochs: int = 1) -> None:
+        if every_n_steps < 1 or pictures_every_n_epochs < 0:
+            raise InputError(
+                f"every_n_steps is {every_n_steps} and pictures_every_n_epochs is {pictures_every_n_epochs}; "
+                "allowed: every_n_steps from 1, pictures_every_n_epochs from 0 (never)."
+            )
+        self.every_n_steps, self.pictures_every_n_epochs = every_n_steps, pictures_every_n_epochs
+        self.history: list[dict[str, Any]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+        if trainer.global_step == 0 and not self.history:  # alpha is set by now
+            self._remember(trainer, pl_module)
+            self._draw(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:  # type: ignore[override]
+        allocation = pl_module.rank_allocation
+        if allocation is None or trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps:
+            return
+        metrics = rank_metrics(pl_module)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step - 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self._remember(trainer, pl_module)
+        every = self.pictures_every_n_epochs
+        if every and ((trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs):
+            self._draw(trainer, pl_module)
+
+    @torch.no_grad()
+    def _remember(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        allocation = pl_module.rank_allocation
+        if allocation is None:
+            return
+        self.history.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "alpha": allocation.alpha,
+                "budget": allocation.budget,
+                "ranks": allocation.ranks().tolist(),
+            }
+        )
+
+    @torch.no_grad()
+    def _draw(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        allocation, adapter = pl_module.rank_allocation, pl_module.adapter
+        if allocation is None or adapter is None or not trainer.is_global_zero or not self.pictures_every_n_epochs:
+            return
+        ranks = dict(zip(adapter.layer_names, allocation.ranks().tolist(), strict=True))
+        picture = rank_map(ranks, allocation.rank_min, allocation.rank_max, f"ranks at step {trainer.global_step}")
+        chosen = sorted({0, len(ranks) // 4, len(ranks) // 2, 3 * len(ranks) // 4, len(ranks) - 1})
+        tails = allocation.tails() if allocation.is_discrete else allocation.expected_tails()
+        masks = mask_pictures(square_masks(tails[chosen]), [adapter.layer_names[layer] for layer in chosen])
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_figure("rank_map", picture, trainer.global_step)
+                logger.experiment.add_figure("rank_masks", masks, trainer.global_step)
+
+
+@torch.no_grad()
+def rank_metrics(pl_module: AdaptedModule) -> dict[str, float]:
+    """What there is to log of the ranks at this moment; reads from the device."""
+    allocation, adapter = pl_module.rank_allocation, pl_module.adapter
+    assert allocation is not None and adapter is not None
+    discrete = allocation.discrete_ranks().to(allocation.weights.device)
+    hard = hard_tails(discrete, allocation.rank_max)
+    soft = hard if allocation.is_discrete else allocation.expected_tails()
+    return {
+        "allocation/alpha": allocation.alpha,
+        "allocation/budget_requested": allocation.budget,
+        "allocation/budget_used": float(allocation.area(discrete).sum()),
+        "allocation/average_rank": float(discrete.double().mean()),
+        "allocation/soft_hard_gap": float(soft_hard_gap(soft, hard)),
+        **{f"rank/{name}": rank for name, rank in zip(adapter.layer_names, allocation.ranks().tolist(), strict=True)},
+    }

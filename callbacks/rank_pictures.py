@@ -1,0 +1,55 @@
+"""Pictures of ranks and masks, as matplotlib figures without a display."""
+
+from matplotlib.figure import Figure
+from torch import Tensor
+
+
+def layer_and_projection(path: str) -> tuple[int, str]:
+    """Splits a module path at its last number: encoder.layer.3.attention.self.query -> (3, attention.self.query)."""
+    components = path.split(".")
+    numbered = [place for place, component in enumerate(components) if component.isdigit()]
+    if not numbered:
+        return 0, path
+    return int(components[numbered[-1]]), ".".join(components[numbered[-1] + 1 :])
+
+
+def rank_grid(ranks: dict[str, float]) -> tuple[list[int], list[str], list[list[float | None]]]:
+    """Ranks by module path as a table: layer numbers, projections, and one row of ranks per projection."""
+    places = {layer_and_projection(path): rank for path, rank in ranks.items()}
+    layers = sorted({layer for layer, _ in places})
+    projections = list(dict.fromkeys(projection for _, projection in places))
+    return layers, projections, [[places.get((layer, name)) for layer in layers] for name in projections]
+
+
+def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str) -> Figure:
+    """A heat map, projection by layer, with the rank in each cell."""
+    layers, projections, rows = rank_grid(ranks)
+    figure = Figure(figsize=(2.6 + 0.42 * len(layers), 1.4 + 0.42 * len(projections)), layout="constrained")
+    axes = figure.add_subplot()
+    values = [[float("nan") if rank is None else rank for rank in row] for row in rows]
+    image = axes.imshow(values, cmap="viridis", vmin=rank_min, vmax=rank_max, aspect="auto")
+    axes.set_xticks(range(len(layers)), layers)
+    axes.set_yticks(range(len(projections)), projections)
+    axes.set_xlabel("layer")
+    axes.set_title(title)
+    middle = (rank_min + rank_max) / 2
+    for y, row in enumerate(rows):
+        for x, rank in enumerate(row):
+            if rank is not None:
+                color = "white" if rank < middle else "black"
+                axes.text(x, y, f"{rank:.0f}", ha="center", va="center", fontsize=8, color=color)
+    figure.colorbar(image, ax=axes, label="rank")
+    return figure
+
+
+def mask_pictures(masks: Tensor, names: list[str]) -> Figure:
+    """A few soft masks (layers, r, r) side by side, black 0 to white 1."""
+    figure = Figure(figsize=(2.4 * len(names), 2.7), layout="constrained")
+    for place, (mask, name) in enumerate(zip(masks.cpu(), names, strict=True)):
+        axes = figure.add_subplot(1, len(names), place + 1)
+        axes.imshow(mask, cmap="gray", vmin=0, vmax=1)
+        layer, projection = layer_and_projection(name)
+        axes.set_title(f"layer {layer}\n{projection}", fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    return figure

@@ -1,0 +1,202 @@
+"""results.json and ranks.json: what a run came to, from one source for every figure."""
+
+import platform
+import resource
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from callbacks.health import CollapseDetection
+from callbacks.rank_logging import RankLogging
+from callbacks.rank_pictures import rank_map
+from callbacks.training_log import TrainingLog
+from common.files import write_json, write_whole
+from lightning_modules.adapted_module import AdaptedModule
+
+_PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "tensorboard")
+
+
+class Results(Callback):
+    """Collects figures while a run goes on; `write` puts them into the run folder.
+
+    Epochs are counted from 0, as in metrics.csv. Training time leaves evaluation and checkpoints out.
+
+    Args:
+        folder: the run folder.
+    """
+
+    def __init__(self, folder: Path, run_name: str, seed: int | None) -> None:
+        self.folder, self.run_name, self.seed = folder, run_name, seed
+        self.validations: list[dict[str, float]] = []
+        self.test: dict[str, Any] | None = None
+        self._counts = {"rows": 0, "tokens": 0}
+        self._training_seconds = 0.0
+        self._wall_seconds = 0.0
+        self._started = self._training_since = time.monotonic()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "validations": self.validations,
+            "counts": self._counts,
+            "training_seconds": self._training_seconds + self._running_seconds(),
+            "wall_seconds": self.wall_seconds,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validations = list(state_dict["validations"])
+        self._counts = dict(state_dict["counts"])
+        self._training_seconds = state_dict["training_seconds"]
+        self._wall_seconds = state_dict["wall_seconds"]
+
+    @property
+    def wall_seconds(self) -> float:
+        """Seconds since the run began, time between an interruption and its resumption left out."""
+        return self._wall_seconds + time.monotonic() - self._started
+
+    def _running_seconds(self) -> float:
+        return time.monotonic() - self._training_since if self._training_since is not None else 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self._training_since: float | None = time.monotonic()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self._training_since = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:  # type: ignore[override]
+        self._counts["rows"] += batch["real_rows"] * trainer.world_size
+        self._counts["tokens"] += batch["real_tokens"] * trainer.world_size
+
+    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if trainer.state.fn != "fit" or trainer.sanity_checking:
+            return
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._training_seconds += self._running_seconds()
+        self._training_since = None
+
+    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._training_since = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        self._training_since = None
+        names = trainer.datamodule.validation_names  # type: ignore[attr-defined]
+        values = {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if name.partition("/")[0] in names
+        }
+        self.validations.append({"epoch": trainer.current_epoch, **values})
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        self._tags = pl_module.accuracy_by_tag.compute().tolist() if pl_module.accuracy_by_tag is not None else []
+        self._tag_names = data.tag_names
+
+    def on_test_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+        values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
+        self.test = {name.removeprefix("test/"): value for name, value in values.items()}
+        if self._tags:
+            self.test["accuracy_by_tag"] = dict(zip(self._tag_names, self._tags, strict=True))
+
+    def metric(self, pl_module: AdaptedModule, name: str) -> dict[str, Any]:
+        """Best and last value of the metric that chooses the checkpoint, and the epoch of the best."""
+        values = [validation.get(name) for validation in self.validations]
+        known = [(value, -place) for place, value in enumerate(values) if value is not None]
+        if not known:
+            return {"name": name.partition("/")[2], "best": None, "best_epoch": None, "last": None}
+        best, place = max(known)
+        return {
+            "name": name.partition("/")[2],
+            "best": best,
+            "best_epoch": int(self.validations[-place]["epoch"]),
+            "last": values[-1],
+        }
+
+    def summary(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:
+        """The content of results.json."""
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        split = data.validation_names[0]
+        log = _callback(trainer, TrainingLog)
+        val_losses = [validation.get(f"{split}/loss") for validation in self.validations]
+        seconds = max(self._training_seconds, 1e-9)
+        return {
+            "run_name": self.run_name,
+            "seed": self.seed,
+            "data": {"name": data.name, **data.row_counts},
+            "backbone": pl_module.backbone_name,
+            "adapter": type(pl_module.adapter).__name__ if pl_module.adapter is not None else "full fine-tuning",
+            "metric": self.metric(pl_module, f"{split}/{data.task.metrics[0]}"),
+            "validations": self.validations,
+            "test": self.test,
+            "train_losses": log.train_losses,
+            "val_losses": val_losses,
+            "best_val_loss": min((loss for loss in val_losses if loss is not None), default=None),
+            "trainable_parameters": pl_module.parameter_counts(),
+            **_ranks_summary(pl_module),
+            "throughput": {
+                "train_samples_per_second": self._counts["rows"] / seconds,
+                "train_tokens_per_second": self._counts["tokens"] / seconds,
+            },
+            "wall_seconds": self.wall_seconds,
+            "peak_memory_bytes": peak_memory_bytes(pl_module.device),
+            "device": str(pl_module.device),
+            "processes": trainer.world_size,
+            "status": self.status(trainer),
+            "collapsed_epochs": _callback(trainer, CollapseDetection).collapsed_epochs,
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        }
+
+    def status(self, trainer: Trainer) -> str:
+        """finished, collapsed (the last validation gave one answer for every row) or diverged."""
+        if _callback(trainer, TrainingLog).diverged_at is not None:
+            return "diverged"
+        return "collapsed" if _callback(trainer, CollapseDetection).collapsed else "finished"
+
+    def write(self, results: dict[str, Any], trainer: Trainer, pl_module: AdaptedModule, ranks: dict[str, int]) -> None:
+        """Writes ranks.json, the rank map and, last, results.json.
+
+        Args:
+            results: what `summary` gave.
+            ranks: the discrete rank of each adapted layer when training ended.
+        """
+        if not trainer.is_global_zero:
+            return
+        history = _callback(trainer, RankLogging).history
+        write_json(self.folder / "ranks.json", {"layers": ranks, "history": history})
+        if pl_module.rank_allocation is not None:
+            allocation = pl_module.rank_allocation
+            title = f"{self.run_name}: discrete ranks, average {results['average_rank']:.2f}"
+            figure = rank_map({k: float(v) for k, v in ranks.items()}, allocation.rank_min, allocation.rank_max, title)
+            write_whole(self.folder / "rank_map.png", lambda file: figure.savefig(file, format="png", dpi=120))
+        write_json(self.folder / "results.json", results)
+
+
+def _ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
+    if pl_module.adapter is None:
+        return {"budget": None, "average_rank": None}
+    ranks = list(pl_module.adapter.discrete_ranks().values())
+    average = sum(ranks) / len(ranks)
+    allocation = pl_module.rank_allocation
+    if allocation is None:
+        return {"budget": None, "average_rank": average}
+    used = float(allocation.area(torch.tensor(ranks, device=allocation.weights.device)).sum())
+    return {"budget": {"requested": allocation.budget, "used": used}, "average_rank": average}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: on the accelerator if there is one, else by the whole process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def _callback(trainer: Trainer, kind: type) -> Any:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]

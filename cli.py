@@ -1,0 +1,67 @@
+"""Rankwise: low-rank adapters whose ranks allocate themselves. The one entry to everything."""
+
+import sys
+import traceback
+
+USAGE = """\
+usage: python cli.py VERB --config NAME.yaml [options]
+
+verbs
+  fit        train, validate every epoch, test the best epoch, write runs/<run_name>/
+  validate   evaluate a checkpoint on the validation split    (--ckpt_path best|last|FILE)
+  test       evaluate a checkpoint on the labelled test split (--ckpt_path best|last|FILE)
+  predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
+
+start here
+  python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
+  python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
+  python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
+  tensorboard --logdir runs                           watch the ranks move
+
+options that work with every config
+  --config NAME          a path, or a name in configs/; several are merged, the later wins
+  --run_name NAME        folder of the run below --runs_dir (default: the config's name; runs)
+  --overwrite            delete a run of this name first
+  --ckpt_path WHICH      last, best or a file
+  --seed_everything N    seed of every random choice (default 42)
+  --model.backbone NAME  hub name, folder, or package:NAME for a model carried by an installed package
+  --model.adapter.*      rank_min, rank_max, rank_average, allocation, targets, ...
+  --model.optimizer.*    learning_rate, head_learning_rate, allocation_learning_rate, schedule, ...
+  --data.*               task, data_dir, batch_size, max_length, ...
+  --trainer.*            max_epochs, precision, devices, ... (Lightning's Trainer)
+  --print_config         show the complete configuration and stop
+  --debug                show the traceback of an error
+
+  python cli.py VERB --help lists every option of a verb with its meaning.
+exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
+
+VERBS = ("fit", "validate", "test", "predict")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one verb and returns the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE)  # without importing anything: answers at once
+        return 0
+    debug = "--debug" in arguments
+    arguments = [argument for argument in arguments if argument != "--debug"]
+    from common.errors import InputError, one_of
+    from common.terminal import quiet_libraries
+
+    quiet_libraries()
+    try:
+        if arguments[0] not in VERBS:
+            raise one_of("the verb", arguments[0], VERBS)
+        from experiments.command_line import run
+
+        return run(arguments)
+    except InputError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""What every other package may use: errors, whole-file writes, where backbones come from."""

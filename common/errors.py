@@ -1,0 +1,17 @@
+"""The one exception that means "the user's input is at fault"."""
+
+
+class InputError(ValueError):
+    """The input is at fault: the message gives the value, what is allowed and what to do next.
+
+    cli.py prints the message alone and ends with exit code 2; every other exception ends with 1.
+    """
+
+
+def one_of(what: str, value: object, allowed: list[str] | tuple[str, ...]) -> InputError:
+    """An `InputError` for a value outside a fixed set, naming the closest allowed ones first."""
+    from difflib import get_close_matches
+
+    near = get_close_matches(str(value), allowed, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
+    return InputError(f"{what} is {value!r}; allowed: {', '.join(allowed)}.{hint}")

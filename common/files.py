@@ -1,0 +1,92 @@
+"""Files are written whole or not at all, and caches live in one place."""
+
+import errno
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from common.errors import InputError
+
+_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+_NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
+
+
+def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Calls `write` with a temporary file beside `path`, then renames it over `path`.
+
+    Until the rename the old file stays as it was, so a kill or a full disk costs nothing.
+
+    Raises:
+        InputError: the disk is full or the folder can't be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        # mkstemp makes files private (0600): give back what the user's umask allows.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _storage_error(path, error) from error
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes UTF-8 text whole or not at all."""
+    write_whole(path, lambda file: file.write(text.encode()))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes JSON whole or not at all. NaN and infinities become null, so that any reader accepts it."""
+    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def cache_directory(name: str) -> Path:
+    """A folder for things that can be made again: `$RANKWISE_CACHE/name`, by default below `~/.cache`."""
+    root = os.environ.get("RANKWISE_CACHE")
+    if root:
+        return Path(root).expanduser() / name
+    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rankwise" / name
+
+
+def _finite(content: Any) -> Any:
+    if isinstance(content, dict):
+        return {key: _finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [_finite(value) for value in content]
+    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
+        return None
+    return content
+
+
+def _umask() -> int:
+    current = os.umask(0)
+    os.umask(current)
+    return current
+
+
+def _storage_error(path: Path, error: OSError) -> OSError | InputError:
+    if error.errno in _NO_SPACE:
+        return InputError(
+            f"no space left to write {path}; nothing that was there before is lost. "
+            "Free some space, or choose another disk with --runs_dir (runs) or RANKWISE_CACHE (caches)."
+        )
+    if error.errno in _NOT_WRITABLE:
+        return InputError(
+            f"can't write {path}: {error.strerror}. Make the folder writable, or choose another one with "
+            "--runs_dir (runs) or RANKWISE_CACHE (caches)."
+        )
+    return error

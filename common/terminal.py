@@ -1,0 +1,53 @@
+"""Words for the person at the terminal, from one process only, and silence from everyone else's libraries."""
+
+import logging
+import os
+import sys
+import warnings
+
+
+def is_first_process() -> bool:
+    """Whether this process speaks for the run: rank 0, as torchrun, SLURM and Lightning number them."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
+
+
+def say(message: str) -> None:
+    """Prints a line of the run's story."""
+    if is_first_process():
+        print(message, flush=True)
+
+
+def warn(message: str) -> None:
+    """Prints a warning the user should act on."""
+    if is_first_process():
+        print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+# Each is raised by a library about itself, or about something this project does on purpose.
+_FOREIGN_WARNINGS = (
+    r".*jsonargparse.*",  # lightning 2.6.6 uses three jsonargparse APIs that 4.53 calls deprecated
+    r".*Python-based objects.*deprecated.*",
+    r".*does not have many workers.*",  # rows are tokenised beforehand: workers would only cost
+    r".*is smaller than the logging interval.*",  # epoch figures are logged whatever the interval
+    r"Checkpoint directory .* exists and is not empty.*",  # the run folder was checked before
+    r"The dirpath has changed from.*",  # a run folder may be moved
+    r".*LeafSpec.*is deprecated.*",
+    r".*treespec, LeafSpec.*",
+    r".*recommended to use `self\.log\('.*', \.\.\., sync_dist=True\)`.*",  # values are reduced already
+    r".*during `trainer\.(test|validate)\(\)`, it is recommended to use.*",  # no row is shown twice here
+    r".*variance of predictions or target is close to zero.*",  # reported as a collapse
+)
+
+
+def quiet_libraries() -> None:
+    """Leaves the terminal to this project: no adverts, tips or warnings a user can't act on.
+
+    To be called again after Lightning was imported: importing it sets its loggers' levels.
+    """
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.seed", "lightning_fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for pattern in _FOREIGN_WARNINGS:
+        warnings.filterwarnings("ignore", message=pattern)

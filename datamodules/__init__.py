@@ -1,0 +1,18 @@
+"""What the models are trained on: one data module per data set."""
+
+from importlib import import_module
+from typing import Any
+
+_HOMES = {
+    "GLUEDataModule": "datamodules.glue",
+    "QuickstartDataModule": "datamodules.quickstart",
+    "TextClassificationDataModule": "datamodules.text_classification",
+}
+__all__ = ["GLUEDataModule", "QuickstartDataModule", "TextClassificationDataModule"]
+
+
+def __getattr__(name: str) -> Any:
+    # On first use: `import datamodules` alone stays cheap.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,57 @@
+"""The nine GLUE tasks, from local files or from the hub."""
+
+from typing import Any, Literal
+
+from common.errors import one_of
+from datamodules.sources import Examples
+from datamodules.sources_columns import read_hub
+from datamodules.sources_glue import COLA_VALIDATION, read_glue_folder
+from datamodules.task import GLUE_TASKS, Task
+from datamodules.text_classification import TextClassificationDataModule
+
+
+class GLUEDataModule(TextClassificationDataModule):
+    """A GLUE task: from `data_dir` when given, else nyu-mll/glue from the hub or its cache.
+
+    Args:
+        task: cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte or wnli.
+        data_dir: folder with the task's files: GLUE's .tsv files, .parquet, .jsonl, a save_to_disk folder, or
+            for cola the official release; text files may be gzip-compressed.
+        cola_validation: for the official CoLA release. in_domain validates on the in-domain and tests on the
+            out-of-domain file; combined validates on both, as GLUE does, and leaves no test.
+        dataset_revision: hub branch, tag or commit of the data set.
+    """
+
+    def __init__(
+        self,
+        task: str = "cola",
+        data_dir: str | None = None,
+        cola_validation: Literal["in_domain", "combined"] = "in_domain",
+        dataset_revision: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self._task_name = task
+        self.data_dir = data_dir
+        self.cola_validation = cola_validation
+        self.dataset_revision = dataset_revision
+
+    @property
+    def task(self) -> Task:
+        if self._task_name not in GLUE_TASKS:
+            raise one_of("task", self._task_name, sorted(GLUE_TASKS))
+        return GLUE_TASKS[self._task_name]
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        return f"glue/{self._task_name}"
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.cola_validation not in COLA_VALIDATION:
+            raise one_of("cola_validation", self.cola_validation, COLA_VALIDATION)
+
+    def load_examples(self) -> dict[str, Examples]:
+        if self.data_dir is None:
+            return read_hub(self.task, self.dataset_revision)
+        return read_glue_folder(self.task, self.data_dir, self.cola_validation)

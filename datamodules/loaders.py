@@ -1,0 +1,165 @@
+"""Padding, and the loaders Lightning iterates: evaluation, and training that goes on where it stopped.
+
+They are plain iterables rather than `torch.utils.data.DataLoader`s, on purpose. A DataLoader draws from the
+global random state at every `iter()`, which would make a resumed run differ from an uninterrupted one; and
+Lightning rebuilds DataLoaders to inject its own sampler (several processes, predict), which would undo the
+batches made here. Collating is a handful of tensor operations on tokens that are already in memory: worker
+processes gain nothing.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError
+from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
+from datamodules.tokenization import TokenizedSplit
+
+
+class Padding(NamedTuple):
+    """How rows are filled up to the longest one of their batch."""
+
+    token_id: int
+    side: str = "right"
+    token_type_id: int = 0
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Padding":
+        return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id)
+
+
+def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
+    """Pads the rows of a micro-batch to the longest of them.
+
+    Returns:
+        `inputs` (what the model takes: input_ids, attention_mask and where used token_type_ids, each
+        (rows, length)), `labels` (rows,) unless the split has none, `weights` (rows,), `row` (rows,), `tag`
+        (rows,) where the split has tags, `loss_denominator`, and the numbers `real_rows`, `real_tokens` and
+        `padded_tokens` (all positions of the rows that count, padding included).
+    """
+    rows = torch.tensor(micro_batch.indices)  # (rows,)
+    weights = torch.tensor(micro_batch.weights)  # (rows,)
+    starts, lengths = split.offsets[rows], split.lengths[rows]
+    longest = int(lengths.max())
+    columns = torch.arange(longest)
+    # Position of each cell in its row's tokens; cells outside [0, length) are padding.
+    shift = (longest - lengths)[:, None] if padding.side == "left" else 0
+    positions = columns[None, :] - shift  # (rows, length)
+    real = (positions >= 0) & (positions < lengths[:, None])
+    source = (starts[:, None] + positions)[real]
+
+    def padded(flat: Tensor, fill: int) -> Tensor:
+        cells = torch.full((len(rows), longest), fill, dtype=torch.long)
+        cells[real] = flat[source].long()
+        return cells
+
+    inputs = {"input_ids": padded(split.input_ids, padding.token_id), "attention_mask": real.long()}
+    if split.token_type_ids is not None:
+        inputs["token_type_ids"] = padded(split.token_type_ids, padding.token_type_id)
+    counted = weights > 0
+    batch: dict[str, Any] = {
+        "inputs": inputs,
+        "weights": weights,
+        "loss_denominator": micro_batch.loss_denominator,
+        "row": rows,
+        "real_rows": int(counted.sum()),
+        "real_tokens": int(lengths[counted].sum()),
+        "padded_tokens": int(counted.sum()) * longest,
+    }
+    if split.labels is not None:
+        batch["labels"] = split.labels[rows]
+    if split.tags is not None:
+        batch["tag"] = split.tags[rows]
+    return batch
+
+
+Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
+
+
+class EvaluationDataLoader:
+    """Collated batches of an `EvaluationBatchSampler`."""
+
+    def __init__(
+        self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler, collate: Collate
+    ) -> None:
+        self.split = split
+        self.batch_sampler = batch_sampler
+        self.collate = collate
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self.collate(self.split, micro_batch) for micro_batch in self.batch_sampler)
+
+
+class ResumableDataLoader:
+    """Collated micro-batches of a `TrainingBatchSampler`, with a position that checkpoints keep.
+
+    `state_dict` after k batches says `next_batch` = k. After `load_state_dict` the next iteration of that
+    epoch continues there; any other epoch (announced by `set_epoch`) starts at its first batch. Nothing is
+    decided before the first `next()`, because Lightning calls `iter()` before it announces the epoch.
+    """
+
+    def __init__(self, split: TokenizedSplit, batch_sampler: TrainingBatchSampler, collate: Collate) -> None:
+        self.split = split
+        self.batch_sampler = batch_sampler
+        self.collate = collate
+        self._epoch = batch_sampler.epoch
+        self._next_batch = 0
+        self._resuming = False
+
+    def __len__(self) -> int:
+        """Micro-batches of a whole epoch."""
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        # A generator: the lines below run at the first next().
+        epoch = self.batch_sampler.epoch
+        start = self._next_batch if self._resuming and epoch == self._epoch else 0
+        self._epoch, self._next_batch, self._resuming = epoch, start, False
+        for index in range(start, len(self)):
+            batch = self.collate(self.split, self.batch_sampler.micro_batch(epoch, index))
+            self._next_batch = index + 1
+            yield batch
+
+    def state_dict(self) -> dict[str, int]:
+        """The position in the data order, and what it must be resumed with."""
+        epoch = self.batch_sampler.epoch
+        return {
+            "epoch": epoch,
+            "next_batch": self._next_batch if epoch == self._epoch else 0,
+            "batches": len(self),
+            "rows": len(self.split),
+            "batch_size": self.batch_sampler.batch_size,
+            "accumulate": self.batch_sampler.accumulate,
+        }
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Takes up the position of `state_dict`.
+
+        Raises:
+            InputError: the training data or the global batch size differ from the checkpoint's, or the
+                accumulation does in the middle of an epoch.
+        """
+        here = self.state_dict()
+        for key, option in (("rows", "train rows"), ("batch_size", "--data.batch_size")):
+            if state[key] != here[key]:
+                raise InputError(
+                    f"the checkpoint was trained with {option} = {state[key]}, this run has {here[key]}; a "
+                    "run can only be resumed with the same training data and batch_size. "
+                    "Use the checkpoint's, or start a new run with another --run_name."
+                )
+        finished = state["next_batch"] >= state["batches"]
+        if not finished and state["next_batch"] and state["accumulate"] != here["accumulate"]:
+            raise InputError(
+                f"the checkpoint stands in the middle of an epoch with accumulate_grad_batches = "
+                f"{state['accumulate']}, this run has {here['accumulate']}; allowed: the same value, or a "
+                "checkpoint from the end of an epoch."
+            )
+        self.batch_sampler.set_epoch(state["epoch"])
+        self._epoch = state["epoch"]
+        self._next_batch = len(self) if finished else state["next_batch"]
+        self._resuming = True

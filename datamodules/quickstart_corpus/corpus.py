@@ -1,0 +1,110 @@
+"""Assembles the quickstart corpus: minimal pairs of all phenomena, without repetition, in three splits.
+
+The task and the labels are those of CoLA (Warstadt et al. 2019): is the sentence acceptable English? The
+pairs follow the idea of BLiMP (Warstadt et al. 2020, arXiv 1912.00582). No sentence comes from either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from datamodules.quickstart_corpus import (
+    phenomena_agreement,
+    phenomena_anaphora,
+    phenomena_questions,
+    phenomena_verbs,
+)
+from datamodules.quickstart_corpus.lexicon import VOCABULARIES
+from datamodules.quickstart_corpus.phenomena_shared import MinimalPair, PairMaker, Sampler
+
+_MAKERS: dict[str, PairMaker] = {
+    maker.__name__: maker
+    for module in (phenomena_agreement, phenomena_anaphora, phenomena_verbs, phenomena_questions)
+    for maker in module.MAKERS
+}
+
+PHENOMENA: tuple[str, ...] = tuple(_MAKERS)
+
+# What every phenomenon can supply, so that all stay evenly represented. A test generates this much.
+MAXIMUM_SENTENCES = {"train": 24000, "validation": 12000, "test": 12000}
+
+# Draws in a row that repeat earlier sentences before the generator gives up. Never reached below the maximum.
+_MAXIMUM_REPEATED_DRAWS = 20000
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence with its judgment: label 1 is acceptable, 0 unacceptable, as in CoLA."""
+
+    text: str
+    label: int
+    phenomenon: str
+
+
+def generate_corpus(
+    train_sentences: int = 4000, validation_sentences: int = 800, test_sentences: int = 1200, seed: int = 0
+) -> dict[str, list[Sentence]]:
+    """The splits "train", "validation" and "test"; the same arguments give the same sentences everywhere.
+
+    Each split is a series of minimal pairs: the acceptable sentence at an even position, its unacceptable
+    counterpart right after it. The pairs are in random order, and phenomena as evenly represented as the
+    number allows.
+    """
+    counts = {"train": train_sentences, "validation": validation_sentences, "test": test_sentences}
+    for split, count in counts.items():
+        _check_count(split, count)
+    return {split: _generate_split(split, count // 2, seed) for split, count in counts.items()}
+
+
+def _check_count(split: str, count: int) -> None:
+    maximum = MAXIMUM_SENTENCES[split]
+    if count > maximum:
+        raise ValueError(
+            f"{split}_sentences is {count}, but at most {maximum} {split} sentences can be generated without "
+            f"repetition. Ask for {maximum} or fewer, or add words to {split.upper()} in "
+            "datamodules/quickstart_corpus/lexicon.py and raise MAXIMUM_SENTENCES."
+        )
+    if count < 2 or count % 2:
+        raise ValueError(
+            f"{split}_sentences is {count}, but the corpus consists of pairs of sentences: "
+            f"an even number from 2 to {maximum} is allowed. Ask for {max(2, count + count % 2)} instead."
+        )
+
+
+def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
+    order = Random(f"quickstart corpus, seed {seed}, {split}, order")
+    # Which phenomena get one pair more when the number does not divide evenly is left to chance.
+    phenomena = list(PHENOMENA)
+    order.shuffle(phenomena)
+    seen: set[str] = set()
+    generators = [_distinct_pairs(split, phenomenon, seed, seen) for phenomenon in phenomena]
+    sentence_pairs = [next(generators[position % len(generators)]) for position in range(pairs)]
+    order.shuffle(sentence_pairs)
+    return [sentence for pair in sentence_pairs for sentence in pair]
+
+
+def _distinct_pairs(
+    split: str, phenomenon: str, seed: int, seen: set[str]
+) -> Iterator[tuple[Sentence, Sentence]]:
+    """Pairs of one phenomenon in which neither sentence occurred before in the split."""
+    sampler = Sampler(VOCABULARIES[split], Random(f"quickstart corpus, seed {seed}, {split}, {phenomenon}"))
+    repeated_draws = 0
+    while repeated_draws < _MAXIMUM_REPEATED_DRAWS:
+        pair = _MAKERS[phenomenon](sampler)
+        if not seen.isdisjoint(pair):
+            repeated_draws += 1
+            continue
+        repeated_draws = 0
+        seen.update(pair)
+        yield _labelled(pair, phenomenon)
+    raise RuntimeError(
+        f"{phenomenon} ran out of new {split} sentences after {_MAXIMUM_REPEATED_DRAWS} draws in a row, "
+        f"although MAXIMUM_SENTENCES allows {MAXIMUM_SENTENCES[split]} in all. Lower that number in "
+        "datamodules/quickstart_corpus/corpus.py or add words to the lexicon."
+    )
+
+
+def _labelled(pair: MinimalPair, phenomenon: str) -> tuple[Sentence, Sentence]:
+    return Sentence(pair.acceptable, 1, phenomenon), Sentence(pair.unacceptable, 0, phenomenon)

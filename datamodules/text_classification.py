@@ -1,0 +1,248 @@
+"""The data module all text classification shares: read, tokenise once, batch."""
+
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from common.errors import InputError
+from datamodules.batching import EvaluationBatchSampler, TrainingBatchSampler
+from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
+from datamodules.sources import Examples, check_train_labels
+from datamodules.sources_text import read_sentences
+from datamodules.task import Task
+from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
+
+SHORTEST_MAX_LENGTH = 4
+
+
+class TextClassificationDataModule(LightningDataModule):
+    """Texts or pairs of texts with labels. Subclasses say where they come from.
+
+    Args:
+        backbone: model whose tokenizer is used; normally linked from the model.
+        revision: hub branch, tag or commit of the tokenizer.
+        batch_size: global batch, split evenly over devices and accumulation.
+        evaluation_batch_size: rows per device in validation, test and prediction.
+        max_length: longer rows are cut to this many tokens.
+        batching: length_grouped (little padding) or random.
+        seed: seed of the data order.
+        train_rows: train on a fixed random subset of at most this many rows.
+        validation_rows: validate on a fixed random subset of at most this many rows.
+        subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
+        predict_file: text file for predict, one sentence per line (pairs: separated by a tab).
+    """
+
+    def __init__(
+        self,
+        backbone: str = "roberta-large",
+        revision: str | None = None,
+        batch_size: int = 32,
+        evaluation_batch_size: int = 64,
+        max_length: int = 128,
+        batching: Literal["length_grouped", "random"] = "length_grouped",
+        seed: int = 42,
+        train_rows: int | None = None,
+        validation_rows: int | None = None,
+        subset_seed: int = 42,
+        predict_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        # Few evaluation batches and many processes: a process may have none.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.backbone = backbone
+        self.revision = revision
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.max_length = max_length
+        self.batching = batching
+        self.seed = seed
+        self.train_rows = train_rows
+        self.validation_rows = validation_rows
+        self.subset_seed = subset_seed
+        self.predict_file = predict_file
+        self._examples: dict[str, Examples] = {}
+        self._splits: dict[str, TokenizedSplit] = {}
+
+    # What a subclass says
+
+    @property
+    def task(self) -> Task:
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:  # type: ignore[override]
+        raise NotImplementedError
+
+    def check_settings(self) -> None:
+        """Called by `setup`, not by the constructor: jsonargparse hides what a constructor raises.
+
+        Raises:
+            InputError: a setting out of range.
+        """
+        for name in ("batch_size", "evaluation_batch_size", "max_length", "train_rows", "validation_rows"):
+            check_positive(name, getattr(self, name))
+
+    def load_examples(self) -> dict[str, Examples]:
+        """The splits `train`, `validation` and perhaps `test`; a second validation set is `validation_…`."""
+        raise NotImplementedError
+
+    # What it holds after setup
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The backbone's tokenizer, checked against `max_length`."""
+        tokenizer = load_tokenizer(self.backbone, self.revision)
+        if not SHORTEST_MAX_LENGTH <= self.max_length <= tokenizer.model_max_length:
+            raise InputError(
+                f"max_length is {self.max_length}; allowed with {self.backbone}: {SHORTEST_MAX_LENGTH} to "
+                f"{tokenizer.model_max_length}. Set --data.max_length."
+            )
+        return tokenizer
+
+    @property
+    def validation_names(self) -> tuple[str, ...]:
+        """Metric prefixes, in the order of `val_dataloader`: `val`, `val_mismatched`."""
+        return tuple(name.replace("validation", "val", 1) for name in self._split_names("validation"))
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Metric prefixes, in the order of `test_dataloader`; empty without a labelled test split."""
+        return self._split_names("test")
+
+    @property
+    def has_labelled_test(self) -> bool:
+        return bool(self.test_names)
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """Rows that training, validation (all sets together) and test use."""
+        counts = dict.fromkeys(("train_rows", "validation_rows", "test_rows"), 0)
+        for name, split in self._splits.items():
+            counts[f"{name.split('_')[0]}_rows"] += len(split)
+        return counts
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
+        # One list for all splits: the same number has to mean the same everywhere.
+        return tuple(sorted({tag for rows in self._examples.values() for tag in rows.tags or ()}))
+
+    @property
+    def truncated_rows(self) -> dict[str, int]:
+        """Rows of each split that were cut to `max_length`."""
+        return {name: split.truncated_rows for name, split in self._splits.items()}
+
+    @property
+    def train_label_counts(self) -> list[int]:
+        """Training rows of each label; empty for regression."""
+        labels = self._splits["train"].labels
+        if self.task.is_regression or labels is None:
+            return []
+        return torch.bincount(labels, minlength=self.task.num_labels).tolist()
+
+    def predict_examples(self) -> Examples:
+        """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
+        if self.predict_file is not None:
+            return read_sentences(self.task, self.predict_file)
+        self.setup()
+        return self._examples["test" if "test" in self._examples else "validation"]
+
+    # Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Reads and tokenises once per machine; the other processes find the tokens in the cache."""
+        predicting = self.trainer is not None and self.trainer.predicting
+        self.setup("predict" if predicting else None)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads and tokenises all splits. A second call does nothing.
+
+        Raises:
+            InputError: see `check_settings`, `load_examples` and `load_tokenizer`.
+        """
+        self.check_settings()
+        if self._splits or (stage == "predict" and self.predict_file is not None):
+            return
+        examples = self.load_examples()
+        check_train_labels(self.name, self.task, examples["train"])
+        for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
+            for name in [name for name in examples if name.startswith(split)]:
+                examples[name] = _subset(examples[name], rows, self.subset_seed)
+        check_train_labels(self.name, self.task, examples["train"])
+        self._examples = examples
+        # An unlabelled test split is only tokenised when predict asks for it.
+        labelled = {name: rows for name, rows in examples.items() if rows.labels is not None}
+        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        split = self._splits["train"]
+        trainer = self.trainer
+        processes, rank = self._processes()
+        sampler = TrainingBatchSampler(
+            split.lengths,
+            self.batch_size,
+            seed=self.seed,
+            batching=self.batching,
+            processes=processes,
+            rank=rank,
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            same_order=bool(getattr(trainer, "overfit_batches", 0)),
+        )
+        return ResumableDataLoader(split, sampler, self._collate())
+
+    def val_dataloader(self) -> list[EvaluationDataLoader]:
+        return [self._evaluation_loader(self._splits[name]) for name in self._split_names("validation")]
+
+    def test_dataloader(self) -> list[EvaluationDataLoader]:
+        if not self.has_labelled_test:
+            raise InputError(
+                f"{self.name} has no labelled test split, so there is nothing to test on; "
+                "use validate for the validation split, or predict to write predictions."
+            )
+        return [self._evaluation_loader(self._splits[name]) for name in self.test_names]
+
+    def predict_dataloader(self) -> EvaluationDataLoader:
+        # In file order; `row` in each batch says where its rows belong.
+        return self._evaluation_loader(self._tokenized("predict", self.predict_examples()), sort=False)
+
+    # How
+
+    def _split_names(self, kind: str) -> tuple[str, ...]:
+        return tuple(name for name in self._splits if name.startswith(kind))
+
+    def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
+        split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
+        if split.truncated_rows:
+            rank_zero_info(
+                f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "
+                f"= {self.max_length} tokens and were cut; --data.max_length sets it."
+            )
+        return split
+
+    def _evaluation_loader(self, split: TokenizedSplit, sort: bool = True) -> EvaluationDataLoader:
+        processes, rank = self._processes()
+        sampler = EvaluationBatchSampler(split.lengths, self.evaluation_batch_size, processes, rank, sort)
+        return EvaluationDataLoader(split, sampler, self._collate())
+
+    def _collate(self) -> Any:
+        return partial(collate, padding=Padding.of(self.tokenizer))
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def check_positive(name: str, value: int | None) -> None:
+    """Raises InputError when a setting is below 1."""
+    if value is not None and value < 1:
+        raise InputError(f"{name} is {value}; allowed: 1 or more. Set --data.{name}.")
+
+
+def _subset(examples: Examples, rows: int | None, seed: int) -> Examples:
+    """At most `rows` random rows, in their old order; the same ones for the same seed."""
+    if rows is None or rows >= len(examples):
+        return examples
+    chosen = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:rows]
+    return examples.select(chosen.sort().values.tolist())

@@ -1,0 +1,196 @@
+"""Text to tokens: once, in batches, cached on disk."""
+
+import hashlib
+import itertools
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.pytorch.utilities import rank_zero_warn
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from common.errors import InputError
+from common.files import cache_directory, write_whole
+from datamodules.sources import Examples
+from datamodules.tokenizer import load_tokenizer, tokenizer_identity
+
+__all__ = ["TokenizedSplit", "load_tokenizer", "tokenize", "tokenize_cached"]
+
+# Part of the cache key: raise it when the meaning of the cached tensors changes.
+FORMAT_VERSION = 1
+ROWS_PER_CALL = 1000
+
+
+@dataclass(frozen=True)
+class TokenizedSplit:
+    """The tokens of a split, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`.
+
+    Attributes:
+        input_ids: (tokens,) int32.
+        offsets: (rows + 1,) int64.
+        token_type_ids: (tokens,) uint8, or None where the model has none.
+        labels: (rows,) int64, float32 for regression, None when unlabelled.
+        tags: (rows,) int64 index into the data module's `tag_names`, or None.
+        truncated_rows: rows that were longer than `max_length`.
+    """
+
+    input_ids: Tensor
+    offsets: Tensor
+    token_type_ids: Tensor | None = None
+    labels: Tensor | None = None
+    tags: Tensor | None = None
+    truncated_rows: int = 0
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each row, (rows,)."""
+        return self.offsets.diff()
+
+
+def tokenize_cached(
+    examples: Examples, tokenizer: Any, max_length: int, tag_names: tuple[str, ...] = ()
+) -> TokenizedSplit:
+    """`tokenize`, remembered on disk below `cache_directory("tokenized")`.
+
+    A damaged file is made again. A cache that can't be written costs only time, so it is a warning.
+
+    Args:
+        examples: the rows of a split.
+        tokenizer: see `load_tokenizer`.
+        max_length: longer rows are cut to this many tokens.
+        tag_names: numbers the tags, for all splits alike.
+    """
+    path = cache_directory("tokenized") / f"{_cache_key(examples, tokenizer, max_length)}.safetensors"
+    tensors = _read_cache(path, rows=len(examples))
+    if tensors is None:
+        tensors = tokenize(examples, tokenizer, max_length)
+        try:
+            content = save({**tensors, "checksum": _checksum(tensors)})
+            write_whole(path, lambda file: file.write(content))
+        except (InputError, OSError) as error:
+            rank_zero_warn(f"tokens are not cached, each start makes them again: {error}")
+    return TokenizedSplit(
+        input_ids=tensors["input_ids"],
+        offsets=tensors["offsets"],
+        token_type_ids=tensors.get("token_type_ids"),
+        labels=None if examples.labels is None else torch.tensor(examples.labels),
+        tags=None if examples.tags is None else torch.tensor([tag_names.index(tag) for tag in examples.tags]),
+        truncated_rows=int(tensors["truncated_rows"]),
+    )
+
+
+def tokenize(examples: Examples, tokenizer: Any, max_length: int) -> dict[str, Tensor]:
+    """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
+
+    Raises:
+        InputError: a row has no tokens at all.
+    """
+    with_types = "token_type_ids" in tokenizer.model_input_names
+    names = ["input_ids", "token_type_ids"] if with_types else ["input_ids"]
+    flat: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    lengths: list[int] = []
+    truncated = 0
+    with _parallel_tokenizer():
+        for start in range(0, len(examples), ROWS_PER_CALL):
+            rows = range(start, min(start + ROWS_PER_CALL, len(examples)))
+            encoded = _encode(examples, rows, tokenizer, max_length, with_types)
+            found = [len(ids) for ids in encoded["input_ids"]]
+            if 0 in found:
+                raise _no_tokens(examples, rows[found.index(0)])
+            for name in names:
+                chain = itertools.chain.from_iterable(encoded[name])
+                flat[name].append(np.fromiter(chain, dtype=np.int32, count=sum(found)))
+            full = [row for row, length in zip(rows, found, strict=True) if length >= max_length]
+            truncated += _count_longer(examples, full, tokenizer, max_length)
+            lengths.extend(found)
+    tensors = {
+        "input_ids": torch.from_numpy(np.concatenate(flat["input_ids"])),
+        "offsets": torch.tensor([0, *lengths]).cumsum(0),
+        "truncated_rows": torch.tensor(truncated),
+    }
+    if with_types:
+        tensors["token_type_ids"] = torch.from_numpy(np.concatenate(flat["token_type_ids"]).astype(np.uint8))
+    return tensors
+
+
+def _encode(
+    examples: Examples, rows: Sequence[int], tokenizer: Any, max_length: int | None, with_types: bool = False
+) -> Any:
+    texts = [examples.texts[row] for row in rows]
+    pairs = None if examples.pairs is None else [examples.pairs[row] for row in rows]
+    # padding and truncation are always said: some tokenizer.json files switch both on.
+    return tokenizer(
+        texts,
+        pairs,
+        padding=False,
+        truncation=max_length is not None,
+        max_length=max_length,
+        return_attention_mask=False,
+        return_token_type_ids=with_types,
+        verbose=False,
+    )
+
+
+def _count_longer(examples: Examples, rows: list[int], tokenizer: Any, max_length: int) -> int:
+    """How many rows were cut: only rows of exactly `max_length` can have been."""
+    if not rows:
+        return 0
+    return sum(len(ids) > max_length for ids in _encode(examples, rows, tokenizer, None)["input_ids"])
+
+
+def _no_tokens(examples: Examples, row: int) -> InputError:
+    return InputError(
+        f"row {row + 1} of a split gives no tokens at all: {examples.texts[row]!r}; every row needs some "
+        "text. Correct or remove the row."
+    )
+
+
+@contextmanager
+def _parallel_tokenizer() -> Iterator[None]:
+    """Tokenises on all cores, then switches that off: a later fork must neither warn nor hang."""
+    chosen = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = chosen or "true"
+    try:
+        yield
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = chosen or "false"
+
+
+def _cache_key(examples: Examples, tokenizer: Any, max_length: int) -> str:
+    digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/".encode())
+    digest.update(tokenizer_identity(tokenizer))
+    for column in (examples.texts, examples.pairs):
+        encoded = [text.encode() for text in column or ()]
+        digest.update(b"none" if column is None else np.array([len(text) for text in encoded]).tobytes())
+        digest.update(b"".join(encoded))
+    return digest.hexdigest()
+
+
+def _checksum(tensors: dict[str, Tensor]) -> Tensor:
+    total = 0
+    for name in sorted(tensors):
+        total = zlib.crc32(tensors[name].numpy().tobytes(), total)
+    return torch.tensor(total)
+
+
+def _read_cache(path: Path, rows: int) -> dict[str, Tensor] | None:
+    """The cached tensors, or None when there are none or the file is damaged."""
+    try:
+        tensors = load(path.read_bytes())
+        checksum = tensors.pop("checksum")
+    except (OSError, SafetensorError, ValueError, KeyError):
+        return None
+    intact = torch.equal(checksum, _checksum(tensors)) and len(tensors["offsets"]) == rows + 1
+    return tensors if intact else None

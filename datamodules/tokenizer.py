@@ -1,0 +1,71 @@
+"""Loading a tokenizer, and telling two of them apart."""
+
+import hashlib
+from typing import Any
+
+from common.backbones import locate_backbone
+from common.errors import InputError
+
+
+def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
+    """The tokenizer of `backbone`; one without a pad token pads with its end-of-sequence token.
+
+    Args:
+        backbone: see `common.backbones.locate_backbone`.
+        revision: a hub branch, tag or commit; ignored for folders and packages.
+
+    Raises:
+        InputError: the backbone can't be found or reached, holds no tokenizer, or has no token to pad with.
+    """
+    from transformers import AutoTokenizer
+
+    source = locate_backbone(backbone)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False
+        )
+    except Exception as error:  # tokenizers raises bare Exception for a file it can't read
+        reason = str(error).strip().split("\n")[0][:300]
+        raise InputError(
+            f"the tokenizer of backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as "
+            "roberta-large, a folder written by save_pretrained with its tokenizer files, or package:NAME. "
+            "Without a connection, set HF_HOME to a cache that holds it and HF_HUB_OFFLINE=1, or give a "
+            "folder; `--config quickstart.yaml` needs no hub."
+        ) from error
+    # transformers builds a tokenizer that knows only special tokens when the folder has no vocabulary.
+    if len(tokenizer) <= len(set(tokenizer.all_special_ids)):
+        raise InputError(
+            f"backbone {backbone!r} holds no vocabulary (tokenizer.json, vocab.txt, …); "
+            "save its tokenizer there with tokenizer.save_pretrained."
+        )
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(
+                f"the tokenizer of backbone {backbone!r} has neither a pad nor an end-of-sequence token, so "
+                "rows can't be padded. Set one with tokenizer.add_special_tokens and save it with the model."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def tokenizer_identity(tokenizer: Any) -> bytes:
+    """Everything that decides which tokens a text becomes, as a hash."""
+    import tokenizers
+
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        serialized = repr(sorted(tokenizer.get_vocab().items()))
+    else:
+        # Calls leave their own padding and truncation here: they are not part of the identity.
+        backend.no_padding()
+        backend.no_truncation()
+        serialized = backend.to_str()
+    settings = (
+        tokenizers.__version__,
+        type(tokenizer).__name__,
+        tokenizer.model_input_names,
+        sorted(tokenizer.special_tokens_map.items(), key=str),
+        tokenizer.truncation_side,
+        getattr(tokenizer, "split_special_tokens", False),
+    )
+    return hashlib.sha256(f"{settings!r}/{serialized}".encode()).digest()

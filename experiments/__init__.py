@@ -1,0 +1,1 @@
+"""Runs as a whole: their folders, their command line, what they came to."""

@@ -1,0 +1,100 @@
+"""The last screen of a run: what came out, and what to do next."""
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from callbacks.rank_pictures import rank_grid
+from common.terminal import is_first_process
+
+
+def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: Path) -> None:
+    """Prints figures, the rank map and the next commands."""
+    console = Console()
+    name = results["metric"]["name"]
+    console.print(_figures(results))
+    if results["budget"] is not None:
+        console.print(_rank_table(ranks))
+    if results["test"] and "accuracy_by_tag" in results["test"]:
+        console.print(_tag_table(results["test"]["accuracy_by_tag"]))
+    config = folder / "config.yaml"
+    console.print(
+        f"\n{folder}/results.json holds every figure ({name} and accuracies as fractions). Next:\n"
+        f"  tensorboard --logdir {folder.parent}\n"
+        f"  python cli.py predict --config {config} --ckpt_path best --data.predict_file sentences.txt\n",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _figures(results: dict[str, Any]) -> Table:
+    metric, parameters, budget = results["metric"], results["trainable_parameters"], results["budget"]
+    table = Table(title=f"{results['run_name']}: {results['status']}", show_header=False)
+    name = metric["name"].replace("_", " ")
+    table.add_row(f"best {name}", f"{_number(metric['best'])} (epoch {metric['best_epoch']})")
+    table.add_row(f"last {name}", _number(metric["last"]))
+    for key, value in (results["test"] or {}).items():
+        if isinstance(value, float):
+            table.add_row(f"test {key.replace('_', ' ')} (best epoch)", _number(value))
+    table.add_row(
+        "trainable parameters",
+        f"{parameters['total']:,} (adapter {parameters['adapter']:,}, allocation {parameters['allocation']:,}, "
+        f"head {parameters['head']:,})",
+    )
+    if budget is not None:
+        table.add_row("budget used", f"{budget['used']:,.0f} of {budget['requested']:,.0f}")
+    if results["average_rank"] is not None:
+        table.add_row("average rank", f"{results['average_rank']:.2f}")
+    throughput = results["throughput"]
+    table.add_row(
+        "training speed",
+        f"{throughput['train_samples_per_second']:,.1f} samples/s, {throughput['train_tokens_per_second']:,.0f} tokens/s",
+    )
+    table.add_row("time", f"{results['wall_seconds']:,.0f} s")
+    table.add_row("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    return table
+
+
+def _rank_table(ranks: dict[str, int]) -> Table:
+    layers, projections, rows = rank_grid({path: float(rank) for path, rank in ranks.items()})
+    table = Table(title="discrete ranks by layer", padding=(0, 0))
+    table.add_column("projection")
+    for layer in layers:
+        table.add_column(str(layer), justify="right", min_width=3)
+    low, high = min(ranks.values()), max(ranks.values())
+    for projection, row in zip(projections, rows, strict=True):
+        table.add_row(projection, *(_cell(rank, low, high) for rank in row))
+    return table
+
+
+def _cell(rank: float | None, low: int, high: int) -> Text:
+    if rank is None:
+        return Text("")
+    share = (rank - low) / max(high - low, 1)
+    return Text(f"{rank:.0f}", style=f"rgb({int(90 + 150 * share)},{int(90 + 60 * (1 - share))},{int(220 * (1 - share))})")
+
+
+def _tag_table(accuracies: dict[str, float]) -> Table:
+    table = Table(title="test accuracy by phenomenon")
+    table.add_column("phenomenon")
+    table.add_column("accuracy", justify="right")
+    for name, value in sorted(accuracies.items(), key=lambda item: -item[1]):
+        table.add_row(name.replace("_", " "), f"{value:.3f}")
+    return table
+
+
+def print_evaluation(split: str, trainer: Any, data: Any) -> None:
+    """Prints the figures of a validate or test call."""
+    if not is_first_process():
+        return
+    table = Table(title=f"{data.name}: {split}", show_header=False)
+    for name, value in trainer.callback_metrics.items():
+        table.add_row(name, _number(float(value)))
+    Console().print(table)
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4f}"

@@ -1,0 +1,294 @@
+"""The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from callbacks.alpha_growth import AlphaGrowth
+from callbacks.budget_schedule import BudgetSchedule
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints, read_checkpoint
+from callbacks.health import AllocationMovement, CollapseDetection
+from callbacks.metrics_table import MetricsTable
+from callbacks.predictions import PredictionTable
+from callbacks.progress import EpochLines, TerminalProgress
+from callbacks.random_state import RandomState
+from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.rank_logging import RankLogging
+from callbacks.results import Results
+from callbacks.saved_config import SavedConfig
+from callbacks.training_log import TrainingLog
+from common.errors import InputError
+from common.terminal import is_first_process, quiet_libraries, say
+from experiments.closing_table import print_closing_table, print_evaluation
+from experiments.config_files import differences, flatten, locate_configs
+from experiments.run_folder import RunFolder
+from lightning_modules.adapted_module import AdaptedModule
+
+_RANK_CALLBACKS: dict[str, type[Callback]] = {
+    "budget_schedule": BudgetSchedule,
+    "alpha_growth": AlphaGrowth,
+    "rank_discretisation": RankDiscretisation,
+    "rank_logging": RankLogging,
+}
+# What belongs to one call, not to the experiment that config.yaml describes.
+_CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output")
+
+
+class CommandLine(LightningCLI):
+    """LightningCLI with run folders, named rank callbacks, and errors that are one message."""
+
+    def __init__(self, arguments: list[str], run_name: str) -> None:
+        self.arguments, self.default_run_name = arguments, run_name
+        super().__init__(
+            AdaptedModule,
+            LightningDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+            seed_everything_default=42,
+            trainer_defaults={
+                "use_distributed_sampler": False,  # the data modules split each global batch themselves
+                "enable_model_summary": False,
+            },
+            parser_kwargs={"exit_on_error": False, **{verb: {"exit_on_error": False} for verb in self.subcommands()}},
+            args=arguments,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        skipped = LightningCLI.subcommands()
+        return {verb: {*names, "weights_only", "return_predictions", "verbose"} for verb, names in skipped.items()}
+
+    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--seed_everything", type=int, default=42, help="Seed of every random choice.")
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_argument("--run_name", type=str, default=self.default_run_name, help="Name of the run's folder.")
+        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that holds the run folders.")
+        parser.add_argument(
+            "--checkpoint_every_n_minutes", type=float, default=10.0, help="How often last.ckpt is written in an epoch."
+        )
+        for key, callback in _RANK_CALLBACKS.items():
+            parser.add_lightning_class_args(callback, key)
+        for name in ("backbone", "revision"):
+            parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
+        parser.link_arguments("seed_everything", "data.init_args.seed")
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "fit":
+            parser.add_argument("--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first.")
+        if subcommand == "predict":
+            parser.add_argument("--output", type=str, default=None, help="TSV file; predictions.tsv in the run folder if not given.")
+        return parser
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            raise InputError(readable(str(error))) from error
+
+    def _parse_ckpt_path(self) -> None:
+        """A checkpoint holds no settings: what the user typed and the config say is what counts."""
+
+    @property
+    def settings(self) -> Any:
+        """The parsed settings of the verb."""
+        return self.config[str(self.config.subcommand)]
+
+    def plain_config(self) -> dict[str, Any]:
+        """The experiment's settings as plain values; `fit --config` with them runs it again."""
+        parser = self._parser(self.subcommand)
+        content = yaml.safe_load(parser.dump(self.settings, skip_none=False))
+        return {key: value for key, value in content.items() if key not in _CALL_SETTINGS}
+
+    def before_instantiate_classes(self) -> None:
+        settings = self.settings
+        self.run_folder = RunFolder.of(settings.runs_dir, settings.run_name)
+        wanted = settings.get("ckpt_path")
+        if wanted is None and self.subcommand != "fit":
+            raise InputError(
+                f"{self.subcommand} needs trained weights, and ckpt_path isn't given; allowed: --ckpt_path best, last "
+                "or FILE."
+            )
+        self.resumed_step: int | None = None
+        if wanted is not None:
+            settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
+        if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
+            self._prepare_run_folder(settings)
+        self._refuse_settings_without_effect(settings)
+
+    def _prepare_run_folder(self, settings: Any) -> None:
+        if settings.ckpt_path is not None:
+            checkpoint = read_checkpoint(Path(settings.ckpt_path))
+            self.resumed_step = int(checkpoint["global_step"])
+            say(f"Going on from {settings.ckpt_path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
+            self._say_what_changed()
+        elif is_first_process():  # the other processes start when the first has begun the run
+            if settings.overwrite:
+                self.run_folder.clear()
+            self.run_folder.refuse_if_occupied(f"python cli.py {' '.join(self.arguments)}")
+            self.run_folder.forget_false_start()
+
+    def _say_what_changed(self) -> None:
+        path = self.run_folder.path / "config.yaml"
+        if not path.exists():
+            return
+        changed = differences(yaml.safe_load(path.read_text()) or {}, self.plain_config())
+        if changed:
+            say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
+
+    def _refuse_settings_without_effect(self, settings: Any) -> None:
+        adapter = settings.model.get("init_args", {}).get("adapter")
+        if adapter is not None and "Adaptive" in adapter.class_path:
+            return
+        defaults = self._parser(self.subcommand).get_defaults()
+        for key in ("alpha_growth", "budget_schedule", "rank_discretisation"):
+            for name, value in settings[key].items():
+                if value != defaults[key][name]:
+                    raise InputError(
+                        f"{key}.{name} is {value}, but would have no effect: the adapter is "
+                        f"{adapter.class_path if adapter else 'null (full fine-tuning)'} and its ranks are fixed. "
+                        "Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
+                    )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self._get(self.config_init, "trainer")
+        rank_callbacks = [self.config_init[self.subcommand][key] for key in _RANK_CALLBACKS]
+        config["plugins"] = [*(config.get("plugins") or []), WholeFileCheckpoints()]
+        config["callbacks"] = [*(config.get("callbacks") or []), *rank_callbacks]
+        if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:
+            config["callbacks"].append(TerminalProgress())
+        else:
+            config["enable_progress_bar"] = False
+        if self.subcommand == "fit":
+            self._add_fit_parts(config)
+        else:
+            config["logger"], config["enable_checkpointing"] = False, False
+        if self.subcommand == "predict":
+            output = Path(self.settings.output or self.run_folder.path / "predictions.tsv")
+            config["callbacks"].append(PredictionTable(output))
+        return Trainer(**config)
+
+    def _add_fit_parts(self, config: dict[str, Any]) -> None:
+        folder = self.run_folder
+        self.results = Results(folder.path, self.settings.run_name, self.settings.seed_everything)
+        config["callbacks"] += [
+            TrainingLog(),
+            CollapseDetection(),
+            AllocationMovement(),
+            self.results,
+            EpochLines(),
+            RandomState(),
+        ]
+        if config.get("fast_dev_run"):
+            return
+        text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
+        config["callbacks"] += [
+            SavedConfig(folder.path, text),
+            LearningRateMonitor("step"),
+            BestCheckpoint(folder.checkpoints),
+            LastCheckpoint(folder.checkpoints, self.settings.checkpoint_every_n_minutes),
+        ]
+        config["logger"] = [*self._loggers(config.get("logger")), MetricsTable(folder.path)]
+        config["default_root_dir"] = str(folder.path)
+        if self.resumed_step is not None:
+            config["logger"][-1].continue_from(self.resumed_step)
+
+    def _loggers(self, asked: Any) -> list[Any]:
+        if asked is False:
+            return []
+        if asked not in (None, True):
+            return asked if isinstance(asked, list) else [asked]
+        return [
+            TensorBoardLogger(
+                str(self.run_folder.path), name="", version="", default_hp_metric=False, purge_step=self.resumed_step
+            )
+        ]
+
+    def before_fit(self) -> None:
+        _stop_on_interrupt()
+
+    def after_fit(self) -> None:
+        if self.trainer.fast_dev_run:
+            return
+        module, trainer = self.model, self.trainer
+        ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
+        results = self.results.summary(trainer, module)
+        best = self.run_folder.checkpoints / "best.ckpt"
+        if self.datamodule.has_labelled_test and best.exists():
+            trainer.test(module, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
+            results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
+        self._log_hyperparameters(results)
+        self.results.write(results, trainer, module, ranks)
+        if trainer.is_global_zero:
+            print_closing_table(results, ranks, self.run_folder.path)
+
+    def _log_hyperparameters(self, results: dict[str, Any]) -> None:
+        metric, test = results["metric"], results["test"] or {}
+        figures = {f"best/{metric['name']}": metric["best"], f"last/{metric['name']}": metric["last"]}
+        figures |= {f"test/{name}": value for name, value in test.items() if isinstance(value, float)}
+        figures = {name: value for name, value in figures.items() if value is not None}
+        for logger in self.trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.log_hyperparams(flatten(self.plain_config()), figures)
+            logger.finalize("success")
+
+    def after_validate(self) -> None:
+        print_evaluation("validation", self.trainer, self.datamodule)
+
+    def after_test(self) -> None:
+        print_evaluation("test", self.trainer, self.datamodule)
+
+    def after_predict(self) -> None:
+        table = next(callback for callback in self.trainer.callbacks if isinstance(callback, PredictionTable))  # type: ignore[attr-defined]
+        say(f"Predictions for {len(self.datamodule.predict_examples().texts):,} rows: {table.path}")
+
+
+def _stop_on_interrupt() -> None:
+    """Ctrl-C stops a run like SIGTERM does: after the current step, with last.ckpt written. Twice: at once."""
+
+    def stop(signum: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("\nStopping after this step; press Ctrl-C again to stop at once.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    signal.signal(signal.SIGINT, stop)
+
+
+def readable(message: str) -> str:
+    """A parser's message without its internals."""
+    return message.replace("init_args.", "").strip()
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one verb and returns the exit code.
+
+    Raises:
+        InputError: the user's input is at fault.
+    """
+    quiet_libraries()
+    arguments, configs = locate_configs(arguments)
+    for path in configs:
+        say(f"config: {path}")
+    command_line: CommandLine | None = None
+    try:
+        command_line = CommandLine(arguments, configs[0].stem if configs else "unnamed")
+    except SIGTERMException:
+        command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
+        resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
+        say(f"\nStopped by a signal; last.ckpt is written. Go on with:\n  {resume}")
+        return 1
+    return 0

@@ -1,0 +1,92 @@
+"""runs/<run_name>/: where a run's files lie, and what may be done to them."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.errors import InputError
+
+_CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run.
+
+    Args:
+        path: runs_dir / run_name.
+    """
+
+    path: Path
+
+    @classmethod
+    def of(cls, runs_dir: str, run_name: str) -> "RunFolder":
+        """The folder of a run name.
+
+        Raises:
+            InputError: the name isn't a plain folder name.
+        """
+        if not run_name or run_name in (".", "..") or Path(run_name).name != run_name:
+            raise InputError(f"run_name is {run_name!r}; allowed: a plain folder name without slashes.")
+        return cls(Path(runs_dir).expanduser() / run_name)
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of best.ckpt and last.ckpt."""
+        return self.path / "checkpoints"
+
+    @property
+    def holds_a_run(self) -> bool:
+        """Whether a run was begun here."""
+        return any((self.path / name).exists() for name in _CONTENT)
+
+    def refuse_if_occupied(self, command: str) -> None:
+        """Raises `InputError` if the folder holds a run, naming the three ways out."""
+        if not self.holds_a_run:
+            return
+        resume = f"go on with it: {command} --ckpt_path last\n  " if (self.checkpoints / "last.ckpt").exists() else ""
+        raise InputError(
+            f"{self.path} already holds a run. Choose one:\n  {resume}"
+            f"keep it and start another: {command} --run_name NAME\n  "
+            f"delete it and start anew: {command} --overwrite"
+        )
+
+    def clear(self) -> None:
+        """Deletes a run's files; a folder that holds anything else is left alone.
+
+        Raises:
+            InputError: the folder holds files but no run.
+        """
+        if not self.path.exists() or not any(self.path.iterdir()):
+            return
+        if not self.holds_a_run:
+            raise InputError(
+                f"{self.path} holds files but no run, so --overwrite won't delete it. Choose another --run_name."
+            )
+        shutil.rmtree(self.path)
+
+    def forget_false_start(self) -> None:
+        """Deletes the event files of a run that stopped before its training began."""
+        for path in self.path.glob("events.out.tfevents.*"):
+            path.unlink()
+
+    def checkpoint(self, wanted: str) -> Path:
+        """The file that `last`, `best` or a path stands for.
+
+        Raises:
+            InputError: there is no such file.
+        """
+        if wanted not in ("last", "best"):
+            path = Path(wanted).expanduser()
+            if path.is_file():
+                return path
+            raise InputError(f"ckpt_path is {wanted!r}, but there is no such file; allowed: last, best or a file.")
+        path = self.checkpoints / f"{wanted}.ckpt"
+        if path.is_file():
+            return path
+        there = sorted(str(found) for found in self.checkpoints.glob("*.ckpt"))
+        raise InputError(
+            f"ckpt_path is {wanted!r}, but there is no {path}"
+            + (f"; there is {', '.join(there)}." if there else f": no run was begun in {self.path}.")
+            + " Check --run_name and --runs_dir, or leave --ckpt_path out to start a new run."
+        )

@@ -1,0 +1,188 @@
+"""The shared base: a pretrained model, adapted, and trained by groups of parameters."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+
+from common.errors import InputError
+from lightning_modules.factor_cache import cached_factorise
+from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
+from lora.adapter import Adapter
+from lora.factors import same_fingerprint
+from lora.injection import freeze
+from lora.rank_allocation import RankAllocation
+
+
+class AdaptedModule(LightningModule):
+    """A pretrained model with a head, adapted by low rank or trained in full.
+
+    Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
+    `metric_name`, `parameter_counts` and `epoch_loss`.
+    """
+
+    # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
+    strict_loading = False
+    metric_name: str
+    higher_is_better = True
+
+    def __init__(
+        self, backbone: str, adapter: Adapter | None, optimizer: OptimizerSettings, revision: str | None
+    ) -> None:
+        super().__init__()
+        self.backbone_name, self.revision = backbone, revision
+        self.adapter = adapter
+        self.optimizer_settings = optimizer
+        self.model: Any = None
+        self.head_modules: tuple[str, ...] = ()
+        self.epoch_loss: Tensor
+        self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
+
+    @property
+    def rank_allocation(self) -> RankAllocation | None:
+        """The learnable rank allocation, if the adapter has one."""
+        return self.adapter.rank_allocation if self.adapter is not None else None
+
+    def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
+        """Loads the pretrained model and names the modules of its head."""
+        raise NotImplementedError
+
+    def configure_model(self) -> None:
+        """Loads and adapts the model, once."""
+        if self.model is not None:
+            return
+        self.model, self.head_modules = self.load_model()
+        if self.adapter is not None:
+            freeze(self.model, self.head_modules)
+            self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+        self.model.train()
+
+    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
+        """Trainable parameters by group: head, adapter, allocation, backbone."""
+        groups: dict[str, list[nn.Parameter]] = {"head": [], "adapter": [], "allocation": [], "backbone": []}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                in_head = any(name.startswith(f"{path}.") for path in self.head_modules)
+                groups["head" if in_head else "backbone"].append(parameter)
+        for name, parameter in self.adapter.named_parameters() if self.adapter is not None else ():
+            groups["allocation" if name.startswith("rank_allocation.") else "adapter"].append(parameter)
+        return groups
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trainable parameters as numbers, with their total; a trained backbone counts as adapter."""
+        counts = {name: sum(p.numel() for p in group) for name, group in self.parameter_groups().items()}
+        counts["adapter"] += counts.pop("backbone")
+        return {**counts, "total": sum(counts.values())}
+
+    def training_steps(self) -> int:
+        """Optimizer steps of the whole run.
+
+        Raises:
+            InputError: the run has no end.
+        """
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise InputError(
+                "trainer.max_epochs is -1, a run without end; allowed: a number of epochs (or trainer.max_steps), "
+                "because alpha, budget and learning rate are functions of the step."
+            )
+        return int(steps)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = make_optimizer(self.parameter_groups(), self.optimizer_settings)
+        schedule = make_schedule(optimizer, self.optimizer_settings, self.training_steps())
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"}}
+
+    def refresh_adapter(self) -> None:
+        """Prepares the adapted layers for the next pass."""
+        if self.adapter is not None:
+            self.adapter.refresh()
+
+    def on_train_epoch_start(self) -> None:
+        self.epoch_loss.zero_()
+
+    def on_validation_epoch_start(self) -> None:
+        self.refresh_adapter()
+
+    def on_test_epoch_start(self) -> None:
+        self.refresh_adapter()
+
+    def on_predict_epoch_start(self) -> None:
+        self.refresh_adapter()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Leaves the frozen weights out, and notes what the rest belongs to."""
+        kept = self._checkpoint_keys()
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {key: state[key] for key in kept}
+        checkpoint["state_dict"]["epoch_loss"] = self._mean_over_processes(state["epoch_loss"])
+        checkpoint["rankwise"] = self._identity()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses a checkpoint that doesn't belong to this model.
+
+        Raises:
+            InputError: another backbone, adapter, set of layers or shape, other frozen factors, or missing tensors.
+        """
+        theirs, ours = checkpoint.get("rankwise"), self._identity()
+        if theirs is None:
+            raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
+        for name in ("adapter", "backbone", "layers"):
+            if theirs[name] != ours[name]:
+                raise _mismatch(name, theirs[name], ours[name])
+        if (ours["fingerprint"] is None) != (theirs["fingerprint"] is None) or (
+            ours["fingerprint"] is not None and not same_fingerprint(ours["fingerprint"], theirs["fingerprint"])
+        ):
+            raise InputError(
+                "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "
+                "revision, rank_max or rule for the factors. Use the run's own config.yaml, or start a new run."
+            )
+        self._check_tensors(checkpoint["state_dict"])
+
+    def _check_tensors(self, state: dict[str, Any]) -> None:
+        current = self.state_dict()
+        expected = set(self._checkpoint_keys())
+        if missing := sorted(expected - set(state)):
+            raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
+        for key in expected:
+            ours, theirs = current[key], state[key]
+            if isinstance(ours, Tensor) and ours.shape != theirs.shape:
+                raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
+
+    def _checkpoint_keys(self) -> list[str]:
+        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
+        state = self.state_dict()
+        if self.adapter is None:
+            return list(state)
+        return [key for key in state if key not in frozen and (key in _trained(self) or not key.startswith("model."))]
+
+    def _identity(self) -> dict[str, Any]:
+        return {
+            "backbone": self.backbone_name,
+            "adapter": type(self.adapter).__name__ if self.adapter is not None else "full fine-tuning",
+            "layers": list(self.adapter.layer_names) if self.adapter is not None else [],
+            "fingerprint": self.adapter.fingerprint if self.adapter is not None else None,
+        }
+
+    def _mean_over_processes(self, value: Tensor) -> Tensor:
+        # Each process restores the mean, so that the sum over processes is kept.
+        if self._trainer is None or self.trainer.world_size == 1:
+            return value
+        return self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+
+
+def _trained(module: nn.Module) -> set[str]:
+    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def _mismatch(name: str, theirs: object, ours: object) -> InputError:
+    return InputError(
+        f"the checkpoint's {name} is {_short(theirs)}, this run's is {_short(ours)}; allowed: the same. Use the "
+        "settings it was trained with (the config.yaml in its run folder), or start a new run with --run_name."
+    )
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -1,0 +1,69 @@
+"""Loading a pretrained backbone with a fresh head, and telling the two apart."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from common.backbones import locate_backbone
+from common.errors import InputError
+
+
+def load_backbone(
+    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """Loads a model in float32, in train mode, and names the modules that make up its head.
+
+    The head is everything outside the base model, and every module the checkpoint has no weights for: those
+    start at random, so freezing them would be a mistake.
+
+    Args:
+        auto_class: a transformers class with `from_pretrained`, such as AutoModelForSequenceClassification.
+        backbone: hub name, folder, or `package:NAME` (common.backbones).
+        revision: branch, tag or commit on the hub.
+        settings: passed on, such as num_labels.
+
+    Raises:
+        InputError: nothing can be loaded under this name, or the hub can't be reached.
+    """
+    source = locate_backbone(backbone)
+    _quiet_transformers()
+    try:
+        model, information = auto_class.from_pretrained(
+            source,
+            revision=revision or "main",
+            dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **settings,
+        )
+    except (OSError, ValueError) as error:
+        raise _loading_error(backbone, error) from error
+    # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
+    model.train()
+    return model, _head_modules(model, information["missing_keys"])
+
+
+def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:
+    prefix = getattr(model, "base_model_prefix", "")
+    outside = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
+    fresh = {key.rpartition(".")[0] for key in missing_keys}
+    inside = [name for name in sorted(fresh) if not any(name == path or name.startswith(f"{path}.") for path in outside)]
+    return tuple(outside + inside)
+
+
+def _quiet_transformers() -> None:
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _loading_error(backbone: str, error: Exception) -> InputError:
+    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return InputError(
+        f"backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as roberta-large (needs the hub, "
+        "or a copy in its cache: set HF_HOME), a folder written by save_pretrained, or package:NAME for an installed "
+        "model package. Pass --model.backbone, or try `--config quickstart.yaml`, which needs no hub."
+    )

@@ -1,0 +1,75 @@
+"""AdamW with one rate per group of parameters, and a learning rate schedule per step."""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from common.errors import InputError, one_of
+
+Schedule = Literal["constant", "linear_with_warmup"]
+
+
+@dataclass
+class OptimizerSettings:
+    """AdamW and its schedule.
+
+    Args:
+        learning_rate: rate of the adapter, or of the whole backbone when there is no adapter.
+        head_learning_rate: rate of the head; the same as learning_rate if not given.
+        allocation_learning_rate: rate of the rank-allocation weights.
+        weight_decay: decoupled weight decay of adapter, backbone and head.
+        allocation_weight_decay: the same for the rank-allocation weights.
+        betas: AdamW's two averaging coefficients.
+        schedule: constant, or linear_with_warmup: up from 0 and then linearly down to 0 at the last step.
+        warmup_fraction: share of all steps over which the rate rises.
+    """
+
+    learning_rate: float = 1e-3
+    head_learning_rate: float | None = None
+    allocation_learning_rate: float = 2e-3
+    weight_decay: float = 0.0
+    allocation_weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: Schedule = "linear_with_warmup"
+    warmup_fraction: float = 0.06
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "head_learning_rate", "allocation_learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not (value >= 0 and math.isfinite(value)):
+                raise InputError(f"{name} is {value}; allowed: 0 or a finite number above it, such as 1e-3.")
+        for name in ("weight_decay", "allocation_weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise InputError(f"{name} is {getattr(self, name)}; allowed: 0 or more.")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise InputError(f"warmup_fraction is {self.warmup_fraction}; allowed: 0 to 1.")
+        if self.schedule not in ("constant", "linear_with_warmup"):
+            raise one_of("schedule", self.schedule, ("constant", "linear_with_warmup"))
+
+    def group(self, name: str) -> dict[str, Any]:
+        """AdamW settings of the group `head`, `adapter`, `allocation` or `backbone`."""
+        if name == "allocation":
+            return {"name": name, "lr": self.allocation_learning_rate, "weight_decay": self.allocation_weight_decay}
+        rate = self.head_learning_rate if name == "head" else None
+        return {"name": name, "lr": self.learning_rate if rate is None else rate, "weight_decay": self.weight_decay}
+
+
+def make_optimizer(groups: dict[str, list[nn.Parameter]], settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the groups that have parameters."""
+    return torch.optim.AdamW(
+        [{"params": parameters, **settings.group(name)} for name, parameters in groups.items() if parameters],
+        betas=settings.betas,
+        fused=True,
+    )
+
+
+def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> Any:
+    """The schedule over `steps` optimizer steps."""
+    from transformers import get_constant_schedule, get_linear_schedule_with_warmup
+
+    if settings.schedule == "constant":
+        return get_constant_schedule(optimizer)
+    return get_linear_schedule_with_warmup(optimizer, math.ceil(settings.warmup_fraction * steps), steps)

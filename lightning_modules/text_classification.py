@@ -1,0 +1,141 @@
+"""Classifying or scoring sentences and sentence pairs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchmetrics import MaxMetric, MeanMetric, MinMetric
+
+from lightning_modules.adapted_module import AdaptedModule
+from lightning_modules.backbone_loading import load_backbone
+from lightning_modules.metrics import AccuracyByTag, make_metric
+from lightning_modules.optimization import OptimizerSettings
+from lora.adapter import Adapter
+
+
+class TextClassificationModule(AdaptedModule):
+    """Text classification or regression with a pretrained encoder (or decoder) and a classification head.
+
+    Args:
+        backbone: hub name, folder, or package:NAME for a model carried by an installed package.
+        adapter: lora.LoRAXS, lora.AdaptiveLoRAXS, or null for full fine-tuning.
+        optimizer: rates, weight decay and schedule.
+        revision: branch, tag or commit of the backbone on the hub.
+    """
+
+    def __init__(
+        self,
+        backbone: str = "roberta-large",
+        adapter: Adapter | None = None,
+        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
+        revision: str | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, optimizer, revision)
+        self.losses = nn.ModuleDict()
+        self.metrics = nn.ModuleDict()
+        self.ranges = nn.ModuleDict()  # smallest and largest prediction of a split
+        self.accuracy_by_tag: AccuracyByTag | None = None
+
+    def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
+        from transformers import AutoModelForSequenceClassification
+
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.task = data.task
+        self._make_metrics((*data.validation_names, *data.test_names), len(data.tag_names))
+        model, head = load_backbone(
+            AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
+        )
+        if model.config.pad_token_id is None:  # decoders classify the last token that isn't padding
+            model.config.pad_token_id = data.tokenizer.pad_token_id
+        return model, head
+
+    def _make_metrics(self, splits: tuple[str, ...], tags: int) -> None:
+        self.metric_name = self.task.metrics[0]
+        for split in splits:
+            self.losses[split] = MeanMetric()
+            self.metrics[split] = nn.ModuleDict(
+                {name: make_metric(name, self.task.num_labels) for name in self.task.metrics}
+            )
+            self.ranges[split] = nn.ModuleList([MinMetric(), MaxMetric()])
+        if tags:
+            self.accuracy_by_tag = AccuracyByTag(tags)
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits (rows, classes), or scores (rows, 1), float32."""
+        return self.model(**inputs).logits.float()
+
+    def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Loss of each row (rows,)."""
+        if self.task.is_regression:
+            return functional.mse_loss(logits.squeeze(-1), labels, reduction="none")
+        return functional.cross_entropy(logits, labels, reduction="none")
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        self.refresh_adapter()
+        losses = self._row_losses(self(batch["inputs"]), batch["labels"]) * batch["weights"]  # (rows,)
+        total = losses.sum()
+        self.epoch_loss += torch.stack([total.detach(), batch["weights"].sum()])
+        # Denominators make the mean over the global batch come out, whatever the devices and accumulation.
+        loss = total / batch["loss_denominator"]
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=batch["real_rows"])
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step(batch, self.trainer.datamodule.validation_names[dataloader_idx])  # type: ignore[attr-defined]
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        split = self.trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
+        predictions = self._evaluation_step(batch, split)
+        if self.accuracy_by_tag is not None and "tag" in batch and split == "test":
+            self.accuracy_by_tag.update(predictions, batch["labels"], batch["tag"])
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        logits = self(batch["inputs"])
+        scores = logits if self.task.is_regression else logits.softmax(dim=-1)
+        return {"row": batch["row"], "scores": scores}  # (rows,), (rows, classes)
+
+    def _evaluation_step(self, batch: dict[str, Any], split: str) -> Tensor:
+        """Adds a batch to the split's metrics and returns its predictions (rows,)."""
+        logits, labels = self(batch["inputs"]), batch["labels"]
+        predictions = logits.squeeze(-1) if self.task.is_regression else logits.argmax(dim=-1)
+        losses, metrics = self.losses[split], self.metrics[split]
+        losses.update(self._row_losses(logits, labels))  # type: ignore[operator]
+        for metric in metrics.values():  # type: ignore[operator]
+            metric.update(predictions, labels)
+        for extreme in self.ranges[split]:  # type: ignore[union-attr]
+            extreme.update(predictions.float())
+        return predictions
+
+    def constant_answer(self, split: str) -> str | None:
+        """What the model answered for every row of the split just evaluated, or None if answers differed."""
+        smallest, largest = (float(extreme.compute()) for extreme in self.ranges[split])  # type: ignore[union-attr]
+        if self.task.is_regression:
+            return f"{smallest:.3f}" if largest - smallest < 1e-4 else None
+        return repr(self.task.label_names[int(smallest)]) if smallest == largest else None
+
+    def on_validation_epoch_end(self) -> None:
+        for split in self.trainer.datamodule.validation_names:  # type: ignore[attr-defined]
+            self._log_split(split)
+
+    def on_test_epoch_end(self) -> None:
+        for split in self.trainer.datamodule.test_names:  # type: ignore[attr-defined]
+            self._log_split(split)
+
+    def _log_split(self, split: str) -> None:
+        # Computed and reset here: every process joins in, also one that had no batch of this split.
+        self.log(f"{split}/loss", _compute(self.losses[split]))
+        for name, metric in self.metrics[split].items():  # type: ignore[operator]
+            self.log(f"{split}/{name}", _compute(metric), prog_bar=name == self.metric_name)
+
+    def on_validation_epoch_start(self) -> None:
+        super().on_validation_epoch_start()
+        for extremes in self.ranges.values():
+            for extreme in extremes:  # type: ignore[union-attr]
+                extreme.reset()
+
+
+def _compute(metric: Any) -> Tensor:
+    value = metric.compute()
+    metric.reset()
+    return torch.nan_to_num(value)  # a correlation with a constant is undefined: 0, as in Matthews'

@@ -1,0 +1,44 @@
+"""What every way of adapting a frozen model has in common."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from lora.rank_allocation import RankAllocation
+
+
+class Adapter(nn.Module):
+    """Adapts a frozen model: replaces layers by adapted ones, and prepares them before each pass.
+
+    Its own parameters are the adapter's and, with learnable ranks, those of `rank_allocation`.
+    """
+
+    layer_names: tuple[str, ...]
+    rank_allocation: RankAllocation | None
+    fingerprint: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer_names, self.rank_allocation, self.fingerprint = (), None, None
+
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str], factorise: Callable[..., Any]
+    ) -> None:
+        """Wraps the chosen layers of the model, once.
+
+        Args:
+            model: the model to adapt, in place.
+            model_type: its architecture, as in `model.config.model_type`.
+            head: module paths that train in full and are left alone.
+            factorise: makes frozen factors from weights; a caller may pass one that remembers them on disk.
+        """
+        raise NotImplementedError
+
+    def refresh(self) -> None:
+        """Hands each layer what it needs for one forward and backward pass."""
+        raise NotImplementedError
+
+    def discrete_ranks(self) -> dict[str, int]:
+        """The rank of each adapted layer at this moment, by full module path."""
+        raise NotImplementedError

@@ -1,0 +1,79 @@
+"""The frozen factors of LoRA-XS (arXiv 2405.17604): W ≈ B A from a truncated SVD, or at random as a control."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from common.errors import InputError, one_of
+
+FactorRule = Literal["svd", "random"]
+Factors = tuple[Tensor, Tensor]
+
+# scikit-learn's TruncatedSVD settings in the original study
+_POWER_ITERATIONS = 10
+_OVERSAMPLING = 10
+
+
+def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
+    """The leading singular directions of a weight (out, in), by randomised subspace iteration.
+
+    With Wᵀ = U S Vᵀ: A = (U S)ᵀ (rank, in) carries the singular values, B = V (out, rank) is orthonormal, and
+    B A is the best approximation of W with this rank. Directions are ordered by singular value, so the leading
+    k of them are the factors of rank k. Signs are fixed: the largest entry of each left vector U is positive.
+
+    Raises:
+        InputError: the rank exceeds the smaller side of the weight.
+    """
+    smaller_side = min(weight.shape)
+    if not 1 <= rank <= smaller_side:
+        raise InputError(
+            f"rank is {rank}, but the weight has shape {tuple(weight.shape)}; allowed: 1 to {smaller_side}. "
+            "Lower the rank (or rank_max), or leave this layer out of targets."
+        )
+    transposed = weight.detach().float().cpu().T  # (in, out)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        width = min(rank + _OVERSAMPLING, smaller_side)
+        U, S, V = torch.svd_lowrank(transposed, q=width, niter=_POWER_ITERATIONS)  # (in, q), (q,), (out, q)
+    U, S, V = U[:, :rank], S[:rank], V[:, :rank]
+    signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True))).squeeze(0)  # (rank,)
+    return ((U * (S * signs)).T.contiguous(), (V * signs).contiguous())
+
+
+def random_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
+    """A control for `svd_factors`: Gaussian directions, each of the length its singular one has."""
+    A, B = svd_factors(weight, rank, seed)
+    generator = torch.Generator().manual_seed(seed)
+    random_A = torch.randn(A.shape, generator=generator)
+    random_B = torch.randn(B.shape, generator=generator)
+    A = random_A * (A.norm(dim=1) / random_A.norm(dim=1))[:, None]
+    B = random_B / random_B.norm(dim=0)
+    return A, B
+
+
+def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42) -> list[Factors]:
+    """Factors (A, B) of several weights (out, in); random ones differ from layer to layer."""
+    if rule == "svd":
+        return [svd_factors(weight, rank, seed) for weight in weights]
+    if rule == "random":
+        return [random_factors(weight, rank, seed + layer) for layer, weight in enumerate(weights)]
+    raise one_of("factors", rule, ("svd", "random"))
+
+
+def fingerprint(factors: list[Factors]) -> Tensor:
+    """A sketch (N, 2 · rank) of the factors: each direction's product with a fixed vector.
+
+    A flipped, swapped or rotated direction changes it, rounding does not.
+    """
+    return torch.stack([torch.cat([A.cpu() @ _probe(A.shape[1]), _probe(B.shape[0]) @ B.cpu()]) for A, B in factors])
+
+
+def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
+    """Whether two sketches belong to the same factors, up to the rounding of another machine."""
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3 * float(ours.abs().max()))
+
+
+def _probe(length: int) -> Tensor:
+    # incommensurate with any pattern in weights, and the same on every machine
+    return torch.cos(torch.arange(1, length + 1, dtype=torch.float32) * 1.6180339887) + 0.5

@@ -1,0 +1,165 @@
+"""LoRA-XS with a fixed rank, and with ranks that allocate themselves."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError, one_of
+from lora.adapter import Adapter
+from lora.factors import FactorRule, Factors, factorise, fingerprint
+from lora.injection import default_targets, find_layers, replace_module
+from lora.layers import LoRAXSLinear, dense_weight
+from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
+from lora.rank_mask import square_masks
+
+ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
+Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
+
+
+def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:
+    """The scale s of an update: alpha / r (LoRA), alpha / √r (rsLoRA, arXiv 2312.03732), or alpha itself."""
+    match rule:
+        case "alpha_over_rank":
+            return lora_alpha / rank
+        case "alpha_over_sqrt_rank":
+            return lora_alpha / rank**0.5
+        case "constant":
+            return lora_alpha
+        case _:
+            raise one_of("scaling", rule, ("alpha_over_rank", "alpha_over_sqrt_rank", "constant"))
+
+
+class LoRAXS(Adapter):
+    """LoRA-XS (arXiv 2405.17604): W x + b + s · B R A x, with B and A frozen and only R (rank, rank) trained.
+
+    Args:
+        rank: size of R in every layer.
+        lora_alpha: the constant from which the scale s follows.
+        scaling: s = lora_alpha / rank (alpha_over_rank, the study's), lora_alpha / √rank, or lora_alpha itself
+            (constant: independent of the rank).
+        targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
+            and both output projections.
+        factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
+        initial_std: standard deviation of R's initial entries.
+    """
+
+    def __init__(
+        self,
+        rank: int = 20,
+        lora_alpha: float = 16.0,
+        scaling: ScalingRule = "alpha_over_rank",
+        targets: list[str] | Literal["default"] = "default",
+        factors: FactorRule = "svd",
+        initial_std: float = 1e-5,
+    ) -> None:
+        super().__init__()
+        if rank < 1:
+            raise InputError(f"rank is {rank}; allowed: 1 or more.")
+        if initial_std < 0:
+            raise InputError(f"initial_std is {initial_std}; allowed: 0 or more.")
+        self.rank, self.targets, self.factors, self.initial_std = rank, targets, factors, initial_std
+        self.scaling = scaling_factor(scaling, lora_alpha, rank)
+        self._layers: list[LoRAXSLinear] = []
+
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
+    ) -> None:
+        targets = default_targets(model_type, model) if self.targets == "default" else self.targets
+        found = find_layers(model, targets, head)
+        weights = [dense_weight(layer) for layer in found.values()]
+        factors = factorise(weights, self.rank, self.factors)
+        for (name, base), (A, B) in zip(found.items(), factors, strict=True):
+            layer = LoRAXSLinear(base, A, B)
+            replace_module(model, name, layer)
+            self._layers.append(layer)
+        self.layer_names = tuple(found)
+        self.fingerprint = fingerprint(factors)
+        self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
+
+    def refresh(self) -> None:
+        with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
+            cores = self._cores()  # (N, r, r)
+        # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
+        for layer, core in zip(self._layers, cores.unbind(0), strict=True):
+            layer.core = core
+
+    def _cores(self) -> Tensor:
+        return self.scaling * self.R
+
+    def discrete_ranks(self) -> dict[str, int]:
+        return dict.fromkeys(self.layer_names, self.rank)
+
+
+class AdaptiveLoRAXS(LoRAXS):
+    """LoRA-XS whose ranks allocate themselves: learnable weights share a budget of Σ rank² among the layers.
+
+    Args:
+        rank_min: the smallest rank a layer can get.
+        rank_max: the largest one, and the size of R.
+        rank_average: the budget as an average rank: N · rank_average². Give this or budget.
+        budget: the budget itself, in entries of R used over all layers.
+        allocation: softmax (the study's; single ranks may exceed rank_max and lose budget there) or bounded
+            (keeps budget and bounds exactly).
+        initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first) or left_skewed (late layers
+            first).
+        rounding: budgeted (never above the budget) or plain (each rank alone).
+        tau: Gumbel noise on the soft masks; 0 for none.
+        lora_alpha: the constant from which the scale s follows.
+        scaling: s = lora_alpha / rank_max (alpha_over_rank, the study's), lora_alpha / √rank_max, or lora_alpha
+            itself (constant: independent of rank_max).
+        targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
+            and both output projections.
+        factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
+        initial_std: standard deviation of R's initial entries.
+    """
+
+    def __init__(
+        self,
+        rank_min: int = 5,
+        rank_max: int = 25,
+        rank_average: float | None = None,
+        budget: float | None = None,
+        allocation: AllocationRule = "softmax",
+        initial_weights: InitialWeights = "random",
+        rounding: Rounding = "budgeted",
+        tau: float = 0.0,
+        lora_alpha: float = 16.0,
+        scaling: ScalingRule = "alpha_over_rank",
+        targets: list[str] | Literal["default"] = "default",
+        factors: FactorRule = "svd",
+        initial_std: float = 1e-5,
+    ) -> None:
+        super().__init__(rank_max, lora_alpha, scaling, targets, factors, initial_std)
+        if (rank_average is None) == (budget is None):
+            raise InputError(
+                f"rank_average is {rank_average} and budget is {budget}; allowed: exactly one of them, "
+                "for example rank_average: 20."
+            )
+        self._requested = (rank_average, budget)
+        self._settings = {
+            "rank_min": rank_min,
+            "rank_max": rank_max,
+            "rule": allocation,
+            "start": initial_weights,
+            "rounding": rounding,
+            "tau": tau,
+        }
+
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
+    ) -> None:
+        super().attach(model, model_type, head, factorise)
+        layers = len(self.layer_names)
+        rank_average, budget = self._requested
+        total = budget if budget is not None else layers * rank_average**2  # type: ignore[operator]
+        self.rank_allocation = RankAllocation(torch.ones(layers), 2, budget=total, **self._settings)  # type: ignore[arg-type]
+
+    def _cores(self) -> Tensor:
+        assert self.rank_allocation is not None
+        return self.scaling * self.R * square_masks(self.rank_allocation.tails())
+
+    def discrete_ranks(self) -> dict[str, int]:
+        assert self.rank_allocation is not None
+        return dict(zip(self.layer_names, self.rank_allocation.discrete_ranks().tolist(), strict=True))

@@ -1,0 +1,247 @@
+import random
+from functools import partial
+
+import pytest
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from common.errors import InputError
+from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
+from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
+from datamodules.sources import Examples
+from datamodules.tokenization import TokenizedSplit, tokenize_cached
+
+
+def make_split(rows: int = 37, types: bool = True) -> TokenizedSplit:
+    draw = random.Random(0)
+    lengths = torch.tensor([draw.randint(1, 12) for _ in range(rows)])
+    tokens = int(lengths.sum())
+    return TokenizedSplit(
+        input_ids=torch.arange(100, 100 + tokens, dtype=torch.int32),
+        offsets=torch.cat([torch.zeros(1, dtype=torch.long), lengths.cumsum(0)]),
+        token_type_ids=(torch.arange(tokens) % 2).to(torch.uint8) if types else None,
+        labels=torch.arange(rows) % 3,
+        tags=torch.arange(rows) % 5,
+    )
+
+
+def make_loader(rows: int = 37, batch_size: int = 8, **settings) -> ResumableDataLoader:
+    split = make_split(rows)
+    sampler = TrainingBatchSampler(split.lengths, batch_size, **settings)
+    return ResumableDataLoader(split, sampler, partial(collate, padding=Padding(0)))
+
+
+def row_lists(batches) -> list[list[int]]:
+    return [batch["row"].tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_padding_equals_padding_written_in_plain_python(side):
+    split = make_split()
+    rows = [5, 0, 36, 7]
+    batch = collate(split, MicroBatch(rows, [1.0] * 4, 2.0), Padding(9, side, token_type_id=7))
+
+    spans = [range(int(split.offsets[row]), int(split.offsets[row + 1])) for row in rows]
+    longest = max(len(span) for span in spans)
+
+    def padded(flat, fill):
+        lists = []
+        for span in spans:
+            values, filling = [int(flat[at]) for at in span], [fill] * (longest - len(span))
+            lists.append(filling + values if side == "left" else values + filling)
+        return lists
+
+    assert batch["inputs"]["input_ids"].tolist() == padded(split.input_ids, 9)
+    assert batch["inputs"]["token_type_ids"].tolist() == padded(split.token_type_ids, 7)
+    assert batch["inputs"]["attention_mask"].tolist() == padded(torch.ones(len(split.input_ids)), 0)
+    assert all(tensor.dtype == torch.long for tensor in batch["inputs"].values())
+    assert batch["labels"].tolist() == [2, 0, 0, 1]
+    assert batch["tag"].tolist() == [0, 0, 1, 2]
+    assert batch["row"].tolist() == rows
+    assert batch["loss_denominator"] == 2.0
+    real = sum(len(span) for span in spans)
+    assert (batch["real_rows"], batch["real_tokens"], batch["padded_tokens"]) == (4, real, 4 * longest)
+
+
+def test_padding_equals_the_tokenizers_own(tokenizer):
+    texts = ["w1 w2 w3", "w4", "w5 w6 w7 w8 w9 w10", "w11 w12"]
+    split = tokenize_cached(Examples(texts), tokenizer, max_length=6)
+    batch = collate(split, MicroBatch([0, 1, 2, 3], [1.0] * 4, 4.0), Padding.of(tokenizer))
+    expected = tokenizer(texts, padding=True, truncation=True, max_length=6, return_tensors="pt")
+    assert set(batch["inputs"]) == set(expected)
+    for name, tensor in expected.items():
+        assert torch.equal(batch["inputs"][name], tensor), name
+    assert "labels" not in batch
+    assert "tag" not in batch
+
+
+def test_a_filler_row_is_padded_but_not_counted():
+    split = make_split(types=False)
+    batch = collate(split, MicroBatch([3], [0.0], 0.5), Padding(0))
+    assert batch["inputs"]["input_ids"].shape == (1, int(split.lengths[3]))
+    assert "token_type_ids" not in batch["inputs"]
+    assert (batch["real_rows"], batch["real_tokens"], batch["padded_tokens"]) == (0, 0, 0)
+    assert batch["weights"].tolist() == [0.0]
+
+
+def test_regression_labels_stay_fractions(tokenizer):
+    split = tokenize_cached(Examples(["w1", "w2"], labels=[0.5, 4.25]), tokenizer, 8)
+    batch = collate(split, MicroBatch([1, 0], [1.0, 1.0], 2.0), Padding(0))
+    assert batch["labels"].dtype == torch.float32
+    assert batch["labels"].tolist() == [4.25, 0.5]
+
+
+def test_evaluation_loader_gives_every_row_once_and_may_be_empty():
+    split = make_split(rows=10)
+
+    def loader(rank):
+        sampler = EvaluationBatchSampler(split.lengths, 4, processes=4, rank=rank)
+        return EvaluationDataLoader(split, sampler, partial(collate, padding=Padding(0)))
+
+    loaders = [loader(rank) for rank in range(4)]
+    assert [len(each) for each in loaders] == [1, 1, 1, 0]
+    assert list(loaders[3]) == []
+    rows = [row for each in loaders for batch in each for row in batch["row"].tolist()]
+    assert sorted(rows) == list(range(10))
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_resuming_anywhere_continues_with_the_very_next_batch(accumulate):
+    uninterrupted = {}
+    loader = make_loader(accumulate=accumulate)
+    for epoch in range(2):
+        loader.batch_sampler.set_epoch(epoch)
+        uninterrupted[epoch] = row_lists(loader)
+    length = 5 * accumulate
+    assert len(loader) == len(uninterrupted[0]) == len(uninterrupted[1]) == length
+    assert uninterrupted[0] != uninterrupted[1]
+
+    for epoch in range(2):
+        for stop in range(length + 1):
+            first = make_loader(accumulate=accumulate)
+            first.batch_sampler.set_epoch(epoch)
+            iterator = iter(first)
+            before = row_lists(next(iterator) for _ in range(stop))
+            state = first.state_dict()
+            assert (state["epoch"], state["next_batch"]) == (epoch, stop)
+
+            second = make_loader(accumulate=accumulate)
+            second.load_state_dict(state)
+            assert second.state_dict() == state
+            # Lightning's order: iter, then the epoch, then next.
+            iterator = iter(second)
+            second.batch_sampler.set_epoch(epoch)
+            assert before + row_lists(iterator) == uninterrupted[epoch]
+            second.batch_sampler.set_epoch(epoch + 1)
+            assert second.state_dict()["next_batch"] == 0
+            assert len(row_lists(second)) == length
+
+
+def test_after_a_finished_epoch_the_next_one_starts_at_its_beginning():
+    loader = make_loader()
+    assert len(list(loader)) == 5
+    state = loader.state_dict()
+    assert state["next_batch"] == len(loader)
+    resumed = make_loader()
+    resumed.load_state_dict(state)
+    iterator = iter(resumed)
+    resumed.batch_sampler.set_epoch(1)
+    loader.batch_sampler.set_epoch(1)
+    assert row_lists(iterator) == row_lists(loader)
+
+
+def test_iterating_again_starts_again():
+    loader = make_loader()
+    assert row_lists(loader) == row_lists(loader)
+
+
+def test_resuming_collates_only_what_is_left_and_leaves_random_state_alone():
+    collated = []
+
+    def counting(split, micro_batch):
+        collated.append(micro_batch)
+        return collate(split, micro_batch, Padding(0))
+
+    loader = make_loader()
+    loader.collate = counting
+    loader.load_state_dict(loader.state_dict() | {"next_batch": 3})
+    torch.manual_seed(0)
+    state = torch.get_rng_state()
+    assert len(list(loader)) == len(collated) == 2
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [({"rows": 36}, "train rows = 37, this run has 36"), ({"batch_size": 4}, "--data.batch_size = 8, this run has 4")],
+)
+def test_resuming_with_other_data_is_refused(other, message):
+    with pytest.raises(InputError, match=message):
+        make_loader(**other).load_state_dict(make_loader().state_dict())
+
+
+def test_accumulation_may_change_between_epochs_only():
+    loader = make_loader()
+    next(iter(loader))
+    with pytest.raises(InputError, match="accumulate_grad_batches = 1, this run has 2"):
+        make_loader(accumulate=2).load_state_dict(loader.state_dict())
+    finished = make_loader()
+    list(finished)
+    other = make_loader(accumulate=2)
+    other.load_state_dict(finished.state_dict())
+    assert list(other) == []
+
+
+class Recorder(LightningModule):
+    """Writes down which rows it is trained on, and a loss whose gradient shows the division by accumulation."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def training_step(self, batch, _):
+        self.seen.append((self.current_epoch, batch["row"].tolist()))
+        losses = self.weight * (batch["row"] + 1.0)
+        return (losses * batch["weights"]).sum() / batch["loss_denominator"]
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def train(folder, steps, accumulate, checkpoint=None) -> Recorder:
+    module = Recorder()
+    trainer = Trainer(
+        accelerator="cpu",
+        max_steps=steps,
+        max_epochs=-1,
+        accumulate_grad_batches=accumulate,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[ModelCheckpoint(folder, filename="last", save_top_k=0, save_last=True)],
+    )
+    trainer.fit(module, make_loader(accumulate=accumulate), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / "stopped.ckpt")
+    return module
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_lightning_resumes_in_and_between_epochs(tmp_path, accumulate):
+    whole = train(tmp_path / "whole", 13, accumulate)
+    # The sum over the rows of both shares, as if in one batch: rows weigh 1 / rows of the global batch.
+    rows_by_step = [
+        [row for _, rows in whole.seen[at : at + accumulate] for row in rows]
+        for at in range(0, len(whole.seen), accumulate)
+    ]
+    expected = -sum(sum(row + 1 for row in rows) / len(rows) for rows in rows_by_step)
+    assert float(whole.weight) == pytest.approx(expected, rel=1e-5)
+
+    for stop in (3, 5, 7):
+        first = train(tmp_path / str(stop), stop, accumulate)
+        checkpoint = tmp_path / str(stop) / "stopped.ckpt"
+        second = train(tmp_path / f"{stop}_on", 13, accumulate, checkpoint)
+        assert first.seen + second.seen == whole.seen
+        assert torch.equal(second.weight, whole.weight)

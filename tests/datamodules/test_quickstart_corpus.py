@@ -1,0 +1,235 @@
+"""The quickstart corpus: the same everywhere, balanced, disjoint in words, not solvable by word lists."""
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from itertools import combinations
+
+import pytest
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import matthews_corrcoef
+
+from datamodules.quickstart_corpus import PHENOMENA, Sentence, generate_corpus
+from datamodules.quickstart_corpus.corpus import MAXIMUM_SENTENCES
+from datamodules.quickstart_corpus.lexicon import VOCABULARIES
+from datamodules.quickstart_corpus.vocabulary import inflection_table
+
+DEFAULT_CORPUS_DIGEST = "d3569d814d18b05a0149a0b2f4c2c91dd195973880f1f569b7ccfdbb595c93ef"
+
+# All that the splits may share. "Front" is part of "in front of"; "last week" only says past or future.
+FUNCTION_WORDS = frozenset(
+    """
+    the this that these those each every both all another one two several many much few some any no other
+    whose which he him himself she her herself they them themselves we us i me it who what
+    somebody something there
+    is are was were be been has had have do does did will would can could might must should going
+    isn't aren't hasn't haven't won't can't not never ever hardly often
+    almost nearly practically so too how again twice yesterday tomorrow last next week month year
+    to of in front by for with without near beside behind before after but
+    """.split()  # noqa: SIM905 -- a list of quoted words would be harder to read
+)
+SUFFIXES = ("ing", "ers", "er", "est", "ies", "es", "ed", "en", "ly", "s", "d", "e", "y")
+
+
+@pytest.fixture(scope="module")
+def corpus() -> dict[str, list[Sentence]]:
+    return generate_corpus()
+
+
+@pytest.fixture(scope="module")
+def large_corpus() -> dict[str, list[Sentence]]:
+    """As many sentences as there can be, so that every word and every rule occurs."""
+    return generate_corpus(*(MAXIMUM_SENTENCES[split] for split in ("train", "validation", "test")))
+
+
+def words_of(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
+
+
+def pairs_of(sentences: list[Sentence]) -> list[tuple[Sentence, Sentence]]:
+    return list(zip(sentences[::2], sentences[1::2], strict=True))
+
+
+def digest_of(corpus: dict[str, list[Sentence]]) -> str:
+    rows = {split: [[row.text, row.label, row.phenomenon] for row in rows] for split, rows in corpus.items()}
+    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+
+
+def crude_stem(word: str) -> str:
+    """Strips one common ending and a doubled consonant, without asking the lexicon."""
+    for suffix in SUFFIXES:
+        if word.endswith(suffix) and len(word) - len(suffix) >= 3:
+            word = word.removesuffix(suffix)
+            break
+    return word[:-1] if word[-1] == word[-2] else word
+
+
+def content_words(sentences: list[Sentence]) -> set[str]:
+    return {word for sentence in sentences for word in words_of(sentence.text)} - FUNCTION_WORDS
+
+
+def test_default_corpus_is_pinned(corpus: dict[str, list[Sentence]]) -> None:
+    assert digest_of(corpus) == DEFAULT_CORPUS_DIGEST, (
+        "The default corpus changed. If that is intended, pin the new digest and measure the quickstart."
+    )
+
+
+def test_another_process_generates_the_same_without_torch() -> None:
+    program = (
+        "import sys; from datamodules.quickstart_corpus import generate_corpus; corpus = generate_corpus();"
+        "assert 'torch' not in sys.modules;"
+        "from tests.datamodules.test_quickstart_corpus import digest_of; print(digest_of(corpus))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(sys.path)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == DEFAULT_CORPUS_DIGEST
+
+
+def test_generation_is_quick() -> None:
+    start = time.perf_counter()
+    generate_corpus(seed=1)
+    assert time.perf_counter() - start < 2
+
+
+def test_seed_changes_the_corpus(corpus: dict[str, list[Sentence]]) -> None:
+    assert digest_of(generate_corpus(seed=1)) != digest_of(corpus)
+
+
+@pytest.mark.parametrize("counts", [(4000, 800, 1200), (130, 2, 46)])
+def test_sizes_and_balance(counts: tuple[int, int, int]) -> None:
+    corpus = generate_corpus(*counts, seed=3)
+    assert list(corpus) == ["train", "validation", "test"]
+    for sentences, count in zip(corpus.values(), counts, strict=True):
+        assert len(sentences) == count
+        assert [sentence.label for sentence in sentences] == [1, 0] * (count // 2)
+        pairs = Counter(acceptable.phenomenon for acceptable, _ in pairs_of(sentences))
+        pairs_per_phenomenon = [pairs[phenomenon] for phenomenon in PHENOMENA]
+        assert max(pairs_per_phenomenon) - min(pairs_per_phenomenon) <= 1
+        assert sum(pairs_per_phenomenon) == count // 2
+
+
+def test_phenomena() -> None:
+    assert len(PHENOMENA) == len(set(PHENOMENA)) == 20
+
+
+def test_pairs_differ_minimally(large_corpus: dict[str, list[Sentence]]) -> None:
+    """At most one word is replaced, added or missing; beyond that only the order may differ."""
+    for sentences in large_corpus.values():
+        for acceptable, unacceptable in pairs_of(sentences):
+            assert acceptable.phenomenon == unacceptable.phenomenon
+            first, second = Counter(words_of(acceptable.text)), Counter(words_of(unacceptable.text))
+            assert (first - second).total() <= 1, (acceptable, unacceptable)
+            assert (second - first).total() <= 1, (acceptable, unacceptable)
+            assert acceptable.text[-1] == unacceptable.text[-1]
+
+
+def test_sentences_are_well_formed_and_never_repeated(large_corpus: dict[str, list[Sentence]]) -> None:
+    texts = [sentence.text for sentences in large_corpus.values() for sentence in sentences]
+    assert len({text.lower() for text in texts}) == len(texts)
+    assert [text for text in texts if not re.fullmatch(r"[A-Z][A-Za-z']*(,? [A-Za-z']+)+[.?]", text)] == []
+
+
+def test_splits_share_function_words_only(large_corpus: dict[str, list[Sentence]]) -> None:
+    content = {split: content_words(sentences) for split, sentences in large_corpus.items()}
+    for split, words in content.items():
+        assert len(words) > 100
+        # The inflections that are not regular enough for the crude stem ("took") go by the lexicon's lemmas.
+        lemmas = {inflection_table(VOCABULARIES[split])[word] for word in words}
+        content[split] = words | lemmas | {crude_stem(word) for word in words | lemmas}
+    for first, second in combinations(content, 2):
+        assert content[first] & content[second] == set(), f"{first} and {second} share content words"
+
+
+def test_no_content_word_hides_among_the_function_words() -> None:
+    for vocabulary in VOCABULARIES.values():
+        table = inflection_table(vocabulary)
+        assert FUNCTION_WORDS & (set(table) | set(table.values())) == set()
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_maximum_can_be_generated_from_any_seed(seed: int) -> None:
+    corpus = generate_corpus(*MAXIMUM_SENTENCES.values(), seed=seed)
+    assert {split: len(sentences) for split, sentences in corpus.items()} == MAXIMUM_SENTENCES
+
+
+@pytest.mark.parametrize("split", ["train", "validation", "test"])
+def test_too_many_sentences_are_refused(split: str) -> None:
+    maximum = MAXIMUM_SENTENCES[split]
+    with pytest.raises(
+        ValueError, match=rf"{split}_sentences is {maximum + 2}.* at most {maximum}.*or fewer"
+    ):
+        generate_corpus(**{f"{split}_sentences": maximum + 2})
+
+
+@pytest.mark.parametrize(("count", "advice"), [(-4, 2), (0, 2), (1, 2), (101, 102)])
+def test_counts_that_are_no_pairs_are_refused(count: int, advice: int) -> None:
+    with pytest.raises(
+        ValueError, match=rf"train_sentences is {count}, .*an even number.*Ask for {advice} instead"
+    ):
+        generate_corpus(train_sentences=count)
+
+
+@pytest.mark.parametrize("vectorizer_class", [CountVectorizer, TfidfVectorizer])
+@pytest.mark.parametrize(("longest_ngram", "limit"), [(1, 0.1), (2, 0.2)])
+def test_bag_of_words_stays_weak(
+    corpus: dict[str, list[Sentence]],
+    vectorizer_class: type[CountVectorizer],
+    longest_ngram: int,
+    limit: float,
+) -> None:
+    # Unlike scikit-learn's default, the pattern keeps "I", "isn't" and punctuation, which might be cues.
+    vectorizer = vectorizer_class(ngram_range=(1, longest_ngram), token_pattern=r"[\w']+|[.,?]")
+    train, test = corpus["train"], corpus["test"]
+    features = vectorizer.fit_transform([sentence.text for sentence in train])
+    classifier = LogisticRegression(max_iter=2000).fit(features, [sentence.label for sentence in train])
+    predictions = classifier.predict(vectorizer.transform([sentence.text for sentence in test]))
+    assert abs(matthews_corrcoef([sentence.label for sentence in test], predictions)) <= limit
+
+
+def of_phenomenon(corpus: dict[str, list[Sentence]], phenomenon: str) -> list[Sentence]:
+    return [row for sentences in corpus.values() for row in sentences if row.phenomenon == phenomenon]
+
+
+def test_labels_of_subject_verb_agreement(large_corpus: dict[str, list[Sentence]]) -> None:
+    """Judged from the surface: plural subjects end in -s here, and so do singular verbs."""
+    for sentence in of_phenomenon(large_corpus, "subject_verb_agreement"):
+        _, subject, verb, *_ = words_of(sentence.text)
+        plural_verb = verb in ("are", "were", "have", "do") or not verb.endswith("s")
+        assert (subject.endswith("s") == plural_verb) == bool(sentence.label), sentence
+
+
+def test_labels_of_mass_and_count_nouns(large_corpus: dict[str, list[Sentence]]) -> None:
+    rows = of_phenomenon(large_corpus, "determiner_noun_agreement")
+    matches = [(row, re.search(r"(?:too|so|how) (many|much) (\w+)", row.text.lower())) for row in rows]
+    judged = [(row, match[1] == "many", match[2].endswith("s")) for row, match in matches if match]
+    assert len(judged) > 100
+    assert [row for row, many, plural in judged if (many == plural) != bool(row.label)] == []
+
+
+def test_labels_of_reflexives_after_names(large_corpus: dict[str, list[Sentence]]) -> None:
+    judged = 0
+    for split, sentences in large_corpus.items():
+        feminine, masculine = VOCABULARIES[split].feminine_names, VOCABULARIES[split].masculine_names
+        for sentence in sentences:
+            first = sentence.text.split()[0]
+            if sentence.phenomenon != "reflexive_agreement" or first not in feminine + masculine:
+                continue
+            expected = "herself" if first in feminine else "himself"
+            assert sentence.text.endswith(f"{expected}.") == bool(sentence.label), sentence
+            judged += 1
+    assert judged > 100
+
+
+def test_labels_of_tense_and_time(large_corpus: dict[str, list[Sentence]]) -> None:
+    for sentence in of_phenomenon(large_corpus, "tense_time_adverb"):
+        future_verb = bool({"will", "going"} & set(words_of(sentence.text)))
+        future_time = bool({"tomorrow", "next"} & set(words_of(sentence.text)))
+        assert (future_verb == future_time) == bool(sentence.label), sentence
