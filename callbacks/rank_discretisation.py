@@ -25,20 +25,14 @@ class RankDiscretisation(Callback):
             raise InputError(f"epochs_rank_discrete is {epochs_rank_discrete}; allowed: 0 or more.")
         self.epochs_rank_discrete = epochs_rank_discrete
 
-    def in_final_phase(self, trainer: Trainer, pl_module: AdaptedModule) -> bool:
-        """Whether the step about to run, or the one just run in a hook after it, trains with discrete ranks."""
-        return trainer.global_step >= last_epochs_start(trainer, pl_module, self.epochs_rank_discrete)
-
     def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
         allocation = pl_module.rank_allocation
         if allocation is None:
             return
-        final = self.in_final_phase(trainer, pl_module)
-        if final and not allocation.is_discrete:
+        start = last_epochs_start(trainer, pl_module, self.epochs_rank_discrete)
+        if trainer.global_step >= start and not allocation.is_discrete:
             allocation.discretise()
-            say(f"Ranks are discrete from step {trainer.global_step} on: {describe(pl_module)}")
-        elif not final and allocation.is_discrete:
-            allocation.soften()
+            say(f"Ranks are discrete from step {start} on: {describe(pl_module)}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:  # type: ignore[override]
         # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.
@@ -50,10 +44,11 @@ class RankDiscretisation(Callback):
             pl_module.rank_allocation.discretise()
 
     def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
-        if pl_module.rank_allocation is not None and not trainer.sanity_checking and trainer.state.fn == "fit":
-            # The next training step decides; until then nothing reads the masks but what follows this epoch.
-            if not self.in_final_phase(trainer, pl_module):
-                pl_module.rank_allocation.soften()
+        if pl_module.rank_allocation is None or trainer.state.fn != "fit":
+            return
+        # The masks go back to what the last step trained with.
+        if trainer.global_step - 1 < last_epochs_start(trainer, pl_module, self.epochs_rank_discrete):
+            pl_module.rank_allocation.soften()
 
     def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
         self.on_validation_start(trainer, pl_module)

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lightning.pytorch.utilities import rank_zero_info
-
 from common.errors import InputError
+from common.terminal import say
 from datamodules.sources import Examples, examples_of, find_file, folder_content, read_lines, require_file
 from datamodules.sources_columns import has_columns, read_column_files, read_saved, saved_folder
 from datamodules.task import Task
@@ -165,7 +164,7 @@ def _whole_rows(path: Path, lines: list[tuple[int, str]], columns: int) -> list[
     """QQP's published files hold some questions with line breaks: such rows are left out, as on the hub."""
     whole = [(number, line) for number, line in lines if line.count("\t") + 1 == columns]
     if len(whole) < len(lines):
-        rank_zero_info(f"{path}: left out {len(lines) - len(whole)} lines that are pieces of broken rows.")
+        say(f"{path}: left out {len(lines) - len(whole)} lines that are pieces of broken rows.")
     return whole
 
 

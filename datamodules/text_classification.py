@@ -5,9 +5,9 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities import rank_zero_info
 
 from common.errors import InputError
+from common.terminal import say
 from datamodules.batching import EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
 from datamodules.sources import Examples, check_train_labels
@@ -65,6 +65,8 @@ class TextClassificationDataModule(LightningDataModule):
         self.predict_file = predict_file
         self._examples: dict[str, Examples] = {}
         self._splits: dict[str, TokenizedSplit] = {}
+        self._training_loader: ResumableDataLoader | None = None
+        self._position: dict[str, Any] | None = None
 
     # What a subclass says
 
@@ -191,7 +193,21 @@ class TextClassificationDataModule(LightningDataModule):
             accumulate=trainer.accumulate_grad_batches if trainer else 1,
             same_order=bool(getattr(trainer, "overfit_batches", 0)),
         )
-        return ResumableDataLoader(split, sampler, self._collate())
+        self._training_loader = ResumableDataLoader(split, sampler, self._collate())
+        if self._position is not None:
+            self._training_loader.load_state_dict(self._position)
+            self._position = None
+        return self._training_loader
+
+    # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data order, for checkpoints."""
+        return self._training_loader.state_dict() if self._training_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps a position for the training loader to come."""
+        self._position = state_dict or None
 
     def val_dataloader(self) -> list[EvaluationDataLoader]:
         return [self._evaluation_loader(self._splits[name]) for name in self._split_names("validation")]
@@ -216,7 +232,7 @@ class TextClassificationDataModule(LightningDataModule):
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
         if split.truncated_rows:
-            rank_zero_info(
+            say(
                 f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "
                 f"= {self.max_length} tokens and were cut; --data.max_length sets it."
             )

@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from common.errors import InputError
 from common.files import cache_directory, write_whole
+from common.terminal import warn
 from datamodules.sources import Examples
 from datamodules.tokenizer import load_tokenizer, tokenizer_identity
 
@@ -80,7 +80,7 @@ def tokenize_cached(
             content = save({**tensors, "checksum": _checksum(tensors)})
             write_whole(path, lambda file: file.write(content))
         except (InputError, OSError) as error:
-            rank_zero_warn(f"tokens are not cached, each start makes them again: {error}")
+            warn(f"tokens are not cached, each start makes them again: {error}")
     return TokenizedSplit(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],

@@ -26,6 +26,7 @@ from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
 from callbacks.saved_config import SavedConfig
+from callbacks.step_limit import StepLimit
 from callbacks.training_log import TrainingLog
 from common.errors import InputError
 from common.terminal import is_first_process, quiet_libraries, say
@@ -167,8 +168,8 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         rank_callbacks = [self.config_init[self.subcommand][key] for key in _RANK_CALLBACKS]
-        config["plugins"] = [*(config.get("plugins") or []), WholeFileCheckpoints()]
-        config["callbacks"] = [*(config.get("callbacks") or []), *rank_callbacks]
+        config["plugins"] = [*_listed(config.get("plugins")), WholeFileCheckpoints()]
+        config["callbacks"] = [*_listed(config.get("callbacks")), *rank_callbacks]
         if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:
             config["callbacks"].append(TerminalProgress())
         else:
@@ -195,6 +196,9 @@ class CommandLine(LightningCLI):
         ]
         if config.get("fast_dev_run"):
             return
+        if config["max_steps"] != -1:
+            config["callbacks"].append(StepLimit(config["max_steps"]))
+            config["max_steps"], config["max_epochs"] = -1, -1 if config["max_epochs"] is None else config["max_epochs"]
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
         config["callbacks"] += [
             SavedConfig(folder.path, text),
@@ -211,7 +215,7 @@ class CommandLine(LightningCLI):
         if asked is False:
             return []
         if asked not in (None, True):
-            return asked if isinstance(asked, list) else [asked]
+            return _listed(asked)
         return [
             TensorBoardLogger(
                 str(self.run_folder.path), name="", version="", default_hp_metric=False, purge_step=self.resumed_step
@@ -266,6 +270,13 @@ def _stop_on_interrupt() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
     signal.signal(signal.SIGINT, stop)
+
+
+def _listed(value: Any) -> list[Any]:
+    """One object or several, or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
 
 
 def readable(message: str) -> str:

@@ -36,6 +36,7 @@ class AdaptedModule(LightningModule):
         self.optimizer_settings = optimizer
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
+        self.step_limit = float("inf")
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -81,7 +82,7 @@ class AdaptedModule(LightningModule):
         Raises:
             InputError: the run has no end.
         """
-        steps = self.trainer.estimated_stepping_batches
+        steps = min(self.trainer.estimated_stepping_batches, self.step_limit)
         if steps == float("inf"):
             raise InputError(
                 "trainer.max_epochs is -1, a run without end; allowed: a number of epochs (or trainer.max_steps), "

@@ -8,7 +8,7 @@ from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = tuple(f"w{number}" for number in range(40))
-LONGEST = 64
+LONGEST = 160
 
 
 def make_backbone(folder: Path, **changes) -> Path:

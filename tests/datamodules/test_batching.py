@@ -152,7 +152,9 @@ def test_same_order_repeats_the_first_epoch():
 @given(LENGTHS, st.integers(1, 20), st.integers(1, 5), st.booleans())
 def test_evaluation_batches_hold_every_row_once(lengths, batch_size, processes, sort):
     alone = list(EvaluationBatchSampler(lengths, batch_size, sort=sort))
-    together = [EvaluationBatchSampler(lengths, batch_size, processes, rank, sort) for rank in range(processes)]
+    together = [
+        EvaluationBatchSampler(lengths, batch_size, processes, rank, sort) for rank in range(processes)
+    ]
     for rank, sampler in enumerate(together):
         assert len(sampler) == len(list(sampler))
         assert list(sampler) == alone[rank::processes]

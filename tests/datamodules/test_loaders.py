@@ -174,7 +174,10 @@ def test_resuming_collates_only_what_is_left_and_leaves_random_state_alone():
 
 @pytest.mark.parametrize(
     ("other", "message"),
-    [({"rows": 36}, "train rows = 37, this run has 36"), ({"batch_size": 4}, "--data.batch_size = 8, this run has 4")],
+    [
+        ({"rows": 36}, "train rows = 37, this run has 36"),
+        ({"batch_size": 4}, "--data.batch_size = 8, this run has 4"),
+    ],
 )
 def test_resuming_with_other_data_is_refused(other, message):
     with pytest.raises(InputError, match=message):
@@ -194,7 +197,7 @@ def test_accumulation_may_change_between_epochs_only():
 
 
 class Recorder(LightningModule):
-    """Writes down which rows it is trained on, and a loss whose gradient shows the division by accumulation."""
+    """Writes down the rows it is trained on; its loss shows the division by accumulation."""
 
     def __init__(self):
         super().__init__()
@@ -210,38 +213,39 @@ class Recorder(LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def train(folder, steps, accumulate, checkpoint=None) -> Recorder:
+def train(folder, accumulate, checkpoint=None) -> Recorder:
+    """Trains 13 steps (epochs have 5) and keeps a checkpoint of each step."""
     module = Recorder()
     trainer = Trainer(
         accelerator="cpu",
-        max_steps=steps,
+        max_steps=13,
         max_epochs=-1,
         accumulate_grad_batches=accumulate,
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[ModelCheckpoint(folder, filename="last", save_top_k=0, save_last=True)],
+        callbacks=[ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)],
     )
-    trainer.fit(module, make_loader(accumulate=accumulate), ckpt_path=checkpoint)
-    trainer.save_checkpoint(folder / "stopped.ckpt")
+    trainer.fit(module, make_loader(accumulate=accumulate), ckpt_path=checkpoint, weights_only=True)
     return module
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("accumulate", [1, 2])
-def test_lightning_resumes_in_and_between_epochs(tmp_path, accumulate):
-    whole = train(tmp_path / "whole", 13, accumulate)
-    # The sum over the rows of both shares, as if in one batch: rows weigh 1 / rows of the global batch.
+def test_lightning_resumes_within_and_between_epochs(tmp_path, accumulate):
+    whole = train(tmp_path / "whole", accumulate)
+    epochs = [epoch for epoch, _ in whole.seen]
+    assert epochs == [epoch for epoch, steps in enumerate((5, 5, 3)) for _ in range(steps * accumulate)]
+    # Both shares together, as if in one batch: each row weighs 1 / rows of the global batch.
     rows_by_step = [
         [row for _, rows in whole.seen[at : at + accumulate] for row in rows]
         for at in range(0, len(whole.seen), accumulate)
     ]
+    assert len(rows_by_step) == 13
     expected = -sum(sum(row + 1 for row in rows) / len(rows) for rows in rows_by_step)
     assert float(whole.weight) == pytest.approx(expected, rel=1e-5)
 
-    for stop in (3, 5, 7):
-        first = train(tmp_path / str(stop), stop, accumulate)
-        checkpoint = tmp_path / str(stop) / "stopped.ckpt"
-        second = train(tmp_path / f"{stop}_on", 13, accumulate, checkpoint)
-        assert first.seen + second.seen == whole.seen
-        assert torch.equal(second.weight, whole.weight)
+    for step in (1, 3, 5, 7, 10):
+        resumed = train(tmp_path / f"from_{step}", accumulate, tmp_path / "whole" / f"step={step}.ckpt")
+        assert resumed.seen == whole.seen[step * accumulate :], f"resumed after step {step}"
+        assert torch.equal(resumed.weight, whole.weight)

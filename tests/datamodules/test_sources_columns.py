@@ -1,0 +1,207 @@
+import gzip
+import json
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
+
+from common.errors import InputError
+from datamodules.sources_columns import read_hub
+from datamodules.sources_glue import read_glue_folder
+from datamodules.task import GLUE_TASKS
+
+COLA, RTE = GLUE_TASKS["cola"], GLUE_TASKS["rte"]
+TRAIN = {"sentence": ["Fine one.", "Not one fine."], "label": [1, 0], "idx": [0, 1]}
+DEV = {"sentence": ["Good."], "label": [1], "idx": [0]}
+TEST = {"sentence": ["Hidden."], "label": [-1], "idx": [0]}
+PAIRS = {"sentence1": ["A.", "B."], "sentence2": ["C.", "D."], "label": ["not_entailment", "entailment"]}
+
+
+def write_json_lines(path, columns):
+    rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+    content = "".join(json.dumps(row) + "\n" for row in rows).encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+def write_parquet(path, columns):
+    Dataset.from_dict(columns).to_parquet(str(path))
+
+
+def as_tuples(splits):
+    return {name: (rows.texts, rows.pairs, rows.labels) for name, rows in splits.items()}
+
+
+EXPECTED = {
+    "train": (["Fine one.", "Not one fine."], None, [1, 0]),
+    "validation": (["Good."], None, [1]),
+    "test": (["Hidden."], None, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("write", "ending"),
+    [
+        (write_parquet, ".parquet"),
+        (write_json_lines, ".jsonl"),
+        (write_json_lines, ".jsonl.gz"),
+        (write_json_lines, ".json"),
+    ],
+)
+def test_named_columns_with_the_hubs_minus_one_for_unlabelled(tmp_path, write, ending):
+    for name, columns in (("train", TRAIN), ("validation", DEV), ("test", TEST)):
+        write(tmp_path / f"{name}{ending}", columns)
+    assert as_tuples(read_glue_folder(COLA, str(tmp_path))) == EXPECTED
+
+
+def test_labels_may_be_names_and_shards_are_joined(tmp_path):
+    folder = tmp_path / "rte"
+    folder.mkdir()
+    write_parquet(folder / "train-00001-of-00002.parquet", PAIRS | {"sentence1": ["E.", "F."]})
+    write_parquet(folder / "train-00000-of-00002.parquet", PAIRS)
+    write_json_lines(folder / "validation.jsonl", PAIRS)
+    splits = read_glue_folder(RTE, str(tmp_path))
+    assert splits["train"].texts == ["A.", "B.", "E.", "F."]
+    assert splits["train"].pairs == ["C.", "D.", "C.", "D."]
+    assert splits["train"].labels == [1, 0, 1, 0]
+    assert splits["validation"].labels == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{oops", "train.jsonl, line 2: '{oops' is not JSON"),
+        ('["a list"]', "line 2: '[\"a list\"]' is not a JSON object"),
+        ('{"sentence": "x"}', "line 2: no label among sentence"),
+        ('{"sentence": "x", "label": 7}', "line 2: label is 7; allowed: 0 (unacceptable), 1 (acceptable)"),
+        ('{"sentence": "x", "label": true}', "line 2: label is True"),
+        ('{"sentence": "x", "label": NaN}', "line 2: label is nan"),
+        ('{"sentence": "x", "label": -1}', "line 2: label is -1"),
+        ('{"sentence": null, "label": 1}', "line 2: sentence is None; allowed: text"),
+        ('{"sentence": "", "label": 1}', "line 2: sentence is empty"),
+        ('{"sentence": "a\\ud800", "label": 1}', "half of a surrogate pair"),
+    ],
+)
+def test_a_malformed_json_line_is_named(tmp_path, line, message):
+    write_json_lines(tmp_path / "validation.jsonl", DEV)
+    (tmp_path / "train.jsonl").write_text(f'{{"sentence": "ok", "label": 1}}\n{line}\n')
+    with pytest.raises(InputError) as caught:
+        read_glue_folder(COLA, str(tmp_path))
+    assert message in str(caught.value)
+
+
+def test_a_malformed_parquet_row_is_named(tmp_path):
+    write_parquet(tmp_path / "validation.parquet", DEV)
+    write_parquet(tmp_path / "train.parquet", {"sentence": ["a", "b"], "label": [1, 5]})
+    with pytest.raises(InputError, match=r"train.parquet, row 2: label is 5"):
+        read_glue_folder(COLA, str(tmp_path))
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path):
+    write_parquet(tmp_path / "validation.parquet", DEV)
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 but nothing else")
+    with pytest.raises(InputError, match="train.parquet can't be read as Parquet"):
+        read_glue_folder(COLA, str(tmp_path))
+
+
+def test_missing_columns_and_splits_are_named(tmp_path):
+    write_parquet(tmp_path / "train.parquet", {"text": ["a"], "label": [1]})
+    with pytest.raises(InputError, match="no sentence among its columns text, label"):
+        read_glue_folder(COLA, str(tmp_path))
+    write_parquet(tmp_path / "train.parquet", TRAIN)
+    with pytest.raises(InputError, match="no validation split in .*train.parquet.*may be called validation"):
+        read_glue_folder(COLA, str(tmp_path))
+    write_parquet(tmp_path / "validation.parquet", TEST)
+    with pytest.raises(InputError, match=r"validation.parquet has no label among"):
+        read_glue_folder(COLA, str(tmp_path))
+
+
+def test_save_to_disk_folders_and_their_label_names(tmp_path):
+    # Numbered the other way round: what counts are the names.
+    names = ClassLabel(names=["acceptable", "unacceptable"])
+    features = Features({"sentence": Value("string"), "label": names})
+    train = {"sentence": TRAIN["sentence"], "label": [0, 1]}
+    dev = {"sentence": DEV["sentence"], "label": [0]}
+    test = {"sentence": TEST["sentence"], "label": [-1]}
+    saved = DatasetDict(
+        {
+            name: Dataset.from_dict(columns, features=features)
+            for name, columns in (("train", train), ("validation", dev), ("test", test))
+        }
+    )
+    saved.save_to_disk(str(tmp_path / "cola"))
+    assert as_tuples(read_glue_folder(COLA, str(tmp_path / "cola"))) == EXPECTED
+
+    saved["train"].save_to_disk(str(tmp_path / "single"))
+    with pytest.raises(InputError, match="holds a single data set; allowed: a DatasetDict"):
+        read_glue_folder(COLA, str(tmp_path / "single"))
+
+
+def test_the_hub_is_asked_for_the_task_at_its_revision(monkeypatch):
+    asked = []
+
+    def load_dataset(*args, **settings):
+        asked.append((args, settings))
+        return DatasetDict(
+            {
+                "train": Dataset.from_dict(TRAIN),
+                "validation": Dataset.from_dict(DEV),
+                "test": Dataset.from_dict(TEST),
+            }
+        )
+
+    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+    assert as_tuples(read_hub(COLA, "abc123")) == EXPECTED
+    assert asked == [(("nyu-mll/glue", "cola"), {"revision": "abc123"})]
+
+
+def test_the_hubs_mnli_split_names(monkeypatch):
+    columns = {"premise": ["P.", "Q."], "hypothesis": ["H.", "I."], "label": [0, 2]}
+    hidden = columns | {"label": [-1, -1]}
+    loaded = DatasetDict(
+        {
+            "train": Dataset.from_dict(columns),
+            "validation_matched": Dataset.from_dict(columns),
+            "validation_mismatched": Dataset.from_dict(columns | {"label": [1, 1]}),
+            "test_matched": Dataset.from_dict(hidden),
+            "test_mismatched": Dataset.from_dict(hidden),
+        }
+    )
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
+    labels = {name: rows.labels for name, rows in read_hub(GLUE_TASKS["mnli"], None).items()}
+    assert labels == {
+        "train": [0, 2],
+        "validation": [0, 2],
+        "validation_mismatched": [1, 1],
+        "test": None,
+        "test_mismatched": None,
+    }
+
+
+def test_the_hubs_stsb_is_numbers(monkeypatch):
+    columns = {"sentence1": ["A.", "B."], "sentence2": ["C.", "D."], "label": [1.5, 4.0]}
+    loaded = {
+        "train": Dataset.from_dict(columns),
+        "validation": Dataset.from_dict(columns),
+        "test": Dataset.from_dict(columns | {"label": [-1.0, -1.0]}),
+    }
+    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
+    splits = read_hub(GLUE_TASKS["stsb"], None)
+    assert splits["train"].labels == [1.5, 4.0]
+    assert splits["test"].labels is None
+
+
+def test_an_unreachable_hub_names_every_way_on(monkeypatch):
+    def unreachable(*_, **__):
+        raise ConnectionError("Couldn't reach 'nyu-mll/glue' on the Hub (LocalEntryNotFoundError)")
+
+    monkeypatch.setattr("datasets.load_dataset", unreachable)
+    with pytest.raises(InputError, match="Couldn't reach 'nyu-mll/glue'") as caught:
+        read_hub(COLA, None)
+    for way_on in (
+        "--data.data_dir",
+        ".tsv",
+        "save_to_disk",
+        "HF_HOME",
+        "HF_HUB_OFFLINE=1",
+        "--config quickstart.yaml",
+    ):
+        assert way_on in str(caught.value)

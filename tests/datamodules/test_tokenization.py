@@ -1,0 +1,192 @@
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import LONGEST, make_backbone
+from transformers import AutoTokenizer
+
+from common.errors import InputError
+from datamodules import tokenization
+from datamodules.sources import Examples
+from datamodules.tokenization import load_tokenizer, tokenize_cached
+
+TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
+PAIRS = ["w1", "w2 w3 w4 w5 w6 w7", "w8 w9", "w3"]
+
+
+class Counting:
+    """A tokenizer that counts how often it is called."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer, self.calls = tokenizer, 0
+
+    def __call__(self, *args, **kwargs):
+        self.calls += 1
+        return self.tokenizer(*args, **kwargs)
+
+    def __getattr__(self, name):
+        return getattr(self.tokenizer, name)
+
+
+def rows_of(split, flat) -> list[list[int]]:
+    return [flat[start:end].tolist() for start, end in zip(split.offsets, split.offsets[1:], strict=False)]
+
+
+@pytest.mark.parametrize("pairs", [None, PAIRS])
+def test_tokens_equal_the_tokenizers_own_row_by_row(tokenizer, pairs, monkeypatch):
+    monkeypatch.setattr(tokenization, "ROWS_PER_CALL", 3)
+    split = tokenize_cached(Examples(TEXTS, pairs), tokenizer, max_length=10)
+    for row, text in enumerate(TEXTS):
+        expected = tokenizer(text, pairs and pairs[row], truncation=True, max_length=10, padding=False)
+        assert rows_of(split, split.input_ids)[row] == expected["input_ids"]
+        assert rows_of(split, split.token_type_ids)[row] == expected["token_type_ids"]
+        assert int(split.lengths[row]) == len(expected["input_ids"])
+    assert (split.input_ids.dtype, split.offsets.dtype) == (torch.int32, torch.int64)
+
+
+def test_truncated_rows_are_counted_and_rows_that_just_fit_are_not(tokenizer):
+    words = [3, 8, 9, 20]  # and two special tokens each
+    split = tokenize_cached(Examples(["w1 " * count for count in words]), tokenizer, max_length=10)
+    assert split.lengths.tolist() == [5, 10, 10, 10]
+    assert split.truncated_rows == 2
+
+
+def test_padding_and_truncation_inside_tokenizer_json_are_overruled(backbone):
+    assert '"Fixed": 32' in (Path(backbone) / "tokenizer.json").read_text()
+    split = tokenize_cached(Examples(["w1", "w2 " * 40]), load_tokenizer(backbone), max_length=LONGEST)
+    assert split.lengths.tolist() == [3, 42]
+    assert split.truncated_rows == 0
+
+
+def test_models_without_token_types_get_none(tmp_path):
+    folder = make_backbone(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    split = tokenize_cached(Examples(["w1"], ["w2"]), load_tokenizer(str(folder)), 8)
+    assert split.token_type_ids is None
+
+
+def test_a_second_start_reads_the_cache(tokenizer):
+    counting = Counting(tokenizer)
+    examples = Examples(TEXTS, labels=[0, 1, 0, 1], tags=["b", "a", "b", "b"])
+    first = tokenize_cached(examples, counting, 10, ("a", "b"))
+    assert counting.calls > 0
+    # Other calls in between leave padding and truncation settings behind.
+    tokenizer(TEXTS, padding="max_length", truncation=True, max_length=50)
+    calls = counting.calls
+    second = tokenize_cached(examples, counting, 10, ("a", "b"))
+    assert counting.calls == calls
+    for name in ("input_ids", "offsets", "token_type_ids", "labels", "tags"):
+        assert torch.equal(getattr(first, name), getattr(second, name)), name
+    assert second.truncated_rows == first.truncated_rows == 1
+    assert second.tags.tolist() == [1, 0, 1, 1]
+    assert second.labels.tolist() == [0, 1, 0, 1]
+
+
+def test_everything_that_changes_tokens_changes_the_cache_key(tmp_path, tokenizer, own_cache):
+    cases = [
+        (Examples(["w1 w2", "w3"]), tokenizer, 10),
+        (Examples(["w1", "w2 w3"]), tokenizer, 10),
+        (Examples(["w1", "w2"], ["w3", "w4"]), tokenizer, 10),
+        (Examples(["w1", "w2", "w3", "w4"]), tokenizer, 10),
+        (Examples(["w1 w2", "w3"]), tokenizer, 11),
+        (
+            Examples(["w1 w2", "w3"]),
+            load_tokenizer(str(make_backbone(tmp_path / "a", model_input_names=["input_ids"]))),
+            10,
+        ),
+        (
+            Examples(["w1 w2", "w3"]),
+            load_tokenizer(str(make_backbone(tmp_path / "b", truncation_side="left"))),
+            10,
+        ),
+    ]
+    for number, case in enumerate(cases, start=1):
+        tokenize_cached(*case)
+        assert len(list((own_cache / "tokenized").iterdir())) == number
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
+def test_a_damaged_cache_file_is_made_again(tokenizer, own_cache, damage):
+    examples, counting = Examples(TEXTS), Counting(tokenizer)
+    expected = tokenize_cached(examples, counting, 10)
+    (path,) = (own_cache / "tokenized").iterdir()
+    content = path.read_bytes()
+    flipped = content[:-5] + bytes([content[-5] ^ 1]) + content[-4:]
+    path.write_bytes({"cut": content[:-9], "flipped": flipped, "empty": b"", "foreign": b"{}" * 50}[damage])
+
+    calls = counting.calls
+    again = tokenize_cached(examples, counting, 10)
+    assert counting.calls > calls
+    assert torch.equal(again.input_ids, expected.input_ids)
+    assert path.read_bytes() == content
+
+
+def test_a_cache_that_cannot_be_written_is_a_warning(tokenizer, own_cache, capsys):
+    own_cache.write_text("a file where the folder should be")
+    split = tokenize_cached(Examples(TEXTS), tokenizer, 10)
+    assert "warning: tokens are not cached" in capsys.readouterr().err
+    assert len(split) == 4
+
+
+def test_a_row_without_tokens_is_refused(tmp_path):
+    folder = make_backbone(tmp_path)
+    bare = AutoTokenizer.from_pretrained(folder)
+    bare.backend_tokenizer.post_processor = None
+    with pytest.raises(InputError, match=r"row 2 .* no tokens at all: '\\u2003'"):
+        tokenize_cached(Examples(["w1", "\u2003"]), bare, 8)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python >= 3.12 on forks
+def test_no_warning_and_no_hang_after_a_fork(tokenizer, monkeypatch, capfd):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "")
+    tokenize_cached(Examples(["w1"] * 50), tokenizer, 8)
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)
+        tokenizer(["w1", "w2"] * 50)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    assert "parallelism" not in capfd.readouterr().err.lower()
+
+
+def test_a_choice_about_parallelism_is_left_alone(tokenizer, monkeypatch):
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "0")
+    tokenize_cached(Examples(["w1"]), tokenizer, 8)
+    assert os.environ["TOKENIZERS_PARALLELISM"] == "0"
+
+
+def test_without_a_pad_token_the_end_of_sequence_token_pads(tmp_path):
+    folder = make_backbone(tmp_path, pad_token=None, eos_token="[SEP]")
+    tokenizer = load_tokenizer(str(folder))
+    assert tokenizer.pad_token == "[SEP]"
+    assert tokenizer.pad_token_id == 3
+
+
+def test_without_any_token_to_pad_with_it_is_refused(tmp_path):
+    with pytest.raises(InputError, match="neither a pad nor an end-of-sequence token"):
+        load_tokenizer(str(make_backbone(tmp_path, pad_token=None)))
+
+
+def test_a_folder_without_vocabulary_is_refused(tmp_path):
+    make_backbone(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    (tmp_path / "tokenizer_config.json").unlink()
+    with pytest.raises(InputError, match="holds no vocabulary"):
+        load_tokenizer(str(tmp_path))
+
+
+def test_a_damaged_tokenizer_and_an_unreachable_hub_say_what_to_do(tmp_path, monkeypatch):
+    make_backbone(tmp_path)
+    (tmp_path / "tokenizer.json").write_text("{broken")
+    with pytest.raises(InputError, match="can't be loaded"):
+        load_tokenizer(str(tmp_path))
+
+    def unreachable(*_, **__):
+        raise OSError("We couldn't connect to 'https://huggingface.co'")
+
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", unreachable)
+    with pytest.raises(InputError, match="'roberta-large' can't be loaded: We couldn't connect") as caught:
+        load_tokenizer("roberta-large")
+    for way_on in ("HF_HOME", "HF_HUB_OFFLINE=1", "quickstart.yaml"):
+        assert way_on in str(caught.value)
