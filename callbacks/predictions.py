@@ -22,7 +22,13 @@ class PredictionTable(Callback):
         self._scores: dict[int, list[float]] = {}
 
     def on_predict_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: AdaptedModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:  # type: ignore[override]
         self._scores.update(zip(outputs["row"].tolist(), outputs["scores"].tolist(), strict=True))
 

@@ -3,11 +3,11 @@
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from common.terminal import say
 from torch.optim import Optimizer
 
 from callbacks.steps import last_epochs_start
 from common.errors import InputError
+from common.terminal import say
 from lightning_modules.adapted_module import AdaptedModule
 
 

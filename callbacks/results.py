@@ -88,9 +88,7 @@ class Results(Callback):
         self._training_since = None
         names = trainer.datamodule.validation_names  # type: ignore[attr-defined]
         values = {
-            name: float(value)
-            for name, value in trainer.callback_metrics.items()
-            if name.partition("/")[0] in names
+            name: float(value) for name, value in trainer.callback_metrics.items() if name.partition("/")[0] in names
         }
         self.validations.append({"epoch": trainer.current_epoch, **values})
 

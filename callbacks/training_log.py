@@ -4,8 +4,8 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from common.terminal import warn
 
+from common.terminal import warn
 from lightning_modules.adapted_module import AdaptedModule
 
 

@@ -74,7 +74,9 @@ def _cell(rank: float | None, low: int, high: int) -> Text:
     if rank is None:
         return Text("")
     share = (rank - low) / max(high - low, 1)
-    return Text(f"{rank:.0f}", style=f"rgb({int(90 + 150 * share)},{int(90 + 60 * (1 - share))},{int(220 * (1 - share))})")
+    return Text(
+        f"{rank:.0f}", style=f"rgb({int(90 + 150 * share)},{int(90 + 60 * (1 - share))},{int(220 * (1 - share))})"
+    )
 
 
 def _tag_table(accuracies: dict[str, float]) -> Table:

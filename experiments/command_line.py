@@ -90,9 +90,13 @@ class CommandLine(LightningCLI):
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
         if subcommand == "fit":
-            parser.add_argument("--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first.")
+            parser.add_argument(
+                "--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first."
+            )
         if subcommand == "predict":
-            parser.add_argument("--output", type=str, default=None, help="TSV file; predictions.tsv in the run folder if not given.")
+            parser.add_argument(
+                "--output", type=str, default=None, help="TSV file; predictions.tsv in the run folder if not given."
+            )
         return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:

@@ -93,7 +93,10 @@ class AdaptedModule(LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.parameter_groups(), self.optimizer_settings)
         schedule = make_schedule(optimizer, self.optimizer_settings, self.training_steps())
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
+        }
 
     def refresh_adapter(self) -> None:
         """Prepares the adapted layers for the next pass."""

@@ -47,9 +47,13 @@ def load_backbone(
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:
     prefix = getattr(model, "base_model_prefix", "")
-    outside = [name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())]
+    outside = [
+        name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())
+    ]
     fresh = {key.rpartition(".")[0] for key in missing_keys}
-    inside = [name for name in sorted(fresh) if not any(name == path or name.startswith(f"{path}.") for path in outside)]
+    inside = [
+        name for name in sorted(fresh) if not any(name == path or name.startswith(f"{path}.") for path in outside)
+    ]
     return tuple(outside + inside)
 
 

@@ -3,4 +3,4 @@
 from lora.adapter import Adapter
 from lora.lora_xs import AdaptiveLoRAXS, LoRAXS
 
-__all__ = ["AdaptiveLoRAXS", "Adapter", "LoRAXS"]
+__all__ = ["Adapter", "AdaptiveLoRAXS", "LoRAXS"]

@@ -22,9 +22,7 @@ class Adapter(nn.Module):
         super().__init__()
         self.layer_names, self.rank_allocation, self.fingerprint = (), None, None
 
-    def attach(
-        self, model: nn.Module, model_type: str, head: Sequence[str], factorise: Callable[..., Any]
-    ) -> None:
+    def attach(self, model: nn.Module, model_type: str, head: Sequence[str], factorise: Callable[..., Any]) -> None:
         """Wraps the chosen layers of the model, once.
 
         Args:

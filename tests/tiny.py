@@ -4,8 +4,10 @@ from pathlib import Path
 
 import torch
 
-WORDS = ("the a cat dog bird cats dogs birds sees see hears hear sleeps sleep big small old not often and or very "
-         "quickly here there who what that this these those run runs").split()
+WORDS = (
+    "the a cat dog bird cats dogs birds sees see hears hear sleeps sleep big small old not often and or very "
+    "quickly here there who what that this these those run runs"
+).split()
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -8,7 +8,7 @@ from datamodules.sources_glue import read_glue_folder
 from datamodules.task import GLUE_TASKS, Task
 
 COLA = GLUE_TASKS["cola"]
-TRAIN = 'gj04\t1\t\tShe said "hello" to us.\ngj04\t0\t*\t"Us to hello said.\ngj04\t1\t\tIt\u2028is\x85here.\n'
+TRAIN = 'gj04\t1\t\tShe said "hello" to us.\ngj04\t0\t*\t"Us to hello said.\ngj04\t1\t\tIt\u2028is\x85he\rre.\n'
 IN_DOMAIN = "gj04\t1\t\tHe left.\ngj04\t0\t*\tLeft he him.\n"
 OUT_OF_DOMAIN = "clc95\t1\t\tSomebody left - guess who.\nclc95\t0\t*\tWho guess."
 OFFICIAL = {
@@ -37,7 +37,7 @@ def failure(task: Task, data_dir: str) -> str:
 def test_official_cola_keeps_quotes_and_unusual_line_breaks_as_text(tmp_path, ending):
     splits = read_glue_folder(COLA, write(tmp_path, {name + ending: text for name, text in OFFICIAL.items()}))
     assert list(splits) == ["train", "validation", "test"]
-    assert splits["train"].texts == ['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85here."]
+    assert splits["train"].texts == ['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85he\rre."]
     assert splits["train"].labels == [1, 0, 1]
     assert splits["train"].pairs is None
     assert splits["validation"].texts == ["He left.", "Left he him."]
@@ -123,7 +123,7 @@ GLUE_FILES = {
 # (texts, pairs, labels) of train, and labels of validation, read off the files above by eye.
 GLUE_EXPECTED = {
     "cola": (
-        ['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85here."],
+        ['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85he\rre."],
         None,
         [1, 0, 1],
         [1, 0],

@@ -139,7 +139,8 @@ def test_a_row_without_tokens_is_refused(tmp_path):
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Python >= 3.12 on forks
 def test_no_warning_and_no_hang_after_a_fork(tokenizer, monkeypatch, capfd):
-    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "")
+    monkeypatch.setenv("TOKENIZERS_PARALLELISM", "restored afterwards")
+    del os.environ["TOKENIZERS_PARALLELISM"]
     tokenize_cached(Examples(["w1"] * 50), tokenizer, 8)
     child = os.fork()
     if child == 0:
