@@ -45,7 +45,7 @@ class AlphaGrowth(Callback):
             raise one_of("growth", growth, GROWTHS)
         self.alpha_min, self.alpha_max, self.growth = alpha_min, alpha_max, growth
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None:
             return

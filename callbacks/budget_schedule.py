@@ -50,13 +50,13 @@ class BudgetSchedule(Callback):
         self.epochs_memory_start = epochs_memory_start
         self.epochs_memory_start_to_end = epochs_memory_start_to_end
 
-    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
         for budget in (self.memory_start, self.memory_end):
             pl_module.rank_allocation.check_budget(budget)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
         pl_module.rank_allocation.budget = budget_at(

@@ -61,8 +61,8 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:  # type: ignore[override]
-        data = trainer.datamodule  # type: ignore[attr-defined]
+    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+        data = pl_module.data
         self.monitor = f"{data.validation_names[0]}/{data.task.metrics[0]}"
         super().setup(trainer, pl_module, stage)
 
@@ -81,28 +81,28 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = -1
         self._saved_time = time.monotonic()
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         due = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
         if trainer.world_size > 1:
             due = trainer.strategy.broadcast(due)
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own.
-        if due and trainer.global_step > self._saved_step and not trainer.fit_loop._should_accumulate():
-            if batch_idx + 1 < trainer.num_training_batches:
-                self._save(trainer)
+        whole = not trainer.fit_loop._should_accumulate() and batch_idx + 1 < trainer.num_training_batches
+        if due and whole and trainer.global_step > self._saved_step:
+            self._save(trainer)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._save(trainer)
 
-    def on_exception(self, trainer: Trainer, pl_module: AdaptedModule, exception: BaseException) -> None:  # type: ignore[override]
+    def on_exception(self, trainer: Trainer, pl_module: AdaptedModule, exception: BaseException) -> None:
         # Lightning raises this between two batches, so the state is whole.
-        if isinstance(exception, SIGTERMException) and trainer.global_step > max(self._saved_step, 0):
-            if not trainer.fit_loop._should_accumulate():
-                self._save(trainer)
+        whole = isinstance(exception, SIGTERMException) and not trainer.fit_loop._should_accumulate()
+        if whole and trainer.global_step > max(self._saved_step, 0):
+            self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
         for logger in trainer.loggers:  # whoever resumes from this step finds every row before it

@@ -23,10 +23,10 @@ class CollapseDetection(Callback):
         self.collapsed = state_dict["collapsed"]
         self.collapsed_epochs = list(state_dict["collapsed_epochs"])
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.sanity_checking:
             return
-        split = trainer.datamodule.validation_names[0]  # type: ignore[attr-defined]
+        split = pl_module.data.validation_names[0]
         answer = pl_module.constant_answer(split)
         self.collapsed = answer is not None
         if answer is None:
@@ -51,13 +51,13 @@ class AllocationMovement(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start, self._start_ranks = state_dict["start"], state_dict["start_ranks"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         allocation = pl_module.rank_allocation
         if allocation is not None and self._start is None:
             self._start = allocation.weights.detach().cpu().clone()
             self._start_ranks = allocation.discrete_ranks()
 
-    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None or self._start is None or self._start_ranks is None:
             return

@@ -29,16 +29,16 @@ class PredictionTable(Callback):
         batch: Any,
         batch_idx: int,
         dataloader_idx: int = 0,
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         self._scores.update(zip(outputs["row"].tolist(), outputs["scores"].tolist(), strict=True))
 
-    def on_predict_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_predict_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, self._scores)
             self._scores = {row: scores for part in gathered for row, scores in part.items()}
         if trainer.is_global_zero:
-            data = trainer.datamodule  # type: ignore[attr-defined]
+            data = pl_module.data
             write_text(self.path, prediction_table(data.task, data.predict_examples(), self._scores))
 
 

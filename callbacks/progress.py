@@ -16,7 +16,7 @@ class TerminalProgress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
 
-    def get_metrics(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:  # type: ignore[override]
+    def get_metrics(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
@@ -34,20 +34,20 @@ class EpochLines(Callback):
         self._printed = self._started = time.monotonic()
         self._first_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._printed = self._started = time.monotonic()
         self._first_step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         if time.monotonic() - self._printed < self.every_n_seconds or not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if not trainer.is_global_zero:
             return
         self._printed = time.monotonic()

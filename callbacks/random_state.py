@@ -1,7 +1,7 @@
 """Keeps the random generators' states, so that a resumed run draws what the undisturbed one would have."""
 
 import random
-from typing import Any
+from typing import Any, cast
 
 import numpy
 import torch
@@ -21,7 +21,7 @@ class RandomState(Callback):
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:
         states: list[Any] = [None] * trainer.world_size
         if trainer.world_size == 1:
             states = [_generator_states()]
@@ -29,11 +29,11 @@ class RandomState(Callback):
             torch.distributed.all_gather_object(states, _generator_states())
         checkpoint[_KEY] = states
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get(_KEY, [])
         self._restored = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         # not earlier: setting up models and loaders may draw numbers
         if self._restored is not None:
             _restore(self._restored)
@@ -41,12 +41,12 @@ class RandomState(Callback):
 
 
 def _generator_states() -> dict[str, Any]:
-    name, keys, position, has_gauss, gauss = numpy.random.get_state(legacy=True)
+    name, keys, position, has_gauss, gauss = cast(Any, numpy.random.get_state(legacy=True))
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
         "python": random.getstate(),
-        "numpy": (name, torch.from_numpy(keys.astype("int64")), position, has_gauss, gauss),
+        "numpy": (name, torch.tensor(keys.tolist()), position, has_gauss, gauss),
     }
 
 

@@ -25,7 +25,7 @@ class RankDiscretisation(Callback):
             raise InputError(f"epochs_rank_discrete is {epochs_rank_discrete}; allowed: 0 or more.")
         self.epochs_rank_discrete = epochs_rank_discrete
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None:
             return
@@ -34,26 +34,26 @@ class RankDiscretisation(Callback):
             allocation.discretise()
             say(f"Ranks are discrete from step {start} on: {describe(pl_module)}")
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:  # type: ignore[override]
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:
         # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.
         if pl_module.rank_allocation is not None and pl_module.rank_allocation.is_discrete:
             pl_module.rank_allocation.weights.grad = None
 
-    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if pl_module.rank_allocation is not None:
             pl_module.rank_allocation.discretise()
 
-    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if pl_module.rank_allocation is None or trainer.state.fn != "fit":
             return
         # The masks go back to what the last step trained with.
         if trainer.global_step - 1 < last_epochs_start(trainer, pl_module, self.epochs_rank_discrete):
             pl_module.rank_allocation.soften()
 
-    def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self.on_validation_start(trainer, pl_module)
 
-    def on_predict_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_predict_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self.on_validation_start(trainer, pl_module)
 
 

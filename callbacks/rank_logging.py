@@ -37,14 +37,14 @@ class RankLogging(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.history = list(state_dict["history"])
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:  # type: ignore[override]
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == 0 and not self.history:  # alpha is set by now
             self._remember(trainer, pl_module)
             self._draw(trainer, pl_module)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None or trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps:
             return
@@ -52,7 +52,7 @@ class RankLogging(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step - 1)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._remember(trainer, pl_module)
         every = self.pictures_every_n_epochs
         if every and ((trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs):

@@ -28,7 +28,7 @@ def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str) 
     axes = figure.add_subplot()
     values = [[float("nan") if rank is None else rank for rank in row] for row in rows]
     image = axes.imshow(values, cmap="viridis", vmin=rank_min, vmax=rank_max, aspect="auto")
-    axes.set_xticks(range(len(layers)), layers)
+    axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
     axes.set_yticks(range(len(projections)), projections)
     axes.set_xlabel("layer")
     axes.set_title(title)

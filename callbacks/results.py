@@ -33,10 +33,12 @@ class Results(Callback):
         self.folder, self.run_name, self.seed = folder, run_name, seed
         self.validations: list[dict[str, float]] = []
         self.test: dict[str, Any] | None = None
+        self._tag_accuracies: dict[str, float] = {}
         self._counts = {"rows": 0, "tokens": 0}
         self._training_seconds = 0.0
         self._wall_seconds = 0.0
-        self._started = self._training_since = time.monotonic()
+        self._started = time.monotonic()
+        self._training_since: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -60,19 +62,19 @@ class Results(Callback):
     def _running_seconds(self) -> float:
         return time.monotonic() - self._training_since if self._training_since is not None else 0.0
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
-        self._training_since: float | None = time.monotonic()
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        self._training_since = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._training_since = time.monotonic()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         self._counts["rows"] += batch["real_rows"] * trainer.world_size
         self._counts["tokens"] += batch["real_tokens"] * trainer.world_size
 
-    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         if pl_module.device.type == "cuda":
@@ -80,28 +82,27 @@ class Results(Callback):
         self._training_seconds += self._running_seconds()
         self._training_since = None
 
-    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._training_since = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._training_since = None
-        names = trainer.datamodule.validation_names  # type: ignore[attr-defined]
+        names = pl_module.data.validation_names
         values = {
             name: float(value) for name, value in trainer.callback_metrics.items() if name.partition("/")[0] in names
         }
         self.validations.append({"epoch": trainer.current_epoch, **values})
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
-        data = trainer.datamodule  # type: ignore[attr-defined]
-        self._tags = pl_module.accuracy_by_tag.compute().tolist() if pl_module.accuracy_by_tag is not None else []
-        self._tag_names = data.tag_names
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        data = pl_module.data
+        self._tag_accuracies = pl_module.tag_accuracies()
 
-    def on_test_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_test_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
         self.test = {name.removeprefix("test/"): value for name, value in values.items()}
-        if self._tags:
-            self.test["accuracy_by_tag"] = dict(zip(self._tag_names, self._tags, strict=True))
+        if self._tag_accuracies:
+            self.test["accuracy_by_tag"] = self._tag_accuracies
 
     def metric(self, pl_module: AdaptedModule, name: str) -> dict[str, Any]:
         """Best and last value of the metric that chooses the checkpoint, and the epoch of the best."""
@@ -119,7 +120,7 @@ class Results(Callback):
 
     def summary(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:
         """The content of results.json."""
-        data = trainer.datamodule  # type: ignore[attr-defined]
+        data = pl_module.data
         split = data.validation_names[0]
         log = _callback(trainer, TrainingLog)
         val_losses = [validation.get(f"{split}/loss") for validation in self.validations]
@@ -197,4 +198,5 @@ def peak_memory_bytes(device: torch.device) -> int:
 
 
 def _callback(trainer: Trainer, kind: type) -> Any:
-    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))  # type: ignore[attr-defined]
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    return next(callback for callback in callbacks if isinstance(callback, kind))

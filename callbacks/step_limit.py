@@ -22,13 +22,13 @@ class StepLimit(Callback):
             raise InputError(f"trainer.max_steps is {steps}; allowed: 1 or more, or -1 for no limit.")
         self.steps = steps
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:  # type: ignore[override]
+    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
         pl_module.step_limit = self.steps
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
+    ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps

@@ -13,9 +13,13 @@ class TrainingLog(Callback):
     """train/loss at the logging interval and train/epoch_loss per epoch, straight to the loggers.
 
     Both are means over all processes. Values are read from the device at the interval only, never every step.
+
+    Args:
+        every_n_steps: the logging interval in optimizer steps.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
         self.train_losses: list[float] = []
         self.diverged_at: int | None = None
 
@@ -28,14 +32,14 @@ class TrainingLog(Callback):
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:  # type: ignore[override]
-        if trainer.fit_loop._should_accumulate() or trainer.global_step % trainer.log_every_n_steps != 0:
+    ) -> None:
+        if trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps != 0:
             return
         loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         self._log(trainer, {"train/loss": loss * trainer.accumulate_grad_batches})
         self._check(trainer, loss)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:  # type: ignore[override]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         total, rows = trainer.strategy.reduce(pl_module.epoch_loss.clone(), reduce_op="sum").tolist()
         mean = total / max(rows, 1)
         self.train_losses.append(mean)

@@ -176,9 +176,7 @@ class EvaluationBatchSampler:
         sort: put rows of similar length together; otherwise rows stay in file order.
     """
 
-    def __init__(
-        self, lengths: Tensor, batch_size: int, processes: int = 1, rank: int = 0, sort: bool = True
-    ) -> None:
+    def __init__(self, lengths: Tensor, batch_size: int, processes: int = 1, rank: int = 0, sort: bool = True) -> None:
         rows = torch.arange(len(lengths))
         if sort:
             rows = _sorted_by_length(rows, lengths)

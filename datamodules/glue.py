@@ -43,7 +43,7 @@ class GLUEDataModule(TextClassificationDataModule):
         return GLUE_TASKS[self._task_name]
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return f"glue/{self._task_name}"
 
     def check_settings(self) -> None:

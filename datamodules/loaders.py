@@ -81,9 +81,7 @@ Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
 class EvaluationDataLoader:
     """Collated batches of an `EvaluationBatchSampler`."""
 
-    def __init__(
-        self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler, collate: Collate
-    ) -> None:
+    def __init__(self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler, collate: Collate) -> None:
         self.split = split
         self.batch_sampler = batch_sampler
         self.collate = collate

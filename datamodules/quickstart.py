@@ -40,7 +40,7 @@ class QuickstartDataModule(TextClassificationDataModule):
         return QUICKSTART_TASK
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         return "quickstart"
 
     def check_settings(self) -> None:

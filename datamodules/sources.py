@@ -42,9 +42,7 @@ class Examples:
         def pick(column: list[Any] | None) -> list[Any] | None:
             return None if column is None else [column[row] for row in rows]
 
-        return Examples(
-            [self.texts[row] for row in rows], pick(self.pairs), pick(self.labels), pick(self.tags)
-        )
+        return Examples([self.texts[row] for row in rows], pick(self.pairs), pick(self.labels), pick(self.tags))
 
 
 def examples_of(
@@ -73,9 +71,7 @@ def examples_of(
     return Examples(list(texts[0]), list(texts[1]) if task.is_pair else None, parsed)
 
 
-def check_text(
-    text: Any, field: str, where: Callable[[int], str], row: int, may_be_empty: bool = False
-) -> None:
+def check_text(text: Any, field: str, where: Callable[[int], str], row: int, may_be_empty: bool = False) -> None:
     """Raises InputError unless `text` is text that can be tokenised.
 
     `may_be_empty` is for QQP, whose published files have a few empty questions.
@@ -83,9 +79,7 @@ def check_text(
     if not isinstance(text, str):
         raise InputError(f"{where(row)}: {field} is {text!r}; allowed: text. Correct or remove the row.")
     if not text.strip() and not may_be_empty:
-        raise InputError(
-            f"{where(row)}: {field} is empty ({text!r}); allowed: text. Correct or remove the row."
-        )
+        raise InputError(f"{where(row)}: {field} is empty ({text!r}); allowed: text. Correct or remove the row.")
     if "\x00" in text or not _encodable(text):
         raise InputError(
             f"{where(row)}: {field} is {text[:60]!r}, which holds a NUL or half of a surrogate pair; "
@@ -117,9 +111,7 @@ def parse_label(task: Task, label: Any, where: Callable[[int], str], row: int) -
         return number
     if not task.is_regression and number in range(task.num_labels):
         return int(number)
-    raise InputError(
-        f"{where(row)}: label is {label!r}; allowed: {task.allowed_labels}. Correct or remove the row."
-    )
+    raise InputError(f"{where(row)}: label is {label!r}; allowed: {task.allowed_labels}. Correct or remove the row.")
 
 
 def read_lines(path: Path) -> list[tuple[int, str]]:
@@ -158,15 +150,11 @@ def _read_bytes(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InputError(
-            f"can't read {path}: {error.strerror}. Check the path and its permissions."
-        ) from error
+        raise InputError(f"can't read {path}: {error.strerror}. Check the path and its permissions.") from error
     if content.startswith(GZIP_MAGIC):
         return _decompress(path, content)
     if path.suffix == ".gz" and content:
-        raise InputError(
-            f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again."
-        )
+        raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
     return content
 
 
@@ -215,9 +203,7 @@ def folder_content(folder: Path, limit: int = 20) -> str:
 def check_train_labels(name: str, task: Task, train: Examples) -> None:
     """Raises InputError when the training rows have no label or only one: nothing could be learnt."""
     if train.labels is None:
-        raise InputError(
-            f"the train split of {name} has no labels; allowed: {task.allowed_labels} in each row."
-        )
+        raise InputError(f"the train split of {name} has no labels; allowed: {task.allowed_labels} in each row.")
     found = sorted(set(train.labels))
     if len(found) < 2:
         label = found[0] if task.is_regression else task.label_names[int(found[0])]

@@ -82,9 +82,7 @@ def _parse_record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
-        raise InputError(
-            f"{where}: {line[:60]!r} is not JSON ({error}); allowed: one JSON object per line."
-        ) from error
+        raise InputError(f"{where}: {line[:60]!r} is not JSON ({error}); allowed: one JSON object per line.") from error
     if not isinstance(record, dict):
         raise InputError(f"{where}: {line[:60]!r} is not a JSON object; allowed: one JSON object per line.")
     return record
@@ -97,9 +95,7 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
     try:
         return pyarrow.parquet.read_table(path).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"{path} can't be read as Parquet: {error}. Fetch or write the file again."
-        ) from error
+        raise InputError(f"{path} can't be read as Parquet: {error}. Fetch or write the file again.") from error
 
 
 def _from_columns(
@@ -155,9 +151,7 @@ def read_saved(task: Task, folder: Path) -> dict[str, Examples]:
     try:
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged Arrow file makes the library raise
-        raise InputError(
-            f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again."
-        ) from error
+        raise InputError(f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again.") from error
     if not isinstance(saved, dict):
         raise InputError(
             f"{folder} holds a single data set; allowed: a DatasetDict with train and validation. "
@@ -208,9 +202,7 @@ def _use_label_names(task: Task, columns: dict[str, list[Any]], features: Mappin
     """Where the data names its labels as the task does, the names count: it may number them differently."""
     names = getattr(features.get(LABEL_COLUMN), "names", None)
     if names and set(names) == set(task.label_names) and tuple(names) != task.label_names:
-        columns[LABEL_COLUMN] = [
-            names[label] if label in range(len(names)) else label for label in columns["label"]
-        ]
+        columns[LABEL_COLUMN] = [names[label] if label in range(len(names)) else label for label in columns["label"]]
 
 
 def _check_complete(task: Task, splits: dict[str, Examples], source: str) -> None:

@@ -42,9 +42,7 @@ OFFICIAL_COLA = ("in_domain_train.tsv", "in_domain_dev.tsv", "out_of_domain_dev.
 COLA_COLUMNS = ("source", "label", "star", "sentence")
 
 
-def read_glue_folder(
-    task: Task, data_dir: str, cola_validation: CoLAValidation = "in_domain"
-) -> dict[str, Examples]:
+def read_glue_folder(task: Task, data_dir: str, cola_validation: CoLAValidation = "in_domain") -> dict[str, Examples]:
     """The splits of a GLUE task found in `data_dir`, or in its subfolder of GLUE's or the hub's name.
 
     Returns:
@@ -56,9 +54,7 @@ def read_glue_folder(
     """
     root = Path(data_dir).expanduser()
     if not root.is_dir():
-        raise InputError(
-            f"data_dir is {data_dir!r}, which is not a folder; allowed: a folder with {_layouts(task)}."
-        )
+        raise InputError(f"data_dir is {data_dir!r}, which is not a folder; allowed: a folder with {_layouts(task)}.")
     for folder in (root, root / LAYOUTS[task.name].folder, root / task.name):
         if not folder.is_dir():
             continue
@@ -86,9 +82,7 @@ def _layouts(task: Task) -> str:
 
 
 def _read_official_cola(task: Task, folder: Path, cola_validation: CoLAValidation) -> dict[str, Examples]:
-    train, in_domain, out_of_domain = (
-        _read_cola_file(task, require_file(folder, (name,))) for name in OFFICIAL_COLA
-    )
+    train, in_domain, out_of_domain = (_read_cola_file(task, require_file(folder, (name,))) for name in OFFICIAL_COLA)
     if cola_validation == "combined":
         labels = [*(in_domain.labels or []), *(out_of_domain.labels or [])]
         texts = in_domain.texts + out_of_domain.texts

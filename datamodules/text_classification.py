@@ -75,7 +75,7 @@ class TextClassificationDataModule(LightningDataModule):
         raise NotImplementedError
 
     @property
-    def name(self) -> str:  # type: ignore[override]
+    def name(self) -> str:
         raise NotImplementedError
 
     def check_settings(self) -> None:

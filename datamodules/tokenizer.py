@@ -21,9 +21,7 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
 
     source = locate_backbone(backbone)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            source, revision=revision or "main", trust_remote_code=False
-        )
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
     except Exception as error:  # tokenizers raises bare Exception for a file it can't read
         reason = str(error).strip().split("\n")[0][:300]
         raise InputError(

@@ -49,10 +49,8 @@ def _figures(results: dict[str, Any]) -> Table:
     if results["average_rank"] is not None:
         table.add_row("average rank", f"{results['average_rank']:.2f}")
     throughput = results["throughput"]
-    table.add_row(
-        "training speed",
-        f"{throughput['train_samples_per_second']:,.1f} samples/s, {throughput['train_tokens_per_second']:,.0f} tokens/s",
-    )
+    samples, tokens = throughput["train_samples_per_second"], throughput["train_tokens_per_second"]
+    table.add_row("training speed", f"{samples:,.1f} samples/s, {tokens:,.0f} tokens/s")
     table.add_row("time", f"{results['wall_seconds']:,.0f} s")
     table.add_row("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB")
     return table

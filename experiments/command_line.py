@@ -184,14 +184,15 @@ class CommandLine(LightningCLI):
             config["logger"], config["enable_checkpointing"] = False, False
         if self.subcommand == "predict":
             output = Path(self.settings.output or self.run_folder.path / "predictions.tsv")
-            config["callbacks"].append(PredictionTable(output))
+            self.predictions = PredictionTable(output)
+            config["callbacks"].append(self.predictions)
         return Trainer(**config)
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
         folder = self.run_folder
         self.results = Results(folder.path, self.settings.run_name, self.settings.seed_everything)
         config["callbacks"] += [
-            TrainingLog(),
+            TrainingLog(config.get("log_every_n_steps") or 50),
             CollapseDetection(),
             AllocationMovement(),
             self.results,
@@ -230,7 +231,7 @@ class CommandLine(LightningCLI):
         _stop_on_interrupt()
 
     def after_fit(self) -> None:
-        if self.trainer.fast_dev_run:
+        if self.settings.trainer.fast_dev_run:
             return
         module, trainer = self.model, self.trainer
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
@@ -261,8 +262,8 @@ class CommandLine(LightningCLI):
         print_evaluation("test", self.trainer, self.datamodule)
 
     def after_predict(self) -> None:
-        table = next(callback for callback in self.trainer.callbacks if isinstance(callback, PredictionTable))  # type: ignore[attr-defined]
-        say(f"Predictions for {len(self.datamodule.predict_examples().texts):,} rows: {table.path}")
+        rows = len(self.datamodule.predict_examples().texts)
+        say(f"Predictions for {rows:,} rows: {self.predictions.path}")
 
 
 def _stop_on_interrupt() -> None:
@@ -298,9 +299,8 @@ def run(arguments: list[str]) -> int:
     arguments, configs = locate_configs(arguments)
     for path in configs:
         say(f"config: {path}")
-    command_line: CommandLine | None = None
     try:
-        command_line = CommandLine(arguments, configs[0].stem if configs else "unnamed")
+        CommandLine(arguments, configs[0].stem if configs else "unnamed")
     except SIGTERMException:
         command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
         resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"

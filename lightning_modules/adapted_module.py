@@ -45,6 +45,19 @@ class AdaptedModule(LightningModule):
         """The learnable rank allocation, if the adapter has one."""
         return self.adapter.rank_allocation if self.adapter is not None else None
 
+    @property
+    def data(self) -> Any:
+        """The data module of the run."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
+
+    def constant_answer(self, split: str) -> str | None:
+        """What the model answered for every row of the split just evaluated, or None if answers differed."""
+        return None
+
+    def tag_accuracies(self) -> dict[str, float]:
+        """Accuracy by tag on the test split just evaluated; empty when its rows have no tags."""
+        return {}
+
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError

@@ -32,15 +32,15 @@ class TextClassificationModule(AdaptedModule):
         revision: str | None = None,
     ) -> None:
         super().__init__(backbone, adapter, optimizer, revision)
-        self.losses = nn.ModuleDict()
-        self.metrics = nn.ModuleDict()
-        self.ranges = nn.ModuleDict()  # smallest and largest prediction of a split
+        self.losses: Any = nn.ModuleDict()
+        self.metrics: Any = nn.ModuleDict()
+        self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split
         self.accuracy_by_tag: AccuracyByTag | None = None
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         from transformers import AutoModelForSequenceClassification
 
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.data
         self.task = data.task
         self._make_metrics((*data.validation_names, *data.test_names), len(data.tag_names))
         model, head = load_backbone(
@@ -82,10 +82,10 @@ class TextClassificationModule(AdaptedModule):
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluation_step(batch, self.trainer.datamodule.validation_names[dataloader_idx])  # type: ignore[attr-defined]
+        self._evaluation_step(batch, self.data.validation_names[dataloader_idx])
 
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.trainer.datamodule.test_names[dataloader_idx]  # type: ignore[attr-defined]
+        split = self.data.test_names[dataloader_idx]
         predictions = self._evaluation_step(batch, split)
         if self.accuracy_by_tag is not None and "tag" in batch and split == "test":
             self.accuracy_by_tag.update(predictions, batch["labels"], batch["tag"])
@@ -100,38 +100,44 @@ class TextClassificationModule(AdaptedModule):
         logits, labels = self(batch["inputs"]), batch["labels"]
         predictions = logits.squeeze(-1) if self.task.is_regression else logits.argmax(dim=-1)
         losses, metrics = self.losses[split], self.metrics[split]
-        losses.update(self._row_losses(logits, labels))  # type: ignore[operator]
-        for metric in metrics.values():  # type: ignore[operator]
+        losses.update(self._row_losses(logits, labels))
+        for metric in metrics.values():
             metric.update(predictions, labels)
-        for extreme in self.ranges[split]:  # type: ignore[union-attr]
+        for extreme in self.ranges[split]:
             extreme.update(predictions.float())
         return predictions
 
     def constant_answer(self, split: str) -> str | None:
         """What the model answered for every row of the split just evaluated, or None if answers differed."""
-        smallest, largest = (float(extreme.compute()) for extreme in self.ranges[split])  # type: ignore[union-attr]
+        smallest, largest = (float(extreme.compute()) for extreme in self.ranges[split])
         if self.task.is_regression:
             return f"{smallest:.3f}" if largest - smallest < 1e-4 else None
         return repr(self.task.label_names[int(smallest)]) if smallest == largest else None
 
+    def tag_accuracies(self) -> dict[str, float]:
+        if self.accuracy_by_tag is None:
+            return {}
+        accuracies = zip(self.data.tag_names, self.accuracy_by_tag.compute().tolist(), strict=True)
+        return {tag: accuracy for tag, accuracy in accuracies if accuracy == accuracy}  # no rows: NaN
+
     def on_validation_epoch_end(self) -> None:
-        for split in self.trainer.datamodule.validation_names:  # type: ignore[attr-defined]
+        for split in self.data.validation_names:
             self._log_split(split)
 
     def on_test_epoch_end(self) -> None:
-        for split in self.trainer.datamodule.test_names:  # type: ignore[attr-defined]
+        for split in self.data.test_names:
             self._log_split(split)
 
     def _log_split(self, split: str) -> None:
         # Computed and reset here: every process joins in, also one that had no batch of this split.
         self.log(f"{split}/loss", _compute(self.losses[split]))
-        for name, metric in self.metrics[split].items():  # type: ignore[operator]
+        for name, metric in self.metrics[split].items():
             self.log(f"{split}/{name}", _compute(metric), prog_bar=name == self.metric_name)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
         for extremes in self.ranges.values():
-            for extreme in extremes:  # type: ignore[union-attr]
+            for extreme in extremes:
                 extreme.reset()
 
 

@@ -153,7 +153,7 @@ class AdaptiveLoRAXS(LoRAXS):
         super().attach(model, model_type, head, factorise)
         layers = len(self.layer_names)
         rank_average, budget = self._requested
-        total = budget if budget is not None else layers * rank_average**2  # type: ignore[operator]
+        total = budget if rank_average is None else layers * rank_average**2
         self.rank_allocation = RankAllocation(torch.ones(layers), 2, budget=total, **self._settings)  # type: ignore[arg-type]
 
     def _cores(self) -> Tensor:

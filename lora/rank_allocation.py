@@ -34,14 +34,14 @@ class _BoundedAreas(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, area_min: Tensor, area_max: Tensor, budget: float) -> Tensor:  # type: ignore[override]
+    def forward(ctx, weights: Tensor, area_min: Tensor, area_max: Tensor, budget: float) -> Tensor:
         span = area_max - area_min  # (N,)
         share = torch.sigmoid(weights - _shift(weights, span, budget - area_min.sum()))  # (N,)
         ctx.save_for_backward(span * share * (1 - share))
         return area_min + span * share
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
         (d,) = ctx.saved_tensors
         mean = (d * gradient).sum() / d.sum().clamp_min(torch.finfo(d.dtype).tiny)
         return d * (gradient - mean), None, None, None

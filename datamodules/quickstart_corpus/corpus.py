@@ -85,9 +85,7 @@ def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
     return [sentence for pair in sentence_pairs for sentence in pair]
 
 
-def _distinct_pairs(
-    split: str, phenomenon: str, seed: int, seen: set[str]
-) -> Iterator[tuple[Sentence, Sentence]]:
+def _distinct_pairs(split: str, phenomenon: str, seed: int, seen: set[str]) -> Iterator[tuple[Sentence, Sentence]]:
     """Pairs of one phenomenon in which neither sentence occurred before in the split."""
     sampler = Sampler(VOCABULARIES[split], Random(f"quickstart corpus, seed {seed}, {split}, {phenomenon}"))
     repeated_draws = 0

@@ -67,23 +67,16 @@ TRAIN = Vocabulary(
         irregular_verb("write writes wrote written writing", nouns("letter letters, novel novels")),
         irregular_verb("eat eats ate eaten eating", nouns("apple apples, sandwich sandwiches")),
     ),
-    food_verbs=verbs(
-        "buy buys bought bought buying, waste wastes wasted wasted wasting, use uses used used using"
-    ),
+    food_verbs=verbs("buy buys bought bought buying, waste wastes wasted wasted wasting, use uses used used using"),
     knowledge_verbs=verbs(
         "know knows knew known knowing, discover discovers discovered discovered discovering,"
         "remember remembers remembered remembered remembering"
     ),
     statement_verbs=verbs(
-        "think thinks thought thought thinking, say says said said saying,"
-        "believe believes believed believed believing"
+        "think thinks thought thought thinking, say says said said saying,believe believes believed believed believing"
     ),
-    giving_verbs=verbs(
-        "give gives gave given giving, sell sells sold sold selling, lend lends lent lent lending"
-    ),
-    delivering_verbs=verbs(
-        "donate donates donated donated donating, display displays displayed displayed displaying"
-    ),
+    giving_verbs=verbs("give gives gave given giving, sell sells sold sold selling, lend lends lent lent lending"),
+    delivering_verbs=verbs("donate donates donated donated donating, display displays displayed displayed displaying"),
     telling_verbs=verbs("tell tells told told telling"),
     explaining_verbs=verbs(
         "explain explains explained explained explaining, describe describes described described describing"
@@ -126,12 +119,8 @@ VALIDATION = Vocabulary(
         irregular_verb("wear wears wore worn wearing", nouns("scarf scarves, sweater sweaters")),
     ),
     food_verbs=verbs("order orders ordered ordered ordering, want wants wanted wanted wanting"),
-    knowledge_verbs=verbs(
-        "recall recalls recalled recalled recalling, reveal reveals revealed revealed revealing"
-    ),
-    statement_verbs=verbs(
-        "claim claims claimed claimed claiming, suspect suspects suspected suspected suspecting"
-    ),
+    knowledge_verbs=verbs("recall recalls recalled recalled recalling, reveal reveals revealed revealed revealing"),
+    statement_verbs=verbs("claim claims claimed claimed claiming, suspect suspects suspected suspected suspecting"),
     giving_verbs=verbs("hand hands handed handed handing, offer offers offered offered offering"),
     delivering_verbs=verbs(
         "surrender surrenders surrendered surrendered surrendering,"
@@ -201,9 +190,7 @@ TEST = Vocabulary(
         "transport transports transported transported transporting,convey conveys conveyed conveyed conveying"
     ),
     telling_verbs=verbs("read reads read read reading"),
-    explaining_verbs=verbs(
-        "recite recites recited recited reciting, dictate dictates dictated dictated dictating"
-    ),
+    explaining_verbs=verbs("recite recites recited recited reciting, dictate dictates dictated dictated dictating"),
 )
 
 VOCABULARIES: dict[str, Vocabulary] = {"train": TRAIN, "validation": VALIDATION, "test": TEST}

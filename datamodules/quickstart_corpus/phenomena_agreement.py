@@ -144,9 +144,7 @@ def quantifier_strength(sampler: Sampler) -> MinimalPair:
     if plural and sampler.choose(range(4)):
         predicate = sampler.choose(words.object_adjectives)
         return contrast(f"the {first.plural} {copula} {SLOT} {predicate}.", strong, weak)
-    return contrast(
-        f"{sampler.choose(_ALMOST)} {SLOT} {first.form(plural)} {copula} {predicate}.", strong, weak
-    )
+    return contrast(f"{sampler.choose(_ALMOST)} {SLOT} {first.form(plural)} {copula} {predicate}.", strong, weak)
 
 
 MAKERS: tuple[PairMaker, ...] = (

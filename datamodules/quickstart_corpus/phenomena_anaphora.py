@@ -70,9 +70,7 @@ def reflexive_locality(sampler: Sampler) -> MinimalPair:
             f"who {sampler.choose(words.attitude_verbs).third_person} {second.text}",
         )
     )
-    return contrast(
-        f"the {head} {modifier} {sampler.verb_phrase(verb)} {SLOT}.", first.reflexive, second.reflexive
-    )
+    return contrast(f"the {head} {modifier} {sampler.verb_phrase(verb)} {SLOT}.", first.reflexive, second.reflexive)
 
 
 def pronoun_case(sampler: Sampler) -> MinimalPair:

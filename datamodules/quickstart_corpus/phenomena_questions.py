@@ -38,9 +38,7 @@ def adjunct_island(sampler: Sampler) -> MinimalPair:
     auxiliary = sampler.choose(("did", "will", "can", "should"))
     start = f"{question} {auxiliary} the {sampler.person(sampler.coin())} {main.base}"
     link = sampler.choose(("before", "after", "without"))
-    return reordering(
-        f"{start} {link} {adjunct.gerund} the {item}?", f"{start} the {item} {link} {adjunct.gerund}?"
-    )
+    return reordering(f"{start} {link} {adjunct.gerund} the {item}?", f"{start} the {item} {link} {adjunct.gerund}?")
 
 
 def complex_noun_phrase_island(sampler: Sampler) -> MinimalPair:

@@ -108,9 +108,7 @@ class Sampler:
         names = self.vocabulary.feminine_names if feminine else self.vocabulary.masculine_names
         return GenderedPhrase(self.choose(names), feminine)
 
-    def affirmative_verb_phrase(
-        self, verb: Verb, auxiliaries: Sequence[str] = TRANSPARENT_AUXILIARIES
-    ) -> str:
+    def affirmative_verb_phrase(self, verb: Verb, auxiliaries: Sequence[str] = TRANSPARENT_AUXILIARIES) -> str:
         """The verb in a tense or mood that shows no agreement, so it goes with any subject."""
         return self.choose((verb.past, f"had {verb.participle}", f"{self.choose(auxiliaries)} {verb.base}"))
 

@@ -40,11 +40,7 @@ def transitivity(sampler: Sampler) -> MinimalPair:
         frame = f"the {person} {SLOT} the {item}." if takes_object else f"the {person} {SLOT} {time}."
     elif form == "base":
         auxiliary = sampler.choose((*TRANSPARENT_AUXILIARIES, "did not"))
-        frame = (
-            f"the {person} {auxiliary} {SLOT} the {item}."
-            if takes_object
-            else f"the {person} {auxiliary} {SLOT}."
-        )
+        frame = f"the {person} {auxiliary} {SLOT} the {item}." if takes_object else f"the {person} {auxiliary} {SLOT}."
     else:
         auxiliary = sampler.choose(("had", "will have", "must have"))
         singular_item = sampler.object()
@@ -79,9 +75,7 @@ def double_object(sampler: Sampler) -> MinimalPair:
     if kind == "preposition":
         no_receiver = getattr(sampler.choose(words.object_verbs), form)
         return contrast(f"{subject}{SLOT} the {item} to the {receiver}.", verb, no_receiver)
-    return reordering(
-        f"{subject}{verb} the {item} to the {receiver}.", f"{subject}{verb} the {receiver} the {item}."
-    )
+    return reordering(f"{subject}{verb} the {item} to the {receiver}.", f"{subject}{verb} the {receiver} the {item}.")
 
 
 def auxiliary_verb_form(sampler: Sampler) -> MinimalPair:
@@ -114,9 +108,7 @@ def tense_time_adverb(sampler: Sampler) -> MinimalPair:
     is_past = sampler.coin()
     plural = sampler.coin()
     item = f" the {sampler.object(sampler.coin())}"
-    options = [(verb, item) for verb in words.object_verbs] + [
-        (verb, "") for verb in words.intransitive_verbs
-    ]
+    options = [(verb, item) for verb in words.object_verbs] + [(verb, "") for verb in words.intransitive_verbs]
     verb, rest = sampler.choose(options)
     future = sampler.choose((f"will {verb.base}", f"{be(plural)} going to {verb.base}"))
     clause = f"the {sampler.person(plural)} {verb.past if is_past else future}{rest}"

@@ -88,13 +88,10 @@ def test_unknown_batching_names_the_allowed_ones():
     epoch=st.integers(0, 2),
     mode=MODES,
 )
-def test_shares_of_all_processes_make_up_each_global_batch(
-    lengths, processes, accumulate, multiple, epoch, mode
-):
+def test_shares_of_all_processes_make_up_each_global_batch(lengths, processes, accumulate, multiple, epoch, mode):
     batch_size = 8 * multiple
     samplers = [
-        TrainingBatchSampler(lengths, batch_size, 7, mode, processes, rank, accumulate)
-        for rank in range(processes)
+        TrainingBatchSampler(lengths, batch_size, 7, mode, processes, rank, accumulate) for rank in range(processes)
     ]
     for sampler in samplers:
         sampler.sampler.set_epoch(epoch)
@@ -122,9 +119,7 @@ def test_shares_of_all_processes_make_up_each_global_batch(
 
 
 def test_fewer_rows_than_shares_gives_one_filler_that_counts_nothing():
-    parts = [
-        TrainingBatchSampler(torch.ones(2), 4, processes=4, rank=rank).micro_batch(0, 0) for rank in range(4)
-    ]
+    parts = [TrainingBatchSampler(torch.ones(2), 4, processes=4, rank=rank).micro_batch(0, 0) for rank in range(4)]
     assert sorted(sum(part.weights) for part in parts) == [0, 0, 1, 1]
     assert all(len(part.indices) == 1 and part.loss_denominator == 0.5 for part in parts)
 
@@ -152,9 +147,7 @@ def test_same_order_repeats_the_first_epoch():
 @given(LENGTHS, st.integers(1, 20), st.integers(1, 5), st.booleans())
 def test_evaluation_batches_hold_every_row_once(lengths, batch_size, processes, sort):
     alone = list(EvaluationBatchSampler(lengths, batch_size, sort=sort))
-    together = [
-        EvaluationBatchSampler(lengths, batch_size, processes, rank, sort) for rank in range(processes)
-    ]
+    together = [EvaluationBatchSampler(lengths, batch_size, processes, rank, sort) for rank in range(processes)]
     for rank, sampler in enumerate(together):
         assert len(sampler) == len(list(sampler))
         assert list(sampler) == alone[rank::processes]

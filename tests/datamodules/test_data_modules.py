@@ -12,6 +12,7 @@ from lightning.pytorch import LightningDataModule
 from common.errors import InputError
 from datamodules import GLUEDataModule, QuickstartDataModule, text_classification
 from datamodules.quickstart_corpus import generate_corpus
+from datamodules.sources import Examples
 
 
 def cola_line(row: int) -> str:
@@ -31,9 +32,7 @@ def cola(tmp_path):
 
 @pytest.fixture
 def make(cola, backbone):
-    return lambda **settings: GLUEDataModule(
-        **({"data_dir": cola, "backbone": backbone, "batch_size": 8} | settings)
-    )
+    return lambda **settings: GLUEDataModule(**({"data_dir": cola, "backbone": backbone, "batch_size": 8} | settings))
 
 
 def rows_of(loader) -> list[int]:
@@ -120,19 +119,12 @@ def test_loaders_follow_the_trainers_processes_and_accumulation(make):
     rows, validation = [], []
     for rank in range(2):
         data = make(evaluation_batch_size=5)
-        data.trainer = SimpleNamespace(
-            world_size=2, global_rank=rank, accumulate_grad_batches=2, overfit_batches=0
-        )
+        data.trainer = SimpleNamespace(world_size=2, global_rank=rank, accumulate_grad_batches=2, overfit_batches=0)
         data.setup("fit")
         loader = data.train_dataloader()
         assert len(loader) == 12
         assert {batch["loss_denominator"] for batch in loader} == {2.0, 5 / 4}
-        rows += [
-            row
-            for batch in loader
-            for row, weight in zip(batch["row"], batch["weights"], strict=True)
-            if weight
-        ]
+        rows += [row for batch in loader for row, weight in zip(batch["row"], batch["weights"], strict=True) if weight]
         validation += rows_of(data.val_dataloader()[0])
     assert sorted(map(int, rows)) == list(range(45))
     assert sorted(validation) == list(range(13))
@@ -202,7 +194,7 @@ def test_settings_out_of_range_are_refused(make, settings, message):
 
 
 def test_training_rows_of_one_class_are_refused(make, cola):
-    with pytest.raises(InputError, match="all 1 train rows of glue/cola have the label .*--data.train_rows"):
+    with pytest.raises(InputError, match=r"all 1 train rows of glue/cola have the label .*--data.train_rows"):
         make(train_rows=1).setup()
     with open(f"{cola}/in_domain_train.tsv", "w") as file:
         file.write("gj04\t1\t\tw1\ngj04\t1\t\tw2\n")
@@ -233,9 +225,7 @@ def test_predict_file_of_pairs(backbone, tmp_path):
     assert batch["inputs"]["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]]
 
     file.write_text("w1\tw2\nonly one\n")
-    with pytest.raises(
-        InputError, match=r"pairs.txt, line 2: 1 tab-separated texts in 'only one'; allowed: 2"
-    ):
+    with pytest.raises(InputError, match=r"pairs.txt, line 2: 1 tab-separated texts in 'only one'; allowed: 2"):
         data.predict_examples()
     file.write_text("w1\tw2\n\nw3\tw4\n")
     with pytest.raises(InputError, match="line 2: 1 tab-separated"):
@@ -278,7 +268,7 @@ def test_mnli_validates_on_two_sets(backbone, tmp_path):
     assert data.train_label_counts == [1, 1, 0]
 
 
-def test_quickstart_tags_mean_the_same_in_every_split(backbone):
+def test_the_quickstart_corpus_with_its_phenomena(backbone):
     sizes = {"train_sentences": 200, "validation_sentences": 40, "test_sentences": 60}
     data = QuickstartDataModule(backbone=backbone, **sizes, corpus_seed=3)
     data.setup()
@@ -293,6 +283,23 @@ def test_quickstart_tags_mean_the_same_in_every_split(backbone):
             for row, tag, label in zip(batch["row"], batch["tag"], batch["labels"], strict=True):
                 sentence = corpus[split][int(row)]
                 assert (data.tag_names[tag], int(label)) == (sentence.phenomenon, sentence.label)
+
+
+def test_a_tag_has_the_same_number_in_every_split(backbone):
+    class Tagged(QuickstartDataModule):
+        def load_examples(self):
+            return {
+                "train": Examples(["w1", "w2"], labels=[0, 1], tags=["b", "d"]),
+                "validation": Examples(["w3", "w4"], labels=[0, 1], tags=["d", "c"]),
+                "test": Examples(["w5"], labels=[1], tags=["a"]),
+            }
+
+    data = Tagged(backbone=backbone)
+    data.setup()
+    assert data.tag_names == ("a", "b", "c", "d")
+    loaders = (data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader())
+    tags = [dict(zip(batch["row"].tolist(), batch["tag"].tolist(), strict=True)) for (batch,) in loaders]
+    assert tags == [{0: 1, 1: 3}, {0: 3, 1: 2}, {0: 0}]
 
 
 def test_the_command_line_knows_the_shared_options(backbone, cola):

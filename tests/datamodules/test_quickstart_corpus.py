@@ -168,17 +168,13 @@ def test_maximum_can_be_generated_from_any_seed(seed: int) -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_too_many_sentences_are_refused(split: str) -> None:
     maximum = MAXIMUM_SENTENCES[split]
-    with pytest.raises(
-        ValueError, match=rf"{split}_sentences is {maximum + 2}.* at most {maximum}.*or fewer"
-    ):
+    with pytest.raises(ValueError, match=rf"{split}_sentences is {maximum + 2}.* at most {maximum}.*or fewer"):
         generate_corpus(**{f"{split}_sentences": maximum + 2})
 
 
 @pytest.mark.parametrize(("count", "advice"), [(-4, 2), (0, 2), (1, 2), (101, 102)])
 def test_counts_that_are_no_pairs_are_refused(count: int, advice: int) -> None:
-    with pytest.raises(
-        ValueError, match=rf"train_sentences is {count}, .*an even number.*Ask for {advice} instead"
-    ):
+    with pytest.raises(ValueError, match=rf"train_sentences is {count}, .*an even number.*Ask for {advice} instead"):
         generate_corpus(train_sentences=count)
 
 

@@ -98,7 +98,7 @@ def test_a_malformed_parquet_row_is_named(tmp_path):
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     write_parquet(tmp_path / "validation.parquet", DEV)
     (tmp_path / "train.parquet").write_bytes(b"PAR1 but nothing else")
-    with pytest.raises(InputError, match="train.parquet can't be read as Parquet"):
+    with pytest.raises(InputError, match=r"train.parquet can't be read as Parquet"):
         read_glue_folder(COLA, str(tmp_path))
 
 
@@ -107,7 +107,7 @@ def test_missing_columns_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match="no sentence among its columns text, label"):
         read_glue_folder(COLA, str(tmp_path))
     write_parquet(tmp_path / "train.parquet", TRAIN)
-    with pytest.raises(InputError, match="no validation split in .*train.parquet.*may be called validation"):
+    with pytest.raises(InputError, match=r"no validation split in .*train.parquet.*may be called validation"):
         read_glue_folder(COLA, str(tmp_path))
     write_parquet(tmp_path / "validation.parquet", TEST)
     with pytest.raises(InputError, match=r"validation.parquet has no label among"):

@@ -230,9 +230,7 @@ def test_an_empty_file_is_refused(tmp_path, content):
 
 
 def test_a_header_alone_is_refused(tmp_path):
-    message = failure(
-        GLUE_TASKS["sst2"], write(tmp_path, GLUE_FILES["sst2"] | {"SST-2/dev.tsv": "sentence\tlabel\n"})
-    )
+    message = failure(GLUE_TASKS["sst2"], write(tmp_path, GLUE_FILES["sst2"] | {"SST-2/dev.tsv": "sentence\tlabel\n"}))
     assert "a header and no rows" in message
 
 

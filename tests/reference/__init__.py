@@ -1,0 +1,1 @@
+"""Independent oracles: the plain, slow way of working something out."""
