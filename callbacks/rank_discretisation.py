@@ -62,7 +62,7 @@ def describe(pl_module: AdaptedModule) -> str:
     allocation = pl_module.rank_allocation
     assert allocation is not None
     ranks = allocation.discrete_ranks()
-    used = float(allocation.area(ranks.to(allocation.weights.device)).sum())
+    used = float(allocation.area(ranks).sum())
     return (
         f"{int(ranks.min())} to {int(ranks.max())}, average {ranks.double().mean():.2f}, "
         f"{used:,.0f} of {allocation.budget:,.0f} budget used"

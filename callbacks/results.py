@@ -185,7 +185,7 @@ def _ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
     allocation = pl_module.rank_allocation
     if allocation is None:
         return {"budget": None, "average_rank": average}
-    used = float(allocation.area(torch.tensor(ranks, device=allocation.weights.device)).sum())
+    used = float(allocation.area(torch.tensor(ranks)).sum())
     return {"budget": {"requested": allocation.budget, "used": used}, "average_rank": average}
 
 

@@ -12,7 +12,6 @@ from lora.factors import FactorRule, Factors, factorise, fingerprint
 from lora.injection import default_targets, find_layers, replace_module
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
-from lora.rank_mask import square_masks
 
 ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
 Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
@@ -158,7 +157,7 @@ class AdaptiveLoRAXS(LoRAXS):
 
     def _cores(self) -> Tensor:
         assert self.rank_allocation is not None
-        return self.scaling * self.R * square_masks(self.rank_allocation.tails())
+        return self.scaling * self.R * self.rank_allocation.masks()
 
     def discrete_ranks(self) -> dict[str, int]:
         assert self.rank_allocation is not None

@@ -8,23 +8,24 @@ softmax   a_i = min_i + (M − Σ min) · softmax(w)_i                    (the o
 bounded   a_i = min_i + (max_i − min_i) · σ(w_i − τ), Σ a_i = M       (τ is the one scalar that makes it so)
 """
 
+import functools
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, one_of
-from lora.rank_mask import hard_tails, soft_tails
+from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
 
 AllocationRule = Literal["softmax", "bounded"]
 InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed"]
 Rounding = Literal["budgeted", "plain"]
 
 
-def softmax_areas(weights: Tensor, budget: float, area_min: Tensor) -> Tensor:
-    """Areas (N,) that sum to the budget; each is at least `area_min` (N,), none is bounded above."""
-    return area_min + (budget - area_min.sum()) * torch.softmax(weights, dim=0)
+def softmax_areas(weights: Tensor, room: float, area_min: Tensor) -> Tensor:
+    """Areas (N,) of at least `area_min` (N,), unbounded above, that sum to Σ area_min + room."""
+    return area_min + room * torch.softmax(weights, dim=0)
 
 
 class _BoundedAreas(torch.autograd.Function):
@@ -34,45 +35,62 @@ class _BoundedAreas(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, weights: Tensor, area_min: Tensor, area_max: Tensor, budget: float) -> Tensor:
-        span = area_max - area_min  # (N,)
-        share = torch.sigmoid(weights - _shift(weights, span, budget - area_min.sum()))  # (N,)
-        ctx.save_for_backward(span * share * (1 - share))
-        return area_min + span * share
+    def forward(ctx: Any, weights: Tensor, area_min: Tensor, span: Tensor, share: float, total: float) -> Tensor:
+        # an offset that puts equal weights at the budget; a budget at either end leaves every share there
+        smallest = 4 * torch.finfo(weights.dtype).eps
+        share = min(max(share, smallest), 1 - smallest)
+        value = torch.sigmoid(weights - _shift(weights, span, share, total))  # (N,)
+        scaled = span * value
+        ctx.save_for_backward(scaled * (1 - value))
+        return area_min + scaled
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         (d,) = ctx.saved_tensors
-        mean = (d * gradient).sum() / d.sum().clamp_min(torch.finfo(d.dtype).tiny)
-        return d * (gradient - mean), None, None, None
+        mean = torch.dot(d, gradient) / d.sum().clamp_min(torch.finfo(d.dtype).tiny)
+        return d * (gradient - mean), None, None, None, None
 
 
-def _shift(weights: Tensor, span: Tensor, target: Tensor) -> Tensor:
-    """The τ for which Σ span · σ(w − τ) = target: a search on ever finer grids, then Newton steps.
+def _shift(weights: Tensor, span: Tensor, share: float, total: float) -> Tensor:
+    """The τ for which Σ span · σ(w − τ) = share · total: a search on ever finer grids, then Newton steps.
 
     No value is read on the host, so an accelerator isn't made to wait.
     """
-    smallest = 4 * torch.finfo(weights.dtype).eps  # a budget at either end leaves every share there
-    share = (target / span.sum()).clamp(smallest, 1 - smallest)
-    offset = torch.logit(share)
-    low, high = weights.min() - offset, weights.max() - offset
-    grid = torch.linspace(0, 1, 65, dtype=weights.dtype, device=weights.device)
-    for _ in range(4):  # the bracket shrinks by 64 each time
-        points = low + (high - low) * grid  # (65,), the sum falls as τ rises
-        sums = torch.sigmoid(weights - points[:, None]) @ span  # (65,)
-        cell = ((sums >= target).sum() - 1).clamp(0, 63)
-        low, high = points[cell], points[cell + 1]
-    shift = (low + high) / 2
+    target = share * total
+    # equal weights w have the solution w − offset, others one between those of the smallest and the largest
+    low, high = (weights - (math.log(share) - math.log1p(-share))).aminmax()
+    grid, ends = _grid(weights.device, weights.dtype)
+    for _ in range(2):  # the bracket shrinks by 1,024 each time
+        points = torch.lerp(high, low, grid)  # (1025, 1), so that the sums rise
+        sums = torch.mv(torch.sigmoid(weights - points), span)  # (1025,)
+        cell = torch.searchsorted(sums[1:-1], target)
+        high, low = points[cell + ends].unbind()
+    shift = low
     for _ in range(3):
         value = torch.sigmoid(weights - shift)
-        slope = (span * value * (1 - value)).sum().clamp_min(torch.finfo(span.dtype).tiny)
-        shift = torch.clamp(shift + ((span * value).sum() - target) / slope, low, high)
-    return shift
+        slope = torch.dot(torch.addcmul(value, value, value, value=-1), span)
+        excess = torch.dot(value, span) - target
+        shift = torch.addcdiv(shift, excess, slope.clamp_min(torch.finfo(span.dtype).tiny))
+    return torch.clamp(shift, low, high)
 
 
-def bounded_areas(weights: Tensor, budget: float, area_min: Tensor, area_max: Tensor) -> Tensor:
-    """Areas (N,) that sum to the budget and keep to their bounds; every weight has a gradient inside them."""
-    return _BoundedAreas.apply(weights, area_min, area_max, budget)
+@functools.lru_cache
+@torch.inference_mode(False)  # what an evaluation makes first, training must be able to use
+def _grid(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return torch.linspace(0, 1, 1025, dtype=dtype, device=device)[:, None], torch.arange(2, device=device)
+
+
+def bounded_areas(weights: Tensor, share: float, area_min: Tensor, span: Tensor, total: float) -> Tensor:
+    """Areas (N,) between `area_min` and `area_min + span` that sum to Σ area_min + share · total.
+
+    Args:
+        weights: (N,); every weight has a gradient.
+        share: how much of the span the budget fills, 0 to 1.
+        area_min: (N,).
+        span: (N,).
+        total: Σ span, known on the host.
+    """
+    return _BoundedAreas.apply(weights, area_min, span, share, total)
 
 
 def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
@@ -100,8 +118,8 @@ class RankAllocation(nn.Module):
     `alpha`, `budget` and the phase are set from outside (callbacks), once per step; all three are plain numbers.
 
     Args:
-        coefficients: c (N,) of the area c · r^p of each layer.
-        exponent: p, 2 for LoRA-XS, 1 for plain LoRA.
+        coefficients: c (N,), of the area c · r^p of each layer.
+        exponent: p, 2 for LoRA-XS or 1 for plain LoRA.
         rank_min: the smallest rank a layer can get, at least 1.
         rank_max: the largest one.
         budget: total area M.
@@ -141,8 +159,11 @@ class RankAllocation(nn.Module):
         self.rank_min, self.rank_max = rank_min, rank_max
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
         self.weights = nn.Parameter(initial_weights(start, len(coefficients)))  # (N,)
-        self.coefficients: Tensor
-        self.register_buffer("coefficients", coefficients.float(), persistent=False)  # (N,)
+        self.coefficients = coefficients.double()  # (N,), on the CPU
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = None
+        # known on the host, so that a step never waits for the device
+        total = float(self.coefficients.sum())
+        self._budget_range = (total * rank_min**exponent, total * rank_max**exponent)
         self.alpha = 1.0
         self.budget = float(budget)
         self.check_budget(budget)
@@ -150,31 +171,40 @@ class RankAllocation(nn.Module):
 
     def check_budget(self, budget: float) -> None:
         """Raises `InputError` unless some ranks between rank_min and rank_max have this total area."""
-        layers = len(self.coefficients)
-        low, high = (float(self.area(torch.full((layers,), rank)).sum()) for rank in (self.rank_min, self.rank_max))
+        low, high = self._budget_range
         if not low <= budget <= high:
             raise InputError(
-                f"a budget of {budget:,.0f} has no solution for {layers} layers with ranks {self.rank_min} to "
+                f"a budget of {budget:,.0f} has no solution for {len(self.coefficients)} layers with ranks {self.rank_min} to "
                 f"{self.rank_max}; allowed: {low:,.0f} to {high:,.0f}. Change rank_average (or budget), rank_min "
                 "or rank_max."
             )
 
     def area(self, ranks: Tensor) -> Tensor:
-        """Area (N,) of integer or continuous ranks (N,), in the ranks' own precision (float64 for integers)."""
-        ranks = ranks if ranks.is_floating_point() else ranks.double()
-        return self.coefficients.to(ranks) * ranks**self.exponent
+        """Area (N,), float64 on the CPU, of integer or continuous ranks (N,)."""
+        return self.coefficients * ranks.detach().cpu().double() ** self.exponent
 
     def ranks(self) -> Tensor:
         """Continuous ranks s (N,), float32, differentiable in the weights."""
-        # Sums over layers are kept in float64 where the device has it, so that the budget is met exactly.
-        precision = torch.float32 if self.weights.device.type == "mps" else torch.float64
-        weights, coefficients = self.weights.to(precision), self.coefficients.to(precision)
-        area_min = coefficients * self.rank_min**self.exponent
+        coefficients, area_min, span = self._constants()
+        weights = self.weights.to(area_min.dtype)
+        low, high = self._budget_range
         if self.rule == "softmax":
-            areas = softmax_areas(weights, self.budget, area_min)
+            areas = softmax_areas(weights, self.budget - low, area_min)
         else:
-            areas = bounded_areas(weights, self.budget, area_min, coefficients * self.rank_max**self.exponent)
-        return ((areas / coefficients) ** (1 / self.exponent)).float()
+            areas = bounded_areas(weights, (self.budget - low) / (high - low), area_min, span, high - low)
+        ranks = areas / coefficients
+        return (ranks.sqrt() if self.exponent == 2 else ranks).float()
+
+    @torch.inference_mode(False)
+    def _constants(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Coefficients, smallest areas and spans (N,), in float64 where the device has it: sums stay exact."""
+        if self._kept is None or self._kept[0].device != self.weights.device:
+            device = self.weights.device
+            precision = torch.float32 if device.type == "mps" else torch.float64
+            coefficients = self.coefficients.to(device, precision)
+            area_min = coefficients * self.rank_min**self.exponent
+            self._kept = (coefficients, area_min, coefficients * self.rank_max**self.exponent - area_min)
+        return self._kept
 
     @torch.no_grad()
     def discrete_ranks(self) -> Tensor:
@@ -187,9 +217,8 @@ class RankAllocation(nn.Module):
     def _round_within_budget(self, ranks: Tensor) -> Tensor:
         """Floors, then one more rank for the largest fractional parts that still fit into the budget."""
         rounded = (ranks + 1e-5).floor()  # a rank that is whole up to float error stays whole
-        coefficients = self.coefficients.cpu().double()
-        step = coefficients * ((rounded.double() + 1) ** self.exponent - rounded.double() ** self.exponent)  # (N,)
-        left = self.budget - float((coefficients * rounded.double() ** self.exponent).sum())
+        step = self.area(rounded + 1) - self.area(rounded)  # (N,)
+        left = self.budget - float(self.area(rounded).sum())
         fractions = ranks - rounded
         for layer in torch.argsort(fractions, descending=True, stable=True).tolist():
             if fractions[layer] > 0 and step[layer] <= left:
@@ -213,10 +242,20 @@ class RankAllocation(nn.Module):
     def tails(self) -> Tensor:
         """Mask tails (N, rank_max): entry j of layer i is the weight with which its rank exceeds j."""
         if self._hard_tails is not None:
-            # A gradient of zero instead of none: several processes must reduce the same set of gradients.
-            return self._hard_tails + 0 * self.weights.sum()
+            return self._hard_tails + self._nothing()
         return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
 
+    def masks(self) -> Tensor:
+        """Square masks (N, rank_max, rank_max) for the cores of LoRA-XS."""
+        if self._hard_tails is not None:
+            return square_masks(self._hard_tails) + self._nothing()
+        return soft_masks(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
+
+    def _nothing(self) -> Tensor:
+        # A gradient of zero instead of none: several processes must reduce the same set of gradients.
+        return 0 * self.weights.sum()
+
+    @torch.no_grad()
     def expected_tails(self) -> Tensor:
         """The soft tails without noise, whatever the phase: for looking at, drawing no random numbers."""
         return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max)

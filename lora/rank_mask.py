@@ -6,6 +6,8 @@ With the tail t[j] = P(k > j) the mean has a closed form: mask[a, b] = t[max(a, 
 As alpha grows the mask hardens.
 """
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -18,15 +20,36 @@ def soft_tails(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: f
     Raises:
         InputError: alpha isn't above zero.
     """
+    _, exceeds, _ = _sizes(rank_min, rank_max, ranks.device)
+    return _size_probabilities(ranks, alpha, rank_min, rank_max, tau) @ exceeds
+
+
+def soft_masks(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
+    """`square_masks` of `soft_tails`, (N, rank_max, rank_max), as one product of matrices."""
+    _, _, squares = _sizes(rank_min, rank_max, ranks.device)
+    probabilities = _size_probabilities(ranks, alpha, rank_min, rank_max, tau)
+    return (probabilities @ squares).view(-1, rank_max, rank_max)
+
+
+def _size_probabilities(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: float) -> Tensor:
+    """p (N, K) over the sizes rank_min … rank_max."""
     if not alpha > 0:
         raise InputError(f"alpha is {alpha}; allowed: above 0 (the larger, the harder the mask).")
-    sizes = torch.arange(rank_min, rank_max + 1, device=ranks.device, dtype=ranks.dtype)  # (K,)
+    sizes, _, _ = _sizes(rank_min, rank_max, ranks.device)
     logits = -alpha * torch.log1p((ranks[:, None] - sizes) ** 2)  # (N, K)
     if tau > 0:
         uniform = torch.rand_like(logits).clamp_min(torch.finfo(logits.dtype).tiny)
         logits = logits - tau * torch.log(-torch.log(uniform))
-    exceeds = sizes[:, None] > torch.arange(rank_max, device=ranks.device)  # (K, rank_max)
-    return torch.softmax(logits, dim=1) @ exceeds.to(ranks.dtype)
+    return torch.softmax(logits, dim=1)
+
+
+@functools.lru_cache
+@torch.inference_mode(False)  # what an evaluation makes first, training must be able to use
+def _sizes(rank_min: int, rank_max: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Sizes (K,), their tails (K, rank_max), and their square masks flattened (K, rank_max²)."""
+    sizes = torch.arange(rank_min, rank_max + 1, device=device)
+    tails = hard_tails(sizes, rank_max)
+    return sizes.float(), tails, square_masks(tails).flatten(1)
 
 
 def hard_tails(ranks: Tensor, rank_max: int) -> Tensor:
