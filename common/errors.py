@@ -1,7 +1,7 @@
 """The one exception that means "the user's input is at fault"."""
 
 
-class InputError(ValueError):
+class InputError(Exception):
     """The input is at fault: the message gives the value, what is allowed and what to do next.
 
     cli.py prints the message alone and ends with exit code 2; every other exception ends with 1.

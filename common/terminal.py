@@ -47,7 +47,7 @@ def quiet_libraries() -> None:
     """
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    for name in ("lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.seed", "lightning_fabric"):
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.fabric.utilities.seed", "lightning_fabric", "huggingface_hub"):
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _FOREIGN_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from common.errors import InputError, one_of
 
-BATCHING = ("length_grouped", "random")
-Batching = Literal["length_grouped", "random"]
+BATCHING = ("length_grouped", "random", "neighbour_pairs")
+Batching = Literal["length_grouped", "random", "neighbour_pairs"]
 
 # Rows are sorted by length inside windows of this many batches: little padding, and still a random order.
 WINDOW_BATCHES = 50
@@ -42,13 +42,16 @@ def global_batches(
         batch_size: rows of a global batch. Rows that are left over form one smaller batch, the last one.
         seed: seed of the data order.
         epoch: each epoch has its own order.
-        batching: `length_grouped` puts rows of similar length together, `random` does not look at lengths.
+        batching: `length_grouped` puts rows of similar length together, `random` does not look at lengths,
+            `neighbour_pairs` is length_grouped with rows 2i and 2i + 1 (a minimal pair) in the same batch.
 
     Raises:
-        InputError: an unknown `batching`.
+        InputError: an unknown `batching`, or pairs that can't be formed.
     """
     if batching not in BATCHING:
         raise one_of("batching", batching, BATCHING)
+    if batching == "neighbour_pairs":
+        return _batches_of_pairs(lengths, batch_size, seed, epoch)
     generator = _generator(seed, epoch)
     shuffled = torch.randperm(len(lengths), generator=generator)  # (rows,)
     whole = len(lengths) // batch_size * batch_size
@@ -61,6 +64,17 @@ def global_batches(
         batches.extend(_sorted_by_length(window, lengths).split(batch_size))
     order = torch.randperm(len(batches), generator=generator).tolist()
     return [batches[index] for index in order] + [_sorted_by_length(rows, lengths) for rows in left_over]
+
+
+def _batches_of_pairs(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
+    if len(lengths) % 2 or batch_size % 2:
+        raise InputError(
+            f"batching is 'neighbour_pairs' with {len(lengths)} rows and batch_size {batch_size}; allowed: even "
+            "numbers of both. Use length_grouped for data that isn't made of pairs."
+        )
+    longer = lengths.view(-1, 2).amax(dim=1)  # (pairs,)
+    batches = global_batches(longer, batch_size // 2, seed, epoch)
+    return [torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten() for pairs in batches]
 
 
 def _generator(seed: int, epoch: int) -> torch.Generator:

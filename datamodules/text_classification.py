@@ -8,7 +8,7 @@ from lightning.pytorch import LightningDataModule
 
 from common.errors import InputError
 from common.terminal import say
-from datamodules.batching import EvaluationBatchSampler, TrainingBatchSampler
+from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
 from datamodules.sources import Examples, check_train_labels
 from datamodules.sources_text import read_sentences
@@ -27,7 +27,7 @@ class TextClassificationDataModule(LightningDataModule):
         batch_size: global batch, split evenly over devices and accumulation.
         evaluation_batch_size: rows per device in validation, test and prediction.
         max_length: longer rows are cut to this many tokens.
-        batching: length_grouped (little padding) or random.
+        batching: length_grouped (little padding), random, or neighbour_pairs (rows 2i and 2i + 1 in one batch).
         seed: seed of the data order.
         train_rows: train on a fixed random subset of at most this many rows.
         validation_rows: validate on a fixed random subset of at most this many rows.
@@ -42,7 +42,7 @@ class TextClassificationDataModule(LightningDataModule):
         batch_size: int = 32,
         evaluation_batch_size: int = 64,
         max_length: int = 128,
-        batching: Literal["length_grouped", "random"] = "length_grouped",
+        batching: Batching = "length_grouped",
         seed: int = 42,
         train_rows: int | None = None,
         validation_rows: int | None = None,

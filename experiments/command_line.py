@@ -32,6 +32,7 @@ from common.errors import InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, flatten, locate_configs
+from experiments.parser_messages import readable
 from experiments.run_folder import RunFolder
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -284,9 +285,11 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def readable(message: str) -> str:
-    """A parser's message without its internals."""
-    return message.replace("init_args.", "").strip()
+def _input_error_behind(error: BaseException | None) -> InputError | None:
+    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
+    while error is not None and not isinstance(error, InputError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def run(arguments: list[str]) -> int:
@@ -306,4 +309,8 @@ def run(arguments: list[str]) -> int:
         resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
         say(f"\nStopped by a signal; last.ckpt is written. Go on with:\n  {resume}")
         return 1
+    except Exception as error:
+        if (cause := _input_error_behind(error)) is not None:
+            raise cause from error
+        raise
     return 0

@@ -62,16 +62,22 @@ def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42
 
 
 def fingerprint(factors: list[Factors]) -> Tensor:
-    """A sketch (N, 2 · rank) of the factors: each direction's product with a fixed vector.
+    """A sketch (N, 3 · rank) of the factors: each direction's product with a fixed vector, and A's lengths as logs.
 
-    A flipped, swapped or rotated direction changes it, rounding does not.
+    Directions count at unit length, so that a weak one is seen beside a strong one. A flipped, swapped or rotated
+    direction changes the sketch, rounding does not.
     """
-    return torch.stack([torch.cat([A.cpu() @ _probe(A.shape[1]), _probe(B.shape[0]) @ B.cpu()]) for A, B in factors])
+    return torch.stack([_sketch(A.cpu(), B.cpu()) for A, B in factors])
+
+
+def _sketch(A: Tensor, B: Tensor) -> Tensor:
+    lengths = A.norm(dim=1).clamp_min(torch.finfo(A.dtype).tiny)  # (rank,)
+    return torch.cat([A @ _probe(A.shape[1]) / lengths, _probe(B.shape[0]) @ B, lengths.log()])
 
 
 def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two sketches belong to the same factors, up to the rounding of another machine."""
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-2, atol=1e-3 * float(ours.abs().max()))
+    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0, atol=1e-2)
 
 
 def _probe(length: int) -> Tensor:

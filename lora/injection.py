@@ -54,7 +54,7 @@ def find_layers(model: nn.Module, targets: Sequence[str], head: Sequence[str] = 
     """
     if not targets:
         raise InputError("targets is empty; allowed: at least one layer name or pattern, such as query.")
-    modules = dict(model.named_modules())
+    modules = {name: module for name, module in model.named_modules() if name}  # without the model itself
     chosen: set[str] = set()
     for target in targets:
         matched = [name for name in modules if fnmatchcase(name, target) or fnmatchcase(name, f"*.{target}")]

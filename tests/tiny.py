@@ -1,6 +1,9 @@
 """Tiny backbones and data that tests make on the spot: random weights, real file formats."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -74,3 +77,50 @@ def save_cola(folder: Path, train: int = 40, dev: int = 12) -> Path:
         lines = [f"made\t{label}\t{'' if label else '*'}\t{text}" for text, label in sentences(rows, seed)]
         (folder / name).write_text("\n".join(lines) + "\n")
     return folder
+
+
+def save_pairs(folder: Path, columns: tuple[str, str], label: Callable[[int], int | float]) -> Path:
+    """JSON-lines files of a pair task: train and validation rows with these two text columns."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, rows) in enumerate([("train", 24), ("validation", 10)]):
+        firsts, seconds = sentences(rows, seed), sentences(rows, seed + 10)
+        lines = [
+            json.dumps({columns[0]: first, columns[1]: second, "label": label(row)})
+            for row, ((first, _), (second, _)) in enumerate(zip(firsts, seconds))
+        ]
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def make_data(backbone: str, data_dir: str, task: str = "cola", **settings: Any) -> Any:
+    """A data module in small batches: five steps per epoch with the 40 rows of `save_cola`."""
+    from datamodules import GLUEDataModule
+
+    return GLUEDataModule(task=task, data_dir=data_dir, backbone=backbone, **{"batch_size": 8, **settings})
+
+
+def make_module(backbone: str, adapter: Any = None, **optimizer: Any) -> Any:
+    """A classification module with a constant rate unless told otherwise."""
+    from lightning_modules import OptimizerSettings, TextClassificationModule
+
+    return TextClassificationModule(backbone, adapter, OptimizerSettings(**{"schedule": "constant", **optimizer}))
+
+
+def make_trainer(*callbacks: Any, **settings: Any) -> Any:
+    """A silent CPU trainer that writes nothing but what its callbacks write."""
+    from lightning.pytorch import Trainer
+
+    from callbacks.checkpoints import WholeFileCheckpoints
+
+    quiet = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_epochs": 1,
+        "num_sanity_val_steps": 0,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": any(hasattr(callback, "every_n_minutes") for callback in callbacks),
+        "plugins": [WholeFileCheckpoints()],
+    }
+    return Trainer(callbacks=list(callbacks), **(quiet | settings))

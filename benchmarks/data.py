@@ -1,0 +1,53 @@
+"""The rows that every side trains on."""
+
+from dataclasses import replace
+from typing import Any
+
+from benchmarks.settings import BACKBONE, BATCH_SIZE, MAX_LENGTH, SEED, Settings
+from common.errors import InputError
+from datamodules import GLUEDataModule, QuickstartDataModule
+from datamodules.tokenization import TokenizedSplit
+
+
+def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
+    """The data section of a run's config: CoLA from a folder, or the quickstart corpus."""
+    common = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "train_rows": train_rows}
+    if settings.data_dir is None:
+        return {"class_path": "datamodules.QuickstartDataModule", "init_args": common}
+    arguments = {"task": "cola", "data_dir": settings.data_dir, **common}
+    return {"class_path": "datamodules.GLUEDataModule", "init_args": arguments}
+
+
+def data_name(settings: Settings) -> str:
+    """Which data were used, for the output."""
+    lengths = training_rows(settings)[0].lengths
+    size = f"{len(lengths):,} training rows of {float(lengths.double().mean()):.1f} tokens on average"
+    if settings.data_dir is None:
+        return f"quickstart corpus, {size} (not CoLA, whose sentences have other lengths: --data_dir FOLDER)"
+    return f"CoLA, {size}"
+
+
+def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
+    """The tokenised training rows, and their tokenizer.
+
+    Args:
+        settings: says which data.
+        train_rows: a random subset of so many rows, the same one that a run with data.train_rows has.
+    """
+    config = data_config(settings, train_rows)
+    kind = {"GLUEDataModule": GLUEDataModule, "QuickstartDataModule": QuickstartDataModule}
+    data = kind[config["class_path"].rpartition(".")[2]](backbone=BACKBONE, seed=SEED, **config["init_args"])
+    data.setup("fit")
+    return data.train_dataloader().split, data.tokenizer
+
+
+def with_possible_steps(settings: Settings) -> Settings:
+    """The same settings with steps that the data have rows for, counted in whole batches.
+
+    Raises:
+        InputError: there isn't one.
+    """
+    whole = len(training_rows(settings)[0]) // BATCH_SIZE
+    if whole == 0:
+        raise InputError(f"the data have fewer training rows than one batch of {BATCH_SIZE}. Check --data_dir.")
+    return replace(settings, steps=min(settings.steps or whole, whole))

@@ -1,0 +1,66 @@
+"""What every side of a measurement is told."""
+
+import os
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+BACKBONE = "package:all-MiniLM-L6-v2"
+BATCH_SIZE = 32
+MAX_LENGTH = 128
+SEED = 42
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The settings that both sides of every pair share.
+
+    Args:
+        data_dir: CoLA as GLUEDataModule reads it; the quickstart corpus if not given.
+        steps: timed optimizer steps, one whole epoch over `steps * 32` rows drawn once; 0 for all whole batches.
+        warm_up_steps: steps before them, not timed.
+        threads: threads of PyTorch in each process; 0 for all cores.
+    """
+
+    data_dir: str | None = None
+    steps: int = 100
+    warm_up_steps: int = 10
+    threads: int = 0
+
+    @property
+    def thread_count(self) -> int:
+        """Threads of each measured process."""
+        return self.threads or available_cores()
+
+    def arguments(self) -> list[str]:
+        """These settings as command-line arguments."""
+        values = {name: value for name, value in asdict(self).items() if value is not None}
+        if self.data_dir is not None:  # a measured process runs in the project's folder
+            values["data_dir"] = str(Path(self.data_dir).expanduser().absolute())
+        return [part for name, value in values.items() for part in (f"--{name}", str(value))]
+
+    def environment(self) -> dict[str, str]:
+        """The environment of a measured process: the same number of threads and one device for every side."""
+        threads = str(self.thread_count)
+        fixed = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        return {"CUDA_VISIBLE_DEVICES": "0", **os.environ, **fixed}
+
+    @classmethod
+    def of(cls, parsed: Namespace) -> "Settings":
+        """The settings among parsed arguments."""
+        return cls(**{field.name: getattr(parsed, field.name) for field in fields(cls)})
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def add_settings(parser: ArgumentParser) -> None:
+    """Adds the arguments that `Settings` needs."""
+    default: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
+    parser.add_argument("--data_dir", default=None, help="CoLA's folder (the quickstart corpus if not given)")
+    parser.add_argument("--steps", type=int, default=default["steps"], help="timed steps; 0: one epoch of all rows")
+    parser.add_argument("--warm_up_steps", type=int, default=default["warm_up_steps"], help="steps before them")
+    parser.add_argument("--threads", type=int, default=default["threads"], help="threads of a process; 0: all cores")

@@ -1,0 +1,36 @@
+"""One side of a pair, alone in its process: `python -m benchmarks.side NAME --steps ...` prints one line of JSON."""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from benchmarks import sides_ours, sides_peft
+from benchmarks.settings import Settings, add_settings
+from common.errors import InputError
+
+SIDES: dict[str, Callable[[Settings], dict[str, Any]]] = {
+    "adaptive_softmax": sides_ours.adaptive_softmax,
+    "adaptive_bounded": sides_ours.adaptive_bounded,
+    "fixed_rank": sides_ours.fixed_rank,
+    "trainer_peft_lora": sides_peft.trainer_peft_lora,
+}
+
+
+def main() -> int:
+    """Runs the side that is named on the command line and prints its figures as the last line."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.side", description=__doc__)
+    parser.add_argument("name", choices=sorted(SIDES))
+    add_settings(parser)
+    parsed = parser.parse_args()
+    try:
+        print(json.dumps(SIDES[parsed.name](Settings.of(parsed))), flush=True)
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

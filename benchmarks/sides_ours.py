@@ -1,0 +1,77 @@
+"""Our side of the pairs that train: the whole path of `python cli.py fit`, in this process."""
+
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from benchmarks.data import data_config
+from benchmarks.settings import BACKBONE, BATCH_SIZE, SEED, Settings
+from benchmarks.timing import StepTimer
+
+RANK_MAX = 25
+_ADAPTIVE = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
+
+
+def adaptive_softmax(settings: Settings) -> dict[str, Any]:
+    """Adaptive LoRA-XS, ranks 5 to 25, average 20, the study's softmax allocation; masks stay soft."""
+    return _train(settings, {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "softmax"}})
+
+
+def adaptive_bounded(settings: Settings) -> dict[str, Any]:
+    """The same with the bounded allocation."""
+    return _train(settings, {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "bounded"}})
+
+
+def fixed_rank(settings: Settings) -> dict[str, Any]:
+    """LoRA-XS with R of the same size (25) in every layer and no allocation; the same rows in the same order."""
+    return _train(settings, {"class_path": "lora.LoRAXS", "init_args": {"rank": RANK_MAX}})
+
+
+def _train(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
+    """Trains with everything a run has by default, and times the steps as `StepWindow` says.
+
+    In the window: our data module and loader, the Lightning loop, every default callback and logger (TensorBoard,
+    metrics.csv, ranks, learning rates; no progress bar, because the output is no terminal). Not in it: start-up,
+    validation (off), checkpoints, pictures and the test (they come between and after epochs).
+    """
+    from common.terminal import quiet_libraries
+    from experiments.command_line import CommandLine
+
+    quiet_libraries()
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / "benchmark.yaml"
+        config.write_text(yaml.safe_dump(_config(settings, adapter)))
+        arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark"]
+        trainer: Any = CommandLine(arguments, "benchmark").trainer
+    timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
+    assert timer is trainer.callbacks[0] and timer.window.complete
+    assert timer.rows == settings.steps * BATCH_SIZE
+    return {"seconds": timer.window.seconds, "rows": timer.rows, "threads": torch.get_num_threads()}
+
+
+def _config(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
+    steps = settings.warm_up_steps + settings.steps
+    timer = {"warm_up_steps": settings.warm_up_steps, "steps": settings.steps}
+    optimizer = {"learning_rate": 1e-3, "head_learning_rate": 1e-3, "schedule": "linear_with_warmup"}
+    config: dict[str, Any] = {
+        "seed_everything": SEED,
+        "model": {
+            "class_path": "lightning_modules.TextClassificationModule",
+            "init_args": {"backbone": BACKBONE, "adapter": adapter, "optimizer": optimizer},
+        },
+        "data": data_config(settings, settings.steps * BATCH_SIZE),
+        "trainer": {
+            "max_epochs": math.ceil(steps / settings.steps),
+            "max_steps": steps,
+            "limit_val_batches": 0,
+            "devices": 1,
+            "callbacks": [{"class_path": "benchmarks.timing.StepTimer", "init_args": timer}],
+        },
+    }
+    if "Adaptive" in adapter["class_path"]:
+        config["rank_discretisation"] = {"epochs_rank_discrete": 0}
+    return config

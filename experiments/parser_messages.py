@@ -1,0 +1,47 @@
+"""Turns the parser's nested reports into one sentence: which setting, what was given, what is allowed."""
+
+import re
+from difflib import get_close_matches
+from importlib import import_module
+from inspect import signature
+
+# Lines that tell how the parser searched, not what is wrong.
+_NOISE = re.compile(
+    r"^(Does not validate against|Subtypes:|Errors:|Given value type:|Expected a <class 'NoneType'>$|"
+    r"Expected a path but|Problem with given class_path|Parser key|$)"
+)
+_TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+
+
+def readable(message: str) -> str:
+    """One sentence instead of a tree of attempts; anything unknown is left as it is."""
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
+    if not keys:
+        return message.strip()
+    name = ".".join(keys)
+    lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
+    deepest = max(place for place, line in enumerate(lines) if line.startswith("Parser key"))
+    class_path = next(iter(re.findall(r"class_path '([^']+)'", message)[-1:]), None)
+    for line in lines[deepest:]:
+        if unknown := re.match(r"Option '([^']+)' is not accepted", line):
+            return _unknown_option(name, unknown[1], class_path)
+    reasons = list(dict.fromkeys(line for line in lines[deepest:] if not _NOISE.match(line)))
+    given = next((line.partition(":")[2].strip() for line in reasons if line.startswith("Given value:")), None)
+    reasons = [_plain(line) for line in reasons if not line.startswith("Given value")]
+    value = f" is {given!r}" if given is not None and not given.startswith(("NestedArg", "Namespace")) else ""
+    return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
+
+
+def _plain(reason: str) -> str:
+    reason = re.sub(r"Expected a <class '(\w+)'>", lambda m: f"expected {_TYPES.get(m[1], m[1])}", reason)
+    return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
+
+
+def _unknown_option(name: str, option: str, class_path: str | None) -> str:
+    known: list[str] = []
+    if class_path:
+        module, _, attribute = class_path.rpartition(".")
+        known = list(signature(getattr(import_module(module), attribute)).parameters)
+    near = get_close_matches(option, known, n=3, cutoff=0.5)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}.{hint}"

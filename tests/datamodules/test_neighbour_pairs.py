@@ -1,0 +1,31 @@
+import pytest
+import torch
+
+from common.errors import InputError
+from datamodules.batching import global_batches
+
+
+def test_each_pair_is_in_one_batch_and_each_row_once():
+    lengths = torch.randint(3, 20, (1000,), generator=torch.Generator().manual_seed(0))
+    batches = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
+    assert sorted(row for batch in batches for row in batch.tolist()) == list(range(1000))
+    assert all(sorted({row ^ 1 for row in batch.tolist()}) == sorted(batch.tolist()) for batch in batches)
+    assert [len(batch) for batch in batches] == [32] * 31 + [8]
+
+
+def test_pairs_are_still_grouped_by_length():
+    lengths = torch.arange(3200) // 2 % 40 + 5
+    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
+    padded = sum(len(batch) * int(lengths[batch].max()) for batch in grouped)
+    assert padded / int(lengths.sum()) < 1.10
+
+
+def test_epochs_differ():
+    first, second = (global_batches(torch.full((64,), 5), 8, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(9, 4), (8, 3)])
+def test_odd_numbers_are_refused(rows, batch_size):
+    with pytest.raises(InputError, match="neighbour_pairs"):
+        global_batches(torch.full((rows,), 5), batch_size, 1, 0, "neighbour_pairs")

@@ -1,0 +1,106 @@
+import math
+
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from common.errors import InputError
+from lightning_modules.metrics import AccuracyByTag, make_metric, matthews_correlation
+
+UNEVEN = [1, 7, 3, 16, 1, 12]
+
+
+def accumulated(name: str, predictions: torch.Tensor, labels: torch.Tensor, classes: int = 2) -> float:
+    """The metric after batches of uneven sizes, one row among them."""
+    metric = make_metric(name, classes)
+    for part, truth in zip(predictions.split(UNEVEN), labels.split(UNEVEN)):
+        metric.update(part, truth)
+    return float(metric.compute())
+
+
+def drawn(classes: int, seed: int, rows: int = sum(UNEVEN)):
+    """Labels, and predictions that are right about half of the time."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(classes, (rows,), generator=generator)
+    wrong = torch.randint(classes, (rows,), generator=generator)
+    return torch.where(torch.rand(rows, generator=generator) < 0.5, labels, wrong), labels
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("classes", [2, 3, 5])
+def test_matthews_correlation_and_accuracy_are_those_of_scikit_learn(classes, seed):
+    predictions, labels = drawn(classes, seed)
+    matthews = sklearn_metrics.matthews_corrcoef(labels, predictions)
+    assert math.isclose(accumulated("matthews_correlation", predictions, labels, classes), matthews, abs_tol=1e-6)
+    accuracy = sklearn_metrics.accuracy_score(labels, predictions)
+    assert math.isclose(accumulated("accuracy", predictions, labels, classes), accuracy, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_f1_is_that_of_scikit_learn(seed):
+    predictions, labels = drawn(2, seed)
+    assert math.isclose(accumulated("f1", predictions, labels), sklearn_metrics.f1_score(labels, predictions), abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("answer", [0, 1, 2])
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_constant_predictor_has_a_matthews_correlation_of_exactly_0(classes, answer):
+    # CoLA's proportions: torchmetrics' own gives 0.026 there
+    labels = torch.cat([torch.zeros(322), torch.ones(721)]).long()
+    predictions = torch.full_like(labels, min(answer, classes - 1))
+    metric = make_metric("matthews_correlation", classes)
+    metric.update(predictions, labels)
+    assert float(metric.compute()) == 0.0
+
+
+@pytest.mark.parametrize("wrong", [0, 3])
+def test_labels_of_one_class_have_a_matthews_correlation_of_exactly_0(wrong):
+    labels = torch.ones(40, dtype=torch.long)
+    predictions = labels.clone()
+    predictions[:wrong] = 0
+    assert accumulated("matthews_correlation", predictions, labels) == 0.0
+    assert sklearn_metrics.matthews_corrcoef(labels, predictions) == 0.0 or wrong == 0
+
+
+def test_perfect_and_opposite_predictions():
+    labels = torch.tensor([0, 1] * 20)
+    assert math.isclose(accumulated("matthews_correlation", labels, labels), 1.0, abs_tol=1e-6)
+    assert math.isclose(accumulated("matthews_correlation", 1 - labels, labels), -1.0, abs_tol=1e-6)
+
+
+def test_matthews_correlation_is_exact_at_the_size_of_qqp():
+    # products of counts exceed what float32 and even int64 sums of squares carry exactly
+    confusion = torch.tensor([[221_113, 12_471], [33_217, 97_045]])
+    expected = (221_113 * 97_045 - 12_471 * 33_217) / math.sqrt(
+        (221_113 + 12_471) * (221_113 + 33_217) * (97_045 + 12_471) * (97_045 + 33_217)
+    )
+    assert math.isclose(float(matthews_correlation(confusion)), expected, rel_tol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_correlations_are_those_of_scipy_with_ties(seed):
+    generator = torch.Generator().manual_seed(seed)
+    labels = (5 * torch.rand(sum(UNEVEN), generator=generator)).round(decimals=0)
+    predictions = labels + torch.randn(len(labels), generator=generator)
+    for name, theirs in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
+        expected = theirs(predictions.numpy(), labels.numpy()).statistic
+        assert math.isclose(accumulated(name, predictions, labels), expected, abs_tol=1e-5)
+
+
+def test_accuracy_by_tag_counts_each_tag_alone():
+    predictions, labels = drawn(2, 1)
+    tags = torch.arange(len(labels)) % 3
+    metric = AccuracyByTag(4)
+    for part in zip(predictions.split(UNEVEN), labels.split(UNEVEN), tags.split(UNEVEN)):
+        metric.update(*part)
+    ours = metric.compute().tolist()
+    for tag in range(3):
+        expected = sklearn_metrics.accuracy_score(labels[tags == tag], predictions[tags == tag])
+        assert math.isclose(ours[tag], expected, abs_tol=1e-6)
+    assert math.isnan(ours[3])
+
+
+def test_an_unknown_metric_is_refused():
+    with pytest.raises(InputError, match="metric is 'acuracy'.*Did you mean 'accuracy'"):
+        make_metric("acuracy", 2)

@@ -1,0 +1,120 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from common.errors import InputError
+from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+RATES = {"learning_rate": 1e-3, "head_learning_rate": 5e-3, "allocation_learning_rate": 2e-2}
+
+
+def rates_over(settings: OptimizerSettings, steps: int) -> list[float]:
+    """The learning rate that each step is made with."""
+    weight = nn.Parameter(torch.ones(2))
+    optimizer = make_optimizer({"adapter": [weight]}, settings)
+    schedule = make_schedule(optimizer, settings, steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        weight.grad = torch.ones(2)
+        optimizer.step()
+        schedule.step()
+    return rates
+
+
+@pytest.mark.parametrize(("steps", "fraction"), [(100, 0.06), (33, 0.06), (10, 0.0), (7, 1.0), (1, 0.06)])
+def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction):
+    warm_up = math.ceil(fraction * steps)
+    expected = [
+        1e-3 * (step / warm_up if step < warm_up else (steps - step) / max(1, steps - warm_up)) for step in range(steps)
+    ]
+    ours = rates_over(OptimizerSettings(1e-3, schedule="linear_with_warmup", warmup_fraction=fraction), steps)
+    torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-9, atol=1e-12)
+
+
+def test_a_constant_rate_stays():
+    assert rates_over(OptimizerSettings(3e-4, schedule="constant"), 5) == [3e-4] * 5
+
+
+def made_module(backbone: str, cola: str, adapter, **settings):
+    """A module with its model loaded, as in a run."""
+    module = tiny.make_module(backbone, adapter, **settings)
+    trainer = tiny.make_trainer(limit_train_batches=0, limit_val_batches=0)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    return module
+
+
+@pytest.fixture(params=["adaptive", "fixed", "full"])
+def module(request, tiny_bert, cola_folder):
+    adapter = {"adaptive": lambda: AdaptiveLoRAXS(1, 4, 2.0), "fixed": lambda: LoRAXS(4), "full": lambda: None}
+    return made_module(
+        tiny_bert, cola_folder, adapter[request.param](), **RATES, weight_decay=0.1, allocation_weight_decay=0.3
+    )
+
+
+def test_optimizer_holds_every_trainable_parameter_once_and_no_other(module):
+    optimizer = make_optimizer(module.parameter_groups(), module.optimizer_settings)
+    held = [id(parameter) for group in optimizer.param_groups for parameter in group["params"]]
+    assert len(held) == len(set(held))
+    assert set(held) == {id(parameter) for parameter in module.parameters() if parameter.requires_grad}
+
+
+def test_each_group_has_its_rate_and_weight_decay(module):
+    optimizer = make_optimizer(module.parameter_groups(), module.optimizer_settings)
+    ours = {group["name"]: (group["lr"], group["weight_decay"]) for group in optimizer.param_groups}
+    expected = {"head": (5e-3, 0.1), "adapter": (1e-3, 0.1), "allocation": (2e-2, 0.3), "backbone": (1e-3, 0.1)}
+    wanted = {"head", "backbone"} if module.adapter is None else {"head", "adapter"}
+    if module.rank_allocation is not None:
+        wanted.add("allocation")
+    assert ours == {name: expected[name] for name in wanted}
+    assert all(group["betas"] == (0.9, 0.999) for group in optimizer.param_groups)
+
+
+def test_each_parameter_is_in_the_group_it_belongs_to(module):
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    for group, parameters in module.parameter_groups().items():
+        for name in (names[id(parameter)] for parameter in parameters):
+            expected = "allocation" if name == "adapter.rank_allocation.weights" else "adapter"
+            if name.startswith("model."):
+                expected = "head" if name.startswith("model.classifier.") else "backbone"
+            assert group == expected
+
+
+def test_counts_are_those_of_the_parameters(module):
+    head = 16 * 2 + 2
+    if module.adapter is None:
+        total = sum(parameter.numel() for parameter in module.model.parameters())
+        assert module.parameter_counts() == {"head": head, "adapter": total - head, "allocation": 0, "total": total}
+        return
+    weights = 8 if module.rank_allocation is not None else 0
+    core = 8 * 4**2
+    expected = {"head": head, "adapter": core, "allocation": weights, "total": head + core + weights}
+    assert module.parameter_counts() == expected
+
+
+def test_the_head_takes_the_common_rate_when_it_has_none_of_its_own():
+    assert OptimizerSettings(7e-4).group("head")["lr"] == 7e-4
+    assert OptimizerSettings(7e-4, head_learning_rate=0.0).group("head")["lr"] == 0.0
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"learning_rate": -1.0},
+        {"learning_rate": math.inf},
+        {"head_learning_rate": math.nan},
+        {"allocation_learning_rate": -1e-3},
+        {"weight_decay": -0.1},
+        {"allocation_weight_decay": math.inf},
+        {"warmup_fraction": 1.5},
+        {"schedule": "cosine"},
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(settings):
+    (name,) = settings
+    with pytest.raises(InputError, match=f"^{name} is .*allowed"):
+        OptimizerSettings(**settings)
