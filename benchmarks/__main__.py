@@ -11,7 +11,7 @@ from rich.table import Table
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import machine, versions
 from benchmarks.pairs import PAIRS, summarise
-from benchmarks.settings import BACKBONE, Settings, add_settings
+from benchmarks.settings import BACKBONE, BATCH_SIZE, Settings, add_settings
 from common.errors import InputError, one_of
 from common.files import write_json
 from common.terminal import quiet_libraries
@@ -47,7 +47,12 @@ def measure(parsed: argparse.Namespace, console: Console) -> dict[str, Any]:
         "versions": versions(),
         "data": data_name(settings),
         "model": BACKBONE,
-        "settings": {"timed_steps": settings.steps, "warm_up_steps": settings.warm_up_steps},
+        "settings": {
+            "timed_steps": settings.steps,
+            "warm_up_steps": settings.warm_up_steps,
+            "repetitions": parsed.repetitions,
+            "batch_size": BATCH_SIZE,
+        },
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
     }
     console.print(f"data: {content['data']}; model: {BACKBONE}; {settings.steps} timed steps", highlight=False)

@@ -4,7 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.steps import epochs_done
+from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.steps import epochs_done, last_epochs_start
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -22,6 +23,8 @@ def budget_at(
 
 class BudgetSchedule(Callback):
     """Moves the budget linearly from memory_start to memory_end; without them it stays as the adapter has it.
+
+    When ranks become discrete for good, the budget stays where it is: ranks no longer follow it.
 
     Args:
         memory_start: budget at first, in the adapter's own unit (entries of R used over all layers).
@@ -60,9 +63,18 @@ class BudgetSchedule(Callback):
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
         pl_module.rank_allocation.budget = budget_at(
-            epochs_done(trainer),
+            epochs_done(trainer, _last_step(trainer, pl_module)),
             self.memory_start,
             self.memory_end,
             self.epochs_memory_start,
             self.epochs_memory_start_to_end,
         )
+
+
+def _last_step(trainer: Trainer, pl_module: AdaptedModule) -> int:
+    """This step, or the one from which ranks are discrete for good."""
+    step = trainer.global_step
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RankDiscretisation):
+            step = min(step, max(0, last_epochs_start(trainer, pl_module, callback.epochs_rank_discrete)))
+    return step

@@ -1,6 +1,7 @@
 """best.ckpt and last.ckpt: when they are written, and how."""
 
 import time
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}. Pass --ckpt_path last, best or an existing file.")
     try:
+        with zipfile.ZipFile(path) as archive:  # torch.load doesn't look at the checksums it wrote
+            if (damaged := archive.testzip()) is not None:
+                raise zipfile.BadZipFile(damaged)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         raise InputError(

@@ -46,8 +46,8 @@ class MetricsTable(Logger):
             return
         with self.path.open(newline="") as file:
             reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or ["step"])
             rows = [row for row in reader if None not in row.values() and (row.get("step") or "").isdigit()]
-        self._columns = list(reader.fieldnames or ["step"])
         self._rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["step"]) < step]
         self.flush()
 

@@ -76,17 +76,18 @@ class RankLogging(Callback):
     @torch.no_grad()
     def _draw(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         allocation, adapter = pl_module.rank_allocation, pl_module.adapter
-        if allocation is None or adapter is None or not trainer.is_global_zero or not self.pictures_every_n_epochs:
+        loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+        wanted = loggers and trainer.is_global_zero and self.pictures_every_n_epochs
+        if allocation is None or adapter is None or not wanted:
             return
         ranks = dict(zip(adapter.layer_names, allocation.ranks().tolist(), strict=True))
         picture = rank_map(ranks, allocation.rank_min, allocation.rank_max, f"ranks at step {trainer.global_step}")
         chosen = sorted({0, len(ranks) // 4, len(ranks) // 2, 3 * len(ranks) // 4, len(ranks) - 1})
         tails = allocation.tails() if allocation.is_discrete else allocation.expected_tails()
         masks = mask_pictures(square_masks(tails[chosen]), [adapter.layer_names[layer] for layer in chosen])
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_figure("rank_map", picture, trainer.global_step)
-                logger.experiment.add_figure("rank_masks", masks, trainer.global_step)
+        for logger in loggers:
+            logger.experiment.add_figure("rank_map", picture, trainer.global_step)
+            logger.experiment.add_figure("rank_masks", masks, trainer.global_step)
 
 
 @torch.no_grad()

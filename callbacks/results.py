@@ -62,6 +62,12 @@ class Results(Callback):
     def _running_seconds(self) -> float:
         return time.monotonic() - self._training_since if self._training_since is not None else 0.0
 
+    def _stop_clock(self, pl_module: AdaptedModule) -> None:
+        if pl_module.device.type == "cuda":
+            torch.cuda.synchronize()
+        self._training_seconds += self._running_seconds()
+        self._training_since = None
+
     def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._training_since = time.monotonic()
 
@@ -77,17 +83,14 @@ class Results(Callback):
     def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        if pl_module.device.type == "cuda":
-            torch.cuda.synchronize()
-        self._training_seconds += self._running_seconds()
-        self._training_since = None
+        self._stop_clock(pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._training_since = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        self._training_since = None
+        self._stop_clock(pl_module)
         names = pl_module.data.validation_names
         values = {
             name: float(value) for name, value in trainer.callback_metrics.items() if name.partition("/")[0] in names
@@ -95,7 +98,6 @@ class Results(Callback):
         self.validations.append({"epoch": trainer.current_epoch, **values})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        data = pl_module.data
         self._tag_accuracies = pl_module.tag_accuracies()
 
     def on_test_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:

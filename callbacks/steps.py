@@ -12,9 +12,9 @@ def steps_per_epoch(trainer: Trainer) -> int:
     return math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
 
 
-def epochs_done(trainer: Trainer) -> float:
-    """Epochs done at this step, with fraction."""
-    return trainer.global_step / steps_per_epoch(trainer)
+def epochs_done(trainer: Trainer, step: int) -> float:
+    """Epochs done at a step, with fraction."""
+    return step / steps_per_epoch(trainer)
 
 
 def last_epochs_start(trainer: Trainer, pl_module: AdaptedModule, epochs: int) -> int:

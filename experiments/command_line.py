@@ -117,7 +117,7 @@ class CommandLine(LightningCLI):
     def plain_config(self) -> dict[str, Any]:
         """The experiment's settings as plain values; `fit --config` with them runs it again."""
         parser = self._parser(self.subcommand)
-        content = yaml.safe_load(parser.dump(self.settings, skip_none=False))
+        content = yaml.safe_load(parser.dump(self.settings, skip_unset=False))
         return {key: value for key, value in content.items() if key not in _CALL_SETTINGS}
 
     def before_instantiate_classes(self) -> None:
@@ -209,7 +209,7 @@ class CommandLine(LightningCLI):
         config["callbacks"] += [
             SavedConfig(folder.path, text),
             LearningRateMonitor("step"),
-            BestCheckpoint(folder.checkpoints),
+            *([] if config.get("limit_val_batches") == 0 else [BestCheckpoint(folder.checkpoints)]),
             LastCheckpoint(folder.checkpoints, self.settings.checkpoint_every_n_minutes),
         ]
         config["logger"] = [*self._loggers(config.get("logger")), MetricsTable(folder.path)]

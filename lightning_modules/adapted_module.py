@@ -28,7 +28,11 @@ class AdaptedModule(LightningModule):
     higher_is_better = True
 
     def __init__(
-        self, backbone: str, adapter: Adapter | None, optimizer: OptimizerSettings, revision: str | None
+        self,
+        backbone: str,
+        adapter: Adapter | None = None,
+        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
+        revision: str | None = None,
     ) -> None:
         super().__init__()
         self.backbone_name, self.revision = backbone, revision

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from common.backbones import locate_backbone
@@ -38,11 +39,13 @@ def load_backbone(
             trust_remote_code=False,
             **settings,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise _loading_error(backbone, error) from error
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
-    return model, _head_modules(model, information["missing_keys"])
+    # a tensor of another shape starts at random as well
+    mismatched = {key for key, *_ in information["mismatched_keys"]}
+    return model, _head_modules(model, {*information["missing_keys"], *mismatched})
 
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:

@@ -1,27 +1,29 @@
 """Remembers SVD factors on disk, keyed by the weights they came from."""
 
 import hashlib
+from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load, save
 from torch import Tensor
 
 from common.files import cache_directory, write_whole
 from lora.factors import FactorRule, Factors, factorise
 
-_VERSION = "1"
+_VERSION = "2"
+_HASH_SIZE = hashlib.sha256().digest_size
 
 
 def cached_factorise(weights: list[Tensor], rank: int, rule: FactorRule) -> list[Factors]:
     """`lora.factors.factorise` that works each set of weights (out, in) out only once per machine."""
-    path = cache_directory("factors") / f"{_key(weights, rank, rule)}.safetensors"
+    path = cache_directory("factors") / f"{_key(weights, rank, rule)}.factors"
     remembered = _load(path, len(weights)) if path.exists() else None
     if remembered is not None:
         return remembered
     factors = factorise(weights, rank, rule)
     tensors = {f"{layer}.{name}": factor for layer, pair in enumerate(factors) for name, factor in zip("AB", pair)}
-    write_whole(path, lambda file: file.write(save(tensors)))
+    content = save(tensors)
+    write_whole(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
     return factors
 
 
@@ -33,11 +35,13 @@ def _key(weights: list[Tensor], rank: int, rule: FactorRule) -> str:
     return digest.hexdigest()[:32]
 
 
-def _load(path, layers: int) -> list[Factors] | None:
+def _load(path: Path, layers: int) -> list[Factors] | None:
+    """The factors in a file (its hash, then safetensors), or None if it is damaged: it is then made again."""
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError):
-        return None  # a damaged cache file is made again
-    if len(tensors) != 2 * layers:
+        content = path.read_bytes()
+    except OSError:
         return None
+    if hashlib.sha256(content[_HASH_SIZE:]).digest() != content[:_HASH_SIZE]:
+        return None
+    tensors = load(content[_HASH_SIZE:])
     return [(tensors[f"{layer}.A"], tensors[f"{layer}.B"]) for layer in range(layers)]

@@ -174,9 +174,9 @@ class RankAllocation(nn.Module):
         low, high = self._budget_range
         if not low <= budget <= high:
             raise InputError(
-                f"a budget of {budget:,.0f} has no solution for {len(self.coefficients)} layers with ranks {self.rank_min} to "
-                f"{self.rank_max}; allowed: {low:,.0f} to {high:,.0f}. Change rank_average (or budget), rank_min "
-                "or rank_max."
+                f"a budget of {budget:,.0f} has no solution for {len(self.coefficients)} layers with ranks "
+                f"{self.rank_min} to {self.rank_max}; allowed: {low:,.0f} to {high:,.0f}. Change "
+                "rank_average (or budget), rank_min or rank_max."
             )
 
     def area(self, ranks: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-WORDS = (
-    "the a cat dog bird cats dogs birds sees see hears hear sleeps sleep big small old not often and or very "
-    "quickly here there who what that this these those run runs"
-).split()
+WORDS = """
+the a cat dog bird cats dogs birds sees see hears hear sleeps sleep big small old not often and or very
+quickly here there who what that this these those run runs
+""".split()
 
 
 def save_tokenizer(folder: Path) -> None:
@@ -96,7 +96,9 @@ def make_data(backbone: str, data_dir: str, task: str = "cola", **settings: Any)
     """A data module in small batches: five steps per epoch with the 40 rows of `save_cola`."""
     from datamodules import GLUEDataModule
 
-    return GLUEDataModule(task=task, data_dir=data_dir, backbone=backbone, **{"batch_size": 8, **settings})
+    return GLUEDataModule(
+        task=task, data_dir=data_dir, backbone=backbone, **{"batch_size": 8, "max_length": 32, **settings}
+    )
 
 
 def make_module(backbone: str, adapter: Any = None, **optimizer: Any) -> Any:
@@ -124,3 +126,20 @@ def make_trainer(*callbacks: Any, **settings: Any) -> Any:
         "plugins": [WholeFileCheckpoints()],
     }
     return Trainer(callbacks=list(callbacks), **(quiet | settings))
+
+
+def save_task(task: str, folder: Path, train: int = 40, dev: int = 12) -> Path:
+    """Files of a GLUE task: CoLA in the official layout, SST-2 and QNLI in GLUE's."""
+    if task == "cola":
+        return save_cola(folder, train, dev)
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, rows) in enumerate([("train.tsv", train), ("dev.tsv", dev)]):
+        made = sentences(rows, seed)
+        if task == "sst2":
+            lines = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in made)]
+        else:
+            answers = ("entailment", "not_entailment")
+            pairs = (f"{row}\twho sees\t{text}\t{answers[label]}" for row, (text, label) in enumerate(made))
+            lines = ["index\tquestion\tsentence\tlabel", *pairs]
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return folder

@@ -5,7 +5,7 @@ from sklearn.decomposition import TruncatedSVD
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.factors import factorise, fingerprint, random_factors, same_fingerprint, svd_factors
+from lora.factors import factorise, random_factors, svd_factors
 from lora.layers import dense_weight
 
 SHAPES = [(24, 40), (40, 24), (32, 32)]

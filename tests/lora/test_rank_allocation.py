@@ -140,7 +140,7 @@ def test_initial_weights_follow_their_formulas():
     torch.testing.assert_close(initial_weights("left_skewed", layers), torch.tensor(skewed))
     assert initial_weights("uniform", layers).abs().sum() == 0
     assert 0.8 < float(initial_weights("random", 5000).std()) < 1.2
-    with pytest.raises(InputError, match="initial_weights is 'quadratik'.*Did you mean 'quadratic'"):
+    with pytest.raises(InputError, match=r"initial_weights is 'quadratik'.*Did you mean 'quadratic'"):
         initial_weights("quadratik", layers)
 
 

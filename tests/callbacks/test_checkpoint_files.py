@@ -1,0 +1,188 @@
+import os
+import pickle
+import zipfile
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints, read_checkpoint
+from common.errors import InputError
+from lora import LoRAXS
+from tests import tiny
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.ckpt"
+    content = {"state_dict": {"R": torch.arange(4096.0)}, "epoch": 3, "nested": {"list": [1, 2.5, None, "x"]}}
+    WholeFileCheckpoints().save_checkpoint(content, path)
+    return path
+
+
+def test_tensors_and_plain_values_come_back(good):
+    content = read_checkpoint(good)
+    assert torch.equal(content["state_dict"]["R"], torch.arange(4096.0))
+    assert (content["epoch"], content["nested"]) == (3, {"list": [1, 2.5, None, "x"]})
+
+
+class Malicious:
+    """Unpickling this makes a folder."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return os.mkdir, (self.marker,)
+
+
+@pytest.mark.parametrize("how", ["torch", "pickle"])
+def test_pickled_code_is_refused_and_does_not_run(tmp_path, how):
+    path, marker = tmp_path / "evil.ckpt", tmp_path / "marker"
+    content = {"state_dict": {}, "epoch": 0, "extra": Malicious(marker)}
+    if how == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    # trusting the file would run it
+    if how == "torch":
+        torch.load(path, weights_only=False)
+        marker.rmdir()
+    for read in (read_checkpoint, WholeFileCheckpoints().load_checkpoint):
+        with pytest.raises(InputError, match="can't be read: it is damaged, or holds more than tensors"):
+            read(path)
+    with pytest.raises(InputError):
+        WholeFileCheckpoints().load_checkpoint(path, weights_only=False)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize("length", [0, 1, 100, 5000, 10_000])
+def test_a_truncated_file_is_refused(good, length):
+    content = good.read_bytes()
+    assert length < len(content)
+    good.write_bytes(content[:length])
+    with pytest.raises(InputError, match="can't be read"):
+        read_checkpoint(good)
+
+
+def test_a_flipped_byte_in_the_weights_is_refused(good):
+    content = bytearray(good.read_bytes())
+    place = content.index(torch.arange(4096.0).numpy().tobytes()[4000:4100])
+    content[place] ^= 0xFF
+    good.write_bytes(content)
+    with pytest.raises(InputError, match="can't be read"):
+        read_checkpoint(good)
+
+
+def test_a_flipped_byte_in_the_structure_is_refused_or_harmless(good):
+    whole = good.read_bytes()
+    with zipfile.ZipFile(good) as archive:
+        start = archive.getinfo("good/data.pkl" if "good/data.pkl" in archive.namelist() else archive.namelist()[0])
+    for place in range(start.header_offset, start.header_offset + 400, 7):
+        good.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        try:
+            content = read_checkpoint(good)
+        except InputError:
+            continue
+        assert torch.equal(content["state_dict"]["R"], torch.arange(4096.0))
+        assert content["epoch"] == 3
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"weights": {}}, torch.zeros(2)])
+def test_something_else_is_refused(tmp_path, content):
+    torch.save(content, tmp_path / "other.ckpt")
+    with pytest.raises(InputError, match="is no checkpoint of this project"):
+        read_checkpoint(tmp_path / "other.ckpt")
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"there is no checkpoint .*none.ckpt"):
+        read_checkpoint(tmp_path / "none.ckpt")
+
+
+def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(good):
+    before = good.read_bytes()
+    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
+        WholeFileCheckpoints().save_checkpoint({"state_dict": {}, "bad": lambda: 0}, good)
+    assert good.read_bytes() == before
+    assert [path.name for path in good.parent.iterdir()] == ["good.ckpt"]
+
+
+def fit(backbone, cola, folder, *callbacks, every=0.0, **settings):
+    """A run that writes last.ckpt as often as it may; returns at which steps it was written."""
+    written = []
+
+    class Recorded(LastCheckpoint):
+        def _save(self, trainer):
+            super()._save(trainer)
+            written.append((trainer.global_step, read_checkpoint(self.path)["global_step"]))
+
+    torch.manual_seed(0)
+    module = tiny.make_module(backbone, LoRAXS(4))
+    trainer = tiny.make_trainer(*callbacks, Recorded(folder, every), **settings)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    return written
+
+
+def test_last_is_written_between_steps_and_after_each_epoch(tiny_bert, cola_folder, tmp_path):
+    written = fit(tiny_bert, cola_folder, tmp_path, max_epochs=2)
+    assert written == [(step, step) for step in range(1, 11)]
+
+
+def test_last_is_never_written_while_gradients_accumulate(tiny_bert, cola_folder, tmp_path):
+    # 40 rows in batches of 8, each in 4 parts: 20 micro-batches, 5 steps
+    written = fit(tiny_bert, cola_folder, tmp_path, accumulate_grad_batches=4)
+    assert written == [(step, step) for step in range(1, 6)]
+
+
+def test_last_is_written_per_epoch_only_when_the_interval_is_long(tiny_bert, cola_folder, tmp_path):
+    assert fit(tiny_bert, cola_folder, tmp_path, every=60.0, max_epochs=2) == [(5, 5), (10, 10)]
+
+
+class Stop(Callback):
+    """Raises what Lightning raises on SIGTERM, after a number of micro-batches."""
+
+    def __init__(self, batches, error=SIGTERMException):
+        self.batches, self.error = batches, error
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if batch_idx + 1 == self.batches:
+            raise self.error
+
+
+@pytest.mark.parametrize(
+    ("batches", "accumulate", "error", "step"),
+    [
+        (3, 1, SIGTERMException, 3),
+        (8, 4, SIGTERMException, 2),
+        (7, 4, SIGTERMException, None),  # in the middle of accumulation
+        (3, 1, RuntimeError, None),
+    ],
+)
+def test_a_run_told_to_stop_writes_last_if_its_state_is_whole(
+    tiny_bert, cola_folder, tmp_path, batches, accumulate, error, step
+):
+    with pytest.raises((error, SystemExit)):
+        fit(tiny_bert, cola_folder, tmp_path, Stop(batches, error), every=60.0, accumulate_grad_batches=accumulate)
+    path = tmp_path / "last.ckpt"
+    assert (read_checkpoint(path)["global_step"] if path.exists() else None) == step
+
+
+def test_best_is_the_epoch_with_the_best_figure_and_the_first_of_equals(tiny_bert, cola_folder, tmp_path):
+    figures = [0.1, 0.5, 0.5, 0.2]
+
+    class Figures(Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.metrics["val"]["matthews_correlation"].compute = lambda: torch.tensor(
+                figures[trainer.current_epoch]
+            )
+
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    best = BestCheckpoint(tmp_path)
+    trainer = tiny.make_trainer(Figures(), best, max_epochs=4, enable_checkpointing=True, num_sanity_val_steps=1)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert best.monitor == "val/matthews_correlation"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt"]
+    assert read_checkpoint(tmp_path / "best.ckpt")["epoch"] == 1
+    assert float(best.best_model_score) == 0.5

@@ -1,0 +1,126 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks.health import AllocationMovement, CollapseDetection
+from lora import AdaptiveLoRAXS, LoRAXS
+from lora.rank_allocation import RankAllocation
+from tests import tiny
+
+
+def validated(answers, callback=None, sanity=False):
+    """The detector after validations with these constant answers (None: answers differed)."""
+    callback = callback or CollapseDetection()
+    for epoch, answer in enumerate(answers):
+        module = SimpleNamespace(
+            data=SimpleNamespace(validation_names=("val",)), constant_answer=lambda split, answer=answer: answer
+        )
+        callback.on_validation_epoch_end(SimpleNamespace(sanity_checking=sanity, current_epoch=epoch), module)
+    return callback
+
+
+def test_a_collapse_is_said_and_remembered(capsys):
+    callback = validated([None, "'acceptable'", None])
+    assert "after epoch 1 the model answers 'acceptable' for every validation row" in capsys.readouterr().err
+    assert callback.collapsed_epochs == [1]
+    assert not callback.collapsed  # it has recovered
+    assert validated([None, "'x'"]).collapsed
+
+
+def test_answers_that_differ_and_the_sanity_check_say_nothing(capsys):
+    assert validated([None, None]).collapsed_epochs == []
+    assert not validated(["'x'"], sanity=True).collapsed
+    assert capsys.readouterr().err == ""
+
+
+def test_a_collapse_survives_a_checkpoint():
+    again = CollapseDetection()
+    again.load_state_dict(validated([None, "'x'"]).state_dict())
+    assert (again.collapsed, again.collapsed_epochs) == (True, [1])
+
+
+@pytest.mark.parametrize(("bias", "collapsed"), [(100.0, True), (0.0, False)])
+def test_a_model_with_one_answer_is_a_collapse(tiny_bert, cola_folder, capsys, bias, collapsed):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
+    data.evaluation_batch_size = 5
+    tiny.make_trainer(limit_train_batches=1, limit_val_batches=0).fit(module, datamodule=data)
+    with torch.no_grad():
+        module.model.classifier.weight.mul_(500)  # answers differ, and not by rounding
+        module.model.classifier.bias.copy_(torch.tensor([0.0, 1e4 * bias]))
+        if not collapsed:
+            _centre(module, data)
+    detector = CollapseDetection()
+    for _ in range(2):  # nothing of the first validation may hide in the second
+        tiny.make_trainer(detector).validate(module, datamodule=data, verbose=False)
+        assert detector.collapsed == collapsed
+    assert ("answers 'acceptable' for every validation row" in capsys.readouterr().err) == collapsed
+
+
+def _centre(module, data):
+    """Moves the bias so that half of the validation rows get either answer."""
+    module.eval()
+    batches = list(data.val_dataloader()[0])
+    logits = torch.cat([module(batch["inputs"]) for batch in batches])
+    module.model.classifier.bias[0] += (logits[:, 1] - logits[:, 0]).median() + 1e-3
+
+
+def test_a_regression_that_gives_one_value_is_a_collapse(tiny_bert, tmp_path, capsys):
+    folder = tiny.save_pairs(tmp_path / "stsb", ("sentence1", "sentence2"), lambda row: row % 6 * 0.9)
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, str(folder), "stsb")
+    tiny.make_trainer(limit_train_batches=1, limit_val_batches=0).fit(module, datamodule=data)
+    with torch.no_grad():
+        module.model.classifier.weight.zero_()
+        module.model.classifier.bias.fill_(2.5)
+    tiny.make_trainer(CollapseDetection()).validate(module, datamodule=data, verbose=False)
+    assert "answers 2.500 for every validation row" in capsys.readouterr().err
+
+
+def trained(change, start=None):
+    """What is said at the end of a training in which `change` happened to the weights."""
+    torch.manual_seed(0)
+    allocation = RankAllocation(torch.ones(8), 2, 1, 9, 8 * 16.0)
+    module = SimpleNamespace(rank_allocation=allocation)
+    callback = start or AllocationMovement()
+    callback.on_train_start(None, module)
+    with torch.no_grad():
+        change(allocation.weights)
+    callback.on_train_end(None, module)
+    return callback
+
+
+def test_weights_that_did_not_move_are_said(capsys):
+    trained(lambda weights: weights.add_(1e-8))
+    assert "have not moved: these ranks are the initial ones" in capsys.readouterr().err
+
+
+def test_ranks_that_did_not_change_are_said(capsys):
+    trained(lambda weights: weights.add_(0.5))  # the same for all: softmax does not see it
+    assert "moved, but no layer's discrete rank changed" in capsys.readouterr().err
+
+
+def test_ranks_that_changed_need_no_word(capsys):
+    trained(lambda weights: weights.copy_(weights.flip(0)))
+    assert capsys.readouterr().err == ""
+
+
+def test_movement_is_measured_from_the_first_start_not_from_the_resumption(capsys):
+    first = trained(lambda weights: weights.copy_(weights.flip(0)))
+    again = AllocationMovement()
+    again.load_state_dict(first.state_dict())
+    trained(lambda weights: weights.copy_(weights.flip(0)), again)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_fixed_rank_needs_no_word(capsys):
+    module = SimpleNamespace(rank_allocation=None)
+    callback = AllocationMovement()
+    callback.on_train_start(None, module)
+    callback.on_train_end(None, module)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_rate_of_zero_is_noticed_in_a_run(tiny_bert, cola_folder, capsys):
+    module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5), allocation_learning_rate=0.0)
+    tiny.make_trainer(AllocationMovement()).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert "have not moved" in capsys.readouterr().err

@@ -1,0 +1,122 @@
+import csv
+import math
+
+import pytest
+
+from callbacks.metrics_table import MetricsTable
+
+
+def read(folder) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{key: value for key, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def filled(folder) -> MetricsTable:
+    table = MetricsTable(folder)
+    table.log_metrics({"train/loss": 0.5}, step=0)
+    table.log_metrics({"alpha": 1}, step=0)
+    table.log_metrics({"train/loss": 0.25, "alpha": 1.5}, step=1)
+    return table
+
+
+def test_metrics_of_one_step_share_a_row(tmp_path):
+    filled(tmp_path).finalize("success")
+    assert read(tmp_path) == [
+        {"step": "0", "train/loss": "0.5", "alpha": "1"},
+        {"step": "1", "train/loss": "0.25", "alpha": "1.5"},
+    ]
+
+
+def test_rows_are_on_file_once_their_step_is_over(tmp_path):
+    filled(tmp_path)
+    assert [row["step"] for row in read(tmp_path)] == ["0"]
+
+
+def test_rows_are_appended_without_rewriting_the_file(tmp_path):
+    table = filled(tmp_path)
+    table.log_metrics({"train/loss": 0.1}, step=2)
+    file = (tmp_path / "metrics.csv").stat().st_ino
+    for step in range(3, 30):
+        table.log_metrics({"train/loss": 0.1}, step=step)
+    assert (tmp_path / "metrics.csv").stat().st_ino == file
+    assert [row["step"] for row in read(tmp_path)] == [str(step) for step in range(29)]
+
+
+def test_a_new_metric_is_a_new_column_and_old_rows_stay(tmp_path):
+    table = filled(tmp_path)
+    table.log_metrics({"val/accuracy": 0.75}, step=2)
+    table.log_metrics({"train/loss": 0.2}, step=3)
+    assert (tmp_path / "metrics.csv").read_text().splitlines() == [
+        "step,train/loss,alpha,val/accuracy",
+        "0,0.5,1,",
+        "1,0.25,1.5,",
+        "2,,,0.75",
+    ]
+
+
+def test_a_step_that_logs_again_after_a_flush_is_not_lost(tmp_path):
+    table = filled(tmp_path)
+    table.flush()
+    table.log_metrics({"alpha": 9.0}, step=1)
+    table.log_metrics({"alpha": 2.0}, step=2)
+    assert read(tmp_path)[1] == {"step": "1", "train/loss": "0.25", "alpha": "9"}
+
+
+@pytest.mark.parametrize("value", [1 / 3, 1e-300, 2.0, -7, math.nan, math.inf])
+def test_values_read_back_as_they_were(tmp_path, value):
+    table = MetricsTable(tmp_path)
+    table.log_metrics({"x": value}, step=0)
+    table.flush()
+    again = float(read(tmp_path)[0]["x"])
+    assert again == value or (math.isnan(again) and math.isnan(value))
+
+
+def test_going_on_forgets_the_rows_from_that_step_on(tmp_path):
+    table = MetricsTable(tmp_path)
+    for step in range(6):
+        table.log_metrics({"train/loss": step / 8}, step=step)
+    table.finalize("failed")
+    again = MetricsTable(tmp_path)
+    again.continue_from(4)
+    assert [row["step"] for row in read(tmp_path)] == ["0", "1", "2", "3"]
+    again.log_metrics({"train/loss": 0.5}, step=4)
+    again.log_metrics({"val/loss": 0.25}, step=5)
+    again.finalize("success")
+    rows = read(tmp_path)
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3", "4", "5"]
+    assert rows[3]["train/loss"] == "0.375"
+    assert rows[5] == {"step": "5", "val/loss": "0.25"}
+
+
+@pytest.mark.parametrize("torn", ["2", "2,0.7", "2,0.", "\x00\x00"])
+def test_a_torn_last_line_is_dropped(tmp_path, torn):
+    filled(tmp_path).finalize("failed")
+    with (tmp_path / "metrics.csv").open("a") as file:
+        file.write(torn)
+    table = MetricsTable(tmp_path)
+    table.continue_from(10)
+    assert [row["step"] for row in read(tmp_path)] == ["0", "1"]
+
+
+@pytest.mark.parametrize("content", ["", "step\n", "step,x"])
+def test_a_file_without_rows_can_be_gone_on_with(tmp_path, content):
+    (tmp_path / "metrics.csv").write_text(content)
+    table = MetricsTable(tmp_path)
+    table.continue_from(3)
+    table.log_metrics({"y": 1.0}, step=3)
+    table.finalize("success")
+    assert read(tmp_path) == [{"step": "3", "y": "1"}]
+
+
+def test_going_on_without_a_file_starts_one(tmp_path):
+    table = MetricsTable(tmp_path)
+    table.continue_from(3)
+    assert not table.path.exists()
+    table.log_metrics({"y": 1.0}, step=3)
+    table.finalize("success")
+    assert read(tmp_path) == [{"step": "3", "y": "1"}]
+
+
+def test_a_run_that_logged_nothing_leaves_no_file(tmp_path):
+    MetricsTable(tmp_path).finalize("success")
+    assert not (tmp_path / "metrics.csv").exists()

@@ -1,0 +1,137 @@
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+from callbacks.predictions import PredictionTable, prediction_table
+from callbacks.rank_logging import RankLogging, rank_metrics
+from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_grid, rank_map
+from common.errors import InputError
+from datamodules.sources import Examples
+from datamodules.task import GLUE_TASKS
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("roberta.encoder.layer.23.attention.self.query", (23, "attention.self.query")),
+        ("transformer.h.0.mlp.c_proj", (0, "mlp.c_proj")),
+        ("experts.2.layer.10.output.dense", (10, "output.dense")),
+        ("encoder.layer.7", (7, "")),
+        ("pooler.dense", (0, "pooler.dense")),
+    ],
+)
+def test_a_path_splits_at_its_last_number(path, expected):
+    assert layer_and_projection(path) == expected
+
+
+def test_ranks_become_a_table_with_layers_in_order_of_number_and_gaps_empty():
+    ranks = {"h.10.q": 1.0, "h.2.q": 2.0, "h.2.v": 3.0, "h.0.v": 4.0}
+    assert rank_grid(ranks) == ([0, 2, 10], ["q", "v"], [[None, 2.0, 1.0], [4.0, 3.0, None]])
+
+
+def test_a_rank_map_shows_every_rank():
+    figure = rank_map({"h.0.q": 3.2, "h.1.q": 7.0, "h.1.v": 5.0}, 2, 8, "a title")
+    axes = figure.axes[0]
+    assert sorted(text.get_text() for text in axes.texts) == ["3", "5", "7"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["q", "v"]
+    assert axes.get_title() == "a title"
+    FigureCanvasAgg(figure).draw()
+
+
+def test_mask_pictures_show_each_layer():
+    figure = mask_pictures(torch.rand(2, 4, 4), ["h.3.q", "h.5.v"])
+    assert [axes.get_title() for axes in figure.axes] == ["layer 3\nq", "layer 5\nv"]
+
+
+@pytest.mark.parametrize(("every", "steps"), [(1, [0, 5, 10, 15]), (2, [0, 10, 15]), (0, [])])
+def test_pictures_go_to_tensorboard_at_the_start_at_the_interval_and_at_the_end(
+    tiny_bert, cola_folder, tmp_path, monkeypatch, every, steps
+):
+    drawn = []
+    logger = TensorBoardLogger(str(tmp_path), name="", version="")
+    monkeypatch.setattr(logger.experiment, "add_figure", lambda name, figure, step: drawn.append((name, step)))
+    module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5))
+    trainer = tiny.make_trainer(RankLogging(pictures_every_n_epochs=every), logger=logger, max_epochs=3)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert drawn == [(name, step) for step in steps for name in ("rank_map", "rank_masks")]
+
+
+COLA, STSB, QNLI = GLUE_TASKS["cola"], GLUE_TASKS["stsb"], GLUE_TASKS["qnli"]
+
+
+def test_a_table_of_predictions_in_the_inputs_order():
+    examples = Examples(["one\ttab", "two\nlines "], labels=[1, 0])
+    assert prediction_table(COLA, examples, {1: [0.9, 0.1], 0: [0.25, 0.75]}).split("\n") == [
+        "sentence\tlabel\tprediction\tprobability_unacceptable\tprobability_acceptable",
+        "one tab\tacceptable\tacceptable\t0.250000\t0.750000",
+        "two lines\tunacceptable\tunacceptable\t0.900000\t0.100000",
+        "",
+    ]
+
+
+def test_a_table_of_pairs_without_labels():
+    table = prediction_table(QNLI, Examples(["q"], pairs=["s"]), {0: [0.4, 0.6]})
+    assert table.splitlines()[0].split("\t")[:3] == ["question", "sentence", "prediction"]
+    assert table.splitlines()[1].split("\t") == ["q", "s", "not_entailment", "0.400000", "0.600000"]
+
+
+def test_a_table_of_scores():
+    table = prediction_table(STSB, Examples(["a"], pairs=["b"], labels=[2.5]), {0: [3.25]})
+    assert table == "sentence1\tsentence2\tlabel\tprediction\na\tb\t2.5\t3.250000\n"
+
+
+def test_predictions_of_a_run_are_the_models_own_row_by_row(tiny_bert, cola_folder, tmp_path):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
+    data.evaluation_batch_size = 5
+    tiny.make_trainer(PredictionTable(tmp_path / "p.tsv")).predict(module, datamodule=data)
+    lines = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()]
+    texts = tiny.sentences(12, 2)  # out_of_domain_dev.tsv
+    assert [line[0] for line in lines[1:]] == [" ".join(text.split()) for text, _ in texts]
+    module.eval()
+    for (text, label), line in zip(texts, lines[1:], strict=True):
+        encoded = data.tokenizer(text, return_tensors="pt")
+        expected = module(dict(encoded)).softmax(-1)[0].tolist()
+        assert [float(value) for value in line[3:]] == pytest.approx(expected, abs=2e-6)
+        assert line[1] == ("acceptable" if label else "unacceptable")
+
+
+@pytest.mark.parametrize("settings", [{"every_n_steps": 0}, {"pictures_every_n_epochs": -1}])
+def test_intervals_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match="allowed: every_n_steps from 1, pictures_every_n_epochs from 0"):
+        RankLogging(**settings)
+
+
+def attached_module():
+    from tests.architectures import classifier
+
+    adapter = AdaptiveLoRAXS(1, 4, 2.5)
+    adapter.attach(*classifier("bert")[:1], "bert", ("classifier",))
+    return SimpleNamespace(rank_allocation=adapter.rank_allocation, adapter=adapter)
+
+
+def test_logged_ranks_are_those_of_the_moment():
+    module = attached_module()
+    metrics = rank_metrics(module)
+    discrete = module.adapter.discrete_ranks()
+    assert metrics["allocation/budget_requested"] == 50.0
+    assert metrics["allocation/budget_used"] == sum(rank**2 for rank in discrete.values())
+    assert metrics["allocation/average_rank"] == pytest.approx(sum(discrete.values()) / 8)
+    for (name, rank), continuous in zip(discrete.items(), module.rank_allocation.ranks().tolist(), strict=True):
+        assert metrics[f"rank/{name}"] == continuous
+        assert abs(min(max(continuous, 1), 4) - rank) < 1.001
+    assert metrics["allocation/soft_hard_gap"] > 0.01
+    module.rank_allocation.discretise()
+    assert rank_metrics(module)["allocation/soft_hard_gap"] == 0
+
+
+def test_looking_at_ranks_draws_no_random_numbers():
+    module = attached_module()
+    module.rank_allocation.tau = 1.0
+    before = torch.get_rng_state()
+    rank_metrics(module)
+    assert torch.equal(torch.get_rng_state(), before)

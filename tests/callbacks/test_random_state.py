@@ -1,0 +1,101 @@
+import random
+from types import SimpleNamespace
+
+import numpy
+import pytest
+import torch
+
+from callbacks.random_state import RandomState
+from common.files import write_whole
+from lora import LoRAXS
+from tests import tiny
+
+ONE = SimpleNamespace(world_size=1, global_rank=0)
+
+
+def draw() -> list[float]:
+    """Numbers from every generator, normal ones too: numpy and python keep the second of a pair."""
+    return [
+        *torch.rand(3).tolist(),
+        *torch.randn(3).tolist(),
+        *numpy.random.rand(3).tolist(),
+        float(numpy.random.randn()),
+        random.random(),
+        random.gauss(0, 1),
+    ]
+
+
+def disturb():
+    torch.manual_seed(5)
+    numpy.random.seed(5)
+    random.seed(5)
+
+
+@pytest.fixture(autouse=True)
+def _leave_as_found():
+    states = torch.get_rng_state(), numpy.random.get_state(), random.getstate()
+    yield
+    torch.set_rng_state(states[0])
+    numpy.random.set_state(states[1])
+    random.setstate(states[2])
+
+
+def saved_and_read(tmp_path):
+    checkpoint: dict = {}
+    RandomState().on_save_checkpoint(ONE, None, checkpoint)
+    write_whole(tmp_path / "a.ckpt", lambda file: torch.save(checkpoint, file))
+    return torch.load(tmp_path / "a.ckpt", weights_only=True)
+
+
+def test_torch_numpy_and_python_go_on_as_if_nothing_had_happened(tmp_path):
+    draw()  # leaves one normal number of a pair behind
+    checkpoint = saved_and_read(tmp_path)
+    expected = draw()
+    disturb()
+    callback = RandomState()
+    callback.on_load_checkpoint(ONE, None, checkpoint)
+    callback.on_train_start(ONE, None)
+    assert draw() == expected
+
+
+def test_states_are_restored_once_and_not_before_training(tmp_path):
+    checkpoint = saved_and_read(tmp_path)
+    callback = RandomState()
+    disturb()
+    after_setup = torch.get_rng_state()
+    callback.on_load_checkpoint(ONE, None, checkpoint)
+    assert torch.equal(torch.get_rng_state(), after_setup)
+    callback.on_train_start(ONE, None)
+    restored = draw()
+    callback.on_train_start(ONE, None)
+    assert draw() != restored
+
+
+@pytest.mark.parametrize("world_size", [2, 3])
+def test_states_of_another_number_of_processes_are_left_alone(tmp_path, world_size):
+    checkpoint = saved_and_read(tmp_path)
+    callback = RandomState()
+    callback.on_load_checkpoint(SimpleNamespace(world_size=world_size, global_rank=1), None, checkpoint)
+    disturb()
+    before = torch.get_rng_state()
+    callback.on_train_start(ONE, None)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_run_that_goes_on_ends_with_the_weights_of_one_that_never_stopped(tiny_bert, cola_folder, tmp_path):
+    # dropout draws from the global generator: without its state the weights differ
+    def run(epochs, restores=True, **settings):
+        torch.manual_seed(1)
+        module = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=1e-2)
+        trainer = tiny.make_trainer(*[RandomState()] * restores, max_epochs=epochs)
+        trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder), **settings)
+        return module.adapter.R.detach().clone(), trainer
+
+    whole, _ = run(2)
+    _, first = run(1)
+    first.save_checkpoint(tmp_path / "first.ckpt")
+    disturb()
+    again, _ = run(2, ckpt_path=str(tmp_path / "first.ckpt"))
+    assert torch.equal(whole, again)
+    without, _ = run(2, restores=False, ckpt_path=str(tmp_path / "first.ckpt"))
+    assert not torch.equal(whole, without)

@@ -1,0 +1,152 @@
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from callbacks.alpha_growth import AlphaGrowth
+from callbacks.budget_schedule import BudgetSchedule
+from callbacks.rank_discretisation import RankDiscretisation, describe
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+STEPS = 5  # per epoch
+
+
+class Phases(Callback):
+    """Notes which masks are used, the weights and their Adam momentum, step by step."""
+
+    def __init__(self):
+        self.training, self.validation, self.weights, self.momenta = [], [], [], []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        allocation = pl_module.rank_allocation
+        self.training.append(hard(pl_module))
+        self.weights.append(allocation.weights.detach().clone())
+        state = trainer.optimizers[0].state[allocation.weights]
+        self.momenta.append(state["exp_avg"].clone() if state else None)
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.validation.append(hard(pl_module))
+
+
+def hard(pl_module) -> bool:
+    """Whether the cores in use are R cut to the discrete rank: read from the layers, not from the phase."""
+    adapter = pl_module.adapter
+    layers = [module for module in pl_module.model.modules() if type(module).__name__ == "LoRAXSLinear"]
+    expected = torch.zeros(len(layers), 4, 4)
+    for layer, rank in enumerate(adapter.discrete_ranks().values()):
+        expected[layer, :rank, :rank] = 1
+    used = torch.stack([layer.core.detach() for layer in layers]) != 0
+    return torch.equal(used, expected.bool())
+
+
+def fit(backbone, cola, discretisation, *callbacks, epochs=3, **settings):
+    torch.manual_seed(0)
+    adapter = AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded", initial_std=0.1)
+    module = tiny.make_module(backbone, adapter, learning_rate=1e-2, allocation_learning_rate=0.05)
+    phases = Phases()
+    trainer = tiny.make_trainer(*callbacks, AlphaGrowth(), discretisation, phases, **{"max_epochs": epochs, **settings})
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    return module, phases, trainer
+
+
+@pytest.mark.parametrize(("last", "soft_epochs"), [(0, 3), (1, 2), (2, 1), (3, 0), (9, 0)])
+def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epochs(
+    tiny_bert, cola_folder, last, soft_epochs
+):
+    module, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(last))
+    assert phases.training == [False] * STEPS * soft_epochs + [True] * STEPS * (3 - soft_epochs)
+    assert phases.validation == [True] * 3
+    assert module.rank_allocation.is_discrete == (soft_epochs < 3)
+
+
+def test_validation_in_mid_epoch_gives_the_masks_back(tiny_bert, cola_folder):
+    _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=2, val_check_interval=2)
+    assert phases.training == [False] * STEPS + [True] * STEPS
+    assert phases.validation == [True] * 4
+
+
+def test_the_sanity_check_leaves_no_trace(tiny_bert, cola_folder):
+    ends = []
+    for sanity in (0, 1):
+        module, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=2, num_sanity_val_steps=sanity)
+        assert phases.training == [False] * STEPS + [True] * STEPS
+        ends.append(module.rank_allocation.weights.detach().clone())
+    assert torch.equal(*ends)
+
+
+def test_allocation_weights_move_before_the_last_epochs_and_rest_in_them(tiny_bert, cola_folder):
+    _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1))
+    moved = [not torch.equal(before, after) for before, after in zip(phases.weights, phases.weights[1:])]
+    assert moved == [True] * (2 * STEPS - 1) + [False] * STEPS
+    assert float(phases.momenta[2 * STEPS - 1].abs().max()) > 0  # momentum alone would have moved them
+    assert all(torch.equal(phases.momenta[2 * STEPS - 1], momentum) for momentum in phases.momenta[2 * STEPS :])
+
+
+def test_cores_and_head_go_on_training_in_the_last_epochs(tiny_bert, cola_folder):
+    seen = []
+
+    class Cores(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            seen.append((pl_module.adapter.R.detach().clone(), pl_module.model.classifier.weight.detach().clone()))
+
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), Cores())
+    R, head = seen[-1]
+    used = module.rank_allocation.masks().detach() > 0
+    assert bool((module.adapter.R != R)[used].all())
+    assert not torch.equal(module.model.classifier.weight, head)
+
+
+def test_validation_and_test_alone_use_the_discrete_ranks(tiny_bert, cola_folder):
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(0), epochs=1)
+    assert not module.rank_allocation.is_discrete
+    data = tiny.make_data(tiny_bert, cola_folder)
+    for verb in ("validate", "test", "predict"):
+        module.rank_allocation.soften()
+        seen = []
+
+        class Seen(Callback):
+            def on_validation_batch_end(self, trainer, pl_module, *rest, seen=seen):
+                seen.append(hard(pl_module))
+
+            on_test_batch_end = on_predict_batch_end = on_validation_batch_end
+
+        getattr(tiny.make_trainer(RankDiscretisation(0), Seen()), verb)(module, datamodule=data)
+        assert seen == [True]
+
+
+def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, cola_folder):
+    seen = []
+
+    class Ranks(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if pl_module.rank_allocation.is_discrete:
+                seen.append(pl_module.rank_allocation.masks().detach().sum().item())
+
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(2), BudgetSchedule(30.0, 100.0, 0, 3), Ranks())
+    assert len(seen) == 2 * STEPS
+    assert len(set(seen)) == 1
+    assert math.isclose(module.rank_allocation.budget, 30.0 + 70.0 / 3)  # what the first epoch left
+    assert seen[0] <= module.rank_allocation.budget
+
+
+def test_a_negative_number_of_epochs_is_refused():
+    with pytest.raises(InputError, match="epochs_rank_discrete is -1; allowed: 0 or more"):
+        RankDiscretisation(-1)
+
+
+def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    trainer = tiny.make_trainer(RankDiscretisation(1), limit_train_batches=1)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert trainer.global_step == 1
+
+
+def test_ranks_are_described_in_one_line(tiny_bert, cola_folder):
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=1)
+    ranks = list(module.adapter.discrete_ranks().values())
+    assert describe(module) == (
+        f"{min(ranks)} to {max(ranks)}, average {sum(ranks) / 8:.2f}, {sum(r * r for r in ranks)} of 50 budget used"
+    )

@@ -1,0 +1,140 @@
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from callbacks.health import CollapseDetection
+from callbacks.rank_logging import RankLogging
+from callbacks.results import Results
+from callbacks.training_log import TrainingLog
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+def results(folder, values, name="val/accuracy") -> Results:
+    """Results after epochs with these values of the metric; None for an epoch that wasn't validated."""
+    made = Results(folder, "a_run", 7)
+    for epoch, value in enumerate(values):
+        made.validations.append({"epoch": epoch} | ({name: value} if value is not None else {}))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "epoch", "last"),
+    [
+        ([0.2, 0.6, 0.4], 0.6, 1, 0.4),
+        ([0.6, 0.6, 0.6], 0.6, 0, 0.6),  # the first of equals, as best.ckpt has it
+        ([-0.3, -0.1], -0.1, 1, -0.1),
+        ([0.0], 0.0, 0, 0.0),
+        ([None, 0.3, 0.2, None], 0.3, 1, None),
+        ([], None, None, None),
+        ([None], None, None, None),
+    ],
+)
+def test_best_and_last_of_the_metric(tmp_path, values, best, epoch, last):
+    assert results(tmp_path, values).metric(None, "val/accuracy") == {
+        "name": "accuracy",
+        "best": best,
+        "best_epoch": epoch,
+        "last": last,
+    }
+
+
+@pytest.mark.parametrize(
+    ("diverged_at", "collapsed", "status"),
+    [(None, False, "finished"), (None, True, "collapsed"), (12, False, "diverged"), (12, True, "diverged")],
+)
+def test_status(tmp_path, diverged_at, collapsed, status):
+    log, detection = TrainingLog(), CollapseDetection()
+    log.diverged_at, detection.collapsed = diverged_at, collapsed
+    assert results(tmp_path, []).status(SimpleNamespace(callbacks=[log, detection])) == status
+
+
+def test_figures_survive_a_checkpoint(tmp_path):
+    before = results(tmp_path, [0.2, 0.6])
+    before._counts, before._training_seconds, before._wall_seconds = {"rows": 80, "tokens": 500}, 12.0, 100.0
+    again = results(tmp_path, [])
+    again.load_state_dict(json.loads(json.dumps(before.state_dict())))
+    assert again.validations == before.validations
+    assert again._counts == {"rows": 80, "tokens": 500}
+    assert again._training_seconds == 12.0
+    assert 100.0 <= again.wall_seconds < 110.0
+
+
+def run(backbone, cola, folder, adapter, epochs=2, **rates):
+    """The summary of a real run."""
+    torch.manual_seed(0)
+    module, data = tiny.make_module(backbone, adapter, **rates), tiny.make_data(backbone, cola)
+    made = Results(folder, "a_run", 7)
+    log = TrainingLog(every_n_steps=1)
+    trainer = tiny.make_trainer(made, log, CollapseDetection(), RankLogging(), max_epochs=epochs)
+    trainer.fit(module, datamodule=data)
+    return made.summary(trainer, module), made, trainer, module
+
+
+def test_the_summary_of_a_run(tiny_bert, cola_folder, tmp_path):
+    adapter = AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded")
+    summary, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, adapter)
+    ranks = module.adapter.discrete_ranks()
+    assert summary["data"] == {"name": "glue/cola", "train_rows": 40, "validation_rows": 12, "test_rows": 12}
+    assert (summary["run_name"], summary["seed"], summary["backbone"]) == ("a_run", 7, tiny_bert)
+    assert summary["adapter"] == "AdaptiveLoRAXS"
+    assert summary["metric"]["name"] == "matthews_correlation"
+    assert summary["trainable_parameters"] == {"adapter": 128, "allocation": 8, "head": 34, "total": 170}
+    assert summary["budget"] == {"requested": 50.0, "used": float(sum(rank**2 for rank in ranks.values()))}
+    assert math.isclose(summary["average_rank"], sum(ranks.values()) / 8)
+    assert len(summary["train_losses"]) == len(summary["val_losses"]) == len(summary["validations"]) == 2
+    assert summary["best_val_loss"] == min(summary["val_losses"])
+    assert summary["val_losses"][-1] == pytest.approx(float(trainer.callback_metrics["val/loss"]))
+    assert made._counts["rows"] == 80
+    assert summary["throughput"]["train_samples_per_second"] == pytest.approx(80 / made._training_seconds)
+    assert summary["status"] in ("finished", "collapsed")
+    assert summary["peak_memory_bytes"] > 50e6
+
+
+def test_the_files_of_a_run(tiny_bert, cola_folder, tmp_path):
+    adapter = AdaptiveLoRAXS(1, 4, 2.5)
+    summary, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, adapter)
+    ranks = module.adapter.discrete_ranks()
+    made.write(summary, trainer, module, ranks)
+    assert {path.name for path in tmp_path.iterdir()} == {"ranks.json", "rank_map.png", "results.json"}
+    written = json.loads((tmp_path / "ranks.json").read_text())
+    assert written["layers"] == ranks
+    assert [(moment["epoch"], moment["step"]) for moment in written["history"]] == [(0, 0), (0, 5), (1, 10)]
+    assert all(len(moment["ranks"]) == 8 for moment in written["history"])
+    assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(summary))
+
+
+@pytest.mark.parametrize(("adapter", "rank"), [(lambda: LoRAXS(3), 3), (lambda: None, None)])
+def test_without_allocation_there_is_no_budget(tiny_bert, cola_folder, tmp_path, adapter, rank):
+    summary, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, adapter(), epochs=1)
+    assert (summary["budget"], summary["average_rank"]) == (None, rank)
+    made.write(summary, trainer, module, {})
+    assert {path.name for path in tmp_path.iterdir()} == {"ranks.json", "results.json"}
+
+
+def test_training_loss_is_the_mean_over_the_rows_of_the_epoch(tiny_bert, cola_folder, tmp_path):
+    losses = []
+
+    class Loss(TrainingLog):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            losses.append((float(outputs["loss"]), batch["real_rows"]))
+
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder, batch_size=12)
+    log = Loss()
+    tiny.make_trainer(log).fit(module, datamodule=data)  # 12, 12, 12 and 4 rows
+    assert [rows for _, rows in losses] == [12, 12, 12, 4]
+    assert log.train_losses == [pytest.approx(sum(loss * rows for loss, rows in losses) / 40, rel=1e-5)]
+
+
+@pytest.mark.parametrize("every", [1, 50])
+def test_a_loss_that_is_not_finite_stops_the_run(tiny_bert, cola_folder, tmp_path, capsys, every):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=1e30), tiny.make_data(tiny_bert, cola_folder)
+    log = TrainingLog(every_n_steps=every)
+    trainer = tiny.make_trainer(log, max_epochs=4, limit_val_batches=0)
+    trainer.fit(module, datamodule=data)
+    assert trainer.global_step <= 5
+    assert log.diverged_at == trainer.global_step
+    assert "has diverged and stops here" in capsys.readouterr().err

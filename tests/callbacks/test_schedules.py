@@ -1,0 +1,129 @@
+"""Alpha and budget as functions of the step, alone and in a run."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from lightning.pytorch import Callback
+
+from callbacks.alpha_growth import AlphaGrowth, alpha_at
+from callbacks.budget_schedule import BudgetSchedule, budget_at
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+@pytest.mark.parametrize("growth", ["linear", "exponential", "cosine"])
+@pytest.mark.parametrize("steps", [2, 3, 17, 1000])
+def test_alpha_starts_at_its_smallest_and_ends_at_its_largest(growth, steps):
+    assert math.isclose(alpha_at(0, steps, 0.5, 3.0, growth), 0.5)
+    assert math.isclose(alpha_at(steps - 1, steps, 0.5, 3.0, growth), 3.0)
+    assert math.isclose(alpha_at(steps + 5, steps, 0.5, 3.0, growth), 3.0)
+
+
+def test_alpha_follows_its_formulas():
+    for step in range(11):
+        t = step / 10
+        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "linear"), 0.5 + 2.5 * t)
+        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "exponential"), 0.5 ** (1 - t) * 3.0**t)
+        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "cosine"), 1.75 - 1.25 * math.cos(math.pi * t))
+
+
+def test_a_run_of_one_step_has_the_first_alpha():
+    assert alpha_at(0, 1, 0.5, 3.0) == 0.5
+
+
+@pytest.mark.parametrize(
+    "settings", [{"alpha_min": 0}, {"alpha_min": 4.0}, {"alpha_max": math.inf}, {"alpha_min": math.nan}]
+)
+def test_alphas_out_of_range_are_refused(settings):
+    with pytest.raises(InputError, match=r"alpha_min is .* and alpha_max is .*; allowed"):
+        AlphaGrowth(**settings)
+
+
+def test_an_unknown_growth_is_refused():
+    with pytest.raises(InputError, match=r"growth is 'linaer'.*Did you mean 'linear'"):
+        AlphaGrowth(growth="linaer")
+
+
+@pytest.mark.parametrize(
+    ("epochs", "expected"), [(0, 30.0), (3, 30.0), (4, 37.5), (5, 45.0), (6.5, 56.25), (7, 60.0), (50, 60.0)]
+)
+def test_budget_is_constant_then_linear_then_constant(epochs, expected):
+    assert math.isclose(budget_at(epochs, 30.0, 60.0, 3, 4), expected)
+
+
+def test_a_budget_may_shrink_or_jump():
+    assert math.isclose(budget_at(1.5, 40.0, 20.0, 1, 1), 30.0)
+    assert budget_at(2, 40.0, 20.0, 2, 0) == 40.0
+    assert budget_at(2.01, 40.0, 20.0, 2, 0) == 20.0
+
+
+@given(st.floats(0, 20), st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 9), st.floats(0, 9))
+def test_a_budget_stays_between_its_ends(epochs, start, end, constant, linear):
+    value = budget_at(epochs, start, end, constant, linear)
+    assert min(start, end) * (1 - 1e-9) <= value <= max(start, end) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"memory_start": 9.0}, {"memory_end": 9.0}, {"epochs_memory_start": -1}, {"epochs_memory_start_to_end": -1}],
+)
+def test_half_a_budget_schedule_is_refused(settings):
+    with pytest.raises(InputError, match="; allowed: "):
+        BudgetSchedule(**settings)
+
+
+class Moments(Callback):
+    """Notes alpha and budget that each micro-batch is trained with."""
+
+    def __init__(self):
+        self.alphas, self.budgets = [], []
+
+    def on_before_zero_grad(self, trainer, pl_module, optimizer):
+        self.alphas.append(pl_module.rank_allocation.alpha)
+        self.budgets.append(pl_module.rank_allocation.budget)
+
+
+def fit(backbone, cola, *callbacks, **settings):
+    module = tiny.make_module(backbone, AdaptiveLoRAXS(1, 4, 2.0))
+    tiny.make_trainer(*callbacks, **settings).fit(module, datamodule=tiny.make_data(backbone, cola))
+    return module
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_bert, cola_folder, accumulate):
+    moments = Moments()
+    fit(tiny_bert, cola_folder, AlphaGrowth(0.5, 3.0), moments, max_epochs=2, accumulate_grad_batches=accumulate)
+    expected = [0.5 + 2.5 * step / 9 for step in range(10)]
+    assert len(moments.alphas) == 10
+    assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.alphas, expected))
+
+
+def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder):
+    moments = Moments()
+    schedule = BudgetSchedule(32.0, 72.0, epochs_memory_start=1, epochs_memory_start_to_end=1)
+    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3)
+    expected = [32.0] * 5 + [32.0, 40.0, 48.0, 56.0, 64.0] + [72.0] * 5
+    assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
+
+
+def test_without_a_budget_schedule_the_adapters_budget_stays(tiny_bert, cola_folder):
+    moments = Moments()
+    fit(tiny_bert, cola_folder, BudgetSchedule(), moments)
+    assert moments.budgets == [32.0] * 5
+
+
+def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):
+    moments = Moments()
+    with pytest.raises(InputError, match="a budget of 129 has no solution for 8 layers with ranks 1 to 4"):
+        fit(tiny_bert, cola_folder, BudgetSchedule(32.0, 129.0), moments)
+    assert moments.budgets == []
+
+
+def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    trainer = tiny.make_trainer(AlphaGrowth(), BudgetSchedule(1.0, 2.0), limit_train_batches=1)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert trainer.global_step == 1

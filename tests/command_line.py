@@ -1,0 +1,109 @@
+"""Running the command line inside a test, on a tiny model."""
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from lightning.pytorch import Callback
+
+import cli
+
+
+class CrashError(RuntimeError):
+    """What a test's callback raises to end a run in the middle."""
+
+
+class CrashAt(Callback):
+    """Ends a run at a hook of a step, as a kill would."""
+
+    def __init__(self, hook: str, step: int) -> None:
+        self.hook, self.step = hook, step
+
+    def _crash(self, hook: str, trainer: Any) -> None:
+        if hook == self.hook and trainer.global_step == self.step and not trainer.sanity_checking:
+            raise CrashError
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        self._crash("batch_start", trainer)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0) -> None:
+        self._crash("validation", trainer)
+
+    def on_train_epoch_end(self, trainer, pl_module) -> None:
+        self._crash("epoch_end", trainer)
+
+
+def write_config(folder: Path, backbone: str, data_dir: str, adapter: dict[str, Any] | None = None) -> Path:
+    """A config for a run of three epochs, five steps each."""
+    adaptive = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {"rank_min": 2, "rank_max": 8, "rank_average": 5}}
+    config = {
+        "seed_everything": 1,
+        "model": {
+            "class_path": "lightning_modules.TextClassificationModule",
+            "init_args": {
+                "backbone": backbone,
+                "adapter": adaptive if adapter is None else adapter,
+                "optimizer": {"learning_rate": 0.02, "head_learning_rate": 0.02, "allocation_learning_rate": 0.1},
+            },
+        },
+        "data": {
+            "class_path": "datamodules.GLUEDataModule",
+            "init_args": {"task": "cola", "data_dir": data_dir, "batch_size": 8, "max_length": 32},
+        },
+        "trainer": {"max_epochs": 3, "log_every_n_steps": 1, "accelerator": "cpu", "devices": 1},
+        "rank_logging": {"every_n_steps": 2},
+    }
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def run(verb: str, config: Path, runs_dir: Path, *options: str) -> int:
+    """The exit code of one call."""
+    return cli.main([verb, "--config", str(config), "--runs_dir", str(runs_dir), *options])
+
+
+def outcome(run_folder: Path) -> dict[str, Any]:
+    """Everything a run leaves that a second run must repeat: times and paths left out."""
+    results = json.loads((run_folder / "results.json").read_text())
+    for name in ("throughput", "wall_seconds", "peak_memory_bytes", "run_name"):
+        del results[name]
+    files = {
+        name: torch.load(run_folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
+    }
+    checkpoints = {
+        name: {key: content[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "epoch")}
+        for name, content in files.items()
+    }
+    return {
+        "results": results,
+        "ranks": json.loads((run_folder / "ranks.json").read_text()),
+        "metrics": (run_folder / "metrics.csv").read_text(),
+        "checkpoints": checkpoints,
+    }
+
+
+def differences(ours: Any, theirs: Any, place: str = "") -> list[str]:
+    """Where two outcomes differ, bit by bit."""
+    if isinstance(ours, torch.Tensor):
+        return [] if isinstance(theirs, torch.Tensor) and torch.equal(ours, theirs) else [place]
+    if isinstance(ours, dict):
+        if ours.keys() != theirs.keys():
+            return [f"{place}: {ours.keys() ^ theirs.keys()}"]
+        return [line for key in ours for line in differences(ours[key], theirs[key], f"{place}/{key}")]
+    if isinstance(ours, list | tuple):
+        if len(ours) != len(theirs):
+            return [f"{place}: {len(ours)} and {len(theirs)} entries"]
+        pairs = enumerate(zip(ours, theirs, strict=True))
+        return [line for index, (a, b) in pairs for line in differences(a, b, f"{place}/{index}")]
+    return [] if ours == theirs else [f"{place}: {ours} and {theirs}"]
+
+
+class SlowSteps(Callback):
+    """Makes steps long enough for a signal to arrive in the middle of a run."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        time.sleep(0.3)

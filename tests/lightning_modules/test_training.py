@@ -1,0 +1,167 @@
+"""Whole runs of tiny models."""
+
+import math
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+RATES = {"learning_rate": 1e-2, "allocation_learning_rate": 2e-2}
+
+
+def adaptive():
+    return AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded")
+
+
+class Witness(Callback):
+    """Notes at every training step what `look(module)` sees after the backward pass."""
+
+    def __init__(self, look):
+        self.look, self.seen = look, []
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.seen.append(self.look(pl_module))
+
+
+def fit(module, data, *callbacks, **settings):
+    torch.manual_seed(0)
+    trainer = tiny.make_trainer(*callbacks, **settings)
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+@pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4), lambda: None], ids=["adaptive", "fixed", "full"])
+def test_dropout_is_on_in_every_training_step_and_off_in_evaluation(tiny_bert, cola_folder, adapter):
+    evaluating = []
+
+    class Evaluation(Callback):
+        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+            evaluating.append(any(module.training for module in pl_module.model.modules()))
+
+    def dropouts(module):
+        return [part.training for part in module.model.modules() if isinstance(part, torch.nn.Dropout)]
+
+    witness = Witness(dropouts)
+    module = tiny.make_module(tiny_bert, adapter(), **RATES)
+    fit(module, tiny.make_data(tiny_bert, cola_folder), witness, Evaluation(), max_epochs=2)
+    assert len(witness.seen) == 10
+    assert all(len(step) >= 7 and all(step) for step in witness.seen)
+    assert evaluating == [False, False]
+
+
+def test_dropout_changes_the_outputs_of_a_model_being_trained(tiny_bert, cola_folder):
+    module, data = tiny.make_module(tiny_bert, adaptive()), tiny.make_data(tiny_bert, cola_folder)
+    fit(module, data, limit_train_batches=1)
+    module.train()
+    batch = next(iter(data.val_dataloader()[0]))
+    assert not torch.equal(module(batch["inputs"]), module(batch["inputs"]))
+
+
+@pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4)], ids=["adaptive", "fixed"])
+def test_what_is_frozen_stays_and_what_trains_moves(tiny_bert, cola_folder, adapter):
+    module, data = tiny.make_module(tiny_bert, adapter(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    start = {}
+
+    class Start(Callback):
+        def on_train_start(self, trainer, pl_module):
+            start.update({name: value.detach().clone() for name, value in pl_module.named_parameters()})
+            layers = [part for part in pl_module.modules() if type(part).__name__ == "LoRAXSLinear"]
+            start.update({(id(layer), name): getattr(layer, name).clone() for layer in layers for name in "AB"})
+
+    fit(module, data, Start(), max_epochs=2)
+    for name, parameter in module.named_parameters():
+        assert torch.equal(parameter, start[name]) != parameter.requires_grad, name
+    layers = [part for part in module.modules() if type(part).__name__ == "LoRAXSLinear"]
+    assert len(layers) == 8
+    assert all(torch.equal(getattr(layer, name), start[id(layer), name]) for layer in layers for name in "AB")
+
+
+def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_bert, cola_folder):
+    def dtypes(module):
+        return {t.dtype for p in module.parameters() if p.requires_grad for t in (p, p.grad)}
+
+    seen = Witness(dtypes)
+    activations = []
+    module = tiny.make_module(tiny_bert, adaptive(), **RATES)
+    data = tiny.make_data(tiny_bert, cola_folder)
+
+    class Activations(Callback):
+        def on_train_start(self, trainer, pl_module):
+            query = pl_module.model.bert.encoder.layer[0].attention.self.query
+            query.register_forward_hook(lambda layer, x, y: activations.append(y.dtype))
+
+    trainer = fit(module, data, seen, Activations(), precision="bf16-mixed")
+    assert seen.seen == [{torch.float32}] * 5
+    assert set(activations) == {torch.bfloat16}
+    moments = {
+        value.dtype for state in trainer.optimizers[0].state.values() for value in state.values() if value.ndim > 0
+    }
+    assert moments == {torch.float32}
+    assert module.adapter.R.abs().max() > 1e-4
+
+
+def test_validation_figures_are_those_of_the_models_own_predictions(tiny_bert, cola_folder):
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    data.evaluation_batch_size = 5  # 12 rows: uneven batches
+    trainer = fit(module, data, max_epochs=2)
+    (figures,) = trainer.validate(module, datamodule=data, verbose=False)
+    outputs = trainer.predict(module, [data.val_dataloader()[0]])
+    scores = {int(row): score for part in outputs for row, score in zip(part["row"], part["scores"])}
+    truth = dict(enumerate(label for _, label in tiny.sentences(12, 1)))
+    labels = [truth[row] for row in scores]
+    answers = [int(score.argmax()) for score in scores.values()]
+    loss = -sum(math.log(score[label]) for score, label in zip(scores.values(), labels)) / len(labels)
+    assert math.isclose(figures["val/loss"], loss, rel_tol=1e-5)
+    assert math.isclose(figures["val/accuracy"], accuracy_score(labels, answers), abs_tol=1e-6)
+    assert math.isclose(figures["val/matthews_correlation"], matthews_corrcoef(labels, answers), abs_tol=1e-6)
+
+
+def test_accumulation_gives_the_same_update_as_one_batch(tmp_path_factory, cola_folder):
+    backbone = str(tiny.save_tiny_bert(tmp_path_factory.mktemp("still"), dropout=0.0))
+    ends = []
+    for accumulate in (1, 4):
+        torch.manual_seed(0)
+        module = tiny.make_module(backbone, adaptive(), learning_rate=1e-2)
+        data = tiny.make_data(backbone, cola_folder)
+        fit(module, data, accumulate_grad_batches=accumulate, max_epochs=2)
+        ends.append({name: p.detach().clone() for name, p in module.named_parameters() if p.requires_grad})
+    for name in ends[0]:
+        torch.testing.assert_close(ends[0][name], ends[1][name], rtol=1e-3, atol=2e-5)
+
+
+def test_a_regression_task_on_pairs_is_scored_by_its_correlations(tiny_bert, tmp_path):
+    folder = tiny.save_pairs(tmp_path / "stsb", ("sentence1", "sentence2"), lambda row: row % 6 * 0.9)
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, str(folder), "stsb")
+    trainer = fit(module, data, max_epochs=2)
+    assert module.model.classifier.out_features == 1
+    (figures,) = trainer.validate(module, datamodule=data, verbose=False)
+    outputs = trainer.predict(module, [data.val_dataloader()[0]])
+    scores = {int(row): float(score) for part in outputs for row, score in zip(part["row"], part["scores"])}
+    expected = torch.tensor([[scores[row] for row in range(10)], [row % 6 * 0.9 for row in range(10)]])
+    assert math.isclose(figures["val/pearson"], float(torch.corrcoef(expected)[0, 1]), abs_tol=1e-4)
+    squared = float((expected[0] - expected[1]).square().mean())
+    assert math.isclose(figures["val/loss"], squared, rel_tol=1e-4)
+
+
+def test_a_pair_task_gives_both_texts_to_the_model(tiny_bert, tmp_path):
+    folder = tiny.save_pairs(tmp_path / "rte", ("sentence1", "sentence2"), lambda row: row % 2)
+    types = []
+
+    class Batches(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            types.append(batch["inputs"]["token_type_ids"].amax(dim=1))
+
+    module = tiny.make_module(tiny_bert, LoRAXS(4), **RATES)
+    trainer = fit(module, tiny.make_data(tiny_bert, str(folder), "rte"), Batches())
+    assert bool((torch.cat(types) == 1).all())
+    assert 0 <= float(trainer.callback_metrics["val/accuracy"]) <= 1
+
+
+def test_a_run_without_end_is_refused(tiny_bert, cola_folder):
+    with pytest.raises(InputError, match="max_epochs is -1"):
+        fit(tiny.make_module(tiny_bert, adaptive()), tiny.make_data(tiny_bert, cola_folder), max_epochs=-1)

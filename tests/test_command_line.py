@@ -1,0 +1,224 @@
+"""The verbs as a user calls them, and what bad input gets."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+import cli
+from tests.command_line import differences, outcome, run, write_config
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_bert, cola_folder):
+    """Config and runs folder of one finished run called `tiny`."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    assert run("fit", config, runs_dir) == 0
+    return config, runs_dir
+
+
+def test_help_answers_without_importing_anything_heavy():
+    code = "import sys, cli; cli.main(['--help']); print('torch' in sys.modules, 'lightning' in sys.modules)"
+    output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "usage: python cli.py" in output
+    assert output.endswith("False False\n")
+
+
+def test_fit_leaves_the_promised_files(finished):
+    folder = finished[1] / "tiny"
+    names = {path.name for path in folder.iterdir()}
+    assert {"config.yaml", "checkpoints", "metrics.csv", "ranks.json", "results.json", "rank_map.png"} <= names
+    assert any(name.startswith("events.out.tfevents.") for name in names)
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert not list(folder.rglob("*.partial"))
+
+
+def test_results_agree_with_the_other_files(finished):
+    folder = finished[1] / "tiny"
+    results = json.loads((folder / "results.json").read_text())
+    ranks = json.loads((folder / "ranks.json").read_text())
+    assert results["data"] == {"name": "glue/cola", "train_rows": 40, "validation_rows": 12, "test_rows": 12}
+    assert results["budget"]["used"] == sum(rank**2 for rank in ranks["layers"].values())
+    assert results["budget"]["used"] <= results["budget"]["requested"] == 8 * 5**2
+    assert results["average_rank"] == sum(ranks["layers"].values()) / 8
+    assert results["trainable_parameters"] == {"adapter": 8 * 64, "allocation": 8, "head": 34, "total": 8 * 64 + 42}
+    assert len(results["train_losses"]) == len(results["val_losses"]) == 3
+    rows = list(csv.DictReader((folder / "metrics.csv").open()))
+    assert [row["step"] for row in rows] == [str(step) for step in range(15)]
+    values = [float(row["val/matthews_correlation"]) for row in rows if row["val/matthews_correlation"]]
+    assert results["metric"] == {
+        "name": "matthews_correlation",
+        "best": max(values),
+        "best_epoch": values.index(max(values)),
+        "last": values[-1],
+    }
+    assert [entry["step"] for entry in ranks["history"]] == [0, 5, 10, 15]
+    assert ranks["history"][0]["alpha"] == 0.5
+    assert ranks["history"][-1]["alpha"] == 3.0
+
+
+def test_the_saved_config_runs_again_unchanged(finished, tmp_path):
+    saved = finished[1] / "tiny" / "config.yaml"
+    assert run("fit", saved, tmp_path) == 0
+    assert differences(outcome(finished[1] / "tiny"), outcome(tmp_path / "tiny")) == []
+
+
+def test_test_and_validate_repeat_the_figures_of_fit(finished, capsys):
+    config, runs_dir = finished
+    results = json.loads((runs_dir / "tiny" / "results.json").read_text())
+    assert run("test", config, runs_dir, "--ckpt_path", "best") == 0
+    assert f"{results['test']['matthews_correlation']:.4f}" in capsys.readouterr().out
+    assert run("validate", config, runs_dir, "--ckpt_path", "last") == 0
+    assert f"{results['metric']['last']:.4f}" in capsys.readouterr().out
+
+
+def test_predictions_give_the_reported_test_figures(finished):
+    config, runs_dir = finished
+    assert run("predict", config, runs_dir, "--ckpt_path", "best") == 0
+    rows = list(csv.DictReader((runs_dir / "tiny" / "predictions.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    labels, predictions = ([row[name] for row in rows] for name in ("label", "prediction"))
+    test = json.loads((runs_dir / "tiny" / "results.json").read_text())["test"]
+    assert test["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-6)
+    assert test["accuracy"] == pytest.approx(accuracy_score(labels, predictions), abs=1e-6)
+
+
+def test_predict_takes_the_users_own_sentences(finished, tmp_path):
+    config, runs_dir = finished
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("the cat sleeps\na bird sees not the very old dog\n")
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output", str(table))
+    assert run("predict", config, runs_dir, *options) == 0
+    rows = list(csv.DictReader(table.open(), delimiter="\t"))
+    assert [row["sentence"] for row in rows] == sentences.read_text().splitlines()
+    for row in rows:
+        both = [float(row["probability_unacceptable"]), float(row["probability_acceptable"])]
+        assert sum(both) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
+
+
+def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
+    config, runs_dir = finished
+    before = (runs_dir / "tiny" / "results.json").read_bytes()
+    assert run("fit", config, runs_dir) == 2
+    message = capsys.readouterr().err
+    assert all(way in message for way in ("--ckpt_path last", "--run_name", "--overwrite"))
+    assert (runs_dir / "tiny" / "results.json").read_bytes() == before
+
+
+def test_overwrite_starts_anew_and_more_callbacks_keep_ours(tmp_path, tiny_bert, cola_folder):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    short = ("--trainer.max_epochs", "1", "--rank_discretisation.epochs_rank_discrete", "0")
+    assert run("fit", config, tmp_path, *short) == 0
+    more = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelSummary"
+    assert run("fit", config, tmp_path, "--overwrite", *short, more) == 0
+    history = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["history"]
+    assert history[-1]["alpha"] == 3.0  # alpha grew although the list of callbacks was given
+
+
+def test_what_is_typed_wins_over_the_checkpoint(finished, tmp_path, capsys):
+    config, runs_dir = finished
+    last = runs_dir / "tiny" / "checkpoints" / "last.ckpt"
+    options = ("--ckpt_path", str(last), "--trainer.max_epochs", "4", "--run_name", "longer")
+    assert run("fit", config, tmp_path, *options) == 0
+    results = json.loads((tmp_path / "longer" / "results.json").read_text())
+    assert len(results["val_losses"]) == 4
+
+
+def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_bert, cola_folder):
+    config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": {"rank": 4}})
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1", "--run_name", "fixed") == 0
+    fixed = json.loads((tmp_path / "fixed" / "results.json").read_text())
+    assert (fixed["average_rank"], fixed["budget"]) == (4, None)
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["adapter"] = None
+    config.write_text(yaml.safe_dump(content))
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1", "--run_name", "full") == 0
+    full = json.loads((tmp_path / "full" / "results.json").read_text())
+    assert full["trainable_parameters"]["total"] > fixed["trainable_parameters"]["total"]
+    assert full["average_rank"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--data.task", "colla"], ["'colla'", "allowed", "'cola'"]),
+        (["--data.data_dir", "/no/such"], ["/no/such", "in_domain_train.tsv"]),
+        (["--model.backbone", "./no_such_model"], ["no_such_model"]),
+        (["--model.backbone", "package:nothing"], ["nothing", "all-MiniLM-L6-v2"]),
+        (["--model.adapter.targets=[qery]"], ["'qery'", "query"]),
+        (["--model.adapter.rank_average", "30"], ["7,200", "32 to 512"]),
+        (["--model.adapter.rank_mx", "3"], ["rank_mx", "Did you mean rank_max"]),
+        (["--model.adapter.allocation", "softmx"], ["softmx", "'bounded'"]),
+        (["--model.optimizer.learning_rate", "-1"], ["learning_rate is -1.0"]),
+        (["--alpha_growth.alpha_min", "0"], ["alpha_min is 0.0"]),
+        (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "'x'", "whole number"]),
+        (["--trainer.max_epochs", "-1"], ["max_epochs"]),
+        (["--data.batch_size", "0"], ["batch_size is 0"]),
+        (["--run_name", "a/b"], ["'a/b'"]),
+        (["--ckpt_path", "last"], ["last.ckpt", "no run was begun"]),
+        (["--ckpt_path", "no.ckpt"], ["no.ckpt"]),
+        (["--bogus", "1"], ["--bogus"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_2(tmp_path, tiny_bert, cola_folder, capsys, options, expected):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, *options) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ")
+    assert "Traceback" not in message
+    assert all(part in message for part in expected), message
+    assert not (tmp_path / "tiny" / "config.yaml").exists()
+
+
+def test_settings_that_would_have_no_effect_are_refused(tmp_path, tiny_bert, cola_folder, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": {"rank": 4}})
+    assert run("fit", config, tmp_path, "--alpha_growth.alpha_max", "5") == 2
+    assert "alpha_growth.alpha_max is 5.0, but would have no effect" in capsys.readouterr().err
+
+
+def test_a_malformed_row_is_named_by_file_and_line(tmp_path, tiny_bert, cola_folder, capsys):
+    data = tmp_path / "cola"
+    data.mkdir()
+    for path in Path(cola_folder).iterdir():
+        lines = path.read_text().splitlines()
+        if path.name == "in_domain_train.tsv":
+            lines[6] = "made\t7\t\tthe cat sleeps"
+        (data / path.name).write_text("\n".join(lines) + "\n")
+    config = write_config(tmp_path, tiny_bert, str(data))
+    assert run("fit", config, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert "in_domain_train.tsv" in message and "line 7" in message and "'7'" in message
+
+
+def test_a_checkpoint_of_another_adapter_is_refused(finished, tmp_path, capsys):
+    config, runs_dir = finished
+    last = str(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
+    assert run("validate", config, runs_dir, "--ckpt_path", last, "--model.adapter.rank_max", "6") == 2
+    assert "the checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_evaluating_without_trained_weights_is_refused(finished, capsys, verb):
+    assert run(verb, *finished) == 2
+    assert "ckpt_path isn't given" in capsys.readouterr().err
+
+
+def test_unknown_verbs_and_configs_are_named(capsys):
+    assert cli.main(["fitt"]) == 2
+    assert "'fit'" in capsys.readouterr().err
+    assert cli.main(["fit", "--config", "quikstart.yaml"]) == 2
+    assert "quickstart.yaml" in capsys.readouterr().err
+
+
+def test_debug_shows_the_traceback(capsys):
+    assert cli.main(["fit", "--config", "nowhere.yaml", "--debug"]) == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,84 @@
+"""Every config is found, opens with its command, parses, and runs on a tiny model."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+import cli
+from experiments.config_files import CONFIGS
+from tests import tiny
+
+ALL = sorted(CONFIGS.rglob("*.yaml"))
+NAMES = [str(path.relative_to(CONFIGS)) for path in ALL]
+
+
+@pytest.fixture(scope="module")
+def wide_bert(tmp_path_factory) -> str:
+    """Wide enough for rank 50."""
+    return str(tiny.save_tiny_bert(tmp_path_factory.mktemp("wide_bert"), hidden=64))
+
+
+@pytest.fixture(scope="module")
+def data_dirs(tmp_path_factory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("glue")
+    return {task: str(tiny.save_task(task, folder / task)) for task in ("cola", "sst2", "qnli")}
+
+
+def test_there_are_as_many_configs_as_we_think():
+    assert len(ALL) == 17
+
+
+@pytest.mark.parametrize("path", ALL, ids=NAMES)
+def test_a_config_opens_with_its_command_time_and_expected_figure(path: Path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"python cli.py fit --config {path.relative_to(CONFIGS)}" in "\n".join(header)
+    assert any(line.startswith("# time:") for line in header)
+    assert any(line.startswith("# expected:") for line in header)
+
+
+@pytest.mark.parametrize("path", ALL, ids=NAMES)
+def test_a_config_has_a_number_as_seed_and_an_end(path: Path):
+    content = yaml.safe_load(path.read_text())
+    assert type(content["seed_everything"]) is int
+    assert content["trainer"]["max_epochs"] > 0
+
+
+@pytest.mark.parametrize("path", ALL, ids=NAMES)
+def test_a_config_runs(path: Path, wide_bert, data_dirs, tmp_path):
+    content = yaml.safe_load(path.read_text())
+    options = ["--model.backbone", wide_bert, "--data.max_length", "32", "--data.batch_size", "8"]
+    if "Quickstart" in content["data"]["class_path"]:
+        for split in ("train", "validation", "test"):
+            options += [f"--data.{split}_sentences", "40"]
+    else:
+        options += ["--data.data_dir", data_dirs[content["data"]["init_args"]["task"]]]
+    layers = 8
+    if "budget_schedule" in content:  # budgets are for 96 layers
+        for name in ("memory_start", "memory_end"):
+            options.append(f"--budget_schedule.{name}={content['budget_schedule'][name] * layers / 96}")
+    options += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
+    options += ["--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
+    assert cli.main(["fit", "--config", str(path.relative_to(CONFIGS)), *options]) == 0
+    assert (tmp_path / path.stem / "results.json").exists()
+
+
+def test_expected_figures_of_the_alpha_range_configs_stand_in_the_table_of_the_study():
+    """The report's best rate for each alpha range and schedule, typed in here a second time."""
+    report = {
+        "alpha_0.5_to_3_linear": (0.02, "68.20 ± 0.50"),
+        "alpha_0.5_to_3_constant": (0.01, "68.19 ± 1.03"),
+        "alpha_0.1_to_5_linear": (0.02, "67.85 ± 0.93"),
+        "alpha_0.1_to_5_constant": (0.02, "67.70 ± 1.07"),
+        "alpha_0.01_to_10_linear": (0.02, "67.84 ± 0.55"),
+        "alpha_0.01_to_10_constant": (0.002, "67.60 ± 1.10"),
+    }
+    for name, (rate, figure) in report.items():
+        path = CONFIGS / "cola_alpha_range" / f"{name}.yaml"
+        content = yaml.safe_load(path.read_text())
+        assert content["model"]["init_args"]["optimizer"]["allocation_learning_rate"] == rate
+        low, high, schedule = re.fullmatch(r"alpha_(.+)_to_(.+)_(\w+)", name).groups()
+        assert (content["alpha_growth"]["alpha_min"], content["alpha_growth"]["alpha_max"]) == (float(low), float(high))
+        assert content["model"]["init_args"]["optimizer"]["schedule"].startswith(schedule)
+        assert f"expected:  {figure}" in path.read_text()

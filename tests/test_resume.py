@@ -1,0 +1,99 @@
+"""A run that was ended at any moment and resumed ends as one that never was, bit by bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.command_line import CrashError, differences, outcome, run, write_config
+
+VARIANTS = {
+    "plain": (),
+    "noise": ("--model.adapter.tau", "0.3", "--model.adapter.allocation", "bounded"),
+    "accumulation": ("--trainer.accumulate_grad_batches", "2"),
+    "budget": (
+        "--budget_schedule.memory_start=100",
+        "--budget_schedule.memory_end=300",
+        "--budget_schedule.epochs_memory_start=1",
+        "--budget_schedule.epochs_memory_start_to_end=1",
+    ),
+    "max_steps": ("--trainer.max_steps", "12"),
+}
+MOMENTS = [
+    ("plain", "batch_start", 3),
+    ("plain", "validation", 10),
+    ("plain", "epoch_end", 5),
+    ("noise", "batch_start", 7),
+    ("noise", "batch_start", 10),  # the boundary to the discrete phase
+    ("accumulation", "batch_start", 6),
+    ("budget", "batch_start", 8),
+    ("budget", "batch_start", 13),  # in the discrete phase
+    ("max_steps", "batch_start", 5),
+    ("max_steps", "batch_start", 11),
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, tiny_bert, cola_folder):
+    """Outcomes of runs that nothing interrupts, by variant, each run once."""
+    runs_dir = tmp_path_factory.mktemp("undisturbed")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    known = {}
+
+    def of(variant):
+        if variant not in known:
+            assert run("fit", config, runs_dir, "--run_name", variant, *VARIANTS[variant]) == 0
+            known[variant] = outcome(runs_dir / variant)
+        return known[variant]
+
+    return config, of
+
+
+@pytest.mark.parametrize(("variant", "hook", "step"), MOMENTS)
+def test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, variant, hook, step):
+    config, outcome_of = undisturbed
+    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": hook, "step": step}})
+    with pytest.raises(CrashError):
+        run(
+            "fit",
+            config,
+            tmp_path,
+            *VARIANTS[variant],
+            f"--trainer.callbacks={crash}",
+            "--checkpoint_every_n_minutes=0",
+        )
+    assert not (tmp_path / "tiny" / "results.json").exists()
+    assert run("fit", config, tmp_path, *VARIANTS[variant], "--ckpt_path", "last") == 0
+    assert differences(outcome_of(variant), outcome(tmp_path / "tiny")) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, number):
+    config, outcome_of = undisturbed
+    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(tmp_path)]
+    slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
+    environment = {**os.environ, "PYTHONPATH": "."}
+    process = subprocess.Popen(
+        [*command, f"--trainer.callbacks={slow}"],
+        cwd=Path(__file__).parents[1],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    table, deadline = tmp_path / "tiny" / "metrics.csv", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not table.exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert "--ckpt_path last" in output
+    assert "Traceback" not in output
+    assert (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
+    assert run("fit", config, tmp_path, "--ckpt_path", "last") == 0
+    assert differences(outcome_of("plain"), outcome(tmp_path / "tiny")) == []
