@@ -21,6 +21,7 @@ $(STAMP): requirements.lock requirements-models.lock
 
 fit: $(STAMP)
 	$(BIN)/python cli.py fit --config quickstart.yaml --overwrite
+	$(BIN)/python -m benchmarks.baselines runs/quickstart
 
 check: $(STAMP)
 	$(BIN)/ruff check .

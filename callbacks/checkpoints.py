@@ -16,6 +16,9 @@ from common.errors import InputError
 from common.files import write_whole
 from lightning_modules.adapted_module import AdaptedModule
 
+# Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
+_AGREE_EVERY_N_STEPS = 20
+
 
 class WholeFileCheckpoints(TorchCheckpointIO):
     """Checkpoints are written whole or not at all, and read without running pickled code."""
@@ -91,6 +94,8 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        if trainer.world_size > 1 and trainer.global_step % _AGREE_EVERY_N_STEPS:
+            return
         due = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
         if trainer.world_size > 1:
             due = trainer.strategy.broadcast(due)

@@ -1,7 +1,7 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule

@@ -9,29 +9,23 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints, read_checkpoint
-from callbacks.health import AllocationMovement, CollapseDetection
-from callbacks.metrics_table import MetricsTable
+from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from callbacks.predictions import PredictionTable
-from callbacks.progress import EpochLines, TerminalProgress
-from callbacks.random_state import RandomState
+from callbacks.progress import TerminalProgress
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
-from callbacks.saved_config import SavedConfig
-from callbacks.step_limit import StepLimit
-from callbacks.training_log import TrainingLog
 from common.errors import InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
-from experiments.config_files import differences, flatten, locate_configs
+from experiments.config_files import differences, locate_configs
+from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
 from experiments.parser_messages import readable
 from experiments.run_folder import RunFolder
 from lightning_modules.adapted_module import AdaptedModule
@@ -134,7 +128,6 @@ class CommandLine(LightningCLI):
             settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
         if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
             self._prepare_run_folder(settings)
-        self._refuse_settings_without_effect(settings)
 
     def _prepare_run_folder(self, settings: Any) -> None:
         if settings.ckpt_path is not None:
@@ -156,25 +149,25 @@ class CommandLine(LightningCLI):
         if changed:
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
 
-    def _refuse_settings_without_effect(self, settings: Any) -> None:
-        adapter = settings.model.get("init_args", {}).get("adapter")
-        if adapter is not None and "Adaptive" in adapter.class_path:
+    def after_instantiate_classes(self) -> None:
+        adapter = self.model.adapter
+        if adapter is not None and adapter.allocates_ranks:
             return
         defaults = self._parser(self.subcommand).get_defaults()
         for key in ("alpha_growth", "budget_schedule", "rank_discretisation"):
-            for name, value in settings[key].items():
+            for name, value in self.settings[key].items():
                 if value != defaults[key][name]:
                     raise InputError(
                         f"{key}.{name} is {value}, but would have no effect: the adapter is "
-                        f"{adapter.class_path if adapter else 'null (full fine-tuning)'} and its ranks are fixed. "
-                        "Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
+                        f"{'null (full fine-tuning)' if adapter is None else type(adapter).__name__} and no ranks are "
+                        "learned. Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
                     )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         rank_callbacks = [self.config_init[self.subcommand][key] for key in _RANK_CALLBACKS]
-        config["plugins"] = [*_listed(config.get("plugins")), WholeFileCheckpoints()]
-        config["callbacks"] = [*_listed(config.get("callbacks")), *rank_callbacks]
+        config["plugins"] = [*listed(config.get("plugins")), WholeFileCheckpoints()]
+        config["callbacks"] = [*listed(config.get("callbacks")), *rank_callbacks]
         if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:
             config["callbacks"].append(TerminalProgress())
         else:
@@ -184,49 +177,22 @@ class CommandLine(LightningCLI):
         else:
             config["logger"], config["enable_checkpointing"] = False, False
         if self.subcommand == "predict":
-            output = Path(self.settings.output or self.run_folder.path / "predictions.tsv")
-            self.predictions = PredictionTable(output)
+            self.predictions = PredictionTable(Path(self.settings.output or self.run_folder.path / "predictions.tsv"))
             config["callbacks"].append(self.predictions)
         return Trainer(**config)
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
         folder = self.run_folder
         self.results = Results(folder.path, self.settings.run_name, self.settings.seed_everything)
-        config["callbacks"] += [
-            TrainingLog(config.get("log_every_n_steps") or 50),
-            CollapseDetection(),
-            AllocationMovement(),
-            self.results,
-            EpochLines(),
-            RandomState(),
-        ]
+        config["callbacks"] += fit_callbacks(config, self.results)
         if config.get("fast_dev_run"):
             return
-        if config["max_steps"] != -1:
-            config["callbacks"].append(StepLimit(config["max_steps"]))
-            config["max_steps"], config["max_epochs"] = -1, -1 if config["max_epochs"] is None else config["max_epochs"]
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
-        config["callbacks"] += [
-            SavedConfig(folder.path, text),
-            LearningRateMonitor("step"),
-            *([] if config.get("limit_val_batches") == 0 else [BestCheckpoint(folder.checkpoints)]),
-            LastCheckpoint(folder.checkpoints, self.settings.checkpoint_every_n_minutes),
-        ]
-        config["logger"] = [*self._loggers(config.get("logger")), MetricsTable(folder.path)]
+        config["callbacks"] += file_callbacks(config, folder, text, self.settings.checkpoint_every_n_minutes)
+        config["logger"] = loggers(config.get("logger"), folder.path, self.resumed_step)
         config["default_root_dir"] = str(folder.path)
-        if self.resumed_step is not None:
-            config["logger"][-1].continue_from(self.resumed_step)
-
-    def _loggers(self, asked: Any) -> list[Any]:
-        if asked is False:
-            return []
-        if asked not in (None, True):
-            return _listed(asked)
-        return [
-            TensorBoardLogger(
-                str(self.run_folder.path), name="", version="", default_hp_metric=False, purge_step=self.resumed_step
-            )
-        ]
+        if config["max_steps"] != -1:  # StepLimit sees to it
+            config["max_steps"], config["max_epochs"] = -1, config["max_epochs"] or -1
 
     def before_fit(self) -> None:
         _stop_on_interrupt()
@@ -241,20 +207,10 @@ class CommandLine(LightningCLI):
         if self.datamodule.has_labelled_test and best.exists():
             trainer.test(module, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
             results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
-        self._log_hyperparameters(results)
+        log_hyperparameters(trainer, self.plain_config(), results)
         self.results.write(results, trainer, module, ranks)
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.run_folder.path)
-
-    def _log_hyperparameters(self, results: dict[str, Any]) -> None:
-        metric, test = results["metric"], results["test"] or {}
-        figures = {f"best/{metric['name']}": metric["best"], f"last/{metric['name']}": metric["last"]}
-        figures |= {f"test/{name}": value for name, value in test.items() if isinstance(value, float)}
-        figures = {name: value for name, value in figures.items() if value is not None}
-        for logger in self.trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.log_hyperparams(flatten(self.plain_config()), figures)
-            logger.finalize("success")
 
     def after_validate(self) -> None:
         print_evaluation("validation", self.trainer, self.datamodule)
@@ -278,18 +234,17 @@ def _stop_on_interrupt() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _listed(value: Any) -> list[Any]:
-    """One object or several, or none, as a list."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 def _input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
     return error
+
+
+def _how_to_go_on(arguments: list[str]) -> str:
+    command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
+    resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
+    return f"\nStopped by a signal. Unless not one step was done, last.ckpt is written; go on with:\n  {resume}"
 
 
 def run(arguments: list[str]) -> int:
@@ -305,12 +260,12 @@ def run(arguments: list[str]) -> int:
     try:
         CommandLine(arguments, configs[0].stem if configs else "unnamed")
     except SIGTERMException:
-        command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
-        resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
-        say(f"\nStopped by a signal; last.ckpt is written. Go on with:\n  {resume}")
+        say(_how_to_go_on(arguments))
         return 1
     except Exception as error:
         if (cause := _input_error_behind(error)) is not None:
             raise cause from error
         raise
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return 0

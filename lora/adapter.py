@@ -14,6 +14,7 @@ class Adapter(nn.Module):
     Its own parameters are the adapter's and, with learnable ranks, those of `rank_allocation`.
     """
 
+    allocates_ranks = False
     layer_names: tuple[str, ...]
     rank_allocation: RankAllocation | None
     fingerprint: Tensor | None

@@ -114,6 +114,8 @@ class AdaptiveLoRAXS(LoRAXS):
         initial_std: standard deviation of R's initial entries.
     """
 
+    allocates_ranks = True
+
     def __init__(
         self,
         rank_min: int = 5,

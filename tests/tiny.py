@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 
-WORDS = """
+_TEXT = """
 the a cat dog bird cats dogs birds sees see hears hear sleeps sleep big small old not often and or very
 quickly here there who what that this these those run runs
-""".split()
+"""
+WORDS = _TEXT.split()
 
 
 def save_tokenizer(folder: Path) -> None:

@@ -132,8 +132,22 @@ def test_last_is_written_between_steps_and_after_each_epoch(tiny_bert, cola_fold
 
 def test_last_is_never_written_while_gradients_accumulate(tiny_bert, cola_folder, tmp_path):
     # 40 rows in batches of 8, each in 4 parts: 20 micro-batches, 5 steps
-    written = fit(tiny_bert, cola_folder, tmp_path, accumulate_grad_batches=4)
-    assert written == [(step, step) for step in range(1, 6)]
+    parts = []
+
+    class DueInTheMiddle(Callback):
+        """The interval passes after 6 micro-batches."""
+
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            for callback in trainer.callbacks:
+                if isinstance(callback, LastCheckpoint):
+                    callback.every_n_minutes = 0.0 if batch_idx == 5 else 60.0 if parts else callback.every_n_minutes
+
+        def on_save_checkpoint(self, trainer, pl_module, checkpoint):
+            parts.append(trainer.fit_loop.epoch_loop.batch_progress.current.ready)
+
+    written = fit(tiny_bert, cola_folder, tmp_path, DueInTheMiddle(), every=60.0, accumulate_grad_batches=4)
+    assert parts == [8, 20]
+    assert written == [(2, 2), (5, 5)]
 
 
 def test_last_is_written_per_epoch_only_when_the_interval_is_long(tiny_bert, cola_folder, tmp_path):

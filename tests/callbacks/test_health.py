@@ -108,7 +108,11 @@ def test_movement_is_measured_from_the_first_start_not_from_the_resumption(capsy
     first = trained(lambda weights: weights.copy_(weights.flip(0)))
     again = AllocationMovement()
     again.load_state_dict(first.state_dict())
-    trained(lambda weights: weights.copy_(weights.flip(0)), again)
+    allocation = RankAllocation(torch.ones(8), 2, 1, 9, 8 * 16.0)
+    with torch.no_grad():
+        allocation.weights.copy_(first.state_dict()["start"].flip(0))  # where the first part ended
+    again.on_train_start(None, SimpleNamespace(rank_allocation=allocation))
+    again.on_train_end(None, SimpleNamespace(rank_allocation=allocation))
     assert capsys.readouterr().err == ""
 
 

@@ -1,9 +1,11 @@
 import json
 import math
+import time
 from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
 from callbacks.health import CollapseDetection
 from callbacks.rank_logging import RankLogging
@@ -92,6 +94,28 @@ def test_the_summary_of_a_run(tiny_bert, cola_folder, tmp_path):
     assert summary["throughput"]["train_samples_per_second"] == pytest.approx(80 / made._training_seconds)
     assert summary["status"] in ("finished", "collapsed")
     assert summary["peak_memory_bytes"] > 50e6
+
+
+class Slow(Callback):
+    """Makes steps and validation take a known time: 5 × 0.02 s per epoch, and 0.2 s."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        time.sleep(0.02)
+
+    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
+        time.sleep(0.2)
+
+
+@pytest.mark.parametrize("validation_batches", [0, 1])
+def test_training_time_leaves_evaluation_out_and_needs_none(tiny_bert, cola_folder, tmp_path, validation_batches):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
+    made = Results(tmp_path, "a_run", 7)
+    started = time.monotonic()
+    trainer = tiny.make_trainer(made, Slow(), max_epochs=2, limit_val_batches=validation_batches)
+    trainer.fit(module, datamodule=data)
+    evaluating = 0.4 * validation_batches
+    assert 0.2 <= made._training_seconds <= time.monotonic() - started - evaluating
+    assert len(made.validations) == 2
 
 
 def test_the_files_of_a_run(tiny_bert, cola_folder, tmp_path):

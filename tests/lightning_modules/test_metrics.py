@@ -70,13 +70,11 @@ def test_perfect_and_opposite_predictions():
     assert math.isclose(accumulated("matthews_correlation", 1 - labels, labels), -1.0, abs_tol=1e-6)
 
 
-def test_matthews_correlation_is_exact_at_the_size_of_qqp():
-    # products of counts exceed what float32 and even int64 sums of squares carry exactly
-    confusion = torch.tensor([[221_113, 12_471], [33_217, 97_045]])
-    expected = (221_113 * 97_045 - 12_471 * 33_217) / math.sqrt(
-        (221_113 + 12_471) * (221_113 + 33_217) * (97_045 + 12_471) * (97_045 + 33_217)
-    )
-    assert math.isclose(float(matthews_correlation(confusion)), expected, rel_tol=1e-6)
+@pytest.mark.parametrize(("a", "b", "c", "d"), [(221_113, 12_471, 33_217, 97_045), (221_113, 12_471, 123_301, 6_962)])
+def test_matthews_correlation_is_exact_at_the_size_of_qqp(a, b, c, d):
+    # in the second matrix products of counts cancel: float32 would be off by 0.1 %
+    expected = (a * d - b * c) / math.sqrt((a + b) * (a + c) * (d + b) * (d + c))
+    assert math.isclose(float(matthews_correlation(torch.tensor([[a, b], [c, d]]))), expected, rel_tol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,0 +1,81 @@
+"""What every fit has besides what its config asks for: loggers, checkpoints, results, health."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LearningRateMonitor
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.health import AllocationMovement, CollapseDetection
+from callbacks.metrics_table import MetricsTable
+from callbacks.progress import EpochLines
+from callbacks.random_state import RandomState
+from callbacks.results import Results
+from callbacks.saved_config import SavedConfig
+from callbacks.step_limit import StepLimit
+from callbacks.training_log import TrainingLog
+from experiments.config_files import flatten
+from experiments.run_folder import RunFolder
+
+
+def listed(value: Any) -> list[Any]:
+    """One object or several, or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
+    """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
+    callbacks: list[Callback] = [
+        TrainingLog(trainer.get("log_every_n_steps") or 50),
+        CollapseDetection(),
+        AllocationMovement(),
+        results,
+        EpochLines(),
+        RandomState(),
+    ]
+    if trainer["max_steps"] != -1:
+        callbacks.append(StepLimit(trainer["max_steps"]))
+    return callbacks
+
+
+def file_callbacks(trainer: dict[str, Any], folder: RunFolder, config_text: str, minutes: float) -> list[Callback]:
+    """Callbacks that write into the run folder."""
+    callbacks: list[Callback] = [SavedConfig(folder.path, config_text), LearningRateMonitor("step")]
+    if trainer.get("limit_val_batches") != 0:  # without validation no epoch is the best
+        callbacks.append(BestCheckpoint(folder.checkpoints))
+    return [*callbacks, LastCheckpoint(folder.checkpoints, minutes)]
+
+
+def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
+    """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
+
+    Args:
+        asked: the value of trainer.logger.
+        folder: the run folder.
+        resumed_step: the step a resumed run goes on from: what was logged after it is forgotten.
+    """
+    table = MetricsTable(folder)
+    if resumed_step is not None:
+        table.continue_from(resumed_step)
+    if asked is False:
+        return [table]
+    if asked not in (None, True):
+        return [*listed(asked), table]
+    board = TensorBoardLogger(str(folder), name="", version="", default_hp_metric=False, purge_step=resumed_step)
+    return [board, table]
+
+
+def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: dict[str, Any]) -> None:
+    """Shows the settings beside the run's real figures in TensorBoard's HPARAMS."""
+    metric, test = results["metric"], results["test"] or {}
+    figures = {f"best/{metric['name']}": metric["best"], f"last/{metric['name']}": metric["last"]}
+    figures |= {f"test/{name}": value for name, value in test.items() if isinstance(value, float)}
+    figures = {name: value for name, value in figures.items() if value is not None}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.log_hyperparams(flatten(config), figures)
+        logger.finalize("success")
