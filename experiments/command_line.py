@@ -205,7 +205,9 @@ class CommandLine(LightningCLI):
         results = self.results.summary(trainer, module)
         best = self.run_folder.checkpoints / "best.ckpt"
         if self.datamodule.has_labelled_test and best.exists():
-            trainer.test(module, datamodule=self.datamodule, ckpt_path=str(best), verbose=False)
+            # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
+            module.load_checkpoint(read_checkpoint(best, module.device))
+            trainer.test(module, datamodule=self.datamodule, verbose=False)
             results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
         log_hyperparameters(trainer, self.plain_config(), results)
         self.results.write(results, trainer, module, ranks)

@@ -161,6 +161,15 @@ class AdaptedModule(LightningModule):
             )
         self._check_tensors(checkpoint["state_dict"])
 
+    def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Takes over the weights of a checkpoint, and nothing else of it.
+
+        Raises:
+            InputError: see `on_load_checkpoint`.
+        """
+        self.on_load_checkpoint(checkpoint)
+        self.load_state_dict(checkpoint["state_dict"], strict=False)
+
     def _check_tensors(self, state: dict[str, Any]) -> None:
         current = self.state_dict()
         expected = set(self._checkpoint_keys())
