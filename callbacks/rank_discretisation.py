@@ -32,7 +32,7 @@ class RankDiscretisation(Callback):
         start = last_epochs_start(trainer, pl_module, self.epochs_rank_discrete)
         if trainer.global_step >= start and not allocation.is_discrete:
             allocation.discretise()
-            say(f"Ranks are discrete from step {start} on: {describe(pl_module)}")
+            say(f"Ranks are discrete from step {max(start, 0)} on: {describe(pl_module)}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:
         # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.
