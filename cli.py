@@ -47,9 +47,11 @@ def main(arguments: list[str] | None = None) -> int:
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
     from common.errors import InputError, one_of
+    from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
 
     quiet_libraries()
+    keep_freed_memory()
     try:
         if arguments[0] not in VERBS:
             raise one_of("the verb", arguments[0], VERBS)
