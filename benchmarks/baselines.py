@@ -20,7 +20,7 @@ from datamodules.quickstart import QuickstartDataModule
 from datamodules.sources import Examples
 
 BASELINES = {
-    "majority": lambda: make_pipeline(CountVectorizer(), DummyClassifier(strategy="most_frequent")),
+    "majority": lambda: make_pipeline(_word_counts(1), DummyClassifier(strategy="most_frequent")),
     "bag of words": lambda: make_pipeline(_word_counts(1), LogisticRegression(max_iter=2000)),
     "bag of words and pairs of words": lambda: make_pipeline(_word_counts(2), LogisticRegression(max_iter=2000)),
 }

@@ -78,7 +78,8 @@ class TextClassificationModule(AdaptedModule):
         self.epoch_loss += torch.stack([total.detach(), batch["weights"].sum()])
         # Denominators make the mean over the global batch come out, whatever the devices and accumulation.
         loss = total / batch["loss_denominator"]
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=batch["real_rows"])
+        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
+        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:

@@ -51,8 +51,10 @@ def test_results_agree_with_the_other_files(finished):
     assert results["average_rank"] == sum(ranks["layers"].values()) / 8
     assert results["trainable_parameters"] == {"adapter": 8 * 64, "allocation": 8, "head": 34, "total": 8 * 64 + 42}
     assert len(results["train_losses"]) == len(results["val_losses"]) == 3
-    rows = list(csv.DictReader((folder / "metrics.csv").open()))
-    assert [row["step"] for row in rows] == [str(step) for step in range(15)]
+    rows = list(csv.DictReader((folder / "metrics.csv").read_text().splitlines()))
+    assert [row["step"] for row in rows] == [str(step) for step in range(16)]
+    tested = {name: value for name, value in rows[-1].items() if value}  # after the last step: the test
+    assert float(tested["test/matthews_correlation"]) == results["test"]["matthews_correlation"]
     values = [float(row["val/matthews_correlation"]) for row in rows if row["val/matthews_correlation"]]
     assert results["metric"] == {
         "name": "matthews_correlation",
@@ -83,7 +85,8 @@ def test_test_and_validate_repeat_the_figures_of_fit(finished, capsys):
 def test_predictions_give_the_reported_test_figures(finished):
     config, runs_dir = finished
     assert run("predict", config, runs_dir, "--ckpt_path", "best") == 0
-    rows = list(csv.DictReader((runs_dir / "tiny" / "predictions.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
+    lines = (runs_dir / "tiny" / "predictions.tsv").read_text().splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
     labels, predictions = ([row[name] for row in rows] for name in ("label", "prediction"))
     test = json.loads((runs_dir / "tiny" / "results.json").read_text())["test"]
     assert test["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-6)
@@ -97,7 +100,7 @@ def test_predict_takes_the_users_own_sentences(finished, tmp_path):
     table = tmp_path / "out.tsv"
     options = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output", str(table))
     assert run("predict", config, runs_dir, *options) == 0
-    rows = list(csv.DictReader(table.open(), delimiter="\t"))
+    rows = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))
     assert [row["sentence"] for row in rows] == sentences.read_text().splitlines()
     for row in rows:
         both = [float(row["probability_unacceptable"]), float(row["probability_acceptable"])]
