@@ -11,6 +11,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.alpha_growth import AlphaGrowth
@@ -179,7 +180,12 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict":
             self.predictions = PredictionTable(Path(self.settings.output or self.run_folder.path / "predictions.tsv"))
             config["callbacks"].append(self.predictions)
-        return Trainer(**config)
+        trainer = Trainer(**config)
+        if isinstance(trainer.strategy, DDPStrategy):
+            # Buffers are frozen factors, the same everywhere, or sums that belong to one process. Sending them at each
+            # forward pass would cost time, and hang where processes have different numbers of evaluation batches.
+            trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+        return trainer
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
         folder = self.run_folder

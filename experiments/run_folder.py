@@ -57,6 +57,8 @@ class RunFolder:
         Raises:
             InputError: the folder holds files but no run.
         """
+        if not self.holds_a_run:
+            self.forget_false_start()
         if not self.path.exists() or not any(self.path.iterdir()):
             return
         if not self.holds_a_run:
@@ -67,7 +69,7 @@ class RunFolder:
 
     def forget_false_start(self) -> None:
         """Deletes the event files of a run that stopped before its training began."""
-        for path in self.path.glob("events.out.tfevents.*"):
+        for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("hparams.yaml")):
             path.unlink()
 
     def checkpoint(self, wanted: str) -> Path:
