@@ -182,6 +182,9 @@ class TrainingBatchSampler:
 class EvaluationBatchSampler:
     """Batches for evaluation: every row once; batch i belongs to process i % processes.
 
+    All processes get the same number of batches, because metrics are summed over processes: where batches run out, a
+    process takes part with a row that counts nothing (weight 0).
+
     Args:
         lengths: tokens of each row, (rows,).
         batch_size: rows of a batch.
@@ -194,11 +197,15 @@ class EvaluationBatchSampler:
         rows = torch.arange(len(lengths))
         if sort:
             rows = _sorted_by_length(rows, lengths)
-        self.batches = list(rows.split(batch_size))[rank::processes] if len(rows) else []
+        batches = rows.split(batch_size) if len(rows) else ()
+        self.batches = list(batches[rank::processes])
+        self.placeholders = -(-len(batches) // processes) - len(self.batches)
 
     def __len__(self) -> int:
-        return len(self.batches)
+        return len(self.batches) + self.placeholders
 
     def __iter__(self) -> Iterator[MicroBatch]:
         for batch in self.batches:
             yield MicroBatch(batch.tolist(), [1.0] * len(batch), float(len(batch)))
+        for _ in range(self.placeholders):
+            yield MicroBatch([0], [0.0], 1.0)

@@ -50,8 +50,6 @@ class TextClassificationDataModule(LightningDataModule):
         predict_file: str | None = None,
     ) -> None:
         super().__init__()
-        # Few evaluation batches and many processes: a process may have none.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self.backbone = backbone
         self.revision = revision
         self.batch_size = batch_size

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from torch.nn.parallel import DistributedDataParallel
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
@@ -182,9 +184,12 @@ class CommandLine(LightningCLI):
             config["callbacks"].append(self.predictions)
         trainer = Trainer(**config)
         if isinstance(trainer.strategy, DDPStrategy):
-            # Buffers are frozen factors, the same everywhere, or sums that belong to one process. Sending them at each
-            # forward pass would cost time, and hang where processes have different numbers of evaluation batches.
-            trainer.strategy._ddp_kwargs.setdefault("broadcast_buffers", False)
+            # Buffers are frozen factors, the same everywhere, or sums that belong to one process: never sent.
+            known = signature(DistributedDataParallel).parameters
+            name = (
+                "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
+            )  # until torch 2.12
+            trainer.strategy._ddp_kwargs.setdefault(name, False)
         return trainer
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:

@@ -88,7 +88,7 @@ class TextClassificationModule(AdaptedModule):
     def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         split = self.data.test_names[dataloader_idx]
         predictions = self._evaluation_step(batch, split)
-        if self.accuracy_by_tag is not None and "tag" in batch and split == "test":
+        if self.accuracy_by_tag is not None and "tag" in batch and split == "test" and batch["real_rows"]:
             self.accuracy_by_tag.update(predictions, batch["labels"], batch["tag"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -100,6 +100,8 @@ class TextClassificationModule(AdaptedModule):
         """Adds a batch to the split's metrics and returns its predictions (rows,)."""
         logits, labels = self(batch["inputs"]), batch["labels"]
         predictions = logits.squeeze(-1) if self.task.is_regression else logits.argmax(dim=-1)
+        if not batch["real_rows"]:  # takes part only because another process has a batch left
+            return predictions
         losses, metrics = self.losses[split], self.metrics[split]
         losses.update(self._row_losses(logits, labels))
         for metric in metrics.values():
