@@ -10,8 +10,9 @@ from common.errors import InputError
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
+from lora.dropout import use_sixteen_bit_dropout
 from lora.factors import same_fingerprint
-from lora.injection import freeze
+from lora.injection import freeze, pack_frozen_layers
 from lora.rank_allocation import RankAllocation
 
 
@@ -74,6 +75,8 @@ class AdaptedModule(LightningModule):
         if self.adapter is not None:
             freeze(self.model, self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+            pack_frozen_layers(self.model)
+        use_sixteen_bit_dropout(self.model)
         self.model.train()
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -8,6 +8,7 @@ from torch import nn
 
 from common.errors import InputError
 from lora.layers import LINEAR_TYPES
+from lora.packed_linear import FrozenLinear
 
 # The layers that LoRA-XS adapts in RoBERTa (query, value, both output projections), by their names elsewhere.
 DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
@@ -76,6 +77,13 @@ def freeze(model: nn.Module, trainable: Sequence[str]) -> None:
     """Freezes every parameter but those of the modules with these full paths."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(any(name == path or name.startswith(f"{path}.") for path in trainable))
+
+
+def pack_frozen_layers(model: nn.Module) -> None:
+    """Lets frozen linear layers use packed weights where they can (lora.packed_linear)."""
+    for name, module in list(model.named_modules()):
+        if type(module) is nn.Linear and not module.weight.requires_grad:
+            replace_module(model, name, FrozenLinear(module))
 
 
 def _check_adaptable(target: str, name: str, module: nn.Module, head: Sequence[str]) -> None:

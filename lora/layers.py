@@ -5,6 +5,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers.pytorch_utils import Conv1D
 
+from lora.packed_linear import PackedPair, is_packable, lora_xs_product
+
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
 
@@ -37,6 +39,7 @@ class LoRAXSLinear(nn.Module):
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
         self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
+        self.pair = PackedPair()
 
     @property
     def weight(self) -> Tensor:
@@ -50,4 +53,7 @@ class LoRAXSLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        if is_packable(x, self.weight):
+            weight = dense_weight(self.base)
+            return lora_xs_product(x, self.core, weight, self.bias, self.A, self.B, self.pair)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)

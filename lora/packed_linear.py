@@ -1,0 +1,153 @@
+"""Products with frozen weights on the CPU, faster: weights are laid out for oneDNN once instead of at every product.
+
+A frozen weight W (out, in) is needed as x Wᵀ going forward and as g W going back, at every step, and never changes.
+On other devices, other types, under autocast, or where this build of PyTorch lacks the operations, layers use the
+ordinary products. Results agree up to the rounding of float32.
+"""
+
+from functools import cache
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+# Packed copies triple the memory of frozen weights: a larger layer isn't packed (an output embedding, say).
+LARGEST_WEIGHT = 2**24
+
+
+@cache
+def can_pack() -> bool:
+    """Whether this build of PyTorch has oneDNN's packed products."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    try:
+        product = _multiply(torch.eye(2), _pack(torch.eye(2)), None)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.equal(product, torch.eye(2))
+
+
+def is_packable(x: Tensor, weight: Tensor) -> bool:
+    """Whether the product of x with this weight may use packed copies of it."""
+    return (
+        x.device.type == weight.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() > 0
+        and weight.numel() <= LARGEST_WEIGHT
+        and not weight.requires_grad
+        and not torch.is_autocast_enabled("cpu")
+        and can_pack()
+    )
+
+
+def _pack(weight: Tensor) -> Any:
+    """A weight (out, in) in oneDNN's own layout: an opaque tensor."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+
+
+def _multiply(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + bias: (tokens, in) -> (tokens, out)."""
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+class PackedPair:
+    """Packed copies of a weight for both directions, made when first used and again if the weight has changed."""
+
+    def __init__(self) -> None:
+        self._key: tuple[int, ...] = ()
+        self.forward: Any = None
+        self.backward: Any = None
+
+    def __deepcopy__(self, memory: Any) -> "PackedPair":
+        return PackedPair()  # opaque tensors can't be copied; the copy packs its own weight
+
+    def __reduce__(self) -> Any:
+        return (PackedPair, ())
+
+    def update(self, key: tuple[Tensor, ...], weights: "WeightsMaker") -> "PackedPair":
+        """Packs `weights()`, (forward, backward), unless the tensors in the key are those of the last call."""
+        now = tuple(number for tensor in key for number in (tensor.data_ptr(), tensor._version))
+        if now != self._key:
+            forward, backward = weights()
+            self.forward, self.backward, self._key = _pack(forward), _pack(backward), now
+        return self
+
+
+class WeightsMaker(Protocol):
+    """Makes the weights to pack: (out, in) going forward and (in, out) going back."""
+
+    def __call__(self) -> tuple[Tensor, Tensor]: ...
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, pair: PackedPair, bias: Tensor | None) -> Tensor:
+        ctx.pair = pair
+        return _multiply(x, pair.forward, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _multiply(gradients[0].contiguous(), ctx.pair.backward, None), None, None
+
+
+class _LoRAXSProduct(torch.autograd.Function):
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ, with A appended to W going forward and B going back, so both ride on one product."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, core: Tensor, pair: PackedPair, bias: Tensor, A: Tensor, B: Tensor
+    ) -> Tensor:  # x (tokens, in), core (r, r), bias (out + r)
+        out = B.shape[0]
+        both = _multiply(x, pair.forward, bias)  # (tokens, out + r): x Wᵀ + b, x Aᵀ
+        reduced = both[:, out:].contiguous()  # (tokens, r): all that the gradient of the core needs
+        ctx.save_for_backward(reduced, core, A, B)
+        ctx.pair = pair
+        return torch.addmm(both[:, :out], reduced @ core.T, B.T)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None, None, None]:
+        gradient = gradients[0].contiguous()  # (tokens, out)
+        reduced, core, A, B = ctx.saved_tensors
+        if not ctx.needs_input_grad[0]:
+            return None, (gradient @ B).T @ reduced, None, None, None, None
+        inputs = A.shape[1]
+        both = _multiply(gradient, ctx.pair.backward, None)  # (tokens, in + r): g W, g B
+        towards_core = both[:, inputs:].contiguous()  # (tokens, r)
+        towards_x = torch.addmm(both[:, :inputs], towards_core @ core, A)  # (tokens, in)
+        return towards_x, towards_core.T @ reduced, None, None, None, None
+
+
+def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, pair: PackedPair) -> Tensor:
+    """x Wᵀ + b with a frozen, packable W (out, in): (..., in) -> (..., out)."""
+    pair.update((weight,), lambda: (weight, weight.T))
+    return _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), pair, bias).view(*x.shape[:-1], weight.shape[0])
+
+
+def lora_xs_product(
+    x: Tensor, core: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, pair: PackedPair
+) -> Tensor:
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ with frozen, packable W (out, in), A (r, in), B (out, r) and a trained core C (r, r)."""
+    pair.update((weight, A, B), lambda: (torch.cat([weight, A]), torch.cat([weight.T, B.T])))
+    out, rank = B.shape
+    longer = B.new_zeros(out + rank)
+    if bias is not None:
+        longer[:out] = bias
+    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, pair, longer, A, B)
+    return flat.view(*x.shape[:-1], out)
+
+
+class FrozenLinear(nn.Linear):
+    """A frozen linear layer with the weights of another one, under the same names; packed where that is possible."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.pair = PackedPair()
+        self.train(base.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        if not is_packable(x, self.weight):
+            return linear(x, self.weight, self.bias)
+        return frozen_product(x, self.weight, self.bias, self.pair)
