@@ -3,7 +3,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.injection import default_targets, find_layers, freeze, replace_module
+from lora.injection import architecture_targets, choose_layers, find_layers, freeze, replace_module
 from tests.architectures import TINY_CONFIGS, classifier
 
 
@@ -135,17 +135,17 @@ INTENDED = {
 @pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
 def test_default_targets_are_query_value_and_both_output_projections(model_type):
     model, head = classifier(model_type)
-    found = find_layers(model, default_targets(model.config.model_type, model), head)
+    found = find_layers(model, architecture_targets("default", model.config.model_type, model), head)
     path, projections = INTENDED[model_type]
     assert set(found) == {f"{path}.{layer}.{projection}" for layer in range(2) for projection in projections}
 
 
 def test_every_default_is_tested():
-    from lora.injection import DEFAULT_TARGETS
+    from lora.target_names import DEFAULT_TARGETS
 
     assert set(DEFAULT_TARGETS) == set(TINY_CONFIGS) == set(INTENDED)
 
 
 def test_an_architecture_without_defaults_names_the_models_layers(model):
     with pytest.raises(InputError, match=r"model type 'mamba9'; known types: bert, .*layers called query, subquery"):
-        default_targets("mamba9", model)
+        architecture_targets("default", "mamba9", model)
