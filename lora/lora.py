@@ -83,11 +83,7 @@ class LoRA(Adapter):
         _check_initialization(initialization, initial_std)
         self.rank, self.dropout, self.targets, self.wrap_head = rank, dropout, targets, wrap_head
         self.initialization, self.initial_std = initialization, initial_std
-        if (lora_alpha is None) == (alpha_per_rank is None):
-            raise InputError(
-                f"lora_alpha is {lora_alpha} and alpha_per_rank is {alpha_per_rank}; allowed: exactly one of them, "
-                "lora_alpha as a number (such as 32) or alpha_per_rank as a multiple of the rank (such as 10)."
-            )
+        _check_alpha(lora_alpha, alpha_per_rank)
         self.scaling_rule, self.lora_alpha, self.alpha_per_rank = scaling, lora_alpha, alpha_per_rank
         self.scaling = self.scaling_at(rank)
         self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
@@ -213,7 +209,7 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
     ) -> None:
         super().attach(model, model_type, head, factorise)
-        sides = [sum(dense_weight(layer).shape) for layer in self.adapted_layers]
+        sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
         self.allocate_ranks(torch.tensor(sides), exponent=1)  # area r · (in + out): the entries of A and B
 
     def _factors(self) -> list[Factors]:
@@ -234,3 +230,14 @@ def _check_initialization(rule: str, std: float | None) -> None:
         raise InputError(
             f"initial_std is {std} and initialization is {rule!r}; allowed: 0 or more, with initialization: gaussian."
         )
+
+
+def _check_alpha(lora_alpha: float | None, alpha_per_rank: float | None) -> None:
+    if (lora_alpha is None) == (alpha_per_rank is None):
+        raise InputError(
+            f"lora_alpha is {lora_alpha} and alpha_per_rank is {alpha_per_rank}; allowed: exactly one of them, "
+            "lora_alpha as a number (such as 32) or alpha_per_rank as a multiple of the rank (such as 10)."
+        )
+    for name, value in (("lora_alpha", lora_alpha), ("alpha_per_rank", alpha_per_rank)):
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{name} is {value}; allowed: a finite number above 0.")
