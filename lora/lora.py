@@ -2,46 +2,21 @@
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, one_of
+from common.errors import InputError
 from lora.adapter import Adapter
 from lora.factors import Factors, weight_fingerprint
+from lora.initialization import Initialization, check_initialization, initial_factors
 from lora.injection import choose_layers, is_inside, linear_layers_of, replace_module
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
 from lora.scaling import ScalingRule, scaling_factor
 from lora.target_names import Targets
-
-Initialization = Literal["uniform", "kaiming", "gaussian", "both_gaussian"]
-INITIALIZATIONS = ("uniform", "kaiming", "gaussian", "both_gaussian")
-
-
-def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: float | None = None) -> Factors:
-    """A (rank, in) and B (out, rank) as training starts from them, drawn from torch's global generator.
-
-    Args:
-        rule: uniform: A ~ U(−1/√in, 1/√in), B = 0. kaiming: PEFT's and Microsoft's kaiming_uniform with a = √5,
-            which is the same distribution. gaussian: A ~ N(0, std²), B = 0. both_gaussian: both ~ N(0, 1).
-        shape: (out, in).
-        rank: r.
-        std: of `gaussian`; 1 / rank if not given.
-    """
-    outputs, inputs = shape
-    B = torch.zeros(outputs, rank)
-    match rule:
-        case "uniform" | "kaiming":
-            return torch.empty(rank, inputs).uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs)), B
-        case "gaussian":
-            return torch.randn(rank, inputs) * (1 / rank if std is None else std), B
-        case "both_gaussian":
-            return torch.randn(rank, inputs), torch.randn(outputs, rank)
-        case _:
-            raise one_of("initialization", rule, INITIALIZATIONS)
 
 
 class LoRA(Adapter):
@@ -80,7 +55,7 @@ class LoRA(Adapter):
             raise InputError(f"rank is {rank}; allowed: 1 or more.")
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; allowed: 0 to below 1.")
-        _check_initialization(initialization, initial_std)
+        check_initialization(initialization, initial_std)
         self.rank, self.dropout, self.targets, self.wrap_head = rank, dropout, targets, wrap_head
         self.initialization, self.initial_std = initialization, initial_std
         _check_alpha(lora_alpha, alpha_per_rank)
@@ -149,6 +124,30 @@ class LoRA(Adapter):
         pairs = zip(self.layer_names, self._pairs(), strict=True)
         return {name: (A[: ranks[name]].clone(), self.scaling * B[:, : ranks[name]]) for name, (A, B) in pairs}
 
+    @torch.no_grad()
+    def load_low_rank_factors(self, factors: dict[str, Factors]) -> None:
+        """Starts from updates that `low_rank_factors` gave; layers without one, and further directions, add nothing.
+
+        Raises:
+            InputError: a layer that isn't adapted here, or a rank above this adapter's.
+        """
+        if other := sorted(set(factors) - set(self.layer_names)):
+            raise InputError(
+                f"the update changes {other[0]} (and {len(other) - 1} more layers) that this run doesn't adapt; "
+                "allowed: layers adapted here. Set --model.adapter.targets as the other run had it."
+            )
+        largest = max(len(A) for A, _ in factors.values())
+        if largest > self.rank:
+            raise InputError(
+                f"the update has rank {largest} in a layer, this adapter has {self.rank}; allowed: {largest} or more. "
+                "Set --model.adapter.rank (or rank_max)."
+            )
+        for name, (own_A, own_B) in zip(self.layer_names, self._pairs(), strict=True):
+            own_B.zero_()
+            if name in factors:
+                A, B = factors[name]
+                own_A[: len(A)], own_B[:, : len(A)] = A, B / self.scaling
+
 
 class AdaptiveLoRA(LearnableRanks, LoRA):
     """LoRA whose ranks allocate themselves: learnable weights share a budget of Σ rank · (in + out).
@@ -212,6 +211,12 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
         self.allocate_ranks(torch.tensor(sides), exponent=1)  # area r · (in + out): the entries of A and B
 
+    def load_low_rank_factors(self, factors: dict[str, Factors]) -> None:
+        raise InputError(
+            "the adapter is AdaptiveLoRA, whose masks would change a given update; allowed: lora.LoRA, or null to add "
+            "the update to the weights. Set --model.adapter."
+        )
+
     def _factors(self) -> list[Factors]:
         return self._masked(self.allocation.tails())
 
@@ -221,15 +226,6 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
     def _masked(self, tails: Tensor) -> list[Factors]:
         columns = tails[..., None].unbind(0)  # N × (r, 1)
         return [(column * A, B) for column, (A, B) in zip(columns, self._pairs(), strict=True)]
-
-
-def _check_initialization(rule: str, std: float | None) -> None:
-    if rule not in INITIALIZATIONS:
-        raise one_of("initialization", rule, INITIALIZATIONS)
-    if std is not None and (rule != "gaussian" or std < 0):
-        raise InputError(
-            f"initial_std is {std} and initialization is {rule!r}; allowed: 0 or more, with initialization: gaussian."
-        )
 
 
 def _check_alpha(lora_alpha: float | None, alpha_per_rank: float | None) -> None:

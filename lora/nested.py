@@ -13,7 +13,8 @@ from torch import Tensor
 from common.errors import InputError
 from lora.adapter import Adapter
 from lora.factors import FactorRule, Factors
-from lora.lora import Initialization, LoRA
+from lora.initialization import Initialization
+from lora.lora import LoRA
 from lora.lora_xs import LoRAXS
 from lora.rank_mask import hard_tails, square_masks
 from lora.scaling import ScalingRule

@@ -9,8 +9,8 @@ from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRA, LoRA, NestedLoRA
+from lora.initialization import initial_factors
 from lora.layers import LoRALinear
-from lora.lora import initial_factors
 from tests.architectures import classifier
 
 IN, OUT, RANK, TOKENS = 12, 10, 4, 7
@@ -267,6 +267,32 @@ def test_low_rank_factors_rebuild_the_update():
         torch.testing.assert_close(B @ A, 6.0 / RANK * adapter.B[key] @ adapter.A[key])
         assert (A.shape[0], B.shape[1]) == (RANK, RANK)
         assert not A.requires_grad
+
+
+@pytest.mark.parametrize("initialization", ["uniform", "both_gaussian"])
+def test_a_larger_adapter_that_starts_from_low_rank_factors_gives_the_same_logits(initialization):
+    model, adapter = attached(LoRA(RANK, lora_alpha=6.0, targets="attention"))
+    filled(adapter)
+    larger_model, larger = attached(LoRA(RANK + 2, lora_alpha=1.0, initialization=initialization))
+    larger.load_low_rank_factors(adapter.low_rank_factors())
+    torch.testing.assert_close(logits(larger_model), logits(model), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: LoRA(RANK - 1, 1.0), "the update has rank 4 in a layer, this adapter has 3"),
+        (
+            lambda: LoRA(RANK, 1.0, targets=["query"]),
+            "attention.output.dense .and 5 more layers. that this run doesn't",
+        ),
+        (lambda: AdaptiveLoRA(1, 8, 4, lora_alpha=1.0), "the adapter is AdaptiveLoRA, whose masks"),
+    ],
+)
+def test_low_rank_factors_that_do_not_fit_are_refused(make, message):
+    factors = filled(attached(LoRA(RANK, lora_alpha=6.0, targets="attention"))[1]).low_rank_factors()
+    with pytest.raises(InputError, match=message):
+        attached(make())[1].load_low_rank_factors(factors)
 
 
 def test_another_backbone_has_another_fingerprint_but_a_wrapped_head_does_not_count():
