@@ -36,10 +36,10 @@ def run(backbone, cola, adapter, **settings):
     return module, norms, [row for row in log.rows if row[1]]
 
 
-@pytest.mark.parametrize(("accumulate", "steps"), [(1, [0, 1, 3]), (2, [0, 1])])
-def test_norms_are_logged_before_the_first_step_and_at_the_interval(tiny_bert, cola_folder, accumulate, steps):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_norms_are_logged_before_the_first_step_and_at_the_interval(tiny_bert, cola_folder, accumulate):
     module, norms, rows = run(tiny_bert, cola_folder, LoRA(2, 8.0), accumulate_grad_batches=accumulate)
-    assert [step for step, _ in rows] == steps
+    assert [step for step, _ in rows] == [0, 1, 3]
     names = {f"update_norm/{name}" for name in module.adapter.layer_names}
     assert all(set(row) == {*names, "update_norm/total", "update_norm/relative_total"} for _, row in rows)
     totals = [row["update_norm/total"] for _, row in rows]
