@@ -14,7 +14,7 @@ from lightning_modules.adapted_module import AdaptedModule
 class RankDiscretisation(Callback):
     """Hard masks at the discrete ranks, in the last epochs and whenever the model is evaluated.
 
-    In the last epochs the allocation rests: only R and the head go on training.
+    In the last epochs the allocation rests: only the adapter's matrices and the head go on training.
 
     Args:
         epochs_rank_discrete: how many epochs at the end train with discrete ranks.

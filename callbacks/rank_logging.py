@@ -9,7 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.rank_pictures import mask_pictures, rank_map
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
-from lora.rank_mask import hard_tails, soft_hard_gap, square_masks
+from lora.rank_mask import hard_tails, soft_hard_gap
 
 
 class RankLogging(Callback):
@@ -83,8 +83,8 @@ class RankLogging(Callback):
         ranks = dict(zip(adapter.layer_names, allocation.ranks().tolist(), strict=True))
         picture = rank_map(ranks, allocation.rank_min, allocation.rank_max, f"ranks at step {trainer.global_step}")
         chosen = sorted({0, len(ranks) // 4, len(ranks) // 2, 3 * len(ranks) // 4, len(ranks) - 1})
-        tails = allocation.tails() if allocation.is_discrete else allocation.expected_tails()
-        masks = mask_pictures(square_masks(tails[chosen]), [adapter.layer_names[layer] for layer in chosen])
+        shown = allocation.masks_of(allocation.noiseless_tails()[chosen])
+        masks = mask_pictures(shown, [adapter.layer_names[layer] for layer in chosen])
         for logger in loggers:
             logger.experiment.add_figure("rank_map", picture, trainer.global_step)
             logger.experiment.add_figure("rank_masks", masks, trainer.global_step)
@@ -97,12 +97,12 @@ def rank_metrics(pl_module: AdaptedModule) -> dict[str, float]:
     assert allocation is not None and adapter is not None
     discrete = allocation.discrete_ranks().to(allocation.weights.device)
     hard = hard_tails(discrete, allocation.rank_max)
-    soft = hard if allocation.is_discrete else allocation.expected_tails()
+    gap = soft_hard_gap(allocation.masks_of(allocation.noiseless_tails()), allocation.masks_of(hard))
     return {
         "allocation/alpha": allocation.alpha,
         "allocation/budget_requested": allocation.budget,
         "allocation/budget_used": float(allocation.area(discrete).sum()),
         "allocation/average_rank": float(discrete.double().mean()),
-        "allocation/soft_hard_gap": float(soft_hard_gap(soft, hard)),
+        "allocation/soft_hard_gap": float(gap),
         **{f"rank/{name}": rank for name, rank in zip(adapter.layer_names, allocation.ranks().tolist(), strict=True)},
     }

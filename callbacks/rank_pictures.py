@@ -43,11 +43,11 @@ def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str) 
 
 
 def mask_pictures(masks: Tensor, names: list[str]) -> Figure:
-    """A few soft masks (layers, r, r) side by side, black 0 to white 1."""
+    """A few soft masks (layers, r, r), or rows of them (layers, 1, r), side by side, black 0 to white 1."""
     figure = Figure(figsize=(2.4 * len(names), 2.7), layout="constrained")
     for place, (mask, name) in enumerate(zip(masks.cpu().numpy(), names, strict=True)):
         axes = figure.add_subplot(1, len(names), place + 1)
-        axes.imshow(mask, cmap="gray", vmin=0, vmax=1)
+        axes.imshow(mask, cmap="gray", vmin=0, vmax=1, aspect="equal" if len(mask) > 1 else "auto")
         layer, projection = layer_and_projection(name)
         axes.set_title(f"layer {layer}\n{projection}", fontsize=8)
         axes.set_xticks([])

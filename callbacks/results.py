@@ -14,6 +14,7 @@ from callbacks.health import CollapseDetection
 from callbacks.rank_logging import RankLogging
 from callbacks.rank_pictures import rank_map
 from callbacks.training_log import TrainingLog
+from callbacks.update_norms import UpdateNorms
 from common.files import write_json, write_whole
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -141,6 +142,8 @@ class Results(Callback):
             "best_val_loss": min((loss for loss in val_losses if loss is not None), default=None),
             "trainable_parameters": pl_module.parameter_counts(),
             **_ranks_summary(pl_module),
+            "update_norms": _callback(trainer, UpdateNorms).summary(),
+            "rank_curve": None,  # of nested training: evaluated once the summary stands
             "throughput": {
                 "train_samples_per_second": self._counts["rows"] / seconds,
                 "train_tokens_per_second": self._counts["tokens"] / seconds,

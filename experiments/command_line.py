@@ -19,11 +19,13 @@ from torch.nn.parallel import DistributedDataParallel
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
+from callbacks.nested_ranks import rank_curve
 from callbacks.predictions import PredictionTable
 from callbacks.progress import TerminalProgress
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
+from callbacks.update_norms import UpdateNorms
 from common.errors import InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
@@ -38,6 +40,7 @@ _RANK_CALLBACKS: dict[str, type[Callback]] = {
     "alpha_growth": AlphaGrowth,
     "rank_discretisation": RankDiscretisation,
     "rank_logging": RankLogging,
+    "update_norms": UpdateNorms,
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 _CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output")
@@ -215,9 +218,11 @@ class CommandLine(LightningCLI):
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
         results = self.results.summary(trainer, module)
         best = self.run_folder.checkpoints / "best.ckpt"
-        if self.datamodule.has_labelled_test and best.exists():
+        if best.exists():
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
+        results["rank_curve"] = rank_curve(trainer, module, self.datamodule)
+        if self.datamodule.has_labelled_test and best.exists():
             trainer.test(module, datamodule=self.datamodule, verbose=False)
             results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
         log_hyperparameters(trainer, self.plain_config(), results)

@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
+from callbacks.nested_ranks import NestedRankSampling
 from callbacks.progress import EpochLines
 from callbacks.random_state import RandomState
 from callbacks.results import Results
@@ -33,6 +34,7 @@ def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
         TrainingLog(trainer.get("log_every_n_steps") or 50),
         CollapseDetection(),
         AllocationMovement(),
+        NestedRankSampling(results.seed or 0),
         results,
         EpochLines(),
         RandomState(),

@@ -73,7 +73,7 @@ class AdaptedModule(LightningModule):
             return
         self.model, self.head_modules = self.load_model()
         if self.adapter is not None:
-            freeze(self.model, self.head_modules)
+            freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
             pack_frozen_layers(self.model)
         use_sixteen_bit_dropout(self.model)
@@ -188,7 +188,13 @@ class AdaptedModule(LightningModule):
         state = self.state_dict()
         if self.adapter is None:
             return list(state)
-        return [key for key in state if key not in frozen and (key in _trained(self) or not key.startswith("model."))]
+        trained, head = _trained(self), tuple(f"model.{path}." for path in self.head_modules)
+        return [
+            key
+            for key in state
+            if key.startswith(head)  # starts at random: frozen under its adapter, it is in no other file
+            or (key not in frozen and (key in trained or not key.startswith("model.")))
+        ]
 
     def _identity(self) -> dict[str, Any]:
         return {

@@ -19,7 +19,8 @@ class TextClassificationModule(AdaptedModule):
 
     Args:
         backbone: hub name, folder, or package:NAME for a model carried by an installed package.
-        adapter: lora.LoRAXS, lora.AdaptiveLoRAXS, or null for full fine-tuning.
+        adapter: lora.LoRA, lora.AdaptiveLoRA, lora.NestedLoRA, lora.LoRAXS, lora.AdaptiveLoRAXS, lora.NestedLoRAXS,
+            or null for full fine-tuning.
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
     """

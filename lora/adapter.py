@@ -12,16 +12,20 @@ class Adapter(nn.Module):
     """Adapts a frozen model: replaces layers by adapted ones, and prepares them before each pass.
 
     Its own parameters are the adapter's and, with learnable ranks, those of `rank_allocation`.
+    `adapted_layers` are the layers in the order of `layer_names`; each has the frozen one as its `base`.
     """
 
     allocates_ranks = False
+    wrap_head = False  # whether the head is adapted like the backbone, instead of trained in full
     layer_names: tuple[str, ...]
+    adapted_layers: list[Any]
     rank_allocation: RankAllocation | None
     fingerprint: Tensor | None
 
     def __init__(self) -> None:
         super().__init__()
         self.layer_names, self.rank_allocation, self.fingerprint = (), None, None
+        self.adapted_layers = []
 
     def attach(self, model: nn.Module, model_type: str, head: Sequence[str], factorise: Callable[..., Any]) -> None:
         """Wraps the chosen layers of the model, once.
@@ -29,7 +33,7 @@ class Adapter(nn.Module):
         Args:
             model: the model to adapt, in place.
             model_type: its architecture, as in `model.config.model_type`.
-            head: module paths that train in full and are left alone.
+            head: module paths that train in full and are left alone (or are adapted, with `wrap_head`).
             factorise: makes frozen factors from weights; a caller may pass one that remembers them on disk.
         """
         raise NotImplementedError
@@ -41,3 +45,10 @@ class Adapter(nn.Module):
     def discrete_ranks(self) -> dict[str, int]:
         """The rank of each adapted layer at this moment, by full module path."""
         raise NotImplementedError
+
+    def update_factors(self) -> list[tuple[Tensor, Tensor]]:
+        """(A (k, in), B (out, k)) of each layer, whose product B A is its update ΔW at this moment.
+
+        Scale and masks are in them, Gumbel noise isn't: nothing is drawn. Empty if updates aren't such products.
+        """
+        return []

@@ -75,6 +75,21 @@ def _sketch(A: Tensor, B: Tensor) -> Tensor:
     return torch.cat([A @ _probe(A.shape[1]) / lengths, _probe(B.shape[0]) @ B, lengths.log()])
 
 
+def weight_fingerprint(weights: list[Tensor]) -> Tensor:
+    """A sketch (N, 2) of weights (out, in): the product with two fixed vectors at unit length, and the length's log.
+
+    For adapters without frozen factors, which belong to the weights themselves.
+    """
+    if not weights:
+        return torch.zeros(0, 2)
+    return torch.stack([_weight_sketch(weight.detach().float().cpu()) for weight in weights])
+
+
+def _weight_sketch(weight: Tensor) -> Tensor:
+    length = weight.norm().clamp_min(torch.finfo(weight.dtype).tiny)
+    return torch.stack([_probe(weight.shape[0]) @ weight @ _probe(weight.shape[1]) / length, length.log()])
+
+
 def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
     """Whether two sketches belong to the same factors, up to the rounding of another machine."""
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0, atol=1e-2)

@@ -9,34 +9,71 @@ from torch import nn
 from common.errors import InputError
 from lora.layers import LINEAR_TYPES
 from lora.packed_linear import FrozenLinear
-
-# The layers that LoRA-XS adapts in RoBERTa (query, value, both output projections), by their names elsewhere.
-DEFAULT_TARGETS: dict[str, tuple[str, ...]] = {
-    "bert": ("query", "value", "attention.output.dense", "output.dense"),
-    "roberta": ("query", "value", "attention.output.dense", "output.dense"),
-    "xlm-roberta": ("query", "value", "attention.output.dense", "output.dense"),
-    "electra": ("query", "value", "attention.output.dense", "output.dense"),
-    "mpnet": ("attention.attn.q", "attention.attn.v", "attention.attn.o", "output.dense"),
-    "distilbert": ("q_lin", "v_lin", "out_lin", "ffn.lin2"),
-    "deberta-v2": ("query_proj", "value_proj", "attention.output.dense", "output.dense"),
-    "gpt2": ("attn.c_attn", "attn.c_proj", "mlp.c_proj"),
-    "llama": ("q_proj", "v_proj", "o_proj", "down_proj"),
-}
+from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
 
 
-def default_targets(model_type: str, model: nn.Module) -> tuple[str, ...]:
-    """The default targets of an architecture (`model.config.model_type`).
+def choose_layers(
+    model: nn.Module, model_type: str, targets: Targets, head: Sequence[str] = ()
+) -> dict[str, nn.Module]:
+    """The linear layers that the setting `targets` stands for, in the model's order, by full module path.
+
+    Args:
+        model: the model to look through.
+        model_type: its architecture (`model.config.model_type`), from which the keywords' layers follow.
+        targets: names and patterns (see `find_layers`), or a keyword: `default` (query, value and both output
+            projections), `attention` (all its projections), `mlp` (the feed-forward layers) or `all-linear`.
+        head: module paths that can't be adapted.
 
     Raises:
-        InputError: the architecture isn't in the table; the message lists the model's linear layers.
+        InputError: an unknown keyword, one that isn't known for this architecture, or see `find_layers`.
     """
-    if model_type in DEFAULT_TARGETS:
-        return DEFAULT_TARGETS[model_type]
+    if not isinstance(targets, str):
+        return find_layers(model, targets, head)
+    if targets == "all-linear":
+        return _backbone_layers(model, head)
+    found = find_layers(model, architecture_targets(targets, model_type, model), head)
+    if targets != "mlp":
+        return found
+    # output.dense also ends the path of attention.output.dense
+    attention = find_layers(model, architecture_targets("attention", model_type, model), head)
+    return {name: layer for name, layer in found.items() if name not in attention}
+
+
+def architecture_targets(keyword: str, model_type: str, model: nn.Module) -> tuple[str, ...]:
+    """The targets that a keyword stands for in an architecture (`model.config.model_type`).
+
+    Raises:
+        InputError: an unknown keyword, or an architecture that isn't in the table; the message lists the model's
+            linear layers.
+    """
+    if keyword not in ARCHITECTURE_TARGETS:
+        raise InputError(
+            f"targets is {keyword!r}; allowed: {', '.join(KEYWORDS)}, or a list of layer names and patterns such as "
+            f"[{keyword}]. Correct model.adapter.targets."
+        )
+    known = ARCHITECTURE_TARGETS[keyword]
+    if model_type in known:
+        return known[model_type]
     raise InputError(
-        f"targets is 'default', but there are no default targets for model type {model_type!r}; known types: "
-        f"{', '.join(sorted(DEFAULT_TARGETS))}. Name the layers with model.adapter.targets; this model has "
+        f"targets is {keyword!r}, but there are no {keyword} targets for model type {model_type!r}; known types: "
+        f"{', '.join(sorted(known))}. Name the layers with model.adapter.targets (or all-linear); this model has "
         f"linear layers called {', '.join(_endings(_linear_names(model)))}."
     )
+
+
+def linear_layers_of(model: nn.Module, paths: Sequence[str]) -> dict[str, nn.Module]:
+    """The linear layers that are, or are inside, the modules with these full paths."""
+    return {name: model.get_submodule(name) for name in _linear_names(model) if is_inside(name, paths)}
+
+
+def _backbone_layers(model: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
+    """Every linear layer but the head's and the output embeddings, which often are the input's own weight."""
+    output_embeddings = getattr(model, "get_output_embeddings", lambda: None)()
+    found = {name: model.get_submodule(name) for name in _linear_names(model) if not is_inside(name, head)}
+    found = {name: layer for name, layer in found.items() if layer is not output_embeddings}
+    if not found:
+        raise InputError("targets is 'all-linear', but the backbone has no linear layers. Use another backbone.")
+    return found
 
 
 def find_layers(model: nn.Module, targets: Sequence[str], head: Sequence[str] = ()) -> dict[str, nn.Module]:
@@ -76,7 +113,12 @@ def replace_module(model: nn.Module, name: str, replacement: nn.Module) -> None:
 def freeze(model: nn.Module, trainable: Sequence[str]) -> None:
     """Freezes every parameter but those of the modules with these full paths."""
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(any(name == path or name.startswith(f"{path}.") for path in trainable))
+        parameter.requires_grad_(is_inside(name, trainable))
+
+
+def is_inside(name: str, paths: Sequence[str]) -> bool:
+    """Whether a full path is one of these modules or inside one."""
+    return any(name == path or name.startswith(f"{path}.") for path in paths)
 
 
 def pack_frozen_layers(model: nn.Module) -> None:
@@ -87,7 +129,7 @@ def pack_frozen_layers(model: nn.Module) -> None:
 
 
 def _check_adaptable(target: str, name: str, module: nn.Module, head: Sequence[str]) -> None:
-    if any(name == path or name.startswith(f"{path}.") for path in head):
+    if is_inside(name, head):
         raise InputError(
             f"target {target!r} matches {name}, which belongs to the head and trains in full; allowed: layers of "
             f"the backbone. Use a longer name or pattern that leaves out {name}."

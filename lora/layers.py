@@ -2,7 +2,7 @@
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
 from lora.packed_linear import PackedPair, is_packable, lora_xs_product
@@ -17,7 +17,29 @@ def dense_weight(layer: nn.Module) -> Tensor:
     return weight.T if isinstance(layer, Conv1D) else weight
 
 
-class LoRAXSLinear(nn.Module):
+class AdaptedLinear(nn.Module):
+    """What the adapted layers have in common: a frozen layer at the place it had in the model.
+
+    Args:
+        base: the frozen layer, Linear or Conv1D.
+    """
+
+    def __init__(self, base: nn.Module) -> None:
+        super().__init__()
+        self.base = base
+
+    @property
+    def weight(self) -> Tensor:
+        """The frozen weight: some models look at a layer's weight directly."""
+        return self.base.weight  # type: ignore[return-value]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The frozen bias."""
+        return self.base.bias  # type: ignore[return-value]
+
+
+class LoRAXSLinear(AdaptedLinear):
     """LoRA-XS over a frozen linear layer (arXiv 2405.17604): y = W x + b + B C A x, with C = s · (R ∘ mask).
 
     B (out, r) and A (r, in) are frozen. The core C (r, r) is handed over by the adapter before each pass, because
@@ -31,8 +53,7 @@ class LoRAXSLinear(nn.Module):
     """
 
     def __init__(self, base: nn.Module, A: Tensor, B: Tensor) -> None:
-        super().__init__()
-        self.base = base
+        super().__init__(base)
         self.A: Tensor
         self.B: Tensor
         device = dense_weight(base).device
@@ -41,19 +62,49 @@ class LoRAXSLinear(nn.Module):
         self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
         self.pair = PackedPair()
 
-    @property
-    def weight(self) -> Tensor:
-        """The frozen weight: some models look at a layer's weight directly."""
-        return self.base.weight  # type: ignore[return-value]
-
-    @property
-    def bias(self) -> Tensor | None:
-        """The frozen bias."""
-        return self.base.bias  # type: ignore[return-value]
-
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         if is_packable(x, self.weight):
             weight = dense_weight(self.base)
             return lora_xs_product(x, self.core, weight, self.bias, self.A, self.B, self.pair)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
+
+
+class LoRALinear(AdaptedLinear):
+    """LoRA over a frozen linear layer (arXiv 2106.09685): y = W x + b + s · B A x.
+
+    A (r, in), B (out, r) and s belong to the adapter, which hands them over before each pass: it may mask or cut
+    them. A forward pass is three products of matrices; scaling and adding are part of the last one.
+
+    Args:
+        base: the frozen layer, Linear or Conv1D.
+        dropout: probability with which an entry of x is left out of the update in training.
+    """
+
+    def __init__(self, base: nn.Module, dropout: float = 0.0) -> None:
+        super().__init__(base)
+        self.dropout = dropout
+        # a tuple, so that this module doesn't register the adapter's parameters as its own
+        self._update: tuple[Tensor, Tensor, float] | None = None
+
+    def hand_over(self, A: Tensor, B: Tensor, scaling: float) -> None:
+        """Sets A (r, in), B (out, r) and s for the passes that follow."""
+        self._update = (A, B, scaling)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        assert self._update is not None, "refresh() hands the factors over before a pass"
+        A, B, scaling = self._update
+        rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
+        dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows
+        y = _own_output(self.base, rows)  # (tokens, out)
+        # in place; autocast has no say there, so B gets the type that it gave y
+        y = y.addmm_(linear(dropped, A), B.T.to(y.dtype), alpha=scaling)
+        return y.view(*x.shape[:-1], y.shape[-1])
+
+
+def _own_output(base: nn.Module, rows: Tensor) -> Tensor:
+    """W x + b, (tokens, in) -> (tokens, out), as a tensor of its own: adding to a view would copy gradients."""
+    if isinstance(base, Conv1D):
+        return torch.addmm(base.bias, rows, base.weight)
+    return base(rows)

@@ -1,33 +1,21 @@
 """LoRA-XS with a fixed rank, and with ranks that allocate themselves."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, one_of
+from common.errors import InputError
 from lora.adapter import Adapter
 from lora.factors import FactorRule, Factors, factorise, fingerprint
-from lora.injection import default_targets, find_layers, replace_module
+from lora.injection import choose_layers, replace_module
 from lora.layers import LoRAXSLinear, dense_weight
-from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
+from lora.learnable_ranks import LearnableRanks
+from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.scaling import ScalingRule, scaling_factor
+from lora.target_names import Targets
 
-ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
 Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
-
-
-def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:
-    """The scale s of an update: alpha / r (LoRA), alpha / √r (rsLoRA, arXiv 2312.03732), or alpha itself."""
-    match rule:
-        case "alpha_over_rank":
-            return lora_alpha / rank
-        case "alpha_over_sqrt_rank":
-            return lora_alpha / rank**0.5
-        case "constant":
-            return lora_alpha
-        case _:
-            raise one_of("scaling", rule, ("alpha_over_rank", "alpha_over_sqrt_rank", "constant"))
 
 
 class LoRAXS(Adapter):
@@ -38,8 +26,8 @@ class LoRAXS(Adapter):
         lora_alpha: the constant from which the scale s follows.
         scaling: s = lora_alpha / rank (alpha_over_rank, the study's), lora_alpha / √rank, or lora_alpha itself
             (constant: independent of the rank).
-        targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
-            and both output projections.
+        targets: names or patterns of the layers to adapt, or `default` for the architecture's own (query, value
+            and both output projections), `attention`, `mlp`, or `all-linear` (every one of the backbone).
         factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
         initial_std: standard deviation of R's initial entries.
     """
@@ -49,7 +37,7 @@ class LoRAXS(Adapter):
         rank: int = 20,
         lora_alpha: float = 16.0,
         scaling: ScalingRule = "alpha_over_rank",
-        targets: list[str] | Literal["default"] = "default",
+        targets: Targets = "default",
         factors: FactorRule = "svd",
         initial_std: float = 1e-5,
     ) -> None:
@@ -59,20 +47,23 @@ class LoRAXS(Adapter):
         if initial_std < 0:
             raise InputError(f"initial_std is {initial_std}; allowed: 0 or more.")
         self.rank, self.targets, self.factors, self.initial_std = rank, targets, factors, initial_std
-        self.scaling = scaling_factor(scaling, lora_alpha, rank)
-        self._layers: list[LoRAXSLinear] = []
+        self.scaling_rule, self.lora_alpha = scaling, lora_alpha
+        self.scaling = self.scaling_at(rank)
+
+    def scaling_at(self, rank: int) -> float:
+        """The scale s that these settings give an adapter of another rank."""
+        return scaling_factor(self.scaling_rule, self.lora_alpha, rank)
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
-        targets = default_targets(model_type, model) if self.targets == "default" else self.targets
-        found = find_layers(model, targets, head)
+        found = choose_layers(model, model_type, self.targets, head)
         weights = [dense_weight(layer) for layer in found.values()]
         factors = factorise(weights, self.rank, self.factors)
         for (name, base), (A, B) in zip(found.items(), factors, strict=True):
             layer = LoRAXSLinear(base, A, B)
             replace_module(model, name, layer)
-            self._layers.append(layer)
+            self.adapted_layers.append(layer)
         self.layer_names = tuple(found)
         self.fingerprint = fingerprint(factors)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
@@ -81,17 +72,25 @@ class LoRAXS(Adapter):
         with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
             cores = self._cores()  # (N, r, r)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
-        for layer, core in zip(self._layers, cores.unbind(0), strict=True):
+        for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
             layer.core = core
 
     def _cores(self) -> Tensor:
         return self.scaling * self.R
 
+    @torch.no_grad()
+    def update_factors(self) -> list[Factors]:
+        cores = self.scaling * self.R * self._noiseless_masks()  # (N, r, r)
+        return [(layer.A, layer.B @ core) for layer, core in zip(self.adapted_layers, cores, strict=True)]
+
+    def _noiseless_masks(self) -> Tensor | float:
+        return 1.0
+
     def discrete_ranks(self) -> dict[str, int]:
         return dict.fromkeys(self.layer_names, self.rank)
 
 
-class AdaptiveLoRAXS(LoRAXS):
+class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     """LoRA-XS whose ranks allocate themselves: learnable weights share a budget of Σ rank² among the layers.
 
     Args:
@@ -108,13 +107,11 @@ class AdaptiveLoRAXS(LoRAXS):
         lora_alpha: the constant from which the scale s follows.
         scaling: s = lora_alpha / rank_max (alpha_over_rank, the study's), lora_alpha / √rank_max, or lora_alpha
             itself (constant: independent of rank_max).
-        targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
-            and both output projections.
+        targets: names or patterns of the layers to adapt, or `default` for the architecture's own (query, value
+            and both output projections), `attention`, `mlp`, or `all-linear` (every one of the backbone).
         factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
         initial_std: standard deviation of R's initial entries.
     """
-
-    allocates_ranks = True
 
     def __init__(
         self,
@@ -128,39 +125,21 @@ class AdaptiveLoRAXS(LoRAXS):
         tau: float = 0.0,
         lora_alpha: float = 16.0,
         scaling: ScalingRule = "alpha_over_rank",
-        targets: list[str] | Literal["default"] = "default",
+        targets: Targets = "default",
         factors: FactorRule = "svd",
         initial_std: float = 1e-5,
     ) -> None:
         super().__init__(rank_max, lora_alpha, scaling, targets, factors, initial_std)
-        if (rank_average is None) == (budget is None):
-            raise InputError(
-                f"rank_average is {rank_average} and budget is {budget}; allowed: exactly one of them, "
-                "for example rank_average: 20."
-            )
-        self._requested = (rank_average, budget)
-        self._settings = {
-            "rank_min": rank_min,
-            "rank_max": rank_max,
-            "rule": allocation,
-            "start": initial_weights,
-            "rounding": rounding,
-            "tau": tau,
-        }
+        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
         super().attach(model, model_type, head, factorise)
-        layers = len(self.layer_names)
-        rank_average, budget = self._requested
-        total = budget if rank_average is None else layers * rank_average**2
-        self.rank_allocation = RankAllocation(torch.ones(layers), 2, budget=total, **self._settings)  # type: ignore[arg-type]
+        self.allocate_ranks(torch.ones(len(self.layer_names)), exponent=2)  # area r²: the entries of R
 
     def _cores(self) -> Tensor:
-        assert self.rank_allocation is not None
-        return self.scaling * self.R * self.rank_allocation.masks()
+        return self.scaling * self.R * self.allocation.masks()
 
-    def discrete_ranks(self) -> dict[str, int]:
-        assert self.rank_allocation is not None
-        return dict(zip(self.layer_names, self.rank_allocation.discrete_ranks().tolist(), strict=True))
+    def _noiseless_masks(self) -> Tensor:
+        return self.allocation.masks_of(self.allocation.noiseless_tails())

@@ -121,7 +121,9 @@ class _LoRAXSProduct(torch.autograd.Function):
 def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, pair: PackedPair) -> Tensor:
     """x Wᵀ + b with a frozen, packable W (out, in): (..., in) -> (..., out)."""
     pair.update((weight,), lambda: (weight, weight.T))
-    return _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), pair, bias).view(*x.shape[:-1], weight.shape[0])
+    y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), pair, bias)
+    # no view of rows: who adds to them in place (LoRA) would copy gradients
+    return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
 
 
 def lora_xs_product(

@@ -148,7 +148,7 @@ class RankAllocation(nn.Module):
         if not 1 <= rank_min < rank_max:
             raise InputError(
                 f"rank_min is {rank_min} and rank_max is {rank_max}; allowed: 1 <= rank_min < rank_max. "
-                "For one fixed rank use the adapter lora.LoRAXS."
+                "For one fixed rank use lora.LoRAXS or lora.LoRA."
             )
         if tau < 0:
             raise InputError(f"tau is {tau}; allowed: 0 (no Gumbel noise) or more.")
@@ -259,6 +259,15 @@ class RankAllocation(nn.Module):
     def expected_tails(self) -> Tensor:
         """The soft tails without noise, whatever the phase: for looking at, drawing no random numbers."""
         return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max)
+
+    @torch.no_grad()
+    def noiseless_tails(self) -> Tensor:
+        """The tails of this moment's phase, hard or soft, drawing no random numbers."""
+        return self.tails() if self.is_discrete else self.expected_tails()
+
+    def masks_of(self, tails: Tensor) -> Tensor:
+        """What tails (N, r) mask: the cores of LoRA-XS (N, r, r), or the r directions of plain LoRA (N, 1, r)."""
+        return square_masks(tails) if self.exponent == 2 else tails[:, None]
 
     def get_extra_state(self) -> dict[str, float]:
         """The moment the weights belong to: evaluation needs the budget, reports need alpha."""

@@ -63,6 +63,5 @@ def square_masks(tails: Tensor) -> Tensor:
 
 
 def soft_hard_gap(soft: Tensor, hard: Tensor) -> Tensor:
-    """How far soft masks are from hard ones: Σ|soft − hard| / Σ hard over all layers, from tails (N, r)."""
-    soft_masks, hard_masks = square_masks(soft), square_masks(hard)
-    return (soft_masks - hard_masks).abs().sum() / hard_masks.sum()
+    """How far soft masks are from hard ones: Σ|soft − hard| / Σ hard over all layers, from masks of one shape."""
+    return (soft - hard).abs().sum() / hard.sum()

@@ -11,6 +11,7 @@ from callbacks.health import CollapseDetection
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
 from callbacks.training_log import TrainingLog
+from callbacks.update_norms import UpdateNorms
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
@@ -71,7 +72,7 @@ def run(backbone, cola, folder, adapter, epochs=2, **rates):
     module, data = tiny.make_module(backbone, adapter, **rates), tiny.make_data(backbone, cola)
     made = Results(folder, "a_run", 7)
     log = TrainingLog(every_n_steps=1)
-    trainer = tiny.make_trainer(made, log, CollapseDetection(), RankLogging(), max_epochs=epochs)
+    trainer = tiny.make_trainer(made, log, CollapseDetection(), RankLogging(), UpdateNorms(), max_epochs=epochs)
     trainer.fit(module, datamodule=data)
     return made.summary(trainer, module), made, trainer, module
 

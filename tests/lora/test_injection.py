@@ -3,7 +3,8 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.injection import default_targets, find_layers, freeze, replace_module
+from lora.injection import architecture_targets, choose_layers, find_layers, freeze, replace_module
+from lora.target_names import ARCHITECTURE_TARGETS
 from tests.architectures import TINY_CONFIGS, classifier
 
 
@@ -135,17 +136,76 @@ INTENDED = {
 @pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
 def test_default_targets_are_query_value_and_both_output_projections(model_type):
     model, head = classifier(model_type)
-    found = find_layers(model, default_targets(model.config.model_type, model), head)
+    found = find_layers(model, architecture_targets("default", model.config.model_type, model), head)
     path, projections = INTENDED[model_type]
     assert set(found) == {f"{path}.{layer}.{projection}" for layer in range(2) for projection in projections}
 
 
-def test_every_default_is_tested():
-    from lora.injection import DEFAULT_TARGETS
+def test_every_architecture_of_the_tables_is_tested():
+    for known in ARCHITECTURE_TARGETS.values():
+        assert set(known) == set(TINY_CONFIGS) == set(INTENDED)
 
-    assert set(DEFAULT_TARGETS) == set(TINY_CONFIGS) == set(INTENDED)
+
+# attention and feed-forward layers of a block, as one reads them off the architecture's own code
+BERT_BLOCK = (
+    ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    ["intermediate.dense", "output.dense"],
+)
+BLOCKS = {
+    "bert": BERT_BLOCK,
+    "roberta": BERT_BLOCK,
+    "xlm-roberta": BERT_BLOCK,
+    "electra": BERT_BLOCK,
+    "mpnet": ([f"attention.attn.{letter}" for letter in "qkvo"], ["intermediate.dense", "output.dense"]),
+    "distilbert": ([f"attention.{name}_lin" for name in ("q", "k", "v", "out")], ["ffn.lin1", "ffn.lin2"]),
+    "deberta-v2": ([name + "_proj" * ("self" in name) for name in BERT_BLOCK[0]], BERT_BLOCK[1]),
+    "gpt2": (["attn.c_attn", "attn.c_proj"], ["mlp.c_fc", "mlp.c_proj"]),
+    "llama": (
+        [f"self_attn.{letter}_proj" for letter in "qkvo"],
+        [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
+    ),
+}
+
+
+@pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
+def test_attention_and_mlp_are_the_two_halves_of_every_block(model_type):
+    model, head = classifier(model_type)
+    path, halves = INTENDED[model_type][0], BLOCKS[model_type]
+    for keyword, half in zip(("attention", "mlp"), halves, strict=True):
+        found = choose_layers(model, model.config.model_type, keyword, head)
+        assert set(found) == {f"{path}.{layer}.{projection}" for layer in range(2) for projection in half}
+
+
+@pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
+def test_all_linear_is_every_linear_layer_outside_the_head(model_type):
+    model, head = classifier(model_type)
+    every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    found = choose_layers(model, model.config.model_type, "all-linear", head)
+    assert list(found) == [name for name in every if name.split(".")[0] not in head]
+    assert len(found) >= 8
+
+
+@pytest.mark.parametrize("model_type", ["gpt2", "llama"])
+def test_all_linear_leaves_the_output_embeddings_of_a_language_model_alone(model_type):
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **TINY_CONFIGS[model_type]))
+    assert isinstance(model.lm_head, nn.Linear)
+    found = choose_layers(model, model_type, "all-linear")
+    assert found and "lm_head" not in found
+
+
+def test_lists_and_unknown_keywords(model):
+    assert list(choose_layers(model, "mamba9", ["layer.3.query"])) == ["layer.3.query"]
+    assert "classifier" not in choose_layers(model, "mamba9", "all-linear", ["classifier"])  # in any architecture
+    with pytest.raises(InputError, match=r"targets is 'atention'; allowed: default, all-linear, attention, mlp, or"):
+        choose_layers(model, "bert", "atention")
+    with pytest.raises(InputError, match="no attention targets for model type 'mamba9'; known types: bert"):
+        choose_layers(model, "mamba9", "attention")
+    with pytest.raises(InputError, match="the backbone has no linear layers"):
+        choose_layers(nn.ModuleDict({"head": nn.Linear(2, 2)}), "bert", "all-linear", ["head"])
 
 
 def test_an_architecture_without_defaults_names_the_models_layers(model):
     with pytest.raises(InputError, match=r"model type 'mamba9'; known types: bert, .*layers called query, subquery"):
-        default_targets("mamba9", model)
+        architecture_targets("default", "mamba9", model)

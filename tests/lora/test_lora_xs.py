@@ -6,7 +6,7 @@ import torch
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from lora.factors import svd_factors
-from lora.lora_xs import scaling_factor
+from lora.scaling import scaling_factor
 from tests.architectures import classifier
 
 RANK = 4

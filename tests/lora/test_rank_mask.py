@@ -49,7 +49,7 @@ def test_gradients_agree_with_finite_differences():
 def test_a_growing_alpha_ends_in_the_hard_mask():
     ranks = torch.tensor([5.0, 12.0, 25.0])
     hard = hard_tails(ranks.long(), 25)
-    gaps = [float(soft_hard_gap(soft_tails(ranks, alpha, 5, 25), hard)) for alpha in (0.5, 3, 10, 100)]
+    gaps = [float(soft_hard_gap(soft_masks(ranks, alpha, 5, 25), square_masks(hard))) for alpha in (0.5, 3, 10, 100)]
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 1e-6
 

@@ -1,0 +1,84 @@
+"""Nested training over time: a random rank for each step, and the curve of ranks when training has ended."""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+
+from lightning_modules.adapted_module import AdaptedModule
+from lora.nested import NestedRanks
+
+
+def rank_at(step: int, seed: int, rank_min: int, rank_max: int) -> int:
+    """The rank an optimizer step trains at, uniform from rank_min to rank_max: a pure function of seed and step.
+
+    So a resumed run draws what the undisturbed one would have, and all processes agree.
+    """
+    return random.Random(f"nested rank {seed} {step}").randint(rank_min, rank_max)
+
+
+class NestedRankSampling(Callback):
+    """Cuts a nested adapter to a random rank in each training step, and to none in evaluations.
+
+    Args:
+        seed: of the ranks drawn.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
+        if isinstance(adapter := pl_module.adapter, NestedRanks):
+            adapter.use_rank(rank_at(trainer.global_step, self.seed, adapter.rank_min, adapter.rank_max))
+
+    def on_after_backward(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        # between two steps everyone sees the whole adapter: other callbacks, checkpoints, evaluations
+        if isinstance(adapter := pl_module.adapter, NestedRanks):
+            adapter.use_rank(adapter.rank_max)
+
+
+def rank_curve(trainer: Trainer, pl_module: AdaptedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
+    """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
+
+    Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
+    cost as many validations as there are ranks. None if the adapter isn't nested.
+
+    Returns:
+        One entry per rank: {"rank", then each figure by its tag, such as "val/accuracy" and "test/accuracy"}.
+    """
+    adapter = pl_module.adapter
+    if not isinstance(adapter, NestedRanks):
+        return None
+    curve = []
+    with _without_callbacks_and_loggers(trainer):
+        for rank in adapter.evaluated_ranks:
+            adapter.use_rank(rank)
+            curve.append({"rank": rank, **_figures(trainer, pl_module, data)})
+    adapter.use_rank(adapter.rank_max)
+    for entry in curve:
+        metrics = {f"{name}/rank_{entry['rank']}": value for name, value in entry.items() if name != "rank"}
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step)
+    return curve
+
+
+def _figures(trainer: Trainer, pl_module: AdaptedModule, data: Any) -> dict[str, float]:
+    """Every figure of the validation splits, and of the test splits if they have labels."""
+    figures: dict[str, float] = {}
+    for evaluate in [trainer.validate, trainer.test] if data.has_labelled_test else [trainer.validate]:
+        evaluate(pl_module, datamodule=data, verbose=False)
+        figures |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return figures
+
+
+@contextmanager
+def _without_callbacks_and_loggers(trainer: Any) -> Iterator[None]:
+    """They record the run itself, whose figures are those of rank_max."""
+    callbacks, loggers = trainer.callbacks, trainer.loggers
+    trainer.callbacks, trainer.loggers = [], []
+    try:
+        yield
+    finally:
+        trainer.callbacks, trainer.loggers = callbacks, loggers

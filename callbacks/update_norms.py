@@ -1,0 +1,82 @@
+"""Records how large the adapter's updates are, before training, over time and at the end."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from common.errors import InputError
+from lightning_modules.adapted_module import AdaptedModule
+from lora import update_norm
+
+
+class UpdateNorms(Callback):
+    """Logs ‖s · B A‖ (‖s · B (R ∘ mask) A‖ in LoRA-XS) of each layer and in total, also relative to the frozen ‖W‖.
+
+    Soft masks count as they are; nothing is read from the device between two logged steps. Full fine-tuning has no
+    update norms: its W₀ isn't kept, and a copy of the model would be needed for it.
+
+    Args:
+        every_n_steps: how often norms are logged.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise InputError(f"every_n_steps is {every_n_steps}; allowed: 1 or more.")
+        self.every_n_steps = every_n_steps
+        self.initial: dict[str, Any] | None = None
+        self.final: dict[str, Any] | None = None
+        self._weights: Tensor | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"initial": self.initial}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.initial = state_dict["initial"]
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
+        # not earlier: alpha and budget, on which soft masks depend, are set by now
+        if trainer.global_step or self.initial is not None or (norms := self._norms(pl_module)) is None:
+            return
+        self.initial = _as_result(norms)
+        _log(trainer, norms, step=0)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps:
+            return
+        if (norms := self._norms(pl_module)) is not None:
+            _log(trainer, norms, step=trainer.global_step - 1)
+
+    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        if (norms := self._norms(pl_module)) is not None:
+            self.final = _as_result(norms)
+
+    def summary(self) -> dict[str, Any] | None:
+        """The norms before and after training for results.json; None without an adapter that has them."""
+        return None if self.final is None else {"initial": self.initial, "final": self.final}
+
+    def _norms(self, pl_module: AdaptedModule) -> update_norm.UpdateNorms | None:
+        adapter = pl_module.adapter
+        if adapter is None or not adapter.adapted_layers:
+            return None
+        if self._weights is None:
+            self._weights = update_norm.weight_norms(adapter)
+        return update_norm.update_norms(adapter, self._weights)
+
+
+def _as_result(norms: update_norm.UpdateNorms) -> dict[str, Any]:
+    return {
+        "total": norms.total,
+        "relative": norms.relative_total,
+        "layers": norms.layers,
+        "relative_layers": norms.relative_layers,
+    }
+
+
+def _log(trainer: Trainer, norms: update_norm.UpdateNorms, step: int) -> None:
+    metrics = {f"update_norm/{name}": norm for name, norm in norms.layers.items()}
+    metrics |= {"update_norm/total": norms.total, "update_norm/relative_total": norms.relative_total}
+    for logger in trainer.loggers:
+        logger.log_metrics(metrics, step=step)

@@ -1,0 +1,71 @@
+"""What adapters whose ranks allocate themselves have in common, whatever a rank costs in them."""
+
+from typing import Any
+
+from torch import Tensor
+
+from common.errors import InputError
+from lora.adapter import Adapter
+from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
+
+
+class LearnableRanks(Adapter):
+    """Mixed into a fixed-rank adapter: a `RankAllocation` over its layers, and ranks that follow from it."""
+
+    allocates_ranks = True
+
+    def request_ranks(
+        self,
+        rank_min: int,
+        rank_max: int,
+        rank_average: float | None,
+        budget: float | None,
+        allocation: AllocationRule,
+        initial_weights: InitialWeights,
+        rounding: Rounding,
+        tau: float,
+    ) -> None:
+        """Notes the settings; `allocate_ranks` uses them once the layers are known.
+
+        Raises:
+            InputError: both rank_average and budget are given, or neither.
+        """
+        if (rank_average is None) == (budget is None):
+            raise InputError(
+                f"rank_average is {rank_average} and budget is {budget}; allowed: exactly one of them, "
+                "for example rank_average: 20."
+            )
+        self._rank_average, self._budget = rank_average, budget
+        self._allocation_settings: dict[str, Any] = {
+            "rank_min": rank_min,
+            "rank_max": rank_max,
+            "rule": allocation,
+            "start": initial_weights,
+            "rounding": rounding,
+            "tau": tau,
+        }
+
+    def allocate_ranks(self, coefficients: Tensor, exponent: int) -> None:
+        """Makes the allocation for layers whose rank r has the area coefficient · r^exponent.
+
+        Args:
+            coefficients: (N,).
+            exponent: 2 or 1.
+
+        Raises:
+            InputError: see `RankAllocation`.
+        """
+        budget = self._budget
+        if budget is None:
+            assert self._rank_average is not None
+            budget = float(coefficients.double().sum()) * self._rank_average**exponent
+        self.rank_allocation = RankAllocation(coefficients, exponent, budget=budget, **self._allocation_settings)
+
+    @property
+    def allocation(self) -> RankAllocation:
+        """The rank allocation of an attached adapter."""
+        assert self.rank_allocation is not None
+        return self.rank_allocation
+
+    def discrete_ranks(self) -> dict[str, int]:
+        return dict(zip(self.layer_names, self.allocation.discrete_ranks().tolist(), strict=True))

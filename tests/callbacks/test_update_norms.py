@@ -1,0 +1,77 @@
+"""Update norms over a run: what is logged when, and what results.json gets."""
+
+import pytest
+import torch
+from lightning.pytorch.loggers import Logger
+
+from callbacks.update_norms import UpdateNorms
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRA
+from tests import tiny
+
+
+class Log(Logger):
+    """Keeps what is logged."""
+
+    name = version = ""
+
+    def __init__(self):
+        super().__init__()
+        self.rows = []
+
+    def log_metrics(self, metrics, step=None):
+        self.rows.append((step, {name: value for name, value in metrics.items() if name.startswith("update_norm/")}))
+
+    def log_hyperparams(self, params, *args, **kwargs):
+        pass
+
+
+def run(backbone, cola, adapter, **settings):
+    torch.manual_seed(0)
+    norms, log = UpdateNorms(every_n_steps=2), Log()
+    module = tiny.make_module(backbone, adapter, learning_rate=1e-2)
+    tiny.make_trainer(norms, logger=log, limit_val_batches=0, **settings).fit(
+        module, datamodule=tiny.make_data(backbone, cola)
+    )
+    return module, norms, [row for row in log.rows if row[1]]
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_norms_are_logged_before_the_first_step_and_at_the_interval(tiny_bert, cola_folder, accumulate):
+    module, norms, rows = run(tiny_bert, cola_folder, LoRA(2, 8.0), accumulate_grad_batches=accumulate)
+    assert [step for step, _ in rows] == [0, 1, 3]
+    names = {f"update_norm/{name}" for name in module.adapter.layer_names}
+    assert all(set(row) == {*names, "update_norm/total", "update_norm/relative_total"} for _, row in rows)
+    totals = [row["update_norm/total"] for _, row in rows]
+    assert totals[0] == norms.initial["total"] == 0.0
+    assert totals[-1] > 0.0
+
+
+def test_the_summary_holds_the_norms_before_and_after_training(tiny_bert, cola_folder):
+    module, norms, _ = run(tiny_bert, cola_folder, LoRA(2, 8.0, initialization="both_gaussian"))
+    summary, adapter = norms.summary(), module.adapter
+    for name, A, B in zip(adapter.layer_names, adapter.A.values(), adapter.B.values(), strict=True):
+        update = torch.linalg.matrix_norm(4.0 * B @ A).item()
+        assert summary["final"]["layers"][name] == pytest.approx(update, rel=1e-4)
+        frozen = torch.linalg.matrix_norm(module.model.get_submodule(name).base.weight).item()
+        assert summary["final"]["relative_layers"][name] == pytest.approx(update / frozen, rel=1e-4)
+    assert summary["initial"]["total"] > 1
+    assert summary["initial"]["layers"] != summary["final"]["layers"]
+
+
+def test_full_fine_tuning_has_no_norms(tiny_bert, cola_folder):
+    _, norms, rows = run(tiny_bert, cola_folder, None)
+    assert norms.summary() is None
+    assert rows == []
+
+
+def test_the_initial_norms_survive_a_checkpoint(tiny_bert, cola_folder):
+    _, norms, _ = run(tiny_bert, cola_folder, AdaptiveLoRAXS(1, 4, 2.5))
+    again = UpdateNorms()
+    again.load_state_dict(norms.state_dict())
+    assert again.initial == norms.initial is not None
+
+
+def test_an_interval_out_of_range_is_refused():
+    with pytest.raises(InputError, match="every_n_steps is 0; allowed: 1 or more"):
+        UpdateNorms(every_n_steps=0)

@@ -1,0 +1,93 @@
+"""Norms of updates from Gram matrices, against norms of the dense products."""
+
+import pytest
+import torch
+
+from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
+from lora.update_norm import product_norms, update_norms, weight_norms
+from tests.architectures import classifier
+from tests.lora.test_lora import attached, filled
+
+
+def test_norms_of_products_of_several_shapes_in_any_order():
+    torch.manual_seed(0)
+    shapes = [(3, 8, 12), (2, 5, 7), (3, 8, 12), (1, 8, 12), (2, 5, 7)]
+    pairs = [(torch.randn(k, inputs), torch.randn(outputs, k)) for k, outputs, inputs in shapes]
+    dense = torch.stack([torch.linalg.matrix_norm(B @ A) for A, B in pairs])
+    torch.testing.assert_close(product_norms(pairs), dense, rtol=1e-5, atol=0)
+
+
+def test_a_product_of_zero_has_the_norm_zero():
+    assert product_norms([(torch.randn(3, 8), torch.zeros(5, 3))]).tolist() == [0.0]
+
+
+def lora_updates(adapter, scale, masks):
+    pairs = zip(adapter.A.values(), adapter.B.values(), masks, strict=True)
+    return [scale * B @ torch.diag(mask) @ A for A, B, mask in pairs]
+
+
+def xs_updates(model, adapter, scale, masks):
+    layers = [model.get_submodule(name) for name in adapter.layer_names]
+    return [scale * layer.B @ (R * mask) @ layer.A for layer, R, mask in zip(layers, adapter.R, masks, strict=True)]
+
+
+def updates(model, adapter):
+    """Every ΔW as a dense matrix (out, in)."""
+    layers = len(adapter.layer_names)
+    match adapter:
+        case AdaptiveLoRA():
+            return lora_updates(adapter, adapter.scaling, adapter.rank_allocation.expected_tails())
+        case LoRA():  # NestedLoRA as well: outside of a training step it has its full rank
+            return lora_updates(adapter, adapter.scaling, torch.ones(layers, 4))
+        case AdaptiveLoRAXS():
+            return xs_updates(model, adapter, adapter.scaling, adapter.rank_allocation.masks())
+        case _:
+            return xs_updates(model, adapter, adapter.scaling, torch.ones(layers, 4, 4))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: LoRA(4, 16.0),
+        lambda: LoRA(4, 16.0, targets="attention", wrap_head=True),
+        lambda: AdaptiveLoRA(1, 4, 2.5, lora_alpha=16.0),
+        lambda: NestedLoRA(1, 4, lora_alpha=16.0),
+        lambda: LoRAXS(4, initial_std=0.3),
+        lambda: AdaptiveLoRAXS(1, 4, 2.5, initial_std=0.3),
+    ],
+    ids=["lora", "wrapped", "adaptive", "nested", "xs", "adaptive_xs"],
+)
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_norms_of_an_adapter_are_those_of_its_dense_updates(make, model_type):
+    model, adapter = attached(make(), model_type)
+    if isinstance(adapter, LoRA):
+        filled(adapter)
+    dense = [torch.linalg.matrix_norm(update).item() for update in updates(model, adapter)]
+    frozen = classifier(model_type)[0]
+    weights = [torch.linalg.matrix_norm(frozen.get_submodule(name).weight).item() for name in adapter.layer_names]
+    norms = update_norms(adapter, weight_norms(adapter))
+    assert list(norms.layers) == list(norms.relative_layers) == list(adapter.layer_names)
+    assert list(norms.layers.values()) == pytest.approx(dense, rel=1e-4)
+    ratios = [update / weight for update, weight in zip(dense, weights, strict=True)]
+    assert list(norms.relative_layers.values()) == pytest.approx(ratios, rel=1e-4)
+    total, whole = (sum(value**2 for value in values) ** 0.5 for values in (dense, weights))
+    assert norms.total == pytest.approx(total, rel=1e-4)
+    assert norms.relative_total == pytest.approx(total / whole, rel=1e-4)
+
+
+def test_no_matrix_of_the_weights_size_is_made():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    made = set()
+
+    class Shapes(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            made.update(tuple(tensor.shape[-2:]) for tensor in [result] if isinstance(tensor, torch.Tensor))
+            return result
+
+    pairs = [(torch.randn(3, 50), torch.randn(40, 3)) for _ in range(4)]
+    with Shapes():
+        product_norms(pairs)
+    assert (3, 3) in made
+    assert (40, 50) not in made
