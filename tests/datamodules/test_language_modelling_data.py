@@ -281,7 +281,7 @@ def test_a_split_without_a_token_to_score_is_refused(tiny_gpt2, tmp_path):
         plain(tiny_gpt2, train_file=words, test_file=one)
     with pytest.raises(InputError, match="train_file isn't given"):
         plain(tiny_gpt2)
-    with pytest.raises(InputError, match="validation_fraction is 1.5; allowed: more than 0 and less than 1"):
+    with pytest.raises(InputError, match=r"validation_fraction is 1.5; allowed: more than 0 and less than 1"):
         plain(tiny_gpt2, train_file=words, validation_fraction=1.5)
 
 
