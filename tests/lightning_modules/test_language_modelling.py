@@ -223,7 +223,7 @@ def test_predict_writes_the_loss_of_every_line(backbone, wikitext_folder, tmp_pa
 
 
 def test_an_encoder_is_refused(tiny_bert, wikitext_folder):
-    with pytest.raises(InputError, match="holds no weights for cls.predictions"):
+    with pytest.raises(InputError, match=r"holds no weights for cls.predictions"):
         fit(tiny.make_language_module(tiny_bert), tiny.make_wikitext(tiny_bert, wikitext_folder))
 
 
