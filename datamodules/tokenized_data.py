@@ -27,8 +27,6 @@ class TokenizedDataModule(LightningDataModule):
 
     def __init__(self) -> None:
         super().__init__()
-        # Few evaluation batches and many processes: a process may have none.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
         self._splits: dict[str, TokenizedSplit] = {}
         self._training_loader: ResumableDataLoader | None = None
         self._position: dict[str, Any] | None = None

@@ -99,7 +99,8 @@ def collate_windows(split: Windows, micro_batch: MicroBatch, padding: Padding) -
 
     Returns:
         What `collate` returns, and `labels` (rows, length): the token itself where it is scored, else `IGNORED`;
-        the model's answer at position i is for the label at i + 1. `scored` (rows,) counts them.
+        the model's answer at position i is for the label at i + 1. `scored` (rows,) counts the labels of each row,
+        0 for one that only takes part because another process has a row left.
     """
     batch = collate(split, micro_batch, padding)
     rows = batch["row"]
@@ -108,4 +109,4 @@ def collate_windows(split: Windows, micro_batch: MicroBatch, padding: Padding) -
     lengths, scored = split.lengths[rows][:, None], split.scored[rows]
     columns = torch.arange(input_ids.shape[1])
     counted = (columns >= lengths - scored[:, None]) & real.bool()
-    return {**batch, "labels": input_ids.where(counted, IGNORED), "scored": scored}
+    return {**batch, "labels": input_ids.where(counted, IGNORED), "scored": scored * (batch["weights"] > 0)}

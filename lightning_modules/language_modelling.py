@@ -88,8 +88,7 @@ class LanguageModellingModule(AdaptedModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         self.refresh_adapter()
         total = (self.row_losses(batch) * batch["weights"]).sum()
-        tokens = (batch["scored"] * batch["weights"]).sum()
-        self.epoch_loss += torch.stack([total.detach(), tokens])
+        self.epoch_loss += torch.stack([total.detach(), batch["scored"].sum()])
         # Denominators make the mean over the global batch's tokens come out, whatever the devices and accumulation.
         loss = total / batch["loss_denominator"]
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
@@ -103,10 +102,11 @@ class LanguageModellingModule(AdaptedModule):
         self._evaluation_step(batch, self.data.test_names[dataloader_idx])
 
     def _evaluation_step(self, batch: dict[str, Any], split: str) -> None:
-        self.losses[split].update(self.row_losses(batch), batch["scored"])
+        self.losses[split].update(self.row_losses(batch) * batch["weights"], batch["scored"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        scores = torch.stack([self.row_losses(batch), batch["scored"].float()], dim=1)
+        tokens = (batch["labels"] >= 0).sum(dim=1)
+        scores = torch.stack([self.row_losses(batch), tokens.float()], dim=1)
         return {"row": batch["row"], "scores": scores}  # (rows,), (rows, 2): loss and scored tokens
 
     def prediction_table(self, scores: dict[int, list[float]]) -> str:
