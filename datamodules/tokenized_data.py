@@ -1,5 +1,6 @@
 """The base of all data modules: tokenised splits, their loaders, and the position in the data order."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
@@ -24,10 +25,11 @@ class TokenizedDataModule(LightningDataModule):
     evaluation_batch_size: int
     batching: Batching
     seed: int
+    _splits: Mapping[str, TokenizedSplit]
 
     def __init__(self) -> None:
         super().__init__()
-        self._splits: dict[str, TokenizedSplit] = {}
+        self._splits = {}
         self._training_loader: ResumableDataLoader | None = None
         self._position: dict[str, Any] | None = None
 
