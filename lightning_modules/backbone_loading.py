@@ -1,5 +1,7 @@
 """Loading a pretrained backbone with a fresh head, and telling the two apart."""
 
+import io
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import torch
@@ -42,17 +44,20 @@ def load_pretrained(
         from transformers import GgufConfig
 
         settings["quantization_config"] = GgufConfig(dequantize=True)  # else weights stay in blocks of four bits
+    # transformers draws a bar on standard error while it unpacks a GGUF file, whatever its settings say
+    quiet: Any = redirect_stderr(io.StringIO()) if arguments else nullcontext()
     try:
-        model, information = auto_class.from_pretrained(
-            source,
-            revision=revision or "main",
-            dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **arguments,
-            **settings,
-        )
+        with quiet:
+            model, information = auto_class.from_pretrained(
+                source,
+                revision=revision or "main",
+                dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **arguments,
+                **settings,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise _loading_error(backbone, error) from error
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
