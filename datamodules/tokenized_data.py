@@ -43,7 +43,12 @@ class TokenizedDataModule(LightningDataModule):
         """The backbone's tokenizer."""
         raise NotImplementedError
 
+    def setup(self, stage: str | None = None) -> None:
+        """Reads and tokenises all splits into `_splits`. A second call does nothing."""
+        raise NotImplementedError
+
     def _collate(self) -> Collate:
+        """What makes a batch of the rows of a split."""
         raise NotImplementedError
 
     @property

@@ -1,5 +1,7 @@
 """Predicting the next token."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,20 +76,20 @@ class LanguageModellingModule(AdaptedModule):
         """Logits (rows, length, vocabulary); those at a position are for the token after it."""
         return self.model(**inputs, use_cache=False).logits
 
-    def row_losses(self, batch: dict[str, Any]) -> Tensor:
-        """Sum of the losses of each row's scored tokens (rows,), in nats, float32."""
-        logits = self(batch["inputs"])
+    def row_losses(self, batch: dict[str, Any], summed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Sum of the losses of each row's scored tokens (rows,), in nats, float32.
+
+        Args:
+            batch: of the data module.
+            summed: the sum for one row, from logits (length, vocabulary) and labels (length,).
+        """
+        rows = zip(self(batch["inputs"]).unbind(0), batch["labels"].unbind(0), strict=True)
         # Row by row: with lower precision, only one row's logits at a time are float32.
-        return torch.stack(
-            [
-                functional.cross_entropy(row[:-1].float(), labels[1:], reduction="sum")
-                for row, labels in zip(logits.unbind(0), batch["labels"].unbind(0), strict=True)
-            ]
-        )
+        return torch.stack([summed(logits[:-1].float(), labels[1:]) for logits, labels in rows])
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         self.refresh_adapter()
-        total = (self.row_losses(batch) * batch["weights"]).sum()
+        total = (self.row_losses(batch, _fast_sum) * batch["weights"]).sum()
         self.epoch_loss += torch.stack([total.detach(), batch["scored"].sum()])
         # Denominators make the mean over the global batch's tokens come out, whatever the devices and accumulation.
         loss = total / batch["loss_denominator"]
@@ -102,11 +104,11 @@ class LanguageModellingModule(AdaptedModule):
         self._evaluation_step(batch, self.data.test_names[dataloader_idx])
 
     def _evaluation_step(self, batch: dict[str, Any], split: str) -> None:
-        self.losses[split].update(self.row_losses(batch) * batch["weights"], batch["scored"])
+        self.losses[split].update(self.row_losses(batch, _accurate_sum) * batch["weights"], batch["scored"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         tokens = (batch["labels"] >= 0).sum(dim=1)
-        scores = torch.stack([self.row_losses(batch), tokens.float()], dim=1)
+        scores = torch.stack([self.row_losses(batch, _accurate_sum), tokens.float()], dim=1)
         return {"row": batch["row"], "scores": scores}  # (rows,), (rows, 2): loss and scored tokens
 
     def prediction_table(self, scores: dict[int, list[float]]) -> str:
@@ -127,6 +129,24 @@ class LanguageModellingModule(AdaptedModule):
         self.losses[split].reset()
         self.log(f"{split}/loss", loss)
         self.log(f"{split}/perplexity", loss.exp(), prog_bar=True)
+
+
+# For training: one pass forward, one back.
+_fast_sum = partial(functional.cross_entropy, reduction="sum")
+
+
+def _accurate_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Σ −log p(label) over the positions that are scored, for figures.
+
+    Torch's cross entropy adds exp(logit) over the vocabulary one after the other on the CPU: beside a word that is
+    nearly certain, 50,000 unlikely ones get lost in float32. `logsumexp` adds in a tree.
+
+    Args:
+        logits: (length, vocabulary).
+        labels: (length,); negative where nothing is scored.
+    """
+    chosen = logits.gather(1, labels.clamp_min(0)[:, None]).squeeze(1)  # (length,)
+    return torch.where(labels >= 0, logits.logsumexp(dim=1) - chosen, 0.0).sum()
 
 
 @torch.no_grad()
