@@ -81,7 +81,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         self.validation_rows = validation_rows
         self.test_rows = test_rows
         self.predict_file = predict_file
-        self._texts: dict[str, list[str]] = {}
+        self._predict_texts: list[str] = []
         self._splits: dict[str, Windows] = {}
 
     # What a subclass says
@@ -133,7 +133,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         if self.predict_file is not None:
             return Examples(_lines(self.read_predict_file(self.predict_file)))
         self.setup()
-        return Examples(_lines(self._texts["test" if "test" in self._texts else "validation"]))
+        return Examples(_lines(self._predict_texts))
 
     @cached_property
     def predict_windows(self) -> Windows:
@@ -151,9 +151,10 @@ class LanguageModellingDataModule(TokenizedDataModule):
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
-        self._texts = self.load_texts()
+        splits = self.load_texts()
+        self._predict_texts = splits["test" if "test" in splits else "validation"]
         limits = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
-        for name, texts in self._texts.items():
+        for name, texts in splits.items():
             windows = self._windows(name, texts)
             self._splits[name] = windows.select(torch.arange(min(len(windows), limits[name] or len(windows))))
 

@@ -267,7 +267,18 @@ def test_token_losses_are_summed_exactly():
     assert float(metric.compute()) == pytest.approx(math.fsum(losses.tolist()) / 300_000, rel=1e-12)
 
 
-def test_the_config_of_a_run_says_tokens(tiny_gpt2, wikitext_folder):
+def test_predict_without_a_file_takes_the_lines_of_the_test_split(tiny_gpt2, wikitext_folder, tmp_path):
+    module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder, block_size=64)
+    tiny.make_trainer(PredictionTable(tmp_path / "p.tsv")).predict(module, datamodule=data)
+    lines = [line for line in (Path(wikitext_folder) / "wiki.test.raw").read_text().split("\n") if line.strip()]
+    table = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()[1:]]
+    assert [row[0] for row in table] == [" ".join(line.split()) for line in lines]
+    tokens, losses = sum(int(row[1]) for row in table), math.fsum(float(row[2]) for row in table)
+    expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "lines", 64, None)
+    assert math.exp(losses / tokens) == pytest.approx(expected, rel=1e-5)
+
+
+def test_counts_of_rows_and_tokens(tiny_gpt2, wikitext_folder):
     data = tiny.make_wikitext(tiny_gpt2, wikitext_folder)
     data.setup()
     counts = data.row_counts
