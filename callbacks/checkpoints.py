@@ -54,7 +54,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt: the epoch with the best validation metric, which the data module's task names."""
+    """best.ckpt: the epoch with the best validation metric; the module says which, and whether more is better."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -69,8 +69,9 @@ class BestCheckpoint(ModelCheckpoint):
         )
 
     def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
-        data = pl_module.data
-        self.monitor = f"{data.validation_names[0]}/{data.task.metrics[0]}"
+        self.monitor = f"{pl_module.data.validation_names[0]}/{pl_module.metric_name}"
+        if not pl_module.higher_is_better and self.mode != "min":
+            self.mode, self.kth_value = "min", torch.tensor(float("inf"))
         super().setup(trainer, pl_module, stage)
 
 

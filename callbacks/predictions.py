@@ -11,7 +11,7 @@ from lightning_modules.adapted_module import AdaptedModule
 
 
 class PredictionTable(Callback):
-    """A TSV of inputs, gold labels where there are any, predicted labels and probabilities, in the input's order.
+    """A TSV of inputs and the model's answers, in the input's order; the module says what an answer is.
 
     Args:
         path: the file to write.
@@ -38,29 +38,4 @@ class PredictionTable(Callback):
             torch.distributed.all_gather_object(gathered, self._scores)
             self._scores = {row: scores for part in gathered for row, scores in part.items()}
         if trainer.is_global_zero:
-            data = pl_module.data
-            write_text(self.path, prediction_table(data.task, data.predict_examples(), self._scores))
-
-
-def prediction_table(task: Any, examples: Any, scores: dict[int, list[float]]) -> str:
-    """The table as text. Tabs and line breaks inside a text become spaces."""
-    columns = list(task.text_fields)
-    if examples.labels is not None:
-        columns.append("label")
-    columns.append("prediction")
-    columns += [f"probability_{name}" for name in task.label_names]
-    lines = ["\t".join(columns)]
-    for row, text in enumerate(examples.texts):
-        cells = [text] if examples.pairs is None else [text, examples.pairs[row]]
-        cells = [" ".join(cell.split()) for cell in cells]
-        if examples.labels is not None:
-            label = examples.labels[row]
-            cells.append(str(label) if task.is_regression else task.label_names[int(label)])
-        values = scores[row]
-        if task.is_regression:
-            cells.append(f"{values[0]:.6f}")
-        else:
-            cells.append(task.label_names[max(range(len(values)), key=values.__getitem__)])
-            cells += [f"{value:.6f}" for value in values]
-        lines.append("\t".join(cells))
-    return "\n".join(lines) + "\n"
+            write_text(self.path, pl_module.prediction_table(self._scores))

@@ -110,13 +110,14 @@ class Results(Callback):
     def metric(self, pl_module: AdaptedModule, name: str) -> dict[str, Any]:
         """Best and last value of the metric that chooses the checkpoint, and the epoch of the best."""
         values = [validation.get(name) for validation in self.validations]
-        known = [(value, -place) for place, value in enumerate(values) if value is not None]
+        sign = 1 if pl_module.higher_is_better else -1
+        known = [(sign * value, -place) for place, value in enumerate(values) if value is not None and value == value]
         if not known:
             return {"name": name.partition("/")[2], "best": None, "best_epoch": None, "last": None}
         best, place = max(known)
         return {
             "name": name.partition("/")[2],
-            "best": best,
+            "best": sign * best,
             "best_epoch": int(self.validations[-place]["epoch"]),
             "last": values[-1],
         }
@@ -134,7 +135,7 @@ class Results(Callback):
             "data": {"name": data.name, **data.row_counts},
             "backbone": pl_module.backbone_name,
             "adapter": type(pl_module.adapter).__name__ if pl_module.adapter is not None else "full fine-tuning",
-            "metric": self.metric(pl_module, f"{split}/{data.task.metrics[0]}"),
+            "metric": self.metric(pl_module, f"{split}/{pl_module.metric_name}"),
             "validations": self.validations,
             "test": self.test,
             "train_losses": log.train_losses,

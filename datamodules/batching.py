@@ -24,7 +24,8 @@ class MicroBatch(NamedTuple):
     """The rows one process feeds through the model at once.
 
     The loss of the rows is `(row_losses * weights).sum() / loss_denominator`. Averaged over processes (DDP)
-    and accumulation steps (Lightning), that is the mean over the rows of the whole global batch.
+    and accumulation steps (Lightning), that is the mean over the rows of the whole global batch, or over its
+    tokens where a row's loss is a sum over tokens and the sampler was given `row_counts`.
     """
 
     indices: list[int]
@@ -102,6 +103,7 @@ class TrainingBatchSampler:
         rank: number of this process.
         accumulate: micro-batches per optimizer step.
         same_order: use the first epoch's order in every epoch (to overfit a few batches on purpose).
+        row_counts: what each row counts in the mean, (rows,): 1 if not given, its scored tokens in language modelling.
 
     Raises:
         InputError: `batch_size` can't be split evenly.
@@ -117,8 +119,10 @@ class TrainingBatchSampler:
         rank: int = 0,
         accumulate: int = 1,
         same_order: bool = False,
+        row_counts: Tensor | None = None,
     ) -> None:
         self.lengths = lengths
+        self.row_counts = torch.ones_like(lengths) if row_counts is None else row_counts
         self.batch_size = batch_size
         self.seed = seed
         self.batching = batching
@@ -147,7 +151,7 @@ class TrainingBatchSampler:
         batch = self._global_batches(epoch)[index // self.accumulate]
         share = index % self.accumulate * self.processes + self.rank
         start, end = (len(batch) * edge // self.shares for edge in (share, share + 1))
-        denominator = len(batch) / self.shares
+        denominator = int(self.row_counts[batch].sum()) / self.shares
         if start == end:
             # Fewer rows than shares: this process still has to take part, with a row that counts nothing.
             return MicroBatch([int(batch[0])], [0.0], denominator)

@@ -41,7 +41,7 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     """
     rows = torch.tensor(micro_batch.indices)  # (rows,)
     weights = torch.tensor(micro_batch.weights)  # (rows,)
-    starts, lengths = split.offsets[rows], split.lengths[rows]
+    starts, lengths = split.starts[rows], split.lengths[rows]
     longest = int(lengths.max())
     columns = torch.arange(longest)
     # Position of each cell in its row's tokens; cells outside [0, length) are padding.

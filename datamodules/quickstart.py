@@ -4,7 +4,8 @@ from typing import Any
 
 from datamodules.sources import Examples
 from datamodules.task import Task
-from datamodules.text_classification import TextClassificationDataModule, check_positive
+from datamodules.text_classification import TextClassificationDataModule
+from datamodules.tokenized_data import check_positive
 
 QUICKSTART_TASK = Task(
     "quickstart", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation", "accuracy")

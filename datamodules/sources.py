@@ -131,6 +131,24 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     return [(number, _decode(path, number, line)) for number, line in enumerate(lines, start=1)]
 
 
+def read_text(path: Path) -> str:
+    """The whole of a UTF-8 text file, gzip-compressed or not, with line feeds as line ends.
+
+    Raises:
+        InputError: unreadable, nothing but blanks, damaged gzip, not UTF-8, or with NUL bytes.
+    """
+    content = _read_bytes(path).removeprefix(BYTE_ORDER_MARK)
+    if not content.strip():
+        raise InputError(f"{path} is empty. Fetch the file again, or take it away.")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        text = "\x00"
+    if "\x00" in text:  # line by line, for the number of the line at fault
+        text = "\n".join(_decode(path, number, line) for number, line in enumerate(content.split(b"\n"), start=1))
+    return text.replace("\r\n", "\n")
+
+
 def _decode(path: Path, number: int, line: bytes) -> str:
     if b"\x00" in line:
         raise InputError(

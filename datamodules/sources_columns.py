@@ -24,7 +24,7 @@ JSON_ENDINGS = (".jsonl", ".json")
 
 def has_columns(folder: Path) -> bool:
     """Whether the folder has a train split as Parquet or JSON-lines."""
-    return bool(_split_files(folder, SPLIT_NAMES["train"]))
+    return bool(split_files(folder, SPLIT_NAMES["train"]))
 
 
 def read_column_files(task: Task, folder: Path) -> dict[str, Examples]:
@@ -35,7 +35,7 @@ def read_column_files(task: Task, folder: Path) -> dict[str, Examples]:
     """
     splits = {}
     for split, names in SPLIT_NAMES.items():
-        files = _split_files(folder, names)
+        files = split_files(folder, names)
         if files:
             parts = [_read_file(task, path, labelled=not split.startswith("test")) for path in files]
             splits[split] = _joined(parts)
@@ -43,7 +43,8 @@ def read_column_files(task: Task, folder: Path) -> dict[str, Examples]:
     return splits
 
 
-def _split_files(folder: Path, names: Sequence[str]) -> list[Path]:
+def split_files(folder: Path, names: Sequence[str]) -> list[Path]:
+    """The Parquet or JSON-lines files of a split that may have these names; one, or the hub's shards."""
     for name in names:
         shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
         single = find_file(folder, (f"{name}.parquet", *(name + ending for ending in JSON_ENDINGS)))
@@ -56,7 +57,7 @@ def _read_file(task: Task, path: Path, labelled: bool) -> Examples:
     if path.name.removesuffix(".gz").endswith(JSON_ENDINGS):
         columns, where = _read_json_lines(task, path)
     else:
-        columns, where = _read_parquet(path), lambda row: f"{path}, row {row + 1}"
+        columns, where = read_parquet(path), lambda row: f"{path}, row {row + 1}"
     return _from_columns(task, columns, where, str(path), labelled)
 
 
@@ -66,7 +67,7 @@ def _read_json_lines(task: Task, path: Path) -> tuple[dict[str, list[Any]], Call
     def where(row: int) -> str:
         return f"{path}, line {lines[row][0]}"
 
-    records = [_parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
+    records = [parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
     wanted = [*task.text_fields, *([LABEL_COLUMN] if LABEL_COLUMN in records[0] else [])]
     for row, record in enumerate(records):
         missing = [name for name in wanted if name not in record]
@@ -78,7 +79,8 @@ def _read_json_lines(task: Task, path: Path) -> tuple[dict[str, list[Any]], Call
     return {name: [record[name] for record in records] for name in wanted}, where
 
 
-def _parse_record(line: str, where: str) -> dict[str, Any]:
+def parse_record(line: str, where: str) -> dict[str, Any]:
+    """The object on one line of a JSON-lines file."""
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -88,7 +90,8 @@ def _parse_record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _read_parquet(path: Path) -> dict[str, list[Any]]:
+def read_parquet(path: Path) -> dict[str, list[Any]]:
+    """The columns of a Parquet file."""
     import pyarrow
     import pyarrow.parquet
 

@@ -4,21 +4,21 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningDataModule
 
 from common.errors import InputError
 from common.terminal import say
-from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
-from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
+from datamodules.batching import Batching
+from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.sources import Examples, check_train_labels
 from datamodules.sources_text import read_sentences
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
+from datamodules.tokenized_data import TokenizedDataModule, check_positive
 
 SHORTEST_MAX_LENGTH = 4
 
 
-class TextClassificationDataModule(LightningDataModule):
+class TextClassificationDataModule(TokenizedDataModule):
     """Texts or pairs of texts with labels. Subclasses say where they come from.
 
     Args:
@@ -62,18 +62,11 @@ class TextClassificationDataModule(LightningDataModule):
         self.subset_seed = subset_seed
         self.predict_file = predict_file
         self._examples: dict[str, Examples] = {}
-        self._splits: dict[str, TokenizedSplit] = {}
-        self._training_loader: ResumableDataLoader | None = None
-        self._position: dict[str, Any] | None = None
 
     # What a subclass says
 
     @property
     def task(self) -> Task:
-        raise NotImplementedError
-
-    @property
-    def name(self) -> str:
         raise NotImplementedError
 
     def check_settings(self) -> None:
@@ -103,28 +96,6 @@ class TextClassificationDataModule(LightningDataModule):
         return tokenizer
 
     @property
-    def validation_names(self) -> tuple[str, ...]:
-        """Metric prefixes, in the order of `val_dataloader`: `val`, `val_mismatched`."""
-        return tuple(name.replace("validation", "val", 1) for name in self._split_names("validation"))
-
-    @property
-    def test_names(self) -> tuple[str, ...]:
-        """Metric prefixes, in the order of `test_dataloader`; empty without a labelled test split."""
-        return self._split_names("test")
-
-    @property
-    def has_labelled_test(self) -> bool:
-        return bool(self.test_names)
-
-    @property
-    def row_counts(self) -> dict[str, int]:
-        """Rows that training, validation (all sets together) and test use."""
-        counts = dict.fromkeys(("train_rows", "validation_rows", "test_rows"), 0)
-        for name, split in self._splits.items():
-            counts[f"{name.split('_')[0]}_rows"] += len(split)
-        return counts
-
-    @property
     def tag_names(self) -> tuple[str, ...]:
         """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
         # One list for all splits: the same number has to mean the same everywhere.
@@ -152,11 +123,6 @@ class TextClassificationDataModule(LightningDataModule):
 
     # Lightning's hooks
 
-    def prepare_data(self) -> None:
-        """Reads and tokenises once per machine; the other processes find the tokens in the cache."""
-        predicting = self.trainer is not None and self.trainer.predicting
-        self.setup("predict" if predicting else None)
-
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits. A second call does nothing.
 
@@ -177,55 +143,11 @@ class TextClassificationDataModule(LightningDataModule):
         labelled = {name: rows for name, rows in examples.items() if rows.labels is not None}
         self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
 
-    def train_dataloader(self) -> ResumableDataLoader:
-        split = self._splits["train"]
-        trainer = self.trainer
-        processes, rank = self._processes()
-        sampler = TrainingBatchSampler(
-            split.lengths,
-            self.batch_size,
-            seed=self.seed,
-            batching=self.batching,
-            processes=processes,
-            rank=rank,
-            accumulate=trainer.accumulate_grad_batches if trainer else 1,
-            same_order=bool(getattr(trainer, "overfit_batches", 0)),
-        )
-        self._training_loader = ResumableDataLoader(split, sampler, self._collate())
-        if self._position is not None:
-            self._training_loader.load_state_dict(self._position)
-            self._position = None
-        return self._training_loader
-
-    # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
-
-    def state_dict(self) -> dict[str, Any]:
-        """The position in the data order, for checkpoints."""
-        return self._training_loader.state_dict() if self._training_loader is not None else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keeps a position for the training loader to come."""
-        self._position = state_dict or None
-
-    def val_dataloader(self) -> list[EvaluationDataLoader]:
-        return [self._evaluation_loader(self._splits[name]) for name in self._split_names("validation")]
-
-    def test_dataloader(self) -> list[EvaluationDataLoader]:
-        if not self.has_labelled_test:
-            raise InputError(
-                f"{self.name} has no labelled test split, so there is nothing to test on; "
-                "use validate for the validation split, or predict to write predictions."
-            )
-        return [self._evaluation_loader(self._splits[name]) for name in self.test_names]
-
     def predict_dataloader(self) -> EvaluationDataLoader:
         # In file order; `row` in each batch says where its rows belong.
         return self._evaluation_loader(self._tokenized("predict", self.predict_examples()), sort=False)
 
     # How
-
-    def _split_names(self, kind: str) -> tuple[str, ...]:
-        return tuple(name for name in self._splits if name.startswith(kind))
 
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
@@ -236,22 +158,8 @@ class TextClassificationDataModule(LightningDataModule):
             )
         return split
 
-    def _evaluation_loader(self, split: TokenizedSplit, sort: bool = True) -> EvaluationDataLoader:
-        processes, rank = self._processes()
-        sampler = EvaluationBatchSampler(split.lengths, self.evaluation_batch_size, processes, rank, sort)
-        return EvaluationDataLoader(split, sampler, self._collate())
-
-    def _collate(self) -> Any:
+    def _collate(self) -> Collate:
         return partial(collate, padding=Padding.of(self.tokenizer))
-
-    def _processes(self) -> tuple[int, int]:
-        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
-
-
-def check_positive(name: str, value: int | None) -> None:
-    """Raises InputError when a setting is below 1."""
-    if value is not None and value < 1:
-        raise InputError(f"{name} is {value}; allowed: 1 or more. Set --data.{name}.")
 
 
 def _subset(examples: Examples, rows: int | None, seed: int) -> Examples:

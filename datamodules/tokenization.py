@@ -53,6 +53,11 @@ class TokenizedSplit:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    @property
+    def starts(self) -> Tensor:
+        """Place of each row's first token in `input_ids`, (rows,)."""
+        return self.offsets[:-1]
+
     @cached_property
     def lengths(self) -> Tensor:
         """Tokens of each row, (rows,)."""
@@ -60,7 +65,11 @@ class TokenizedSplit:
 
 
 def tokenize_cached(
-    examples: Examples, tokenizer: Any, max_length: int, tag_names: tuple[str, ...] = ()
+    examples: Examples,
+    tokenizer: Any,
+    max_length: int | None,
+    tag_names: tuple[str, ...] = (),
+    add_special_tokens: bool = True,
 ) -> TokenizedSplit:
     """`tokenize`, remembered on disk below `cache_directory("tokenized")`.
 
@@ -69,13 +78,15 @@ def tokenize_cached(
     Args:
         examples: the rows of a split.
         tokenizer: see `load_tokenizer`.
-        max_length: longer rows are cut to this many tokens.
+        max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
+        add_special_tokens: whether each row gets what the tokenizer puts around a text.
     """
-    path = cache_directory("tokenized") / f"{_cache_key(examples, tokenizer, max_length)}.safetensors"
+    key = _cache_key(examples, tokenizer, max_length, add_special_tokens)
+    path = cache_directory("tokenized") / f"{key}.safetensors"
     tensors = _read_cache(path, rows=len(examples))
     if tensors is None:
-        tensors = tokenize(examples, tokenizer, max_length)
+        tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
         try:
             content = save({**tensors, "checksum": _checksum(tensors)})
             write_whole(path, lambda file: file.write(content))
@@ -91,7 +102,9 @@ def tokenize_cached(
     )
 
 
-def tokenize(examples: Examples, tokenizer: Any, max_length: int) -> dict[str, Tensor]:
+def tokenize(
+    examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool = True
+) -> dict[str, Tensor]:
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
     Raises:
@@ -105,15 +118,16 @@ def tokenize(examples: Examples, tokenizer: Any, max_length: int) -> dict[str, T
     with _parallel_tokenizer():
         for start in range(0, len(examples), ROWS_PER_CALL):
             rows = range(start, min(start + ROWS_PER_CALL, len(examples)))
-            encoded = _encode(examples, rows, tokenizer, max_length, with_types)
+            encoded = _encode(examples, rows, tokenizer, max_length, with_types, add_special_tokens)
             found = [len(ids) for ids in encoded["input_ids"]]
             if 0 in found:
                 raise _no_tokens(examples, rows[found.index(0)])
             for name in names:
                 chain = itertools.chain.from_iterable(encoded[name])
                 flat[name].append(np.fromiter(chain, dtype=np.int32, count=sum(found)))
-            full = [row for row, length in zip(rows, found, strict=True) if length >= max_length]
-            truncated += _count_longer(examples, full, tokenizer, max_length)
+            if max_length is not None:
+                full = [row for row, length in zip(rows, found, strict=True) if length >= max_length]
+                truncated += _count_longer(examples, full, tokenizer, max_length)
             lengths.extend(found)
     tensors = {
         "input_ids": torch.from_numpy(np.concatenate(flat["input_ids"])),
@@ -126,7 +140,12 @@ def tokenize(examples: Examples, tokenizer: Any, max_length: int) -> dict[str, T
 
 
 def _encode(
-    examples: Examples, rows: Sequence[int], tokenizer: Any, max_length: int | None, with_types: bool = False
+    examples: Examples,
+    rows: Sequence[int],
+    tokenizer: Any,
+    max_length: int | None,
+    with_types: bool = False,
+    add_special_tokens: bool = True,
 ) -> Any:
     texts = [examples.texts[row] for row in rows]
     pairs = None if examples.pairs is None else [examples.pairs[row] for row in rows]
@@ -135,6 +154,7 @@ def _encode(
         texts,
         pairs,
         padding=False,
+        add_special_tokens=add_special_tokens,
         truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=False,
@@ -168,8 +188,9 @@ def _parallel_tokenizer() -> Iterator[None]:
         os.environ["TOKENIZERS_PARALLELISM"] = chosen or "false"
 
 
-def _cache_key(examples: Examples, tokenizer: Any, max_length: int) -> str:
-    digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/".encode())
+def _cache_key(examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool) -> str:
+    bare = "" if add_special_tokens else "no special tokens/"
+    digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/{bare}".encode())
     digest.update(tokenizer_identity(tokenizer))
     for column in (examples.texts, examples.pairs):
         encoded = [text.encode() for text in column or ()]

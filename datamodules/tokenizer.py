@@ -3,25 +3,48 @@
 import hashlib
 from typing import Any
 
-from common.backbones import locate_backbone
+from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
 
 
 def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
-    """The tokenizer of `backbone`; one without a pad token pads with its end-of-sequence token.
+    """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
 
     Args:
         backbone: see `common.backbones.locate_backbone`.
         revision: a hub branch, tag or commit; ignored for folders and packages.
 
     Raises:
-        InputError: the backbone can't be found or reached, holds no tokenizer, or has no token to pad with.
+        InputError: see `read_tokenizer`, or there is no token to pad with.
+    """
+    tokenizer = read_tokenizer(backbone, revision)
+    if tokenizer.pad_token is None:
+        if tokenizer.eos_token is None:
+            raise InputError(
+                f"the tokenizer of backbone {backbone!r} has neither a pad nor an end-of-sequence token, so "
+                "rows can't be padded. Set one with tokenizer.add_special_tokens and save it with the model."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def read_tokenizer(backbone: str, revision: str | None = None) -> Any:
+    """The tokenizer of `backbone` as it is.
+
+    Args:
+        backbone: see `common.backbones.locate_backbone`.
+        revision: a hub branch, tag or commit; ignored for folders and packages.
+
+    Raises:
+        InputError: the backbone can't be found or reached, or holds no tokenizer.
     """
     from transformers import AutoTokenizer
 
-    source = locate_backbone(backbone)
+    source, arguments = pretrained_arguments(locate_backbone(backbone))
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision or "main", trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(
+            source, revision=revision or "main", trust_remote_code=False, **arguments
+        )
     except Exception as error:  # tokenizers raises bare Exception for a file it can't read
         reason = str(error).strip().split("\n")[0][:300]
         raise InputError(
@@ -36,13 +59,6 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
             f"backbone {backbone!r} holds no vocabulary (tokenizer.json, vocab.txt, …); "
             "save its tokenizer there with tokenizer.save_pretrained."
         )
-    if tokenizer.pad_token is None:
-        if tokenizer.eos_token is None:
-            raise InputError(
-                f"the tokenizer of backbone {backbone!r} has neither a pad nor an end-of-sequence token, so "
-                "rows can't be padded. Set one with tokenizer.add_special_tokens and save it with the model."
-            )
-        tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
 

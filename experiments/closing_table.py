@@ -14,7 +14,6 @@ from common.terminal import is_first_process
 def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: Path) -> None:
     """Prints figures, the rank map and the next commands."""
     console = Console()
-    name = results["metric"]["name"]
     console.print(_figures(results))
     if results["budget"] is not None:
         console.print(_rank_table(ranks))
@@ -22,7 +21,7 @@ def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: 
         console.print(_tag_table(results["test"]["accuracy_by_tag"]))
     config = folder / "config.yaml"
     console.print(
-        f"\n{folder}/results.json holds every figure ({name} and accuracies as fractions). Next:\n"
+        f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
         f"  tensorboard --logdir {folder.parent}\n"
         f"  python cli.py predict --config {config} --ckpt_path best --data.predict_file sentences.txt\n",
         highlight=False,

@@ -25,8 +25,7 @@ class AdaptedModule(LightningModule):
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
-    metric_name: str
-    higher_is_better = True
+    higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(
         self,
@@ -51,6 +50,11 @@ class AdaptedModule(LightningModule):
         return self.adapter.rank_allocation if self.adapter is not None else None
 
     @property
+    def metric_name(self) -> str:
+        """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
+        raise NotImplementedError
+
+    @property
     def data(self) -> Any:
         """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
@@ -62,6 +66,10 @@ class AdaptedModule(LightningModule):
     def tag_accuracies(self) -> dict[str, float]:
         """Accuracy by tag on the test split just evaluated; empty when its rows have no tags."""
         return {}
+
+    def prediction_table(self, scores: dict[int, list[float]]) -> str:
+        """What predict writes, as tab-separated text, from `scores` of `predict_step` by row."""
+        raise NotImplementedError
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         """Loads the pretrained model and names the modules of its head."""

@@ -1,51 +1,70 @@
 """Loading a pretrained backbone with a fresh head, and telling the two apart."""
 
+import io
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from common.backbones import locate_backbone
+from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
 
 
 def load_backbone(
     auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
 ) -> tuple[Any, tuple[str, ...]]:
-    """Loads a model in float32, in train mode, and names the modules that make up its head.
+    """`load_pretrained`, and the names of the modules that make up the head.
 
     The head is everything outside the base model, and every module the checkpoint has no weights for: those
     start at random, so freezing them would be a mistake.
+    """
+    model, fresh = load_pretrained(auto_class, backbone, revision, **settings)
+    return model, _head_modules(model, fresh)
+
+
+def load_pretrained(
+    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
+) -> tuple[Any, set[str]]:
+    """Loads a model in float32, in train mode, and names the parameters that the checkpoint has no weights for.
 
     Args:
         auto_class: a transformers class with `from_pretrained`, such as AutoModelForSequenceClassification.
-        backbone: hub name, folder, or `package:NAME` (common.backbones).
+        backbone: hub name, folder, GGUF file, or `package:NAME` (common.backbones).
         revision: branch, tag or commit on the hub.
         settings: passed on, such as num_labels.
 
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached.
     """
-    source = locate_backbone(backbone)
+    source, arguments = pretrained_arguments(locate_backbone(backbone))
     _quiet_transformers()
+    if arguments:
+        from transformers import GgufConfig
+
+        settings["quantization_config"] = GgufConfig(dequantize=True)  # else weights stay in blocks of four bits
+    # transformers draws a bar on standard error while it unpacks a GGUF file, whatever its settings say
+    quiet: Any = redirect_stderr(io.StringIO()) if arguments else nullcontext()
     try:
-        model, information = auto_class.from_pretrained(
-            source,
-            revision=revision or "main",
-            dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
-            ignore_mismatched_sizes=True,
-            output_loading_info=True,
-            trust_remote_code=False,
-            **settings,
-        )
+        with quiet:
+            model, information = auto_class.from_pretrained(
+                source,
+                revision=revision or "main",
+                dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+                trust_remote_code=False,
+                **arguments,
+                **settings,
+            )
     except (OSError, ValueError, SafetensorError) as error:
         raise _loading_error(backbone, error) from error
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
     # a tensor of another shape starts at random as well
     mismatched = {key for key, *_ in information["mismatched_keys"]}
-    return model, _head_modules(model, {*information["missing_keys"], *mismatched})
+    return model, {*information["missing_keys"], *mismatched}
 
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
-from common.errors import one_of
+from common.errors import InputError, one_of
 
 METRICS = ("matthews_correlation", "accuracy", "f1", "pearson", "spearman")
 
@@ -52,6 +52,39 @@ class AccuracyByTag(Metric):
     def compute(self) -> Tensor:
         """Accuracy (tags,); NaN for a tag without rows."""
         return self.correct / self.rows
+
+
+class TokenLoss(Metric):
+    """Mean loss of all scored tokens of a split: sums over batches and processes, divided once."""
+
+    is_differentiable = False
+    higher_is_better = False
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loss: Tensor
+        self.tokens: Tensor
+        exact = torch.float32 if torch.backends.mps.is_available() else torch.float64  # Apple's devices have no float64
+        self.add_state("loss", torch.zeros((), dtype=exact), dist_reduce_fx="sum")
+        self.add_state("tokens", torch.zeros((), dtype=torch.long), dist_reduce_fx="sum")
+
+    def update(self, row_losses: Tensor, scored: Tensor) -> None:
+        """Adds rows: the sum of each one's token losses, and the number of its scored tokens, each (rows,)."""
+        self.loss += row_losses.to(self.loss.dtype).sum()
+        self.tokens += scored.sum()
+
+    def compute(self) -> Tensor:
+        """Mean loss in nats per token; its exponential is the perplexity.
+
+        Raises:
+            InputError: no token was scored.
+        """
+        if not self.tokens:
+            raise InputError(
+                "perplexity over zero tokens: no row of the split was evaluated; allowed: at least one. Check "
+                "trainer.limit_val_batches and trainer.limit_test_batches."
+            )
+        return self.loss / self.tokens
 
 
 def make_metric(name: str, classes: int) -> Metric:

@@ -11,6 +11,7 @@ from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone
 from lightning_modules.metrics import AccuracyByTag, make_metric
 from lightning_modules.optimization import OptimizerSettings
+from lightning_modules.prediction_tables import answers_table
 from lora.adapter import Adapter
 
 
@@ -51,8 +52,11 @@ class TextClassificationModule(AdaptedModule):
             model.config.pad_token_id = data.tokenizer.pad_token_id
         return model, head
 
+    @property
+    def metric_name(self) -> str:
+        return self.data.task.metrics[0]
+
     def _make_metrics(self, splits: tuple[str, ...], tags: int) -> None:
-        self.metric_name = self.task.metrics[0]
         for split in splits:
             self.losses[split] = MeanMetric()
             self.metrics[split] = nn.ModuleDict(
@@ -96,6 +100,9 @@ class TextClassificationModule(AdaptedModule):
         logits = self(batch["inputs"])
         scores = logits if self.task.is_regression else logits.softmax(dim=-1)
         return {"row": batch["row"], "scores": scores}  # (rows,), (rows, classes)
+
+    def prediction_table(self, scores: dict[int, list[float]]) -> str:
+        return answers_table(self.data.task, self.data.predict_examples(), scores)
 
     def _evaluation_step(self, batch: dict[str, Any], split: str) -> Tensor:
         """Adds a batch to the split's metrics and returns its predictions (rows,)."""

@@ -30,3 +30,21 @@ def tiny_bert(tmp_path_factory) -> str:
 def cola_folder(tmp_path_factory) -> str:
     """40 training rows, 12 for validation and 12 for the test, in the official CoLA layout."""
     return str(tiny.save_cola(tmp_path_factory.mktemp("tiny_cola")))
+
+
+@pytest.fixture(scope="session")
+def tiny_gpt2(tmp_path_factory) -> str:
+    """A saved GPT-2 of a few thousand parameters; its tokenizer has no pad token."""
+    return str(tiny.save_tiny_gpt2(tmp_path_factory.mktemp("tiny_gpt2")))
+
+
+@pytest.fixture(scope="session")
+def tiny_llama(tmp_path_factory) -> str:
+    """A saved Llama of a few thousand parameters; its tokenizer begins every text with <s>."""
+    return str(tiny.save_tiny_llama(tmp_path_factory.mktemp("tiny_llama")))
+
+
+@pytest.fixture(scope="session")
+def wikitext_folder(tmp_path_factory) -> str:
+    """Raw text in WikiText's official layout: 40 paragraphs to train on, 9 for validation and test each."""
+    return str(tiny.save_wikitext(tmp_path_factory.mktemp("tiny_wikitext")))

@@ -21,13 +21,18 @@ def wide_bert(tmp_path_factory) -> str:
 
 
 @pytest.fixture(scope="module")
+def wide_gpt2(tmp_path_factory) -> str:
+    return str(tiny.save_tiny_gpt2(tmp_path_factory.mktemp("wide_gpt2"), hidden=64))
+
+
+@pytest.fixture(scope="module")
 def data_dirs(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("glue")
     return {task: str(tiny.save_task(task, folder / task)) for task in ("cola", "sst2", "qnli")}
 
 
 def test_there_are_as_many_configs_as_we_think():
-    assert len(ALL) == 17
+    assert len(ALL) == 19
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
@@ -46,10 +51,14 @@ def test_a_config_has_a_number_as_seed_and_an_end(path: Path):
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
-def test_a_config_runs(path: Path, wide_bert, data_dirs, tmp_path):
+def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, wikitext_folder, tmp_path):
     content = yaml.safe_load(path.read_text())
-    options = ["--model.backbone", wide_bert, "--data.max_length", "32", "--data.batch_size", "8"]
-    if "Quickstart" in content["data"]["class_path"]:
+    language = "LanguageModelling" in content["model"]["class_path"]
+    options = ["--model.backbone", wide_gpt2 if language else wide_bert, "--data.batch_size", "8"]
+    options += ["--data.block_size", "16"] if language else ["--data.max_length", "32"]
+    if language:
+        options += ["--data.data_dir", wikitext_folder]
+    elif "Quickstart" in content["data"]["class_path"]:
         for split in ("train", "validation", "test"):
             options += [f"--data.{split}_sentences", "40"]
     else:

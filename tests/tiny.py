@@ -55,6 +55,81 @@ def save_tiny_bert(folder: Path, hidden: int = 16, layers: int = 2, dropout: flo
     return folder
 
 
+def save_causal_tokenizer(folder: Path, begins_texts: bool) -> None:
+    """A byte-level tokenizer: GPT-2's kind without a pad token, or one that puts <s> before every text."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    special = ["<s>", "</s>"] if begins_texts else ["</s>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=320, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([_TEXT] * 3, trainer)
+    names = {"eos_token": "</s>"}
+    if begins_texts:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 0)])
+        names |= {"bos_token": "<s>", "pad_token": "</s>"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=64, **names).save_pretrained(folder)
+
+
+def save_tiny_gpt2(folder: Path, hidden: int = 16, layers: int = 2) -> Path:
+    """A GPT-2 of a few thousand parameters, embeddings tied, with a tokenizer that has no pad token."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    config = GPT2Config(
+        vocab_size=320,
+        n_embd=hidden,
+        n_layer=layers,
+        n_head=2,
+        n_positions=64,
+        initializer_range=0.3,  # large enough for the context to show in the losses
+        bos_token_id=0,
+        eos_token_id=0,
+    )
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    save_causal_tokenizer(folder, begins_texts=False)
+    return folder
+
+
+def save_tiny_llama(folder: Path, tied: bool = False) -> Path:
+    """A Llama of a few thousand parameters, with a tokenizer that puts <s> before every text."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=320,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+        tie_word_embeddings=tied,
+        bos_token_id=0,
+        eos_token_id=1,
+    )
+    LlamaForCausalLM(config).save_pretrained(folder)
+    save_causal_tokenizer(folder, begins_texts=True)
+    return folder
+
+
+def save_wikitext(folder: Path, ending: str = "raw", train: int = 40, dev: int = 9) -> Path:
+    """Files in WikiText's official layout: headings, paragraphs and lines that hold one space."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (split, rows) in enumerate([("train", train), ("valid", dev), ("test", dev)]):
+        lines = []
+        for text, _ in sentences(rows, seed):
+            lines += [" ", f" = {text.split()[0]} = ", " ", f" {text} . "]
+        (folder / f"wiki.{split}.{ending}").write_text("\n".join(lines) + "\n")
+    return folder
+
+
 def sentences(rows: int, seed: int) -> list[tuple[str, int]]:
     """Random word strings, label 1 if they hold the word `not`: learnable, and never one class only."""
     generator = torch.Generator().manual_seed(seed)
@@ -107,6 +182,21 @@ def make_module(backbone: str, adapter: Any = None, **optimizer: Any) -> Any:
     from lightning_modules import OptimizerSettings, TextClassificationModule
 
     return TextClassificationModule(backbone, adapter, OptimizerSettings(**{"schedule": "constant", **optimizer}))
+
+
+def make_wikitext(backbone: str, data_dir: str, **settings: Any) -> Any:
+    """A WikiText data module with short blocks in small batches."""
+    from datamodules import WikiTextDataModule
+
+    settings = {"batch_size": 8, "evaluation_batch_size": 4, "block_size": 16, **settings}
+    return WikiTextDataModule(data_dir=data_dir, backbone=backbone, **settings)
+
+
+def make_language_module(backbone: str, adapter: Any = None, **optimizer: Any) -> Any:
+    """A language-modelling module with a constant rate unless told otherwise."""
+    from lightning_modules import LanguageModellingModule, OptimizerSettings
+
+    return LanguageModellingModule(backbone, adapter, OptimizerSettings(**{"schedule": "constant", **optimizer}))
 
 
 def make_trainer(*callbacks: Any, **settings: Any) -> Any:

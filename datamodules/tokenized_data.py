@@ -1,0 +1,151 @@
+"""The base of all data modules: tokenised splits, their loaders, and the position in the data order."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from common.errors import InputError
+from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
+from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader
+from datamodules.tokenization import TokenizedSplit
+
+
+class TokenizedDataModule(LightningDataModule):
+    """Splits `train`, `validation…` and perhaps `test…`, tokenised by `setup` into `_splits`.
+
+    Subclasses set the attributes named here, fill `_splits`, and say how rows are put together (`_collate`).
+    """
+
+    backbone: str
+    revision: str | None
+    batch_size: int
+    evaluation_batch_size: int
+    batching: Batching
+    seed: int
+    _splits: Mapping[str, TokenizedSplit]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._splits = {}
+        self._training_loader: ResumableDataLoader | None = None
+        self._position: dict[str, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the data set is called in results."""
+        raise NotImplementedError
+
+    @cached_property
+    def tokenizer(self) -> Any:
+        """The backbone's tokenizer."""
+        raise NotImplementedError
+
+    def setup(self, stage: str | None = None) -> None:
+        """Reads and tokenises all splits into `_splits`. A second call does nothing."""
+        raise NotImplementedError
+
+    def _collate(self) -> Collate:
+        """What makes a batch of the rows of a split."""
+        raise NotImplementedError
+
+    @property
+    def validation_names(self) -> tuple[str, ...]:
+        """Metric prefixes, in the order of `val_dataloader`: `val`, `val_mismatched`."""
+        return tuple(name.replace("validation", "val", 1) for name in self._split_names("validation"))
+
+    @property
+    def test_names(self) -> tuple[str, ...]:
+        """Metric prefixes, in the order of `test_dataloader`; empty without a labelled test split."""
+        return self._split_names("test")
+
+    @property
+    def has_labelled_test(self) -> bool:
+        return bool(self.test_names)
+
+    @property
+    def tag_names(self) -> tuple[str, ...]:
+        """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
+        return ()
+
+    @property
+    def row_counts(self) -> dict[str, int]:
+        """Rows that training, validation (all sets together) and test use."""
+        counts = dict.fromkeys(("train_rows", "validation_rows", "test_rows"), 0)
+        for name, split in self._splits.items():
+            counts[f"{name.split('_')[0]}_rows"] += len(split)
+        return counts
+
+    # Lightning's hooks
+
+    def prepare_data(self) -> None:
+        """Reads and tokenises once per machine; the other processes find the tokens in the cache."""
+        predicting = self.trainer is not None and self.trainer.predicting
+        self.setup("predict" if predicting else None)
+
+    def train_dataloader(self) -> ResumableDataLoader:
+        split = self._splits["train"]
+        trainer = self.trainer
+        processes, rank = self._processes()
+        sampler = TrainingBatchSampler(
+            split.lengths,
+            self.batch_size,
+            seed=self.seed,
+            batching=self.batching,
+            processes=processes,
+            rank=rank,
+            accumulate=trainer.accumulate_grad_batches if trainer else 1,
+            same_order=bool(getattr(trainer, "overfit_batches", 0)),
+            row_counts=self._row_weights(split),
+        )
+        self._training_loader = ResumableDataLoader(split, sampler, self._collate())
+        if self._position is not None:
+            self._training_loader.load_state_dict(self._position)
+            self._position = None
+        return self._training_loader
+
+    # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position in the data order, for checkpoints."""
+        return self._training_loader.state_dict() if self._training_loader is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keeps a position for the training loader to come."""
+        self._position = state_dict or None
+
+    def val_dataloader(self) -> list[EvaluationDataLoader]:
+        return [self._evaluation_loader(self._splits[name]) for name in self._split_names("validation")]
+
+    def test_dataloader(self) -> list[EvaluationDataLoader]:
+        if not self.has_labelled_test:
+            raise InputError(
+                f"{self.name} has no labelled test split, so there is nothing to test on; "
+                "use validate for the validation split, or predict to write predictions."
+            )
+        return [self._evaluation_loader(self._splits[name]) for name in self.test_names]
+
+    # How
+
+    def _split_names(self, kind: str) -> tuple[str, ...]:
+        return tuple(name for name in self._splits if name.startswith(kind))
+
+    def _row_weights(self, split: TokenizedSplit) -> Tensor | None:
+        """What each row counts in the mean loss of a batch, (rows,); None: every row the same."""
+        return None
+
+    def _evaluation_loader(self, split: TokenizedSplit, sort: bool = True) -> EvaluationDataLoader:
+        processes, rank = self._processes()
+        sampler = EvaluationBatchSampler(split.lengths, self.evaluation_batch_size, processes, rank, sort)
+        return EvaluationDataLoader(split, sampler, self._collate())
+
+    def _processes(self) -> tuple[int, int]:
+        return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def check_positive(name: str, value: int | None) -> None:
+    """Raises InputError when a setting is below 1."""
+    if value is not None and value < 1:
+        raise InputError(f"{name} is {value}; allowed: 1 or more. Set --data.{name}.")

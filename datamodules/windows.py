@@ -1,0 +1,112 @@
+"""Texts cut into windows of tokens: what a language model sees at once, and which tokens count."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from datamodules.batching import MicroBatch
+from datamodules.loaders import Padding, collate
+from datamodules.tokenization import TokenizedSplit
+
+IGNORED = -100  # the label that torch's cross entropy leaves out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Windows(TokenizedSplit):
+    """Rows that may overlap: row i is `input_ids[offsets[i]:ends[i]]`, and its last `scored[i]` tokens count.
+
+    Attributes:
+        offsets: (rows,) int64, place of each row's first token.
+        ends: (rows,) int64, place after each row's last token.
+        scored: (rows,) int64, tokens of each row that the loss counts; the others are context.
+        text: (rows,) int64, the text each row is a part of.
+    """
+
+    ends: Tensor
+    scored: Tensor
+    text: Tensor
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    @property
+    def starts(self) -> Tensor:
+        return self.offsets
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Tokens of each row, context included, (rows,)."""
+        return self.ends - self.offsets
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the loss counts."""
+        return int(self.scored.sum())
+
+    def select(self, rows: Tensor) -> "Windows":
+        """The rows that a mask (rows,) or an index chooses."""
+        return Windows(
+            input_ids=self.input_ids,
+            offsets=self.offsets[rows],
+            ends=self.ends[rows],
+            scored=self.scored[rows],
+            text=self.text[rows],
+        )
+
+
+def cut_windows(tokens: TokenizedSplit, size: int, stride: int | None = None) -> Windows:
+    """Cuts every text into windows of at most `size` tokens.
+
+    Without `stride` the windows lie end to end. The first token of each has no context and is not scored: a window
+    of n tokens scores n - 1.
+
+    With `stride` a window starts every `stride` tokens, until one reaches the end of the text. It scores the tokens
+    that no earlier window has scored, so that each token but a text's first counts exactly once, and each outside
+    the first window has at least `size - stride` tokens of context.
+
+    Windows that score nothing (one token, or none) are left out.
+
+    Args:
+        tokens: row i is the i-th text.
+        size: tokens a window holds at most, 2 or more.
+        stride: 1 to size - 1, or None.
+    """
+    step = size if stride is None else stride
+    lengths = tokens.lengths  # (texts,)
+    # The last window is the first that reaches the end: its start is at least length - size.
+    counts = 1 + (lengths - size).clamp_min(0).add(step - 1).div(step, rounding_mode="floor")  # (texts,)
+    text = torch.arange(len(tokens)).repeat_interleave(counts)  # (rows,)
+    place = torch.arange(len(text)) - (counts.cumsum(0) - counts)[text]  # (rows,) number within the text
+    starts = place * step
+    ends = torch.minimum(starts + size, lengths[text])
+    # What earlier windows have scored ends where the window before this one ends.
+    scored_before = torch.where(place == 0, 1, starts - step + size) if stride else starts + 1
+    windows = Windows(
+        input_ids=tokens.input_ids,
+        offsets=tokens.starts[text] + starts,
+        ends=tokens.starts[text] + ends,
+        scored=(ends - scored_before).clamp_min(0),
+        text=text,
+    )
+    return windows.select(windows.scored > 0)
+
+
+def collate_windows(split: Windows, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
+    """`collate`, with labels for every position.
+
+    Returns:
+        What `collate` returns, and `labels` (rows, length): the token itself where it is scored, else `IGNORED`;
+        the model's answer at position i is for the label at i + 1. `scored` (rows,) counts the labels of each row,
+        0 for one that only takes part because another process has a row left.
+    """
+    batch = collate(split, micro_batch, padding)
+    rows = batch["row"]
+    input_ids, real = batch["inputs"]["input_ids"], batch["inputs"]["attention_mask"]  # (rows, length)
+    # Padding is on the right: a row's scored tokens end at its length.
+    lengths, scored = split.lengths[rows][:, None], split.scored[rows]
+    columns = torch.arange(input_ids.shape[1])
+    counted = (columns >= lengths - scored[:, None]) & real.bool()
+    return {**batch, "labels": input_ids.where(counted, IGNORED), "scored": scored * (batch["weights"] > 0)}

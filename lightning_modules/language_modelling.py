@@ -1,0 +1,167 @@
+"""Predicting the next token."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from common.errors import InputError
+from lightning_modules.adapted_module import AdaptedModule
+from lightning_modules.backbone_loading import load_pretrained
+from lightning_modules.metrics import TokenLoss
+from lightning_modules.optimization import OptimizerSettings
+from lightning_modules.prediction_tables import losses_table
+from lora.adapter import Adapter
+
+
+class LanguageModellingModule(AdaptedModule):
+    """Language modelling with any pretrained causal model, such as GPT-2's and Llama's families.
+
+    Nothing is a head here: with an adapter the output layer stays frozen, tied to the input embeddings or not, and
+    without one everything trains. Tied weights are one parameter: they count, and train, once.
+
+    Args:
+        backbone: hub name, folder, .gguf file, or package:NAME for a model carried by an installed package.
+        adapter: an adapter of lora, such as lora.LoRAXS, or null for full fine-tuning.
+        optimizer: rates, weight decay and schedule.
+        revision: branch, tag or commit of the backbone on the hub.
+    """
+
+    metric_name = "perplexity"
+    higher_is_better = False
+
+    def __init__(
+        self,
+        backbone: str = "distilgpt2",
+        adapter: Adapter | None = None,
+        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
+        revision: str | None = None,
+    ) -> None:
+        super().__init__(backbone, adapter, optimizer, revision)
+        self.losses: Any = nn.ModuleDict()
+
+    def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
+        """Loads the causal model.
+
+        Raises:
+            InputError: the backbone has no trained output layer, looks ahead, or can't see a whole block.
+        """
+        from transformers import AutoModelForCausalLM
+
+        data = self.data
+        model, fresh = load_pretrained(AutoModelForCausalLM, self.backbone_name, self.revision)
+        if fresh:
+            raise InputError(
+                f"backbone {self.backbone_name!r} holds no weights for {', '.join(sorted(fresh)[:3])}; allowed: a "
+                "language model with all its weights, such as distilgpt2."
+            )
+        self._check_length(model)
+        check_causal(model, self.backbone_name)
+        for split in (*data.validation_names, *data.test_names):
+            self.losses[split] = TokenLoss()
+        return model, ()
+
+    def _check_length(self, model: Any) -> None:
+        longest = getattr(model.config, "max_position_embeddings", None)
+        if longest is not None and self.data.block_size > longest:
+            raise InputError(
+                f"block_size is {self.data.block_size}, but {self.backbone_name} sees at most {longest} tokens. Set "
+                "--data.block_size."
+            )
+
+    def forward(self, inputs: dict[str, Tensor]) -> Tensor:
+        """Logits (rows, length, vocabulary); those at a position are for the token after it."""
+        return self.model(**inputs, use_cache=False).logits
+
+    def row_losses(self, batch: dict[str, Any], summed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        """Sum of the losses of each row's scored tokens (rows,), in nats, float32.
+
+        Args:
+            batch: of the data module.
+            summed: the sum for one row, from logits (length, vocabulary) and labels (length,).
+        """
+        rows = zip(self(batch["inputs"]).unbind(0), batch["labels"].unbind(0), strict=True)
+        # Row by row: with lower precision, only one row's logits at a time are float32.
+        return torch.stack([summed(logits[:-1].float(), labels[1:]) for logits, labels in rows])
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        self.refresh_adapter()
+        total = (self.row_losses(batch, _fast_sum) * batch["weights"]).sum()
+        self.epoch_loss += torch.stack([total.detach(), batch["scored"].sum()])
+        # Denominators make the mean over the global batch's tokens come out, whatever the devices and accumulation.
+        loss = total / batch["loss_denominator"]
+        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
+        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
+        return loss
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step(batch, self.data.validation_names[dataloader_idx])
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self._evaluation_step(batch, self.data.test_names[dataloader_idx])
+
+    def _evaluation_step(self, batch: dict[str, Any], split: str) -> None:
+        self.losses[split].update(self.row_losses(batch, _accurate_sum) * batch["weights"], batch["scored"])
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        tokens = (batch["labels"] >= 0).sum(dim=1)
+        scores = torch.stack([self.row_losses(batch, _accurate_sum), tokens.float()], dim=1)
+        return {"row": batch["row"], "scores": scores}  # (rows,), (rows, 2): loss and scored tokens
+
+    def prediction_table(self, scores: dict[int, list[float]]) -> str:
+        lines, windows = self.data.predict_examples().texts, self.data.predict_windows
+        return losses_table(lines, windows.text.tolist(), scores)
+
+    def on_validation_epoch_end(self) -> None:
+        for split in self.data.validation_names:
+            self._log_split(split)
+
+    def on_test_epoch_end(self) -> None:
+        for split in self.data.test_names:
+            self._log_split(split)
+
+    def _log_split(self, split: str) -> None:
+        # Computed and reset here: every process joins in, also one that had no batch of this split.
+        loss = self.losses[split].compute()
+        self.losses[split].reset()
+        self.log(f"{split}/loss", loss)
+        self.log(f"{split}/perplexity", loss.exp(), prog_bar=True)
+
+
+# For training: one pass forward, one back.
+_fast_sum = partial(functional.cross_entropy, reduction="sum")
+
+
+def _accurate_sum(logits: Tensor, labels: Tensor) -> Tensor:
+    """Σ −log p(label) over the positions that are scored, for figures.
+
+    Torch's cross entropy adds exp(logit) over the vocabulary one after the other on the CPU: beside a word that is
+    nearly certain, 50,000 unlikely ones get lost in float32. `logsumexp` adds in a tree.
+
+    Args:
+        logits: (length, vocabulary).
+        labels: (length,); negative where nothing is scored.
+    """
+    chosen = logits.gather(1, labels.clamp_min(0)[:, None]).squeeze(1)  # (length,)
+    return torch.where(labels >= 0, logits.logsumexp(dim=1) - chosen, 0.0).sum()
+
+
+@torch.no_grad()
+def check_causal(model: Any, name: str) -> None:
+    """Raises InputError if what a model answers at a token depends on the tokens after it.
+
+    Such a model (BERT, say) sees the word it should predict: its perplexity would mean nothing.
+    """
+    training = model.training
+    model.eval()
+    rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.vocab_size
+    first, second = model(input_ids=rows, use_cache=False).logits[:, :2]
+    model.train(training)
+    if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
+        raise InputError(
+            f"backbone {name!r} is not a causal language model: what it answers depends on the tokens to come. "
+            "Allowed: models that predict the next token, such as distilgpt2 or SmolLM2."
+        )

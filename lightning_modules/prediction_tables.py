@@ -1,0 +1,63 @@
+"""What predict writes: tab-separated tables. Tabs and line breaks inside a text become spaces."""
+
+import math
+from typing import Any
+
+
+def answers_table(task: Any, examples: Any, scores: dict[int, list[float]]) -> str:
+    """Texts, gold labels where there are any, predicted labels and probabilities.
+
+    Args:
+        task: the classification or regression task.
+        examples: the rows.
+        scores: probabilities of each row's classes, or its one predicted value.
+    """
+    columns = list(task.text_fields)
+    if examples.labels is not None:
+        columns.append("label")
+    columns.append("prediction")
+    columns += [f"probability_{name}" for name in task.label_names]
+    lines = ["\t".join(columns)]
+    for row, text in enumerate(examples.texts):
+        cells = [text] if examples.pairs is None else [text, examples.pairs[row]]
+        cells = [_one_line(cell) for cell in cells]
+        if examples.labels is not None:
+            label = examples.labels[row]
+            cells.append(str(label) if task.is_regression else task.label_names[int(label)])
+        values = scores[row]
+        if task.is_regression:
+            cells.append(f"{values[0]:.6f}")
+        else:
+            cells.append(task.label_names[max(range(len(values)), key=values.__getitem__)])
+            cells += [f"{value:.6f}" for value in values]
+        lines.append("\t".join(cells))
+    return "\n".join(lines) + "\n"
+
+
+def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float]]) -> str:
+    """Lines of text, the tokens scored in each, their summed loss in nats, and the line's perplexity.
+
+    A line without a scored token (one token, without context) has no perplexity: the cell is empty.
+
+    Args:
+        texts: the lines.
+        rows: the line that each row of the model's input is a part of.
+        scores: summed loss and number of scored tokens of each row.
+    """
+    losses, tokens = [0.0] * len(texts), [0] * len(texts)
+    for row, line in enumerate(rows):
+        losses[line] += scores[row][0]
+        tokens[line] += int(scores[row][1])
+    table = ["text\ttokens\tloss\tperplexity"]
+    for text, loss, count in zip(texts, losses, tokens, strict=True):
+        perplexity = f"{_exponential(loss / count):.6f}" if count else ""
+        table.append(f"{_one_line(text)}\t{count}\t{loss:.6f}\t{perplexity}")
+    return "\n".join(table) + "\n"
+
+
+def _exponential(loss: float) -> float:
+    return math.exp(loss) if loss < 700 else math.inf  # beyond, math.exp raises
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,288 @@
+"""Perplexity against a plain loop, training by tokens, tied embeddings."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.predictions import PredictionTable
+from common.errors import InputError
+from lightning_modules.metrics import TokenLoss
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def backbone(request, tiny_gpt2, tiny_llama) -> str:
+    return tiny_gpt2 if request.param == "gpt2" else tiny_llama
+
+
+def token_losses(model, tokens: list[int]) -> list[float]:
+    """The loss of every token but the first, in float64."""
+    with torch.no_grad():
+        logits = model(torch.tensor([tokens])).logits[0].double()
+    return (-logits.log_softmax(-1)[:-1].gather(1, torch.tensor(tokens)[1:, None])).flatten().tolist()
+
+
+def plain_perplexity(backbone: str, file: Path, packing: str, size: int, stride: int | None) -> float:
+    """The definition, written as a loop: one row at a time, no padding, no batches."""
+    tokenizer = AutoTokenizer.from_pretrained(backbone)
+    model = AutoModelForCausalLM.from_pretrained(backbone).eval()
+    text = file.read_text()
+    texts = [text] if packing == "blocks" else [line for line in text.split("\n") if line.strip()]
+    losses = []
+    for tokens in (tokenizer(text)["input_ids"] for text in texts):
+        scored_until = 1
+        for start in range(0, len(tokens), stride or size):
+            row = tokens[start : start + size]
+            first = max(scored_until, start + 1)  # of the tokens, by place in the text
+            if len(row) > 1 and first < start + len(row):
+                losses += token_losses(model, row)[first - start - 1 :]
+            scored_until = start + len(row)
+            if scored_until == len(tokens):
+                break
+    return math.exp(math.fsum(losses) / len(losses))
+
+
+def evaluated(backbone, folder, adapter=None, **settings) -> tuple[float, float]:
+    module = tiny.make_language_module(backbone, adapter)
+    data = tiny.make_wikitext(backbone, folder, **settings)
+    (figures,) = tiny.make_trainer().validate(module, datamodule=data, verbose=False)
+    assert figures["val/perplexity"] == pytest.approx(math.exp(figures["val/loss"]), rel=1e-6)
+    return figures["val/perplexity"]
+
+
+@pytest.mark.parametrize(
+    ("packing", "size", "stride"),
+    [
+        ("blocks", 16, None),
+        ("blocks", 64, None),
+        ("blocks", 16, 5),
+        ("blocks", 32, 31),
+        ("lines", 64, None),
+        ("lines", 8, None),
+        ("lines", 8, 3),
+    ],
+)
+def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, size, stride):
+    expected = plain_perplexity(backbone, Path(wikitext_folder) / "wiki.valid.raw", packing, size, stride)
+    for batch in (1, 3, 7):
+        found = evaluated(
+            backbone, wikitext_folder, packing=packing, block_size=size, stride=stride, evaluation_batch_size=batch
+        )
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_fresh_adapter_changes_no_figure(backbone, wikitext_folder):
+    plain = evaluated(backbone, wikitext_folder)
+    assert evaluated(backbone, wikitext_folder, LoRAXS(4)) == pytest.approx(plain, rel=1e-3)
+
+
+def test_the_test_split_is_scored_under_its_own_name(tiny_gpt2, wikitext_folder):
+    module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
+    (figures,) = tiny.make_trainer().test(module, datamodule=data, verbose=False)
+    expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "blocks", 16, None)
+    assert figures["test/perplexity"] == pytest.approx(expected, rel=1e-5)
+
+
+def fit(module, data, *callbacks, **settings):
+    torch.manual_seed(0)
+    trainer = tiny.make_trainer(*callbacks, **settings)
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
+@pytest.mark.parametrize("adapter", [lambda: None, lambda: LoRAXS(4), lambda: AdaptiveLoRAXS(1, 4, 2.5)])
+def test_training_brings_perplexity_down(backbone, wikitext_folder, adapter):
+    before = evaluated(backbone, wikitext_folder)
+    module = tiny.make_language_module(backbone, adapter(), learning_rate=3e-2, allocation_learning_rate=1e-2)
+    trainer = fit(module, tiny.make_wikitext(backbone, wikitext_folder), max_epochs=3)
+    assert float(trainer.callback_metrics["val/perplexity"]) < 0.8 * before
+
+
+class Loss(Callback):
+    """Notes the loss of every micro-batch."""
+
+    def __init__(self):
+        self.losses = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+
+
+@pytest.mark.parametrize("packing", ["blocks", "lines"])
+def test_accumulation_gives_the_same_mean_over_tokens_and_the_same_update(tiny_llama, wikitext_folder, packing):
+    ends, means = [], []
+    for accumulate in (1, 3):
+        loss, module = Loss(), tiny.make_language_module(tiny_llama, learning_rate=1e-2)
+        data = tiny.make_wikitext(tiny_llama, wikitext_folder, batch_size=6, packing=packing)
+        torch.manual_seed(0)
+        settings = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0, "gradient_clip_val": 1.0}
+        tiny.make_trainer(loss, **settings).fit(module, datamodule=data)
+        steps = torch.tensor(loss.losses).view(-1, accumulate)
+        means.append(steps.mean(1))
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in module.model.parameters()]))
+    torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-4)
+    # Adam turns a gradient that is zero but for rounding into a whole step: a few entries may differ
+    assert float(((ends[0] - ends[1]).abs() > 1e-3).float().mean()) < 1e-3
+
+
+def test_the_training_loss_of_a_step_is_the_mean_over_its_tokens(tiny_llama, wikitext_folder):
+    loss, module = Loss(), tiny.make_language_module(tiny_llama, learning_rate=0.0)
+    data = tiny.make_wikitext(tiny_llama, wikitext_folder, packing="lines", block_size=64)
+    fit(module, data, loss, limit_val_batches=0)
+    tokenizer, model = AutoTokenizer.from_pretrained(tiny_llama), AutoModelForCausalLM.from_pretrained(tiny_llama)
+    text = (Path(wikitext_folder) / "wiki.train.raw").read_text()
+    lines = [line for line in text.split("\n") if line.strip()]
+    rows = [token_losses(model.eval(), tokenizer(line)["input_ids"]) for line in lines]
+    sampler = data.train_dataloader().batch_sampler
+    for step, found in enumerate(loss.losses):
+        values = [value for row in sampler.micro_batch(0, step).indices for value in rows[row]]
+        assert found == pytest.approx(sum(values) / len(values), rel=1e-5)
+    total, tokens = module.epoch_loss.tolist()
+    assert tokens == sum(map(len, rows)) == data.row_counts["train_tokens"]
+    assert total == pytest.approx(sum(map(sum, rows)), rel=1e-5)
+
+
+@pytest.mark.parametrize("saver", [tiny.save_tiny_gpt2, lambda folder: tiny.save_tiny_llama(folder, tied=True)])
+def test_tied_embeddings_are_one_parameter_that_stays_tied(saver, wikitext_folder, tmp_path):
+    folder = str(saver(tmp_path / "model"))
+    module, data = tiny.make_language_module(folder, learning_rate=1e-2), tiny.make_wikitext(folder, wikitext_folder)
+    last = LastCheckpoint(tmp_path)
+    fit(module, data, last)
+    model = module.model
+    head, embeddings = model.get_output_embeddings().weight, model.get_input_embeddings().weight
+    assert head is embeddings
+    plain = AutoModelForCausalLM.from_pretrained(folder)
+    assert module.parameter_counts()["adapter"] == module.parameter_counts()["total"] == plain.num_parameters()
+    assert not torch.equal(embeddings, plain.get_input_embeddings().weight)
+    trained = embeddings.detach().clone()
+    again = tiny.make_language_module(folder)
+    (figures,) = tiny.make_trainer().validate(again, datamodule=data, ckpt_path=str(last.path), verbose=False)
+    assert again.model.get_output_embeddings().weight is again.model.get_input_embeddings().weight
+    assert torch.equal(again.model.get_output_embeddings().weight, trained)
+    (expected,) = tiny.make_trainer().validate(module, datamodule=data, verbose=False)
+    assert figures == expected
+
+
+def test_with_an_adapter_the_tied_embeddings_stay_and_are_not_saved(tiny_gpt2, wikitext_folder, tmp_path):
+    module, data = tiny.make_language_module(tiny_gpt2, LoRAXS(4)), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
+    fit(module, data, LastCheckpoint(tmp_path))
+    assert torch.equal(
+        module.model.lm_head.weight, AutoModelForCausalLM.from_pretrained(tiny_gpt2).lm_head.weight.detach()
+    )
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert not any("lm_head" in key or "wte" in key for key in kept)
+    assert module.parameter_counts() == {"head": 0, "adapter": 6 * 16, "allocation": 0, "total": 6 * 16}
+
+
+def test_the_best_checkpoint_is_the_epoch_with_the_lowest_perplexity(tiny_gpt2, wikitext_folder, tmp_path):
+    """The model is ruined before the third epoch: the largest perplexity is the last one."""
+    seen = []
+
+    class Ruin(Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            with torch.no_grad():
+                for parameter in pl_module.model.parameters():
+                    parameter.mul_(10 if trainer.current_epoch == 2 else 1)
+
+        def on_train_epoch_end(self, trainer, pl_module):
+            seen.append(float(trainer.callback_metrics["val/perplexity"]))
+
+    module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
+    best = BestCheckpoint(tmp_path)
+    fit(module, data, Ruin(), best, max_epochs=3, enable_checkpointing=True)
+    assert seen[1] < seen[0] < seen[2]
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
+    assert float(best.best_model_score) == pytest.approx(seen[1])
+
+
+@pytest.mark.parametrize(("size", "stride"), [(64, None), (6, None), (6, 2)])
+def test_predict_writes_the_loss_of_every_line(backbone, wikitext_folder, tmp_path, size, stride):
+    file = tmp_path / "lines.txt"
+    lines = ["the cat sees a dog", "", "a", "big birds hear\tsmall cats often and often"]
+    file.write_text("\n".join(lines) + "\n")
+    module = tiny.make_language_module(backbone)
+    data = tiny.make_wikitext(backbone, wikitext_folder, predict_file=str(file), block_size=size, stride=stride)
+    tiny.make_trainer(PredictionTable(tmp_path / "p.tsv")).predict(module, datamodule=data)
+    table = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()]
+    assert table[0] == ["text", "tokens", "loss", "perplexity"]
+    assert [row[0] for row in table[1:]] == [" ".join(line.split()) for line in lines if line]
+    for line, (_, tokens, loss, perplexity) in zip([line for line in lines if line], table[1:]):
+        (tmp_path / "one").write_text(line)
+        count = len(AutoTokenizer.from_pretrained(backbone)(line)["input_ids"])
+        if count == 1:  # GPT-2: one token and no context
+            assert (tokens, loss, perplexity) == ("0", "0.000000", "")
+            continue
+        expected = plain_perplexity(backbone, tmp_path / "one", "lines", size, stride)
+        assert float(perplexity) == pytest.approx(expected, rel=1e-5)
+        assert math.exp(float(loss) / int(tokens)) == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_encoder_is_refused(tiny_bert, wikitext_folder):
+    with pytest.raises(InputError, match=r"holds no weights for cls.predictions"):
+        fit(tiny.make_language_module(tiny_bert), tiny.make_wikitext(tiny_bert, wikitext_folder))
+
+
+def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_bert, wikitext_folder):
+    from transformers import BertConfig, BertForMaskedLM
+
+    config = BertConfig.from_pretrained(tiny_bert, initializer_range=0.5)
+    BertForMaskedLM(config).save_pretrained(tmp_path)
+    tiny.save_tokenizer(tmp_path)
+    with pytest.raises(InputError, match="not a causal language model"):
+        fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
+
+
+def test_a_backbone_without_its_output_layer_is_refused(tiny_llama, wikitext_folder, tmp_path):
+    AutoModelForCausalLM.from_pretrained(tiny_llama).model.save_pretrained(tmp_path)
+    tiny.save_causal_tokenizer(tmp_path, begins_texts=True)
+    with pytest.raises(InputError, match=r"holds no weights for lm_head.weight"):
+        fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
+
+
+def test_a_block_longer_than_the_model_sees_is_refused(backbone, wikitext_folder):
+    module, data = tiny.make_language_module(backbone), tiny.make_wikitext(backbone, wikitext_folder, block_size=65)
+    with pytest.raises(InputError, match=r"block_size is 65, but .* sees at most 64 tokens"):
+        fit(module, data)
+
+
+def test_perplexity_over_zero_tokens_is_refused():
+    metric = TokenLoss()
+    metric.update(torch.zeros(1), torch.zeros(1, dtype=torch.long))  # a row that only takes part
+    with pytest.raises(InputError, match="perplexity over zero tokens"):
+        metric.compute()
+
+
+def test_token_losses_are_summed_exactly():
+    metric, generator = TokenLoss(), torch.Generator().manual_seed(0)
+    losses = torch.rand(3000, generator=generator) * 1000
+    for part in losses.split(7):
+        metric.update(part, torch.full((len(part),), 100))
+    assert float(metric.compute()) == pytest.approx(math.fsum(losses.tolist()) / 300_000, rel=1e-12)
+
+
+def test_predict_without_a_file_takes_the_lines_of_the_test_split(tiny_gpt2, wikitext_folder, tmp_path):
+    module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder, block_size=64)
+    tiny.make_trainer(PredictionTable(tmp_path / "p.tsv")).predict(module, datamodule=data)
+    lines = [line for line in (Path(wikitext_folder) / "wiki.test.raw").read_text().split("\n") if line.strip()]
+    table = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()[1:]]
+    assert [row[0] for row in table] == [" ".join(line.split()) for line in lines]
+    tokens, losses = sum(int(row[1]) for row in table), math.fsum(float(row[2]) for row in table)
+    expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "lines", 64, None)
+    assert math.exp(losses / tokens) == pytest.approx(expected, rel=1e-5)
+
+
+def test_counts_of_rows_and_tokens(tiny_gpt2, wikitext_folder):
+    data = tiny.make_wikitext(tiny_gpt2, wikitext_folder)
+    data.setup()
+    counts = data.row_counts
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    length = len(tokenizer((Path(wikitext_folder) / "wiki.train.raw").read_text())["input_ids"])
+    assert (counts["train_rows"], counts["train_tokens"]) == (length // 16, length // 16 * 15)
+    assert json.loads(json.dumps(counts)) == counts
