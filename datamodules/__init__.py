@@ -4,11 +4,19 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "AGNewsDataModule": "datamodules.ag_news",
     "GLUEDataModule": "datamodules.glue",
     "QuickstartDataModule": "datamodules.quickstart",
+    "TableDataModule": "datamodules.table",
     "TextClassificationDataModule": "datamodules.text_classification",
 }
-__all__ = ["GLUEDataModule", "QuickstartDataModule", "TextClassificationDataModule"]
+__all__ = [
+    "AGNewsDataModule",
+    "GLUEDataModule",
+    "QuickstartDataModule",
+    "TableDataModule",
+    "TextClassificationDataModule",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,8 +10,9 @@ from common.errors import InputError
 from common.terminal import say
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
-from datamodules.sources import Examples, check_train_labels
+from datamodules.sources import Examples, check_labels
 from datamodules.sources_text import read_sentences
+from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
 
@@ -29,8 +30,8 @@ class TextClassificationDataModule(LightningDataModule):
         max_length: longer rows are cut to this many tokens.
         batching: length_grouped (little padding), random, or neighbour_pairs (rows 2i and 2i + 1 in one batch).
         seed: seed of the data order.
-        train_rows: train on a fixed random subset of at most this many rows.
-        validation_rows: validate on a fixed random subset of at most this many rows.
+        train_rows: train on a fixed random subset of at most this many rows; null takes all.
+        validation_rows: validate on a fixed random subset of at most this many rows; null takes all.
         subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
         predict_file: text file for predict, one sentence per line (pairs: separated by a tab).
     """
@@ -125,6 +126,11 @@ class TextClassificationDataModule(LightningDataModule):
         return counts
 
     @property
+    def summary(self) -> dict[str, Any]:
+        """What results.json says about the data."""
+        return {"name": self.name, **self.row_counts, "truncated_rows": self.truncated_rows}
+
+    @property
     def tag_names(self) -> tuple[str, ...]:
         """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
         # One list for all splits: the same number has to mean the same everywhere.
@@ -167,11 +173,10 @@ class TextClassificationDataModule(LightningDataModule):
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
         examples = self.load_examples()
-        check_train_labels(self.name, self.task, examples["train"])
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
             for name in [name for name in examples if name.startswith(split)]:
-                examples[name] = _subset(examples[name], rows, self.subset_seed)
-        check_train_labels(self.name, self.task, examples["train"])
+                examples[name] = random_subset(examples[name], rows, self.subset_seed)
+                check_labels(self.name, split, self.task, examples[name])
         self._examples = examples
         # An unlabelled test split is only tokenised when predict asks for it.
         labelled = {name: rows for name, rows in examples.items() if rows.labels is not None}
@@ -251,12 +256,5 @@ class TextClassificationDataModule(LightningDataModule):
 def check_positive(name: str, value: int | None) -> None:
     """Raises InputError when a setting is below 1."""
     if value is not None and value < 1:
-        raise InputError(f"{name} is {value}; allowed: 1 or more. Set --data.{name}.")
-
-
-def _subset(examples: Examples, rows: int | None, seed: int) -> Examples:
-    """At most `rows` random rows, in their old order; the same ones for the same seed."""
-    if rows is None or rows >= len(examples):
-        return examples
-    chosen = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:rows]
-    return examples.select(chosen.sort().values.tolist())
+        everything = ", or null for all" if name in ("train_rows", "validation_rows") else ""
+        raise InputError(f"{name} is {value}; allowed: 1 or more{everything}. Set --data.{name}.")
