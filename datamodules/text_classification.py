@@ -172,15 +172,23 @@ class TextClassificationDataModule(LightningDataModule):
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
+        self._examples = self.read_splits()
+        # An unlabelled test split is only tokenised when predict asks for it.
+        labelled = {name: rows for name, rows in self._examples.items() if rows.labels is not None}
+        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+
+    def read_splits(self) -> dict[str, Examples]:
+        """The rows of each split that this run uses, as text.
+
+        Raises:
+            InputError: see `load_examples`; or a training or validation split with one label only.
+        """
         examples = self.load_examples()
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
             for name in [name for name in examples if name.startswith(split)]:
                 examples[name] = random_subset(examples[name], rows, self.subset_seed)
                 check_labels(self.name, split, self.task, examples[name])
-        self._examples = examples
-        # An unlabelled test split is only tokenised when predict asks for it.
-        labelled = {name: rows for name, rows in examples.items() if rows.labels is not None}
-        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+        return examples
 
     def train_dataloader(self) -> ResumableDataLoader:
         split = self._splits["train"]

@@ -23,11 +23,26 @@ def wide_bert(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def data_dirs(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("glue")
-    return {task: str(tiny.save_task(task, folder / task)) for task in ("cola", "sst2", "qnli")}
+    folders = {task: tiny.save_task(task, folder / task) for task in ("cola", "sst2", "qnli")}
+    folders |= {"ag_news": tiny.save_ag_news(folder / "ag_news"), "table": tiny.save_table(folder / "table")}
+    return {name: str(path) for name, path in folders.items()}
+
+
+def data_options(data: dict, data_dirs: dict[str, str]) -> list[str]:
+    """Options that put tiny data in the place of a config's own."""
+    match data["class_path"]:
+        case "datamodules.QuickstartDataModule":
+            return [f"--data.{split}_sentences=40" for split in ("train", "validation", "test")]
+        case "datamodules.AGNewsDataModule":
+            return ["--data.data_dir", data_dirs["ag_news"], "--data.validation_rows", "10"]
+        case "datamodules.TableDataModule":
+            return ["--data.data_dir", data_dirs["table"]]
+        case _:
+            return ["--data.data_dir", data_dirs[data["init_args"]["task"]]]
 
 
 def test_there_are_as_many_configs_as_we_think():
-    assert len(ALL) == 17
+    assert len(ALL) == 21
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
@@ -49,11 +64,7 @@ def test_a_config_has_a_number_as_seed_and_an_end(path: Path):
 def test_a_config_runs(path: Path, wide_bert, data_dirs, tmp_path):
     content = yaml.safe_load(path.read_text())
     options = ["--model.backbone", wide_bert, "--data.max_length", "32", "--data.batch_size", "8"]
-    if "Quickstart" in content["data"]["class_path"]:
-        for split in ("train", "validation", "test"):
-            options += [f"--data.{split}_sentences", "40"]
-    else:
-        options += ["--data.data_dir", data_dirs[content["data"]["init_args"]["task"]]]
+    options += data_options(content["data"], data_dirs)
     layers = 8
     if "budget_schedule" in content:  # budgets are for 96 layers
         for name in ("memory_start", "memory_end"):
