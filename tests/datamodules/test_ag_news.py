@@ -103,10 +103,8 @@ def test_training_rows_that_repeat_a_test_row_are_dropped_and_counted(make_news,
         "dropped_train_rows": 2,
     }
     used = data.read_splits()
-    assert not {repeats[3][1] + " " + repeats[3][2], repeats[8][1] + " "} & {
-        *used["train"].texts,
-        *used["validation"].texts,
-    }
+    dropped = {f"{repeats[row][1]} {repeats[row][2]}" for row in (3, 8)}
+    assert not dropped & {*used["train"].texts, *used["validation"].texts}
 
 
 def named_columns(split):

@@ -36,14 +36,15 @@ def one_line(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(review=table["review"].str.replace("\n", " "))
 
 
+def unquoted(table: pd.DataFrame) -> str:
+    table = one_line(table)
+    return "\n".join("\t".join(map(str, row)) for row in [table.columns, *table.itertuples(index=False)])
+
+
 WRITERS = {
     "csv": lambda table, path: table.to_csv(path, index=False),
     "csv.gz": lambda table, path: table.to_csv(path, index=False),
-    "tsv": lambda table, path: path.write_text(
-        "\n".join(
-            "\t".join(map(str, row)) for row in [one_line(table).columns, *one_line(table).itertuples(index=False)]
-        )
-    ),
+    "tsv": lambda table, path: path.write_text(unquoted(table)),
     "jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
     "jsonl.gz": lambda table, path: table.to_json(path, orient="records", lines=True),
     "parquet": lambda table, path: table.to_parquet(path, index=False),
@@ -153,7 +154,7 @@ GOOD = ["review,kind", "w1,no", "w2,yes", '"w3', 'w4",no']
         (
             [*GOOD, '"w5 "w6" w7",no'],
             GOOD,
-            r"train.csv, line 6: .* can't be read, up to line 6: ',' expected after '\"'",
+            r"line 6: .* can't be read, up to line 6: ',' expected after '\"'",
         ),
         ([*GOOD, '"w5,no'], GOOD, r"train.csv, line 6: .*unexpected end of data"),
         (["review,kind", "w1,no", "w2,no"], GOOD, r"all 2 train rows of .* have the label 'no'"),
@@ -214,9 +215,7 @@ def test_label_names_give_order_and_meaning(make_table, tmp_path):
 def test_other_separators_and_long_cells(make_table, tmp_path):
     long = "w1 " * 60_000
     (tmp_path / "train.csv").write_text(f'review; kind\n{long};no\n"a; ""b"""; yes\n')
-    data = make_table(
-        train_file=str(tmp_path / "train.csv"), validation_file=str(tmp_path / "train.csv"), separator=";"
-    )
+    data = make_table(data_dir=str(tmp_path), train_file="train.csv", validation_file="train.csv", separator=";")
     data.setup()
     assert data._examples["train"].texts == [long, 'a; "b"']
     assert data.summary["truncated_rows"] == {"train": 1, "validation": 1}
@@ -261,9 +260,7 @@ def test_predict_files_are_plain_text_or_tables(make_table, tmp_path):
         assert rows_of(data.predict_dataloader()) == [0, 1]
         assert data.task.label_names == ("no", "yes")
     (tmp_path / "new.csv").write_text("id,reviews\n1,w1\n")
-    with pytest.raises(
-        InputError, match=r"new.csv has no review among its columns id, reviews. Did you mean 'reviews'"
-    ):
+    with pytest.raises(InputError, match=r"new.csv has no review among .* id, reviews. Did you mean 'reviews'"):
         make_table(data_dir=folder, predict_file=str(tmp_path / "new.csv")).predict_examples()
 
 
@@ -279,13 +276,7 @@ def test_the_command_line_knows_the_column_options(backbone, tmp_path):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")
     folder = write_lines(tmp_path, train=GOOD, dev=GOOD)
-    options = {
-        "data_dir": folder,
-        "text_column": "review",
-        "label_column": "kind",
-        "backbone": backbone,
-        "batch_size": 2,
-    }
+    options = {"data_dir": folder, "text_column": "review", "label_column": "kind", "backbone": backbone}
     arguments = ["--data=datamodules.TableDataModule", *(f"--data.{name}={value}" for name, value in options.items())]
     data = parser.instantiate(parser.parse_args(arguments)).data
     data.setup()
