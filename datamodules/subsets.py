@@ -1,13 +1,9 @@
 """Which rows of the training split are used for what: fixed random subsets, held-out rows, repeats of the test."""
 
-import re
-
 import torch
 
 from common.errors import InputError
 from datamodules.sources import Examples
-
-_WORD = re.compile(r"[^\W_]+")
 
 
 def random_subset(examples: Examples, rows: int | None, seed: int) -> Examples:
@@ -40,12 +36,15 @@ def _drawn(total: int, rows: int, seed: int) -> list[int]:
 
 
 def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
-    """`train` without the rows whose words, case and punctuation aside, are those of a row of `test`; and how many."""
-    seen = {_words(test, row) for row in range(len(test))}
-    kept = [row for row in range(len(train)) if _words(train, row) not in seen]
+    """`train` without the rows that repeat a row of `test`, and how many were left out.
+
+    Letters and digits are compared: case, punctuation and blanks, which copies of a text often differ in, are not.
+    """
+    seen = {_letters(test, row) for row in range(len(test))}
+    kept = [row for row in range(len(train)) if _letters(train, row) not in seen]
     return train.select(kept), len(train) - len(kept)
 
 
-def _words(examples: Examples, row: int) -> tuple[tuple[str, ...], ...]:
+def _letters(examples: Examples, row: int) -> tuple[str, ...]:
     texts = [examples.texts[row]] if examples.pairs is None else [examples.texts[row], examples.pairs[row]]
-    return tuple(tuple(_WORD.findall(text.casefold())) for text in texts)
+    return tuple("".join(filter(str.isalnum, text.casefold())) for text in texts)
