@@ -132,7 +132,7 @@ class Results(Callback):
         return {
             "run_name": self.run_name,
             "seed": self.seed,
-            "data": {"name": data.name, **data.row_counts},
+            "data": data.summary,
             "backbone": pl_module.backbone_name,
             "adapter": type(pl_module.adapter).__name__ if pl_module.adapter is not None else "full fine-tuning",
             "metric": self.metric(pl_module, f"{split}/{pl_module.metric_name}"),

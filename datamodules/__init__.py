@@ -4,18 +4,22 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
+    "AGNewsDataModule": "datamodules.ag_news",
     "GLUEDataModule": "datamodules.glue",
     "LanguageModellingDataModule": "datamodules.language_modelling",
     "PlainTextDataModule": "datamodules.plain_text",
     "QuickstartDataModule": "datamodules.quickstart",
+    "TableDataModule": "datamodules.table",
     "TextClassificationDataModule": "datamodules.text_classification",
     "WikiTextDataModule": "datamodules.wikitext",
 }
 __all__ = [
+    "AGNewsDataModule",
     "GLUEDataModule",
     "LanguageModellingDataModule",
     "PlainTextDataModule",
     "QuickstartDataModule",
+    "TableDataModule",
     "TextClassificationDataModule",
     "WikiTextDataModule",
 ]

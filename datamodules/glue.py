@@ -4,8 +4,7 @@ from typing import Any, Literal
 
 from common.errors import one_of
 from datamodules.sources import Examples
-from datamodules.sources_columns import read_hub
-from datamodules.sources_glue import COLA_VALIDATION, read_glue_folder
+from datamodules.sources_glue import COLA_VALIDATION, read_glue_folder, read_hub
 from datamodules.task import GLUE_TASKS, Task
 from datamodules.text_classification import TextClassificationDataModule
 

@@ -218,14 +218,14 @@ def folder_content(folder: Path, limit: int = 20) -> str:
     return (", ".join(names[:limit]) or "nothing") + more
 
 
-def check_train_labels(name: str, task: Task, train: Examples) -> None:
-    """Raises InputError when the training rows have no label or only one: nothing could be learnt."""
-    if train.labels is None:
-        raise InputError(f"the train split of {name} has no labels; allowed: {task.allowed_labels} in each row.")
-    found = sorted(set(train.labels))
+def check_labels(name: str, split: str, task: Task, examples: Examples) -> None:
+    """Raises InputError when a split has no labels or only one: nothing could be learnt from it, or chosen by it."""
+    if examples.labels is None:
+        raise InputError(f"the {split} split of {name} has no labels; allowed: {task.allowed_labels} in each row.")
+    found = sorted(set(examples.labels))
     if len(found) < 2:
         label = found[0] if task.is_regression else task.label_names[int(found[0])]
         raise InputError(
-            f"all {len(train)} train rows of {name} have the label {label!r}; training needs at least two "
-            "different labels. Check the file, or take more rows (--data.train_rows)."
+            f"all {len(examples)} {split} rows of {name} have the label {label!r}; a {split} split needs at least two "
+            f"different labels. Check the file, or take more rows (--data.{split}_rows)."
         )

@@ -1,16 +1,19 @@
-"""Splits with named columns: Parquet and JSON-lines files, `save_to_disk` folders, and the hub."""
+"""Splits with named columns, from files: Parquet, JSON-lines, CSV and tab-separated text."""
 
 import json
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, one_of
 from datamodules.sources import Examples, examples_of, find_file, folder_content, read_lines
+from datamodules.sources_delimited import SEPARATORS, check_widths, read_rows
 from datamodules.task import Task
 
-HUB_GLUE = "nyu-mll/glue"
-LABEL_COLUMN = "label"
 # Names under which a split may be stored, the hub's own first.
 SPLIT_NAMES = {
     "train": ("train",),
@@ -20,6 +23,40 @@ SPLIT_NAMES = {
     "test_mismatched": ("test_mismatched",),
 }
 JSON_ENDINGS = (".jsonl", ".json")
+COLUMN_ENDINGS = (".parquet", *JSON_ENDINGS)
+TABLE_ENDINGS = (*COLUMN_ENDINGS, *SEPARATORS)
+# How unlabelled rows are marked: the hub's -1, or nothing at all.
+NO_LABEL = (-1, "-1", None, "")
+
+
+@dataclass(frozen=True)
+class Table:
+    """The named columns of one split.
+
+    Attributes:
+        columns: the values of each column.
+        where: names a row (file and line) in messages.
+        source: names the whole split in messages.
+        class_names: names of the numbers in a column, where the data itself gives them.
+    """
+
+    columns: Mapping[str, Sequence[Any]]
+    where: Callable[[int], str]
+    source: str
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
+
+    def labels(self, column: str) -> list[Any] | None:
+        """The label column; None when there is none or no row is labelled."""
+        labels = self.columns.get(column)
+        if labels is None or all(label in NO_LABEL for label in labels):
+            return None
+        return list(labels)
+
+    def with_column(self, name: str, values: Sequence[Any]) -> "Table":
+        return replace(self, columns={**self.columns, name: values})
 
 
 def has_columns(folder: Path) -> bool:
@@ -27,60 +64,105 @@ def has_columns(folder: Path) -> bool:
     return bool(split_files(folder, SPLIT_NAMES["train"]))
 
 
-def read_column_files(task: Task, folder: Path) -> dict[str, Examples]:
+def read_column_files(task: Task, folder: Path, needed: Sequence[str]) -> dict[str, Examples]:
     """Splits from `train.parquet`, `validation.jsonl`, … or the hub's `train-00000-of-00001.parquet`.
+
+    Args:
+        task: says which columns and labels there have to be.
+        folder: where the files are.
+        needed: splits that have to be there.
 
     Raises:
         InputError: a missing file or column, or a row that can't be read (with file and row or line number).
     """
-    splits = {}
-    for split, names in SPLIT_NAMES.items():
-        files = split_files(folder, names)
-        if files:
-            parts = [_read_file(task, path, labelled=not split.startswith("test")) for path in files]
-            splits[split] = _joined(parts)
-    _check_complete(task, splits, f"{folder} (it holds: {folder_content(folder)})")
+    found = {split: split_files(folder, names) for split, names in SPLIT_NAMES.items()}
+    wanted = (*task.text_fields, task.label_column)
+    tables = {split: read_tables(files, wanted) for split, files in found.items() if files}
+    splits = {split: table_examples(task, table, not split.startswith("test")) for split, table in tables.items()}
+    check_complete(splits, needed, f"{folder} (it holds: {folder_content(folder)})")
     return splits
 
 
-def split_files(folder: Path, names: Sequence[str]) -> list[Path]:
-    """The Parquet or JSON-lines files of a split that may have these names; one, or the hub's shards."""
+def split_files(folder: Path, names: Sequence[str], endings: Sequence[str] = COLUMN_ENDINGS) -> list[Path]:
+    """The file of a split, or the pieces it was written in; empty when there is none."""
     for name in names:
         shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
-        single = find_file(folder, (f"{name}.parquet", *(name + ending for ending in JSON_ENDINGS)))
+        single = find_file(folder, [name + ending for ending in endings])
         if single or shards:
             return [single] if single else shards
     return []
 
 
-def _read_file(task: Task, path: Path, labelled: bool) -> Examples:
-    if path.name.removesuffix(".gz").endswith(JSON_ENDINGS):
-        columns, where = _read_json_lines(task, path)
+def read_tables(paths: Sequence[Path], wanted: Sequence[str], separator: str | None = None) -> Table:
+    """`read_table` of each file, one under the other."""
+    parts = [read_table(path, wanted, separator) for path in paths]
+    if len(parts) == 1:
+        return parts[0]
+    ends = list(accumulate(len(part) for part in parts))
+
+    def where(row: int) -> str:
+        place = bisect_right(ends, row)
+        return parts[place].where(row - (ends[place - 1] if place else 0))
+
+    shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    columns = {name: [value for part in parts for value in part.columns[name]] for name in shared}
+    return Table(columns, where, f"{paths[0].parent} ({paths[0].name} to {paths[-1].name})")
+
+
+def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) -> Table:
+    """Reads a file by its ending: .parquet, .jsonl, .json, .csv or .tsv, all but Parquet plain or .gz.
+
+    Args:
+        path: the file.
+        wanted: columns the caller looks for; once there, no row may lack them.
+        separator: what stands between the cells of a .csv or .tsv file, if not comma or tab.
+
+    Raises:
+        InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
+    """
+    ending = Path(path.name.removesuffix(".gz")).suffix
+    if ending == ".parquet":
+        table = _read_parquet(path)
+    elif ending in JSON_ENDINGS:
+        table = _read_json_lines(path, wanted)
+    elif ending in SEPARATORS:
+        table = _read_delimited(path, separator or SEPARATORS[ending])
     else:
-        columns, where = read_parquet(path), lambda row: f"{path}, row {row + 1}"
-    return _from_columns(task, columns, where, str(path), labelled)
+        raise one_of(f"the ending of {path}", ending, TABLE_ENDINGS)
+    if not len(table):
+        raise InputError(f"{path} has no rows. Fetch or write it again, or take it away.")
+    return table
 
 
-def _read_json_lines(task: Task, path: Path) -> tuple[dict[str, list[Any]], Callable[[int], str]]:
+def _read_delimited(path: Path, separator: str) -> Table:
+    (_, names), *rows = read_rows(path, separator)
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}, line 1: the header has {', '.join(twice)} more than once; rename one of them.")
+    check_widths(path, rows, names, separator)
+    columns = {name: [row.cells[place] for row in rows] for place, name in enumerate(names)}
+    return Table(columns, lambda row: f"{path}, line {rows[row].line}", str(path))
+
+
+def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
     lines = read_lines(path)
 
     def where(row: int) -> str:
         return f"{path}, line {lines[row][0]}"
 
-    records = [parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
-    wanted = [*task.text_fields, *([LABEL_COLUMN] if LABEL_COLUMN in records[0] else [])]
+    records = [_parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
+    needed = [name for name in wanted if name in records[0]]
     for row, record in enumerate(records):
-        missing = [name for name in wanted if name not in record]
+        missing = [name for name in needed if name not in record]
         if missing:
             raise InputError(
                 f"{where(row)}: no {' and no '.join(missing)} among {', '.join(record)}; every line needs "
-                f"{', '.join(wanted)}. Correct or remove the row."
+                f"{', '.join(needed)}. Correct or remove the row."
             )
-    return {name: [record[name] for record in records] for name in wanted}, where
+    return Table({name: [record.get(name) for record in records] for name in records[0]}, where, str(path))
 
 
-def parse_record(line: str, where: str) -> dict[str, Any]:
-    """The object on one line of a JSON-lines file."""
+def _parse_record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
     except ValueError as error:
@@ -90,126 +172,57 @@ def parse_record(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def read_parquet(path: Path) -> dict[str, list[Any]]:
-    """The columns of a Parquet file."""
+def _read_parquet(path: Path) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(path).to_pydict()
+        columns = pyarrow.parquet.read_table(path).to_pydict()
     except (pyarrow.ArrowException, OSError) as error:
         raise InputError(f"{path} can't be read as Parquet: {error}. Fetch or write the file again.") from error
+    return Table(columns, lambda row: f"{path}, row {row + 1}", str(path))
 
 
-def _from_columns(
-    task: Task,
-    columns: Mapping[str, Sequence[Any]],
-    where: Callable[[int], str],
-    source: str,
-    labelled: bool,
-) -> Examples:
-    """Checks named columns. The hub marks unlabelled splits with -1 in every row."""
-    missing = [name for name in task.text_fields if name not in columns]
-    labels = columns.get(LABEL_COLUMN)
-    if labels is not None and all(label == -1 or label is None for label in labels):
-        labels = None
+def require_columns(table: Table, needed: Sequence[str], advice: str) -> None:
+    """Raises InputError, with the columns there are and near misses, unless `table` has all that are needed."""
+    missing = [name for name in needed if name not in table.columns]
+    if not missing:
+        return
+    there = list(table.columns)
+    near = sorted({match for name in missing for match in get_close_matches(name, there, cutoff=0.5)} - set(needed))
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise InputError(
+        f"{table.source} has no {' and no '.join(missing)} among its columns {', '.join(there)}.{hint} {advice}"
+    )
+
+
+def table_examples(task: Task, table: Table, labelled: bool) -> Examples:
+    """Checks the columns a task needs and makes `Examples` of them.
+
+    Args:
+        task: says which columns and labels there have to be.
+        table: the columns of a split.
+        labelled: whether the split has to have labels.
+    """
+    labels = table.labels(task.label_column)
+    wanted = (*task.text_fields, task.label_column)
+    advice = (
+        f"The task {task.name} needs {', '.join(wanted)} (labels: {task.allowed_labels}). Rename the columns, or check "
+        "that these are its files."
+    )
     if labelled and labels is None:
-        missing.append(LABEL_COLUMN)
-    if missing:
-        raise InputError(
-            f"{source} has no {' and no '.join(missing)} among its columns {', '.join(columns)}; the task "
-            f"{task.name} needs {', '.join((*task.text_fields, LABEL_COLUMN))} "
-            f"(labels: {task.allowed_labels}). Rename the columns, or check --data.task."
-        )
-    texts = [list(columns[name]) for name in task.text_fields]
-    if not texts[0]:
-        raise InputError(f"{source} has no rows. Fetch or write it again, or take it away.")
-    return examples_of(task, texts, labels, where)
+        rest = {name: values for name, values in table.columns.items() if name != task.label_column}
+        require_columns(replace(table, columns=rest), wanted, advice)
+    require_columns(table, task.text_fields, advice)
+    names = table.class_names.get(task.label_column, ())
+    # Where the data names its labels as the task does, the names count: it may number them differently.
+    if labels is not None and set(names) == set(task.label_names) and names != task.label_names:
+        labels = [names[label] if label in range(len(names)) else label for label in labels]
+    return examples_of(task, [list(table.columns[name]) for name in task.text_fields], labels, table.where)
 
 
-def _joined(parts: list[Examples]) -> Examples:
-    if len(parts) == 1:
-        return parts[0]
-
-    def join(columns: list[Any]) -> list[Any] | None:
-        return None if None in columns else [value for column in columns for value in column]
-
-    texts = [text for part in parts for text in part.texts]
-    return Examples(texts, join([part.pairs for part in parts]), join([part.labels for part in parts]))
-
-
-def saved_folder(folder: Path) -> bool:
-    """Whether `save_to_disk` of the datasets library wrote this folder."""
-    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
-
-
-def read_saved(task: Task, folder: Path) -> dict[str, Examples]:
-    """Splits from a folder that `DatasetDict.save_to_disk` wrote.
-
-    Raises:
-        InputError: a single data set instead of a DatasetDict, a damaged folder, missing splits or columns.
-    """
-    import datasets
-
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # whatever a damaged Arrow file makes the library raise
-        raise InputError(f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again.") from error
-    if not isinstance(saved, dict):
-        raise InputError(
-            f"{folder} holds a single data set; allowed: a DatasetDict with train and validation. "
-            "Save it with DatasetDict(train=…, validation=…).save_to_disk."
-        )
-    return _from_datasets(task, saved, str(folder))
-
-
-def read_hub(task: Task, revision: str | None) -> dict[str, Examples]:
-    """Splits of nyu-mll/glue from the hub, or from its cache.
-
-    Raises:
-        InputError: the hub can't be reached and its cache does not hold the task.
-    """
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(HUB_GLUE, task.name, revision=revision)
-    except Exception as error:  # connection, offline mode, unknown revision: many types, one meaning
-        reason = str(error).strip().split("\n")[0][:300]
-        raise InputError(
-            f"the data set {HUB_GLUE} ({task.name}, revision {revision or 'main'}) can't be loaded: {reason} "
-            f"Ways on: --data.data_dir FOLDER with the files of {task.name} (GLUE's .tsv, .parquet, .jsonl, "
-            "or a save_to_disk folder); HF_HOME set to a cache that holds it, with HF_HUB_OFFLINE=1; "
-            "or `--config quickstart.yaml`, which needs no hub."
-        ) from error
-    return _from_datasets(task, loaded, f"{HUB_GLUE} ({task.name})")
-
-
-def _from_datasets(task: Task, loaded: Mapping[str, Any], source: str) -> dict[str, Examples]:
-    splits = {}
-    for split, names in SPLIT_NAMES.items():
-        name = next((name for name in names if name in loaded), None)
-        if name is None:
-            continue
-        columns: dict[str, list[Any]] = dict(loaded[name][:])
-        _use_label_names(task, columns, loaded[name].features)
-
-        def where(row: int, name: str = name) -> str:
-            return f"{source}, {name} row {row + 1}"
-
-        splits[split] = _from_columns(task, columns, where, f"{source}, {name}", not split.startswith("test"))
-    _check_complete(task, splits, f"{source} (it has: {', '.join(loaded)})")
-    return splits
-
-
-def _use_label_names(task: Task, columns: dict[str, list[Any]], features: Mapping[str, Any]) -> None:
-    """Where the data names its labels as the task does, the names count: it may number them differently."""
-    names = getattr(features.get(LABEL_COLUMN), "names", None)
-    if names and set(names) == set(task.label_names) and tuple(names) != task.label_names:
-        columns[LABEL_COLUMN] = [names[label] if label in range(len(names)) else label for label in columns["label"]]
-
-
-def _check_complete(task: Task, splits: dict[str, Examples], source: str) -> None:
-    needed = ["train", "validation"] + ["validation_mismatched"] * (task.name == "mnli")
+def check_complete(splits: Mapping[str, Any], needed: Sequence[str], source: str) -> None:
+    """Raises InputError unless all splits that are needed are there."""
     missing = [split for split in needed if split not in splits]
     if missing:
         accepted = "; ".join(f"{split} may be called {', '.join(SPLIT_NAMES[split])}" for split in missing)

@@ -10,10 +10,13 @@ from typing import Literal
 
 from common.errors import InputError
 from common.terminal import say
-from datamodules.sources import Examples, examples_of, find_file, folder_content, read_lines, require_file
-from datamodules.sources_columns import has_columns, read_column_files, read_saved, saved_folder
+from datamodules.sources import Examples, examples_of, find_file, folder_content, require_file
+from datamodules.sources_columns import has_columns, read_column_files
+from datamodules.sources_datasets import dataset_examples, load_hub, load_saved, saved_folder
+from datamodules.sources_delimited import Row, check_widths, read_rows
 from datamodules.task import Task
 
+HUB_GLUE = "nyu-mll/glue"
 CoLAValidation = Literal["in_domain", "combined"]
 COLA_VALIDATION = ("in_domain", "combined")
 
@@ -59,17 +62,33 @@ def read_glue_folder(task: Task, data_dir: str, cola_validation: CoLAValidation 
         if not folder.is_dir():
             continue
         if saved_folder(folder):
-            return read_saved(task, folder)
+            return dataset_examples(task, load_saved(folder), _needed(task), str(folder))
         if task.name == "cola" and find_file(folder, OFFICIAL_COLA):
             return _read_official_cola(task, folder, cola_validation)
         if find_file(folder, ("train.tsv",)):
             return _read_glue(task, folder)
         if has_columns(folder):
-            return read_column_files(task, folder)
+            return read_column_files(task, folder, _needed(task))
     raise InputError(
         f"data_dir is {data_dir!r}, which holds: {folder_content(root)}. Looked there and in its folders "
         f"{LAYOUTS[task.name].folder} and {task.name} for {_layouts(task)}. Give the folder that has them."
     )
+
+
+def read_hub(task: Task, revision: str | None) -> dict[str, Examples]:
+    """The splits of a GLUE task from nyu-mll/glue on the hub, or from its cache.
+
+    Raises:
+        InputError: the hub can't be reached and its cache does not hold the task.
+    """
+    layouts = "GLUE's .tsv, .parquet, .jsonl, or a save_to_disk folder"
+    instead = f"--data.data_dir FOLDER with the files of {task.name} ({layouts})"
+    loaded = load_hub(HUB_GLUE, task.name, revision, instead)
+    return dataset_examples(task, loaded, _needed(task), f"{HUB_GLUE} ({task.name})")
+
+
+def _needed(task: Task) -> tuple[str, ...]:
+    return ("train", "validation", "validation_mismatched") if task.name == "mnli" else ("train", "validation")
 
 
 def _layouts(task: Task) -> str:
@@ -93,9 +112,10 @@ def _read_official_cola(task: Task, folder: Path, cola_validation: CoLAValidatio
 
 def _read_cola_file(task: Task, path: Path) -> Examples:
     """Four columns and no header: source, label, the author's mark, sentence."""
-    numbers, rows = _split_columns(path, read_lines(path), COLA_COLUMNS)
-    where = _line_namer(path, numbers)
-    return examples_of(task, [[row[3] for row in rows]], [row[1] for row in rows], where)
+    rows = read_rows(path, "\t")
+    check_widths(path, rows, COLA_COLUMNS)
+    where = _line_namer(path, rows)
+    return examples_of(task, [[row.cells[3] for row in rows]], [row.cells[1] for row in rows], where)
 
 
 def _read_glue(task: Task, folder: Path) -> dict[str, Examples]:
@@ -117,8 +137,7 @@ def _read_glue(task: Task, folder: Path) -> dict[str, Examples]:
 def _read_table(task: Task, path: Path) -> Examples:
     """A tab-separated file whose first line names the columns; a test file may lack the label column."""
     layout = LAYOUTS[task.name]
-    (_, first), *lines = read_lines(path)
-    header = first.split("\t")
+    (_, header), *rows = read_rows(path, "\t")
     is_test = path.name.startswith("test")
     wanted = layout.text_columns if is_test else (*layout.text_columns, layout.label_column)
     missing = [column for column in wanted if column not in header]
@@ -127,40 +146,24 @@ def _read_table(task: Task, path: Path) -> Examples:
             f"{path}, line 1: the header has no column {', '.join(missing)}; it has {', '.join(header)}. "
             f"Allowed: GLUE's own {layout.folder} files. Check that the folder belongs to {task.name}."
         )
-    if not lines:
+    if not rows:
         raise InputError(f"{path} has a header and no rows. Fetch the file again, or take it away.")
     if task.name == "qqp":
-        lines = _whole_rows(path, lines, len(header))
-    numbers, rows = _split_columns(path, lines, header)
-    texts = [[row[header.index(column)] for row in rows] for column in layout.text_columns]
+        rows = _whole_rows(path, rows, len(header))
+    check_widths(path, rows, header)
+    texts = [[row.cells[header.index(column)] for row in rows] for column in layout.text_columns]
     has_labels = layout.label_column in header
-    labels = [row[header.index(layout.label_column)] for row in rows] if has_labels else None
-    return examples_of(task, texts, labels, _line_namer(path, numbers))
+    labels = [row.cells[header.index(layout.label_column)] for row in rows] if has_labels else None
+    return examples_of(task, texts, labels, _line_namer(path, rows))
 
 
-def _split_columns(
-    path: Path, lines: Sequence[tuple[int, str]], header: Sequence[str]
-) -> tuple[list[int], list[list[str]]]:
-    numbers, rows = [], []
-    for number, line in lines:
-        row = line.split("\t")
-        if len(row) != len(header):
-            raise InputError(
-                f"{path}, line {number}: {len(row)} tab-separated columns in {line[:80]!r}; allowed: "
-                f"{len(header)} ({', '.join(header)}). Correct or remove the row."
-            )
-        numbers.append(number)
-        rows.append(row)
-    return numbers, rows
-
-
-def _whole_rows(path: Path, lines: list[tuple[int, str]], columns: int) -> list[tuple[int, str]]:
+def _whole_rows(path: Path, rows: list[Row], columns: int) -> list[Row]:
     """QQP's published files hold some questions with line breaks: such rows are left out, as on the hub."""
-    whole = [(number, line) for number, line in lines if line.count("\t") + 1 == columns]
-    if len(whole) < len(lines):
-        say(f"{path}: left out {len(lines) - len(whole)} lines that are pieces of broken rows.")
+    whole = [row for row in rows if len(row.cells) == columns]
+    if len(whole) < len(rows):
+        say(f"{path}: left out {len(rows) - len(whole)} lines that are pieces of broken rows.")
     return whole
 
 
-def _line_namer(path: Path, numbers: list[int]) -> Callable[[int], str]:
-    return lambda row: f"{path}, line {numbers[row]}"
+def _line_namer(path: Path, rows: Sequence[Row]) -> Callable[[int], str]:
+    return lambda row: f"{path}, line {rows[row].line}"

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from datamodules.sources import folder_content, read_lines, read_text
-from datamodules.sources_columns import JSON_ENDINGS, SPLIT_NAMES, parse_record, read_parquet, split_files
-
-COLUMN_ENDINGS = (*JSON_ENDINGS, ".parquet")
+from datamodules.sources import folder_content, read_text
+from datamodules.sources_columns import COLUMN_ENDINGS, SPLIT_NAMES, read_table, split_files
+from datamodules.sources_datasets import load_hub, load_saved
 
 
 def read_rows(path: Path, column: str = "text") -> list[str]:
@@ -25,10 +24,9 @@ def read_rows(path: Path, column: str = "text") -> list[str]:
         there = f"{folder} holds: {folder_content(folder)}" if folder.is_dir() else f"there is no folder {folder}"
         raise InputError(f"there is no file {path}; {there}. Check the path.")
     name = path.name.removesuffix(".gz")
-    if name.endswith(JSON_ENDINGS):
-        return _json_rows(path, column)
-    if name.endswith(".parquet"):
-        return column_rows(read_parquet(path), column, str(path), lambda row: f"{path}, row {row + 1}")
+    if name.endswith(COLUMN_ENDINGS):
+        table = read_table(path, (column,))
+        return column_rows(table.columns, column, table.source, table.where)
     return _lines(read_text(path))
 
 
@@ -36,19 +34,6 @@ def _lines(text: str) -> list[str]:
     # Only line feeds end a line: splitlines would split at other characters, too.
     lines = [line + "\n" for line in text.split("\n")]
     return [*lines[:-1], *([lines[-1][:-1]] if lines[-1] != "\n" else [])]
-
-
-def _json_rows(path: Path, column: str) -> list[str]:
-    lines = read_lines(path)
-
-    def where(row: int) -> str:
-        return f"{path}, line {lines[row][0]}"
-
-    records = [parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
-    for row, record in enumerate(records):
-        if column not in record:
-            raise _no_column(where(row), column, list(record))
-    return column_rows({column: [record[column] for record in records]}, column, str(path), where)
 
 
 def column_rows(
@@ -91,23 +76,12 @@ def read_saved_rows(folder: Path, column: str) -> dict[str, list[str]]:
     """Splits from a folder that `DatasetDict.save_to_disk` wrote.
 
     Raises:
-        InputError: a damaged folder, or a single data set instead of a DatasetDict.
+        InputError: see `load_saved`; or a missing column.
     """
-    import datasets
-
-    try:
-        saved = datasets.load_from_disk(str(folder))
-    except Exception as error:  # whatever a damaged Arrow file makes the library raise
-        raise InputError(f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again.") from error
-    if not isinstance(saved, dict):
-        raise InputError(
-            f"{folder} holds a single data set; allowed: a DatasetDict with train and validation. "
-            "Save it with DatasetDict(train=…, validation=…).save_to_disk."
-        )
-    return _from_datasets(saved, column, str(folder))
+    return _from_datasets(load_saved(folder), column, str(folder))
 
 
-def read_hub_rows(name: str, variant: str, revision: str | None, column: str, other_ways: str) -> dict[str, list[str]]:
+def read_hub_rows(name: str, variant: str, revision: str | None, column: str, instead: str) -> dict[str, list[str]]:
     """Splits of a data set from the hub, or from its cache.
 
     Args:
@@ -115,22 +89,12 @@ def read_hub_rows(name: str, variant: str, revision: str | None, column: str, ot
         variant: its configuration.
         revision: branch, tag or commit.
         column: the column that holds the text.
-        other_ways: where else the data could come from, for the message.
+        instead: what local files would do instead, for the message.
 
     Raises:
-        InputError: the hub can't be reached and its cache does not hold it.
+        InputError: see `load_hub`; or a missing column.
     """
-    import datasets
-
-    try:
-        loaded = datasets.load_dataset(name, variant, revision=revision)
-    except Exception as error:  # connection, offline mode, unknown revision: many types, one meaning
-        reason = str(error).strip().split("\n")[0][:300]
-        raise InputError(
-            f"the data set {name} ({variant}, revision {revision or 'main'}) can't be loaded: {reason} Ways on: "
-            f"{other_ways}; or HF_HOME set to a cache that holds it, with HF_HUB_OFFLINE=1."
-        ) from error
-    return _from_datasets(loaded, column, f"{name} ({variant})")
+    return _from_datasets(load_hub(name, variant, revision, instead), column, f"{name} ({variant})")
 
 
 def _from_datasets(loaded: Mapping[str, Any], column: str, source: str) -> dict[str, list[str]]:

@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass
 
+# What can choose the best checkpoint, the usual choice first. f1 is for two labels, the second one being found.
+CLASSIFICATION_METRICS = ("accuracy", "matthews_correlation", "f1")
+REGRESSION_METRICS = ("pearson", "spearman")
+
 
 @dataclass(frozen=True)
 class Task:
@@ -12,12 +16,14 @@ class Task:
         text_fields: one column name, or two for pairs of texts.
         label_names: names in label order; empty for regression.
         metrics: what to report; the first one chooses the best checkpoint.
+        label_column: name of the label column.
     """
 
     name: str
     text_fields: tuple[str, ...]
     label_names: tuple[str, ...]
     metrics: tuple[str, ...]
+    label_column: str = "label"
 
     @property
     def is_regression(self) -> bool:

@@ -9,8 +9,9 @@ from common.errors import InputError
 from common.terminal import say
 from datamodules.batching import Batching
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
-from datamodules.sources import Examples, check_train_labels
+from datamodules.sources import Examples, check_labels
 from datamodules.sources_text import read_sentences
+from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
@@ -29,8 +30,8 @@ class TextClassificationDataModule(TokenizedDataModule):
         max_length: longer rows are cut to this many tokens.
         batching: length_grouped (little padding), random, or neighbour_pairs (rows 2i and 2i + 1 in one batch).
         seed: seed of the data order.
-        train_rows: train on a fixed random subset of at most this many rows.
-        validation_rows: validate on a fixed random subset of at most this many rows.
+        train_rows: train on a fixed random subset of at most this many rows; null takes all.
+        validation_rows: validate on a fixed random subset of at most this many rows; null takes all.
         subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
         predict_file: text file for predict, one sentence per line (pairs: separated by a tab).
     """
@@ -96,6 +97,10 @@ class TextClassificationDataModule(TokenizedDataModule):
         return tokenizer
 
     @property
+    def summary(self) -> dict[str, Any]:
+        return {**super().summary, "truncated_rows": self.truncated_rows}
+
+    @property
     def tag_names(self) -> tuple[str, ...]:
         """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
         # One list for all splits: the same number has to mean the same everywhere.
@@ -132,16 +137,23 @@ class TextClassificationDataModule(TokenizedDataModule):
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
+        self._examples = self.read_splits()
+        # An unlabelled test split is only tokenised when predict asks for it.
+        labelled = {name: rows for name, rows in self._examples.items() if rows.labels is not None}
+        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+
+    def read_splits(self) -> dict[str, Examples]:
+        """The rows of each split that this run uses, as text.
+
+        Raises:
+            InputError: see `load_examples`; or a training or validation split with one label only.
+        """
         examples = self.load_examples()
-        check_train_labels(self.name, self.task, examples["train"])
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
             for name in [name for name in examples if name.startswith(split)]:
-                examples[name] = _subset(examples[name], rows, self.subset_seed)
-        check_train_labels(self.name, self.task, examples["train"])
-        self._examples = examples
-        # An unlabelled test split is only tokenised when predict asks for it.
-        labelled = {name: rows for name, rows in examples.items() if rows.labels is not None}
-        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+                examples[name] = random_subset(examples[name], rows, self.subset_seed)
+                check_labels(self.name, split, self.task, examples[name])
+        return examples
 
     def predict_dataloader(self) -> EvaluationDataLoader:
         # In file order; `row` in each batch says where its rows belong.
@@ -160,11 +172,3 @@ class TextClassificationDataModule(TokenizedDataModule):
 
     def _collate(self) -> Collate:
         return partial(collate, padding=Padding.of(self.tokenizer))
-
-
-def _subset(examples: Examples, rows: int | None, seed: int) -> Examples:
-    """At most `rows` random rows, in their old order; the same ones for the same seed."""
-    if rows is None or rows >= len(examples):
-        return examples
-    chosen = torch.randperm(len(examples), generator=torch.Generator().manual_seed(seed))[:rows]
-    return examples.select(chosen.sort().values.tolist())

@@ -78,6 +78,11 @@ class TokenizedDataModule(LightningDataModule):
             counts[f"{name.split('_')[0]}_rows"] += len(split)
         return counts
 
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What results.json says about the data."""
+        return {"name": self.name, **self.row_counts}
+
     # Lightning's hooks
 
     def prepare_data(self) -> None:
@@ -148,4 +153,5 @@ class TokenizedDataModule(LightningDataModule):
 def check_positive(name: str, value: int | None) -> None:
     """Raises InputError when a setting is below 1."""
     if value is not None and value < 1:
-        raise InputError(f"{name} is {value}; allowed: 1 or more. Set --data.{name}.")
+        everything = ", or null for all" if name in ("train_rows", "validation_rows") else ""
+        raise InputError(f"{name} is {value}; allowed: 1 or more{everything}. Set --data.{name}.")

@@ -6,7 +6,7 @@ from typing import Any
 from common.errors import InputError, one_of
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.sources import find_file, folder_content
-from datamodules.sources_columns import saved_folder
+from datamodules.sources_datasets import saved_folder
 from datamodules.sources_plain import read_hub_rows, read_rows, read_saved_rows, read_split_files
 
 HUB_WIKITEXT = "Salesforce/wikitext"

@@ -48,8 +48,8 @@ class TextClassificationModule(AdaptedModule):
         model, head = load_backbone(
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
-        if model.config.pad_token_id is None:  # decoders classify the last token that isn't padding
-            model.config.pad_token_id = data.tokenizer.pad_token_id
+        # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
+        model.config.pad_token_id = data.tokenizer.pad_token_id
         return model, head
 
     @property

@@ -45,7 +45,13 @@ def test_results_agree_with_the_other_files(finished):
     folder = finished[1] / "tiny"
     results = json.loads((folder / "results.json").read_text())
     ranks = json.loads((folder / "ranks.json").read_text())
-    assert results["data"] == {"name": "glue/cola", "train_rows": 40, "validation_rows": 12, "test_rows": 12}
+    assert results["data"] == {
+        "name": "glue/cola",
+        "train_rows": 40,
+        "validation_rows": 12,
+        "test_rows": 12,
+        "truncated_rows": {"train": 0, "validation": 0, "test": 0},
+    }
     assert results["budget"]["used"] == sum(rank**2 for rank in ranks["layers"].values())
     assert results["budget"]["used"] <= results["budget"]["requested"] == 8 * 5**2
     assert results["average_rank"] == sum(ranks["layers"].values()) / 8

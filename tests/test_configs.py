@@ -28,11 +28,29 @@ def wide_gpt2(tmp_path_factory) -> str:
 @pytest.fixture(scope="module")
 def data_dirs(tmp_path_factory) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("glue")
-    return {task: str(tiny.save_task(task, folder / task)) for task in ("cola", "sst2", "qnli")}
+    folders = {task: tiny.save_task(task, folder / task) for task in ("cola", "sst2", "qnli")}
+    folders |= {"ag_news": tiny.save_ag_news(folder / "ag_news"), "table": tiny.save_table(folder / "table")}
+    folders["wikitext"] = tiny.save_wikitext(folder / "wikitext")
+    return {name: str(path) for name, path in folders.items()}
+
+
+def data_options(data: dict, data_dirs: dict[str, str]) -> list[str]:
+    """Options that put tiny data in the place of a config's own."""
+    match data["class_path"]:
+        case "datamodules.QuickstartDataModule":
+            return [f"--data.{split}_sentences=40" for split in ("train", "validation", "test")]
+        case "datamodules.AGNewsDataModule":
+            return ["--data.data_dir", data_dirs["ag_news"], "--data.validation_rows", "10"]
+        case "datamodules.WikiTextDataModule":
+            return ["--data.data_dir", data_dirs["wikitext"]]
+        case "datamodules.TableDataModule":
+            return ["--data.data_dir", data_dirs["table"]]
+        case _:
+            return ["--data.data_dir", data_dirs[data["init_args"]["task"]]]
 
 
 def test_there_are_as_many_configs_as_we_think():
-    assert len(ALL) == 19
+    assert len(ALL) == 23
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
@@ -51,18 +69,12 @@ def test_a_config_has_a_number_as_seed_and_an_end(path: Path):
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
-def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, wikitext_folder, tmp_path):
+def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
     content = yaml.safe_load(path.read_text())
     language = "LanguageModelling" in content["model"]["class_path"]
     options = ["--model.backbone", wide_gpt2 if language else wide_bert, "--data.batch_size", "8"]
     options += ["--data.block_size", "16"] if language else ["--data.max_length", "32"]
-    if language:
-        options += ["--data.data_dir", wikitext_folder]
-    elif "Quickstart" in content["data"]["class_path"]:
-        for split in ("train", "validation", "test"):
-            options += [f"--data.{split}_sentences", "40"]
-    else:
-        options += ["--data.data_dir", data_dirs[content["data"]["init_args"]["task"]]]
+    options += data_options(content["data"], data_dirs)
     layers = 8
     if "budget_schedule" in content:  # budgets are for 96 layers
         for name in ("memory_start", "memory_end"):

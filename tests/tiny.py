@@ -1,5 +1,6 @@
 """Tiny backbones and data that tests make on the spot: random weights, real file formats."""
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -165,6 +166,25 @@ def save_pairs(folder: Path, columns: tuple[str, str], label: Callable[[int], in
             for row, ((first, _), (second, _)) in enumerate(zip(firsts, seconds))
         ]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+def save_ag_news(folder: Path, train: int = 40, test: int = 12) -> Path:
+    """AG-News in its official layout: class 1 to 4, title, description, all quoted."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for seed, (name, rows) in enumerate([("train.csv", train), ("test.csv", test)]):
+        lines = [(row % 4 + 1, f"{text},", text) for row, (text, _) in enumerate(sentences(rows, seed))]
+        with (folder / name).open("w", newline="") as file:
+            csv.writer(file, quoting=csv.QUOTE_ALL).writerows(lines)
+    return folder
+
+
+def save_table(folder: Path, train: int = 40) -> Path:
+    """A CSV file with the columns text and label, as a user might have it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [(text, f"kind {label}") for text, label in sentences(train, 0)]
+    with (folder / "train.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([("text", "label"), *lines])
     return folder
 
 

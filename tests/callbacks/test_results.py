@@ -97,7 +97,13 @@ def test_the_summary_of_a_run(tiny_bert, cola_folder, tmp_path):
     adapter = AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded")
     summary, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, adapter)
     ranks = module.adapter.discrete_ranks()
-    assert summary["data"] == {"name": "glue/cola", "train_rows": 40, "validation_rows": 12, "test_rows": 12}
+    assert summary["data"] == {
+        "name": "glue/cola",
+        "train_rows": 40,
+        "validation_rows": 12,
+        "test_rows": 12,
+        "truncated_rows": {"train": 0, "validation": 0, "test": 0},
+    }
     assert (summary["run_name"], summary["seed"], summary["backbone"]) == ("a_run", 7, tiny_bert)
     assert summary["adapter"] == "AdaptiveLoRAXS"
     assert summary["metric"]["name"] == "matthews_correlation"

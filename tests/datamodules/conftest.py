@@ -6,6 +6,8 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
+from datamodules import GLUEDataModule
+
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = tuple(f"w{number}" for number in range(40))
 LONGEST = 160
@@ -51,3 +53,23 @@ def backbone(tmp_path_factory) -> str:
 @pytest.fixture(scope="session")
 def tokenizer(backbone):
     return AutoTokenizer.from_pretrained(backbone)
+
+
+def cola_line(row: int) -> str:
+    words = " ".join(f"w{(row * 7 + at) % 40}" for at in range(row % 9 + 1))
+    return f"gj04\t{int(row % 3 > 0)}\t\t{words}\n"
+
+
+@pytest.fixture
+def cola(tmp_path):
+    folder = tmp_path / "cola"
+    folder.mkdir()
+    for name, rows in (("in_domain_train", range(45)), ("in_domain_dev", range(100, 113))):
+        (folder / f"{name}.tsv").write_text("".join(cola_line(row) for row in rows))
+    (folder / "out_of_domain_dev.tsv").write_text("".join(cola_line(row) for row in range(200, 211)))
+    return str(folder)
+
+
+@pytest.fixture
+def make(cola, backbone):
+    return lambda **settings: GLUEDataModule(**({"data_dir": cola, "backbone": backbone, "batch_size": 8} | settings))

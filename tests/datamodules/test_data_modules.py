@@ -1,7 +1,5 @@
 import subprocess
 import sys
-from collections import Counter
-from itertools import chain
 from types import SimpleNamespace
 
 import pytest
@@ -10,33 +8,8 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch import LightningDataModule
 
 from common.errors import InputError
-from datamodules import GLUEDataModule, QuickstartDataModule, text_classification
-from datamodules.quickstart_corpus import generate_corpus
-from datamodules.sources import Examples
-
-
-def cola_line(row: int) -> str:
-    words = " ".join(f"w{(row * 7 + at) % 40}" for at in range(row % 9 + 1))
-    return f"gj04\t{int(row % 3 > 0)}\t\t{words}\n"
-
-
-@pytest.fixture
-def cola(tmp_path):
-    folder = tmp_path / "cola"
-    folder.mkdir()
-    for name, rows in (("in_domain_train", range(45)), ("in_domain_dev", range(100, 113))):
-        (folder / f"{name}.tsv").write_text("".join(cola_line(row) for row in rows))
-    (folder / "out_of_domain_dev.tsv").write_text("".join(cola_line(row) for row in range(200, 211)))
-    return str(folder)
-
-
-@pytest.fixture
-def make(cola, backbone):
-    return lambda **settings: GLUEDataModule(**({"data_dir": cola, "backbone": backbone, "batch_size": 8} | settings))
-
-
-def rows_of(loader) -> list[int]:
-    return list(chain.from_iterable(batch["row"].tolist() for batch in loader))
+from datamodules import GLUEDataModule, text_classification
+from tests.datamodules.loading import rows_of
 
 
 def test_what_it_says_about_itself(make):
@@ -200,106 +173,6 @@ def test_training_rows_of_one_class_are_refused(make, cola):
         file.write("gj04\t1\t\tw1\ngj04\t1\t\tw2\n")
     with pytest.raises(InputError, match="all 2 train rows of glue/cola have the label 'acceptable'"):
         make().setup()
-
-
-def test_predict_takes_a_file_and_needs_no_data_set(backbone, tmp_path):
-    file = tmp_path / "sentences.txt"
-    file.write_text('w1 w2 w3 w4\nw5 "w6"\tw7\nw8\n')
-    data = GLUEDataModule(
-        backbone=backbone, data_dir=str(tmp_path / "nowhere"), predict_file=str(file), evaluation_batch_size=2
-    )
-    data.setup("predict")
-    batches = list(data.predict_dataloader())
-    assert [batch["row"].tolist() for batch in batches] == [[0, 1], [2]]
-    assert batches[1]["inputs"]["input_ids"].tolist() == [[2, 12, 3]]
-    assert "labels" not in batches[0]
-    assert data.predict_examples().texts == ["w1 w2 w3 w4", 'w5 "w6"\tw7', "w8"]
-
-
-def test_predict_file_of_pairs(backbone, tmp_path):
-    file = tmp_path / "pairs.txt"
-    file.write_text("w1\tw2 w3\nw4\tw5\n")
-    data = GLUEDataModule("rte", backbone=backbone, predict_file=str(file))
-    assert data.predict_examples().pairs == ["w2 w3", "w5"]
-    (batch,) = data.predict_dataloader()
-    assert batch["inputs"]["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]]
-
-    file.write_text("w1\tw2\nonly one\n")
-    with pytest.raises(InputError, match=r"pairs.txt, line 2: 1 tab-separated texts in 'only one'; allowed: 2"):
-        data.predict_examples()
-    file.write_text("w1\tw2\n\nw3\tw4\n")
-    with pytest.raises(InputError, match="line 2: 1 tab-separated"):
-        data.predict_examples()
-    file.unlink()
-    with pytest.raises(InputError, match="which is not a file"):
-        data.predict_examples()
-
-
-def test_predict_without_a_file_takes_test_else_validation(make):
-    with_test, without = make(), make(cola_validation="combined")
-    assert len(with_test.predict_examples()) == 11
-    assert len(without.predict_examples()) == 24
-    assert rows_of(without.predict_dataloader()) == list(range(24))
-
-
-def test_an_unlabelled_test_split_is_for_predict_only(backbone, tmp_path):
-    (tmp_path / "train.tsv").write_text("sentence\tlabel\nw1\t0\nw2\t1\n")
-    (tmp_path / "dev.tsv").write_text("sentence\tlabel\nw3\t1\n")
-    (tmp_path / "test.tsv").write_text("index\tsentence\n0\tw4\n1\tw5\n")
-    data = GLUEDataModule("sst2", str(tmp_path), backbone=backbone)
-    data.setup()
-    assert data.row_counts == {"train_rows": 2, "validation_rows": 1, "test_rows": 0}
-    assert data.test_names == ()
-    (batch,) = data.predict_dataloader()
-    assert batch["row"].tolist() == [0, 1]
-    assert "labels" not in batch
-
-
-def test_mnli_validates_on_two_sets(backbone, tmp_path):
-    header = "sentence1\tsentence2\tgold_label\n"
-    (tmp_path / "train.tsv").write_text(header + "w1\tw2\tneutral\nw3\tw4\tentailment\n")
-    (tmp_path / "dev_matched.tsv").write_text(header + "w5\tw6\tneutral\n")
-    (tmp_path / "dev_mismatched.tsv").write_text(header + "w7\tw8\tcontradiction\nw9\tw8\tneutral\n")
-    data = GLUEDataModule("mnli", str(tmp_path), backbone=backbone)
-    data.setup()
-    assert data.validation_names == ("val", "val_mismatched")
-    assert [len(rows_of(loader)) for loader in data.val_dataloader()] == [1, 2]
-    assert data.row_counts["validation_rows"] == 3
-    assert data.train_label_counts == [1, 1, 0]
-
-
-def test_the_quickstart_corpus_with_its_phenomena(backbone):
-    sizes = {"train_sentences": 200, "validation_sentences": 40, "test_sentences": 60}
-    data = QuickstartDataModule(backbone=backbone, **sizes, corpus_seed=3)
-    data.setup()
-    corpus = generate_corpus(**sizes, seed=3)
-    assert data.name == "quickstart"
-    assert data.row_counts == {f"{split}_rows": len(rows) for split, rows in corpus.items()}
-    assert data.task.metrics == ("matthews_correlation", "accuracy")
-    counts = Counter(sentence.label for sentence in corpus["train"])
-    assert data.train_label_counts == [counts[0], counts[1]]
-    for split, loader in (("validation", data.val_dataloader()[0]), ("test", data.test_dataloader()[0])):
-        for batch in loader:
-            for row, tag, label in zip(batch["row"], batch["tag"], batch["labels"], strict=True):
-                sentence = corpus[split][int(row)]
-                assert (data.tag_names[tag], int(label)) == (sentence.phenomenon, sentence.label)
-
-
-def test_a_tag_has_the_same_number_in_every_split(backbone):
-    class Tagged(QuickstartDataModule):
-        def load_examples(self):
-            return {
-                "train": Examples(["w1", "w2"], labels=[0, 1], tags=["b", "d"]),
-                "validation": Examples(["w3", "w4"], labels=[0, 1], tags=["d", "c"]),
-                "test": Examples(["w5"], labels=[1], tags=["a"]),
-            }
-
-    data = Tagged(backbone=backbone)
-    data.setup()
-    assert data.tag_names == ("a", "b", "c", "d")
-    loaders = (data.train_dataloader(), *data.val_dataloader(), *data.test_dataloader())
-    tags = [dict(zip(batch["row"].tolist(), batch["tag"].tolist(), strict=True)) for (batch,) in loaders]
-    assert tags == [{0: 1, 1: 3}, {0: 3, 1: 2}, {0: 0}]
 
 
 def test_the_command_line_knows_the_shared_options(backbone, cola):

@@ -5,8 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from common.errors import InputError
-from datamodules.sources_columns import read_hub
-from datamodules.sources_glue import read_glue_folder
+from datamodules.sources_glue import read_glue_folder, read_hub
 from datamodules.task import GLUE_TASKS
 
 COLA, RTE = GLUE_TASKS["cola"], GLUE_TASKS["rte"]

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from datamodules.sources_glue import read_glue_folder
+from datamodules.sources_glue import LAYOUTS, read_glue_folder
 from datamodules.task import GLUE_TASKS, Task
 
 COLA = GLUE_TASKS["cola"]
@@ -200,27 +200,24 @@ def test_a_malformed_row_names_file_line_value_and_what_is_allowed(tmp_path, lin
         assert part in message
 
 
-def test_line_numbers_count_the_header(tmp_path):
-    files = GLUE_FILES["stsb"] | {"STS-B/dev.tsv": "sentence1\tsentence2\tscore\nA.\tB.\t1\nC.\tD.\thigh\n"}
-    message = failure(GLUE_TASKS["stsb"], write(tmp_path, files))
-    assert "dev.tsv, line 3: label is 'high'; allowed: a finite number" in message
+SCORED = "sentence1\tsentence2\tscore\nA.\tB.\t1\n"
+PAIRED = "sentence1\tsentence2\tlabel\n"
 
 
-@pytest.mark.parametrize("score", ["nan", "inf"])
-def test_scores_must_be_finite(tmp_path, score):
-    files = GLUE_FILES["stsb"] | {"STS-B/dev.tsv": f"sentence1\tsentence2\tscore\nA.\tB.\t{score}\n"}
-    assert f"line 2: label is '{score}'" in failure(GLUE_TASKS["stsb"], write(tmp_path, files))
-
-
-def test_an_empty_sentence_in_a_pair_is_refused(tmp_path):
-    files = GLUE_FILES["rte"] | {"RTE/dev.tsv": "sentence1\tsentence2\tlabel\nA.\t\tentailment\n"}
-    assert "dev.tsv, line 2: sentence2 is empty" in failure(GLUE_TASKS["rte"], write(tmp_path, files))
-
-
-def test_a_header_without_the_columns_lists_what_it_has(tmp_path):
-    files = GLUE_FILES["sst2"] | {"SST-2/dev.tsv": "text\tlabel\nfine\t1\n"}
-    message = failure(GLUE_TASKS["sst2"], write(tmp_path, files))
-    assert "dev.tsv, line 1: the header has no column sentence; it has text, label" in message
+@pytest.mark.parametrize(
+    ("task", "dev", "message"),
+    [
+        ("stsb", f"{SCORED}C.\tD.\thigh\n", "dev.tsv, line 3: label is 'high'; allowed: a finite number"),
+        ("stsb", f"{SCORED}C.\tD.\tnan\n", "line 3: label is 'nan'"),
+        ("stsb", f"{SCORED}C.\tD.\tinf\n", "line 3: label is 'inf'"),
+        ("rte", f"{PAIRED}A.\t\tentailment\n", "dev.tsv, line 2: sentence2 is empty"),
+        ("sst2", "text\tlabel\nfine\t1\n", "line 1: the header has no column sentence; it has text, label"),
+    ],
+)
+def test_a_malformed_row_of_a_file_with_a_header_is_named(tmp_path, task, dev, message):
+    folder = LAYOUTS[task].folder
+    files = GLUE_FILES[task] | {f"{folder}/dev.tsv": dev}
+    assert message in failure(GLUE_TASKS[task], write(tmp_path, files))
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])

@@ -1,0 +1,102 @@
+"""Splits with named columns, from the datasets library: the hub, its cache, and `save_to_disk` folders."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError, one_of
+from datamodules.sources import Examples
+from datamodules.sources_columns import SPLIT_NAMES, Table, check_complete, table_examples
+from datamodules.task import Task
+
+
+def saved_folder(folder: Path) -> bool:
+    """Whether `save_to_disk` of the datasets library wrote this folder."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "dataset_info.json").is_file()
+
+
+def load_saved(folder: Path) -> Mapping[str, Any]:
+    """The splits in a folder that `DatasetDict.save_to_disk` wrote.
+
+    Raises:
+        InputError: a single data set instead of a DatasetDict, or a damaged folder.
+    """
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except Exception as error:  # whatever a damaged Arrow file makes the library raise
+        raise InputError(f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again.") from error
+    if not isinstance(saved, dict):
+        raise InputError(
+            f"{folder} holds a single data set; allowed: a DatasetDict with train and validation. "
+            "Save it with DatasetDict(train=…, validation=…).save_to_disk."
+        )
+    return saved
+
+
+def load_hub(dataset: str, name: str | None, revision: str | None, instead: str) -> Mapping[str, Any]:
+    """The splits of a data set on the hub, or in its cache.
+
+    Args:
+        dataset: `owner/name` on the hub.
+        name: its configuration, where it has several.
+        revision: branch, tag or commit.
+        instead: what local files would do instead, for the message.
+
+    Raises:
+        InputError: the hub can't be reached and its cache does not hold the data set.
+    """
+    import datasets
+
+    parts = (dataset,) if name is None else (dataset, name)
+    try:
+        return datasets.load_dataset(*parts, revision=revision)
+    except Exception as error:  # connection, offline mode, unknown revision: many types, one meaning
+        reason = str(error).strip().split("\n")[0][:300]
+        raise InputError(
+            f"the data set {' / '.join(parts)} (revision {revision or 'main'}) can't be loaded: {reason} "
+            f"Ways on: {instead}; HF_HOME set to a cache that holds it, with HF_HUB_OFFLINE=1; "
+            "or `--config quickstart.yaml`, which needs no hub."
+        ) from error
+
+
+def split_tables(loaded: Mapping[str, Any], source: str, chosen: Mapping[str, str | None] = {}) -> dict[str, Table]:
+    """Splits as tables.
+
+    Args:
+        loaded: what `load_hub` or `load_saved` gave.
+        source: names the data set in messages.
+        chosen: the data set's own names of some splits; the others are found under any of their usual names.
+
+    Raises:
+        InputError: a chosen split that isn't there, or a split without rows.
+    """
+    tables = {}
+    for split, usual in SPLIT_NAMES.items():
+        name = chosen.get(split) or next((name for name in usual if name in loaded), None)
+        if name is None:
+            continue
+        if name not in loaded:
+            raise one_of(f"{split}_split of {source}", name, tuple(loaded))
+        tables[split] = _table(loaded[name], f"{source}, {name}")
+    return tables
+
+
+def _table(data: Any, source: str) -> Table:
+    if not len(data):
+        raise InputError(f"{source} has no rows. Fetch or write it again.")
+    named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}
+    class_names = {column: tuple(names) for column, names in named.items() if names}
+    return Table(dict(data[:]), lambda row: f"{source} row {row + 1}", source, class_names)
+
+
+def dataset_examples(task: Task, loaded: Mapping[str, Any], needed: Sequence[str], source: str) -> dict[str, Examples]:
+    """The splits of a loaded data set as examples; splits named test may be unlabelled.
+
+    Raises:
+        InputError: missing splits or columns, a split without rows, or a row that can't be used.
+    """
+    tables = split_tables(loaded, source)
+    check_complete(tables, needed, f"{source} (it has: {', '.join(loaded)})")
+    return {split: table_examples(task, table, not split.startswith("test")) for split, table in tables.items()}

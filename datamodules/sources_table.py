@@ -1,0 +1,166 @@
+"""The user's own tables: where they are, and what their labels are."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from datamodules.sources import folder_content
+from datamodules.sources_columns import (
+    SPLIT_NAMES,
+    TABLE_ENDINGS,
+    Table,
+    check_complete,
+    read_tables,
+    split_files,
+)
+from datamodules.sources_datasets import load_hub, load_saved, saved_folder, split_tables
+
+_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
+_FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
+_SHOWN_LABELS = 20
+
+
+@dataclass(frozen=True)
+class TableSource:
+    """Where the splits of a table are: in files, or in a data set of the hub or a `save_to_disk` folder.
+
+    Attributes:
+        files: the file of each split, where named.
+        data_dir: folder of the files; where no train file is named, files called train, validation and test in it.
+        dataset: `owner/name` on the hub, or a folder that save_to_disk wrote.
+        dataset_name: its configuration, where it has several.
+        dataset_revision: branch, tag or commit.
+        splits: the data set's own name of each split, where chosen.
+    """
+
+    files: Mapping[str, str | None]
+    data_dir: str | None
+    dataset: str | None
+    dataset_name: str | None
+    dataset_revision: str | None
+    splits: Mapping[str, str | None]
+
+    @property
+    def name(self) -> str:
+        """What to call the data in results and messages."""
+        if self.dataset is not None:
+            return self.dataset if self.dataset_name is None else f"{self.dataset}/{self.dataset_name}"
+        return self.files["train"] or self.data_dir or "table"
+
+    def check(self) -> None:
+        """Raises InputError unless there is one source."""
+        named = [f"{split}_file" for split, file in self.files.items() if file is not None]
+        if self.dataset is not None and (named or self.data_dir is not None):
+            other = ", ".join([*named, *["data_dir"] * (self.data_dir is not None)])
+            raise InputError(f"dataset is {self.dataset!r} and {other} given too; allowed: one source of the data.")
+        if self.dataset is None and self.data_dir is None and self.files["train"] is None:
+            raise InputError(
+                "the data has no source; allowed: --data.train_file FILE, --data.data_dir FOLDER with a file called "
+                f"train ({', '.join(TABLE_ENDINGS)}), or --data.dataset NAME."
+            )
+
+    def read(self, wanted: Sequence[str], separator: str | None) -> dict[str, Table]:
+        """The splits as tables; `train` is always among them.
+
+        Args:
+            wanted: columns that are looked for.
+            separator: see `read_table`.
+        """
+        if self.dataset is not None:
+            return self._read_dataset(self.dataset)
+        folder = Path(self.data_dir or ".").expanduser()
+        if not folder.is_dir():
+            raise InputError(f"data_dir is {self.data_dir!r}, which is not a folder; allowed: a folder with the data.")
+        if self.files["train"] is None and saved_folder(folder):
+            return self._complete(load_saved(folder), str(folder))
+        named = {split: [folder / Path(file).expanduser()] for split, file in self.files.items() if file is not None}
+        if self.files["train"] is None:
+            named = {split: split_files(folder, SPLIT_NAMES[split], TABLE_ENDINGS) for split in self.files} | named
+        found = {split: files for split, files in named.items() if files}
+        check_complete(found, ("train",), f"{folder} (it holds: {folder_content(folder)})")
+        return {split: read_tables(files, wanted, separator) for split, files in found.items()}
+
+    def _read_dataset(self, dataset: str) -> dict[str, Table]:
+        if saved_folder(Path(dataset).expanduser()):
+            return self._complete(load_saved(Path(dataset).expanduser()), dataset)
+        instead = "--data.train_file FILE or --data.data_dir FOLDER with the data as .csv, .tsv, .jsonl or .parquet"
+        return self._complete(load_hub(dataset, self.dataset_name, self.dataset_revision, instead), self.name)
+
+    def _complete(self, loaded: Mapping[str, Any], source: str) -> dict[str, Table]:
+        tables = split_tables(loaded, source, self.splits)
+        check_complete(tables, ("train",), f"{source} (it has: {', '.join(loaded)}; --data.train_split chooses)")
+        return tables
+
+
+def label_text(label: Any) -> str:
+    """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`."""
+    if isinstance(label, bool):
+        return str(label).lower()
+    text = " ".join(str(label).split())
+    whole = _WHOLE_AS_FRACTION.fullmatch(text)
+    return whole[1] if whole else text
+
+
+def label_names(table: Table, column: str) -> tuple[str, ...]:
+    """The different labels of a training split: whole numbers by size, names by alphabet, or the data set's own order.
+
+    Raises:
+        InputError: a row without a label, a fraction, or numbers and names mixed.
+    """
+    if column in table.class_names:
+        return table.class_names[column]
+    first: dict[str, int] = {}  # label: the row it is first seen in
+    for row, label in enumerate(table.columns[column]):
+        text = label_text(label)
+        if label is None or text in ("", "nan"):
+            raise InputError(f"{table.where(row)}: {column} is empty; allowed: a label. Correct or remove the row.")
+        if _FRACTION.fullmatch(text):
+            raise InputError(
+                f"{table.where(row)}: {column} is {label!r}; allowed for classification: whole numbers, or names. "
+                "For scores set --data.problem regression."
+            )
+        first.setdefault(text, row)
+    numbers = [text for text in first if _WHOLE_NUMBER.fullmatch(text)]
+    if len(numbers) == len(first):
+        return tuple(sorted(first, key=int))
+    if numbers:
+        odd = min((text for text in first if text not in numbers), key=first.__getitem__)
+        raise InputError(
+            f"{table.where(first[odd])}: {column} is {odd!r}, where other rows have whole numbers ({numbers[0]}); "
+            "allowed: whole numbers throughout, or names. Correct the row, or list all labels in --data.label_names."
+        )
+    return tuple(sorted(first))
+
+
+def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table:
+    """`table` with each label replaced by its place in `names`.
+
+    Raises:
+        InputError: a label that is not among them.
+    """
+    labels = table.labels(column)
+    if labels is None or column in table.class_names:  # class labels are numbers already
+        return table
+    places = {name: place for place, name in enumerate(names)}
+    numbers = []
+    for row, label in enumerate(labels):
+        text = label_text(label)
+        if text not in places:
+            raise _unknown_label(f"{table.where(row)}: {column}", text, names)
+        numbers.append(places[text])
+    return table.with_column(column, numbers)
+
+
+def _unknown_label(what: str, text: str, names: Sequence[str]) -> InputError:
+    shown = ", ".join(names[:_SHOWN_LABELS]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN_LABELS else "")
+    near = get_close_matches(text, names, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return InputError(
+        f"{what} is {text!r}; allowed: {shown} (the labels of the training split, or of --data.label_names).{hint} "
+        "Correct or remove the row."
+    )

@@ -1,0 +1,50 @@
+"""Which rows of the training split are used for what: fixed random subsets, held-out rows, repeats of the test."""
+
+import torch
+
+from common.errors import InputError
+from datamodules.sources import Examples
+
+
+def random_subset(examples: Examples, rows: int | None, seed: int) -> Examples:
+    """At most `rows` random rows, in their old order; the same ones for the same seed. None takes all."""
+    if rows is None or rows >= len(examples):
+        return examples
+    return examples.select(_drawn(len(examples), rows, seed))
+
+
+def hold_out(train: Examples, rows: int | None, seed: int) -> tuple[Examples, Examples]:
+    """The training rows that stay, and `rows` random others for validation; each in their old order.
+
+    Raises:
+        InputError: nothing would be left to train on.
+    """
+    if rows is None or not 1 <= rows < len(train):
+        raise InputError(
+            f"{rows} validation rows can't be drawn from {len(train)} training rows; allowed: 1 to {len(train) - 1}. "
+            "Set --data.validation_rows."
+        )
+    held = _drawn(len(train), rows, seed)
+    chosen = set(held)
+    rest = [row for row in range(len(train)) if row not in chosen]
+    return train.select(rest), train.select(held)
+
+
+def _drawn(total: int, rows: int, seed: int) -> list[int]:
+    chosen = torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:rows]
+    return chosen.sort().values.tolist()
+
+
+def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
+    """`train` without the rows that repeat a row of `test`, and how many were left out.
+
+    Letters and digits are compared: case, punctuation and blanks, which copies of a text often differ in, are not.
+    """
+    seen = {_letters(test, row) for row in range(len(test))}
+    kept = [row for row in range(len(train)) if _letters(train, row) not in seen]
+    return train.select(kept), len(train) - len(kept)
+
+
+def _letters(examples: Examples, row: int) -> tuple[str, ...]:
+    texts = [examples.texts[row]] if examples.pairs is None else [examples.texts[row], examples.pairs[row]]
+    return tuple("".join(filter(str.isalnum, text.casefold())) for text in texts)

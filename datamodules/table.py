@@ -1,0 +1,157 @@
+"""The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from common.errors import InputError, one_of
+from common.terminal import say
+from datamodules.sources import Examples, examples_of
+from datamodules.sources_columns import TABLE_ENDINGS, Table, read_table, require_columns, table_examples
+from datamodules.sources_table import TableSource, label_names, with_label_numbers
+from datamodules.subsets import hold_out
+from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
+from datamodules.text_classification import TextClassificationDataModule
+
+PROBLEMS = ("classification", "regression")
+
+
+class TableDataModule(TextClassificationDataModule):
+    """Any table with a column of texts (or two) and a column of labels: CSV, tab-separated, JSON-lines, Parquet or hub.
+
+    CSV files have quoting, their first line names the columns; in .tsv files quotation marks are text. Files may be
+    gzip-compressed. Labels are whole numbers or names; they are numbered in their order, as found in the training
+    split. Without a validation split, random training rows are held out. A test split may lack labels: predict uses it.
+
+    Args:
+        train_file: .csv, .tsv, .jsonl, .json or .parquet; relative to data_dir if that is given.
+        validation_file: the same for validation.
+        test_file: the same for the test.
+        data_dir: folder of these files. Without train_file: files called train, validation (or dev) and test in it, or
+            what save_to_disk wrote.
+        dataset: instead of files, a data set on the hub, or a save_to_disk folder.
+        dataset_name: configuration of that data set, where it has several.
+        dataset_revision: hub branch, tag or commit of the data set.
+        train_split: name of the training split in the data set, if not train.
+        validation_split: name of its validation split, if not one of the usual names.
+        test_split: name of its test split, if not test.
+        text_column: column of the text.
+        pair_column: column of the second text, for pairs.
+        label_column: column of the label or score.
+        problem: classification, or regression for scores.
+        label_names: the labels in order, when the training split should not decide.
+        metric: accuracy, matthews_correlation or f1 (two labels, the second is the one to find); for regression pearson
+            or spearman. It chooses the best epoch; accuracy or pearson if not given.
+        validation_fraction: share of the training rows held out when there is no validation split and
+            validation_rows is not given.
+        separator: what separates the cells of a .csv file, if not a comma.
+    """
+
+    def __init__(
+        self,
+        train_file: str | None = None,
+        validation_file: str | None = None,
+        test_file: str | None = None,
+        data_dir: str | None = None,
+        dataset: str | None = None,
+        dataset_name: str | None = None,
+        dataset_revision: str | None = None,
+        train_split: str | None = None,
+        validation_split: str | None = None,
+        test_split: str | None = None,
+        text_column: str = "text",
+        pair_column: str | None = None,
+        label_column: str = "label",
+        problem: Literal["classification", "regression"] = "classification",
+        label_names: list[str] | None = None,
+        metric: str | None = None,
+        validation_fraction: float = 0.1,
+        separator: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        files = {"train": train_file, "validation": validation_file, "test": test_file}
+        splits = {"train": train_split, "validation": validation_split, "test": test_split}
+        self.source = TableSource(files, data_dir, dataset, dataset_name, dataset_revision, splits)
+        self.text_columns = (text_column,) if pair_column is None else (text_column, pair_column)
+        self.label_column = label_column
+        self.problem = problem
+        self.label_names = label_names
+        self.metric = metric
+        self.validation_fraction = validation_fraction
+        self.separator = separator
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def metrics(self) -> tuple[str, ...]:
+        """The metric that was asked for first, then those that are always shown."""
+        usual = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS[:1]
+        return tuple(dict.fromkeys((self.metric or usual[0], *usual)))
+
+    @cached_property
+    def task(self) -> Task:
+        """Its labels are those of the training split, which is read for them."""
+        names = () if self.problem == "regression" else tuple(self.label_names or self._training_labels())
+        if self.metric == "f1" and len(names) != 2:
+            raise InputError(
+                f"metric is 'f1', which is for two labels, and there are {len(names)}: {', '.join(names[:20])}; "
+                "allowed: accuracy, matthews_correlation."
+            )
+        return Task(self.name, self.text_columns, names, self.metrics, self.label_column)
+
+    def check_settings(self) -> None:
+        super().check_settings()
+        if self.problem not in PROBLEMS:
+            raise one_of("problem", self.problem, PROBLEMS)
+        allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
+        if self.metric is not None and self.metric not in allowed:
+            raise one_of(f"metric for {self.problem}", self.metric, allowed)
+        if self.label_names is not None and len(set(self.label_names)) != max(len(self.label_names), 2):
+            raise InputError(f"label_names is {self.label_names}; allowed: at least two names, all different.")
+        if not 0 < self.validation_fraction < 1:
+            raise InputError(f"validation_fraction is {self.validation_fraction}; allowed: between 0 and 1.")
+        if self.separator is not None and len(self.separator) != 1:
+            raise InputError(f"separator is {self.separator!r}; allowed: one character, such as ';'.")
+        self.source.check()
+
+    @cached_property
+    def _tables(self) -> dict[str, Table]:
+        tables = self.source.read((*self.text_columns, self.label_column), self.separator)
+        for split, table in tables.items():
+            labelled = () if split.startswith("test") else (self.label_column,)
+            require_columns(
+                table,
+                (*self.text_columns, *labelled),
+                "Set --data.text_column, --data.pair_column and --data.label_column to those that hold the data.",
+            )
+        return tables
+
+    def _training_labels(self) -> tuple[str, ...]:
+        return label_names(self._tables["train"], self.label_column)
+
+    def load_examples(self) -> dict[str, Examples]:
+        examples = {split: self._examples_of(split, table) for split, table in self._tables.items()}
+        if "validation" not in examples:
+            total = len(examples["train"])
+            rows = self.validation_rows or max(1, round(self.validation_fraction * total))
+            examples["train"], examples["validation"] = hold_out(examples["train"], rows, self.subset_seed)
+            say(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
+        return examples
+
+    def _examples_of(self, split: str, table: Table) -> Examples:
+        if self.problem == "classification":
+            table = with_label_numbers(table, self.label_column, self.task.label_names)
+        return table_examples(self.task, table, labelled=not split.startswith("test"))
+
+    def predict_examples(self) -> Examples:
+        """As in the base class; a predict file that is a table is read by its columns."""
+        if self.predict_file is None or not self.predict_file.removesuffix(".gz").endswith(TABLE_ENDINGS):
+            return super().predict_examples()
+        path = Path(self.predict_file).expanduser()
+        table = read_table(path, self.text_columns, self.separator)
+        require_columns(table, self.text_columns, "Set --data.text_column and --data.pair_column.")
+        texts = [list(table.columns[column]) for column in self.text_columns]
+        return examples_of(self.task, texts, None, table.where)
