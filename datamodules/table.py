@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from common.errors import InputError, one_of
 from common.terminal import say
-from datamodules.sources import Examples, examples_of
+from datamodules.sources import Examples, check_labels, examples_of
 from datamodules.sources_columns import TABLE_ENDINGS, Table, read_table, require_columns, table_examples
 from datamodules.sources_table import TableSource, label_names, with_label_numbers
 from datamodules.subsets import hold_out
@@ -133,7 +133,11 @@ class TableDataModule(TextClassificationDataModule):
         return label_names(self._tables["train"], self.label_column)
 
     def load_examples(self) -> dict[str, Examples]:
-        examples = {split: self._examples_of(split, table) for split, table in self._tables.items()}
+        examples: dict[str, Examples] = {}
+        for split, table in self._tables.items():
+            examples[split] = self._examples_of(split, table)
+            if split == "train":  # before a label of another split seems to be the one that is wrong
+                check_labels(self.name, split, self.task, examples[split])
         if "validation" not in examples:
             total = len(examples["train"])
             rows = self.validation_rows or max(1, round(self.validation_fraction * total))

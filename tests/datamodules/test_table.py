@@ -79,8 +79,9 @@ def test_every_format_gives_the_rows_that_were_written(make_table, tmp_path, end
 
 def test_pairs_scores_and_batches(make_table, tmp_path):
     frame(40).to_csv(tmp_path / "train.csv", index=False)
-    data = make_table(train_file=str(tmp_path / "train.csv"), pair_column="reply", label_column="stars")
-    data.problem = "regression"
+    data = make_table(
+        train_file=str(tmp_path / "train.csv"), pair_column="reply", label_column="stars", problem="regression"
+    )
     data.setup("fit")
     assert data.task.metrics == ("pearson", "spearman")
     assert data.task.num_labels == 1
