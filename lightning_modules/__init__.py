@@ -2,6 +2,7 @@
 
 from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.optimization import OptimizerSettings
+from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.text_classification import TextClassificationModule
 
-__all__ = ["AdaptedModule", "OptimizerSettings", "TextClassificationModule"]
+__all__ = ["AdaptedModule", "OptimizerSettings", "PEFTAdapter", "TextClassificationModule"]
