@@ -64,6 +64,8 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
     _check_initialisation(method, settings)
     _check_types(chosen, config_class, settings)
     given = {**chosen.fixed, **settings}
+    if given.get("r", 1) < 1:
+        raise InputError(f"r is {given['r']}; allowed: 1 or more.")
     if method == "adalora":
         _check_budget(given.get("init_r", config_class.init_r), given.get("target_r", config_class.target_r))
         # The run's real number of steps is known when training starts; PEFT wants one here.

@@ -14,6 +14,7 @@ from callbacks.checkpoints import read_checkpoint
 from callbacks.random_state import RandomState
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
+from lora.injection import freeze
 from tests import tiny
 from tests.architectures import classifier
 from tests.command_line import differences, run, write_config
@@ -76,6 +77,7 @@ def both(request):
 
     method, model_type = request.param
     model, head = classifier(model_type)
+    freeze(model, head)
     seed = 42 if method == "pissa" else 3  # our PiSSA has a seed of its own
     torch.manual_seed(seed)
     adapter = PEFTAdapter(method, SETTINGS[method])
@@ -218,7 +220,7 @@ def test_another_method_is_refused(tiny_bert, cola_folder, tmp_path):
         ("lora", {"lora_dropout": 1.5}, "PEFT's LoRA doesn't fit"),
         ("pissa", {"init_lora_weights": "gaussian"}, "pissa_niter_N"),
         ("pissa", {"r": 9}, r"r is 9, but the weight of bert.*\(8, 8\); allowed: 1 to 8"),
-        ("vera", {"r": 0}, "PEFT's VeRA doesn't fit .*positive integer"),
+        ("vera", {"r": 0}, "r is 0; allowed: 1 or more"),
         ("adalora", {"r": 8}, r"a setting of PEFT's AdaLoRA is 'r'; allowed: init_r"),
         ("adalora", {"init_r": 4, "target_r": 4}, "init_r is 4 and target_r is 4"),
         ("adalora", {"orth_reg_weight": -1.0}, "PEFT refuses these settings of AdaLoRA.*orth_reg_weight"),
