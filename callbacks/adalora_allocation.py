@@ -15,7 +15,8 @@ class AdaLoRAAllocation(Callback):
 
     `cli.py fit` has it always; it does nothing for other adapters. Logs the budget, requested and used, per epoch,
     as a number of ranks over all layers. An epoch before the target is reached uses more ranks than asked for, and
-    may still be the best one: compare methods at equal budgets with the last epoch.
+    may still be the best one: compare methods at equal budgets with the last epoch. train/loss includes the
+    orthogonality penalty, train/epoch_loss doesn't.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
