@@ -134,7 +134,7 @@ class Results(Callback):
             "seed": self.seed,
             "data": data.summary,
             "backbone": pl_module.backbone_name,
-            "adapter": type(pl_module.adapter).__name__ if pl_module.adapter is not None else "full fine-tuning",
+            "adapter": pl_module.adapter.name if pl_module.adapter is not None else "full fine-tuning",
             "metric": self.metric(pl_module, f"{split}/{pl_module.metric_name}"),
             "validations": self.validations,
             "test": self.test,
@@ -153,15 +153,17 @@ class Results(Callback):
             "peak_memory_bytes": peak_memory_bytes(pl_module.device),
             "device": str(pl_module.device),
             "processes": trainer.world_size,
-            "status": self.status(trainer),
+            "status": self.status(trainer, pl_module),
             "collapsed_epochs": _callback(trainer, CollapseDetection).collapsed_epochs,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         }
 
-    def status(self, trainer: Trainer) -> str:
-        """finished, collapsed (the last validation gave one answer for every row) or diverged."""
+    def status(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
+        """finished, collapsed (the last validation gave one answer for every row), diverged or budget_missed."""
         if _callback(trainer, TrainingLog).diverged_at is not None:
             return "diverged"
+        if pl_module.adapter is not None and pl_module.adapter.shortfall() is not None:
+            return "budget_missed"
         return "collapsed" if _callback(trainer, CollapseDetection).collapsed else "finished"
 
     def write(self, results: dict[str, Any], trainer: Trainer, pl_module: AdaptedModule, ranks: dict[str, int]) -> None:

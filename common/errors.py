@@ -1,10 +1,17 @@
-"""The one exception that means "the user's input is at fault"."""
+"""The exceptions that cli.py shows as one message: the input is at fault, or a run fell short."""
 
 
 class InputError(Exception):
     """The input is at fault: the message gives the value, what is allowed and what to do next.
 
     cli.py prints the message alone and ends with exit code 2; every other exception ends with 1.
+    """
+
+
+class IncompleteRunError(Exception):
+    """A run ended short of what it was asked for; all it came to is written.
+
+    cli.py prints the message alone and ends with exit code 1.
     """
 
 

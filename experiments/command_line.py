@@ -26,7 +26,7 @@ from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
 from callbacks.update_norms import UpdateNorms
-from common.errors import InputError
+from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
@@ -165,7 +165,7 @@ class CommandLine(LightningCLI):
                 if value != defaults[key][name]:
                     raise InputError(
                         f"{key}.{name} is {value}, but would have no effect: the adapter is "
-                        f"{'null (full fine-tuning)' if adapter is None else type(adapter).__name__} and no ranks are "
+                        f"{'null (full fine-tuning)' if adapter is None else adapter.name} and no ranks are "
                         "learned. Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
                     )
 
@@ -216,6 +216,7 @@ class CommandLine(LightningCLI):
             return
         module, trainer = self.model, self.trainer
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
+        shortfall = module.adapter.shortfall() if module.adapter is not None else None
         results = self.results.summary(trainer, module)
         best = self.run_folder.checkpoints / "best.ckpt"
         if best.exists():
@@ -229,6 +230,8 @@ class CommandLine(LightningCLI):
         self.results.write(results, trainer, module, ranks)
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.run_folder.path)
+        if shortfall is not None:
+            raise IncompleteRunError(shortfall)
 
     def after_validate(self) -> None:
         print_evaluation("validation", self.trainer, self.datamodule)

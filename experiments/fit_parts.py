@@ -7,6 +7,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
@@ -31,6 +32,7 @@ def listed(value: Any) -> list[Any]:
 def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
+        AdaLoRAAllocation(),
         TrainingLog(trainer.get("log_every_n_steps") or 50),
         CollapseDetection(),
         AllocationMovement(),

@@ -93,7 +93,8 @@ class AdaptedModule(LightningModule):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 in_head = any(name.startswith(f"{path}.") for path in self.head_modules)
-                groups["head" if in_head else "backbone"].append(parameter)
+                rest = "backbone" if self.adapter is None else "adapter"  # an adapter may train parts of the model
+                groups["head" if in_head else rest].append(parameter)
         for name, parameter in self.adapter.named_parameters() if self.adapter is not None else ():
             groups["allocation" if name.startswith("rank_allocation.") else "adapter"].append(parameter)
         return groups
@@ -130,6 +131,14 @@ class AdaptedModule(LightningModule):
         """Prepares the adapted layers for the next pass."""
         if self.adapter is not None:
             self.adapter.refresh()
+
+    def regularisation(self) -> Tensor | float:
+        """What the adapter adds to the loss of a training step."""
+        return self.adapter.regularisation() if self.adapter is not None else 0.0
+
+    def on_fit_start(self) -> None:
+        if self.adapter is not None:
+            self.adapter.check_ready_to_train()
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()
@@ -207,7 +216,7 @@ class AdaptedModule(LightningModule):
     def _identity(self) -> dict[str, Any]:
         return {
             "backbone": self.backbone_name,
-            "adapter": type(self.adapter).__name__ if self.adapter is not None else "full fine-tuning",
+            "adapter": self.adapter.name if self.adapter is not None else "full fine-tuning",
             "layers": list(self.adapter.layer_names) if self.adapter is not None else [],
             "fingerprint": self.adapter.fingerprint if self.adapter is not None else None,
         }

@@ -21,7 +21,7 @@ class TextClassificationModule(AdaptedModule):
     Args:
         backbone: hub name, folder, or package:NAME for a model carried by an installed package.
         adapter: lora.LoRA, lora.AdaptiveLoRA, lora.NestedLoRA, lora.LoRAXS, lora.AdaptiveLoRAXS, lora.NestedLoRAXS,
-            or null for full fine-tuning.
+            lightning_modules.PEFTAdapter, or null for full fine-tuning.
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
     """
@@ -82,7 +82,7 @@ class TextClassificationModule(AdaptedModule):
         total = losses.sum()
         self.epoch_loss += torch.stack([total.detach(), batch["weights"].sum()])
         # Denominators make the mean over the global batch come out, whatever the devices and accumulation.
-        loss = total / batch["loss_denominator"]
+        loss = total / batch["loss_denominator"] + self.regularisation()
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss

@@ -38,6 +38,22 @@ class Adapter(nn.Module):
         """
         raise NotImplementedError
 
+    @property
+    def name(self) -> str:
+        """What results and checkpoints call it."""
+        return type(self).__name__
+
+    def check_ready_to_train(self) -> None:
+        """Raises `InputError` if something this adapter needs in training is missing."""
+
+    def regularisation(self) -> Tensor | float:
+        """What is added to the loss of each training step."""
+        return 0.0
+
+    def shortfall(self) -> str | None:
+        """What the adapter promised to reach in training and has not reached, or None."""
+        return None
+
     def refresh(self) -> None:
         """Hands each layer what it needs for one forward and backward pass."""
         raise NotImplementedError

@@ -70,6 +70,17 @@ def fingerprint(factors: list[Factors]) -> Tensor:
     return torch.stack([_sketch(A.cpu(), B.cpu()) for A, B in factors])
 
 
+def tensor_fingerprint(tensors: list[Tensor]) -> Tensor:
+    """A sketch (N, 2) of any frozen tensors: each one's product with fixed vectors at unit norm, and its norm's log."""
+    return torch.stack([_tensor_sketch(tensor.detach().float().cpu()) for tensor in tensors])
+
+
+def _tensor_sketch(tensor: Tensor) -> Tensor:
+    rows = tensor.reshape(len(tensor), -1)
+    norm = rows.norm().clamp_min(torch.finfo(rows.dtype).tiny)
+    return torch.stack([_probe(rows.shape[0]) @ (rows / norm) @ _probe(rows.shape[1]), norm.log()])
+
+
 def _sketch(A: Tensor, B: Tensor) -> Tensor:
     lengths = A.norm(dim=1).clamp_min(torch.finfo(A.dtype).tiny)  # (rank,)
     return torch.cat([A @ _probe(A.shape[1]) / lengths, _probe(B.shape[0]) @ B, lengths.log()])

@@ -1,0 +1,55 @@
+"""Drives the rank allocation of PEFT's AdaLoRA."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+
+from common.terminal import say
+from lightning_modules.adapted_module import AdaptedModule
+from lightning_modules.peft_adalora import AdaLoRABudget
+from lightning_modules.peft_adapter import PEFTAdapter
+
+
+class AdaLoRAAllocation(Callback):
+    """After every optimizer step: measures the ranks' importance and cuts them to the budget of that step.
+
+    `cli.py fit` has it always; it does nothing for other adapters. Logs the budget, requested and used, per epoch,
+    as a number of ranks over all layers. An epoch before the target is reached uses more ranks than asked for, and
+    may still be the best one: compare methods at equal budgets with the last epoch. train/loss includes the
+    orthogonality penalty, train/epoch_loss doesn't.
+    """
+
+    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        if (budget := _budget(pl_module)) is not None:
+            budget.schedule(pl_module.training_steps())
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The gradients of the step are still there: Lightning clears them just before the next backward pass.
+        budget = _budget(pl_module)
+        if budget is None or trainer.fit_loop._should_accumulate():
+            return
+        budget.allocate(trainer.global_step)
+        if trainer.global_step == budget.final_step:
+            ranks = budget.ranks().values()
+            say(
+                f"AdaLoRA's ranks are final from step {trainer.global_step} on: {min(ranks)} to {max(ranks)}, "
+                f"{sum(ranks):,} of {budget.target:,} budget used"
+            )
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        if (budget := _budget(pl_module)) is None:
+            return
+        ranks = budget.ranks().values()
+        metrics = {
+            "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
+            "allocation/budget_used": float(sum(ranks)),
+            "allocation/average_rank": sum(ranks) / len(ranks),
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, step=trainer.global_step - 1)
+
+
+def _budget(pl_module: AdaptedModule) -> AdaLoRABudget | None:
+    return pl_module.adapter.adalora if isinstance(pl_module.adapter, PEFTAdapter) else None

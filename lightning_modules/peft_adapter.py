@@ -1,0 +1,136 @@
+"""Baselines from Hugging Face PEFT, trained like every other adapter."""
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError
+from lightning_modules.peft_adalora import AdaLoRABudget
+from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, make_config
+from lora.adapter import Adapter
+from lora.factors import tensor_fingerprint
+from lora.injection import choose_layers
+from lora.layers import dense_weight
+from lora.target_names import Targets
+
+_SEED = 42
+
+
+class PEFTAdapter(Adapter):
+    """A method of Hugging Face PEFT (extra `peft`) as a baseline: same data, head, results, checkpoints and resume.
+
+    The adapter's parameters stay where PEFT puts them, inside the model. Checkpoints hold those that train; what
+    PEFT freezes (PiSSA's changed weights, VeRA's and TinyLoRA's projections) is made again from the backbone and a
+    fixed seed, and compared by fingerprint.
+
+    Args:
+        method: lora, rslora, dora, pissa, vera, adalora or tinylora.
+        settings: PEFT's own names and defaults, such as {r: 8, lora_alpha: 16} for lora or
+            {init_r: 12, target_r: 8, tinit: 200, tfinal: 500, deltaT: 10} for adalora.
+        targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
+            and both output projections.
+    """
+
+    def __init__(
+        self,
+        method: Method = "lora",
+        settings: dict[str, Any] | None = None,
+        targets: Targets = "default",
+    ) -> None:
+        super().__init__()
+        self._config = make_config(method, settings or {})
+        self.method, self.targets = METHODS[method], targets
+        self.adalora: AdaLoRABudget | None = None
+        self._layers: dict[str, Any] = {}
+
+    @property
+    def name(self) -> str:
+        return f"PEFT {self.method.title}"
+
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
+    ) -> None:
+        found = choose_layers(model, model_type, self.targets, head)
+        if self.method.rank_bounded_by_layer:
+            _check_rank(self._config.r, found)
+        self._config.target_modules = set(found)
+        trained_before = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        tuner = self._inject(model)
+        for parameter in trained_before:  # PEFT freezes everything but its own
+            parameter.requires_grad_(True)
+        self.layer_names = tuple(found)
+        self._layers = {name: model.get_submodule(name) for name in found}
+        self.fingerprint = tensor_fingerprint(_frozen_tensors(self._layers))
+        if self.method.title == "AdaLoRA":
+            self.adalora = AdaLoRABudget(tuner, self._layers)
+
+    def _inject(self, model: nn.Module) -> Any:
+        """Puts PEFT's layers into the model, and returns PEFT's tuner, which must not become a submodule."""
+        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+
+        # not peft.inject_adapter_in_model: it refuses VeRA and TinyLoRA, whose layers share tensors
+        tuner = PEFT_TYPE_TO_TUNER_MAPPING[self._config.peft_type]
+        try:
+            with _repeatable_factors(self.method.title), warnings.catch_warnings():
+                # PEFT sets it right by itself, layer by layer
+                warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
+                return tuner(model, self._config, ADAPTER_NAME)
+        except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+            raise InputError(
+                f"PEFT's {self.method.title} doesn't fit this model or these settings: {error or type(error).__name__}"
+                ". Change model.adapter.settings or model.adapter.targets, or choose another method."
+            ) from error
+
+    def check_ready_to_train(self) -> None:
+        if self.adalora is not None and not self.adalora.is_scheduled:
+            raise InputError(
+                "the adapter is PEFT AdaLoRA, but nothing drives its allocation: ranks would never be cut. Add "
+                "callbacks.adalora_allocation.AdaLoRAAllocation to the trainer's callbacks (`cli.py fit` does)."
+            )
+
+    def refresh(self) -> None:
+        """Nothing to do: PEFT's layers read their parameters themselves."""
+
+    def regularisation(self) -> Tensor | float:
+        return self.adalora.regularisation() if self.adalora is not None else 0.0
+
+    def shortfall(self) -> str | None:
+        return self.adalora.shortfall() if self.adalora is not None else None
+
+    def discrete_ranks(self) -> dict[str, int]:
+        if self.adalora is not None:
+            return self.adalora.ranks()
+        return {name: int(layer.r[ADAPTER_NAME]) for name, layer in self._layers.items()}
+
+
+@contextmanager
+def _repeatable_factors(title: str) -> Iterator[None]:
+    """PiSSA's randomised SVD changes the frozen weights: every run, and every resumed one, must make the same."""
+    if title != "PiSSA":
+        yield
+        return
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        yield
+
+
+def _check_rank(rank: int, layers: dict[str, nn.Module]) -> None:
+    """PEFT would cut a rank that is too large without a word."""
+    for name, layer in layers.items():
+        smaller_side = min(dense_weight(layer).shape)
+        if not 1 <= rank <= smaller_side:
+            raise InputError(
+                f"r is {rank}, but the weight of {name} has shape {tuple(dense_weight(layer).shape)}; allowed: 1 to "
+                f"{smaller_side}. Lower model.adapter.settings.r, or leave this layer out of targets."
+            )
+
+
+def _frozen_tensors(layers: dict[str, Any]) -> list[Tensor]:
+    """The weights under the adapters, and what the adapters have beside their parameters, each tensor once."""
+    tensors = [layer.get_base_layer().weight for layer in layers.values()]
+    tensors += [buffer for layer in layers.values() for buffer in layer.buffers()]
+    return list({id(tensor): tensor for tensor in tensors}.values())

@@ -1,0 +1,267 @@
+"""PEFT's methods, trained through this project, against PEFT used on its own."""
+
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from callbacks.adalora_allocation import AdaLoRAAllocation
+from callbacks.checkpoints import read_checkpoint
+from callbacks.random_state import RandomState
+from common.errors import InputError
+from lightning_modules import PEFTAdapter
+from lora.injection import freeze
+from tests import tiny
+from tests.architectures import classifier
+from tests.command_line import differences, run, write_config
+
+# PEFT 0.21's wrapper asks transformers 5.23 for an attribute by its old name; PEFTAdapter doesn't use the wrapper.
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+
+LORA = {"r": 3, "lora_alpha": 6}
+SETTINGS = {
+    "lora": LORA,
+    "rslora": LORA,
+    "dora": LORA,
+    "pissa": {**LORA, "init_lora_weights": "pissa_niter_4"},
+    "vera": {"r": 12, "d_initial": 0.5},
+    "adalora": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 3},
+    "tinylora": {"r": 2, "u": 5, "init_weights": "uniform"},
+}
+METHODS = list(SETTINGS)
+TARGETS = {
+    "bert": ["query", "value", "attention.output.dense", "output.dense"],
+    "gpt2": ["attn.c_attn", "attn.c_proj", "mlp.c_proj"],
+}
+
+
+def peft_config(method, **common):
+    """PEFT's own way to say the same."""
+    import peft
+
+    match method:
+        case "lora":
+            return peft.LoraConfig(r=3, lora_alpha=6, **common)
+        case "rslora":
+            return peft.LoraConfig(r=3, lora_alpha=6, use_rslora=True, **common)
+        case "dora":
+            return peft.LoraConfig(r=3, lora_alpha=6, use_dora=True, **common)
+        case "pissa":
+            return peft.LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa_niter_4", **common)
+        case "vera":
+            return peft.VeraConfig(r=12, d_initial=0.5, **common)
+        case "adalora":
+            return peft.AdaLoraConfig(init_r=4, target_r=2, tinit=1, tfinal=3, total_step=10, **common)
+        case "tinylora":
+            return peft.TinyLoraConfig(r=2, u=5, init_weights="uniform", **common)
+
+
+def trained_parts(model, head):
+    return [
+        parameter
+        for name, parameter in model.named_parameters()
+        if parameter.requires_grad and not any(f"{path}." in name for path in head)
+    ]
+
+
+@pytest.fixture(
+    params=[(method, model_type) for model_type in TARGETS for method in METHODS], ids=lambda p: "-".join(p)
+)
+def both(request):
+    """The same model with our adapter, with PEFT's wrapper, and the head's modules."""
+    from peft import get_peft_model
+
+    method, model_type = request.param
+    model, head = classifier(model_type)
+    freeze(model, head)
+    seed = 42 if method == "pissa" else 3  # our PiSSA has a seed of its own
+    torch.manual_seed(seed)
+    adapter = PEFTAdapter(method, SETTINGS[method])
+    adapter.attach(model, model_type, head)
+    plain, _ = classifier(model_type)
+    torch.manual_seed(seed)
+    config = peft_config(method, target_modules=TARGETS[model_type], fan_in_fan_out=model_type == "gpt2")
+    return adapter, model.eval(), get_peft_model(plain, config).eval(), head
+
+
+def test_logits_equal_those_of_get_peft_model(both):
+    adapter, model, reference, head = both
+    inputs = {"input_ids": torch.arange(1, 25).view(2, 12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
+    before = model(**inputs).logits
+    pairs = list(zip(trained_parts(model, head), trained_parts(reference, head), strict=True))
+    noise = torch.Generator().manual_seed(0)
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs)
+        change = 0.3 * torch.randn(ours.shape, generator=noise)
+        ours.data += change
+        theirs.data += change
+    adapter.refresh()
+    after = model(**inputs).logits
+    assert float((after - before).abs().max()) > 1e-3
+    torch.testing.assert_close(after, reference(**inputs).logits, rtol=0, atol=1e-6)
+
+
+def test_trainable_parameters_are_as_many_as_peft_counts(both):
+    _, model, reference, head = both
+    ours = sum(parameter.numel() for parameter in trained_parts(model, head))
+    assert ours == reference.get_nb_trainable_parameters()[0]
+    assert all(parameter.requires_grad for path in head for parameter in model.get_submodule(path).parameters())
+
+
+class SaveAt(Callback):
+    """Saves a checkpoint after a step."""
+
+    def __init__(self, step, path):
+        self.step, self.path = step, path
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        if trainer.global_step == self.step:
+            trainer.save_checkpoint(self.path)
+
+
+def fit(method, backbone, cola, callbacks=(), ckpt_path=None, seed=1):
+    torch.manual_seed(seed)
+    module = tiny.make_module(backbone, PEFTAdapter(method, SETTINGS[method]), learning_rate=0.02)
+    trainer = tiny.make_trainer(AdaLoRAAllocation(), RandomState(), *callbacks, max_epochs=2, limit_val_batches=0)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola), ckpt_path=ckpt_path)
+    return module, trainer
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def trained(request, tiny_bert, cola_folder, tmp_path_factory):
+    """A module after two epochs, and a checkpoint from the middle of the first."""
+    path = tmp_path_factory.mktemp(request.param) / "middle.ckpt"
+    module, trainer = fit(request.param, tiny_bert, cola_folder, [SaveAt(3, path)])
+    return request.param, module, trainer, path
+
+
+def test_a_resumed_run_ends_bit_by_bit_like_an_undisturbed_one(trained, tiny_bert, cola_folder):
+    method, module, trainer, path = trained
+    again, their_trainer = fit(method, tiny_bert, cola_folder, ckpt_path=str(path), seed=99)
+    assert differences(module.state_dict(), again.state_dict()) == []
+    assert differences(trainer.optimizers[0].state_dict(), their_trainer.optimizers[0].state_dict()) == []
+
+
+def test_every_part_of_the_adapter_has_moved(trained):
+    _, module, _, path = trained
+    middle = read_checkpoint(path)["state_dict"]
+    moved = [name for name, value in middle.items() if isinstance(value, torch.Tensor) and "model." in name]
+    assert moved and all(not torch.equal(middle[name], module.state_dict()[name]) for name in moved)
+
+
+def test_a_checkpoint_holds_what_trains_and_no_frozen_weight(trained):
+    method, module, _, path = trained
+    state = read_checkpoint(path)["state_dict"]
+    names = {name for name, value in state.items() if isinstance(value, torch.Tensor)} - {"epoch_loss"}
+    assert names == {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    assert ("adapter.adalora._extra_state" in state) == (method == "adalora")
+    assert sum(state[name].numel() for name in names) == module.parameter_counts()["total"]
+
+
+def test_head_and_adapter_train_at_their_own_rates(trained):
+    _, module, trainer, _ = trained
+    groups = {group["name"]: group["params"] for group in trainer.optimizers[0].param_groups}
+    assert set(groups) == {"head", "adapter"}
+    head = {id(parameter) for parameter in module.model.classifier.parameters()}
+    assert {id(parameter) for parameter in groups["head"]} == head
+    assert not head & {id(parameter) for parameter in groups["adapter"]}
+
+
+def test_ranks_are_those_of_the_settings(trained):
+    method, module, _, _ = trained
+    ranks = module.adapter.discrete_ranks()
+    assert set(ranks) == set(module.adapter.layer_names) and len(ranks) == 8
+    if method != "adalora":  # its own test counts the budget
+        assert set(ranks.values()) == {SETTINGS[method]["r"]}
+
+
+def loaded(path, adapter, backbone, cola):
+    tiny.make_trainer().validate(
+        tiny.make_module(backbone, adapter),
+        datamodule=tiny.make_data(backbone, cola),
+        ckpt_path=str(path),
+        verbose=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("method", "change"),
+    [
+        ("pissa", {"r": 2}),
+        ("vera", {"projection_prng_key": 7}),
+        ("tinylora", {"projection_seed": 7}),
+    ],
+)
+def test_other_frozen_parts_are_refused(method, change, tiny_bert, cola_folder, tmp_path):
+    fit(method, tiny_bert, cola_folder, [SaveAt(1, tmp_path / "some.ckpt")])
+    with pytest.raises(InputError, match="other frozen factors"):
+        adapter = PEFTAdapter(method, SETTINGS[method] | change)
+        loaded(tmp_path / "some.ckpt", adapter, tiny_bert, cola_folder)
+
+
+def test_another_method_is_refused(tiny_bert, cola_folder, tmp_path):
+    fit("lora", tiny_bert, cola_folder, [SaveAt(1, tmp_path / "some.ckpt")])
+    with pytest.raises(InputError, match="adapter is 'PEFT LoRA', this run's is 'PEFT rsLoRA'"):
+        loaded(tmp_path / "some.ckpt", PEFTAdapter("rslora", LORA), tiny_bert, cola_folder)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "message"),
+    [
+        ("adalra", {}, r"method is 'adalra'; allowed: lora, .*Did you mean 'adalora'"),
+        ("lora", {"lora_alpa": 8}, r"PEFT's LoRA is 'lora_alpa'; allowed: r, lora_alpha, .*Did you mean 'lora_alpha'"),
+        ("lora", {"target_modules": ["query"]}, "is 'target_modules'; allowed: r,"),
+        ("lora", {"r": "eight"}, r'"r".*eight'),
+        ("lora", {"init_lora_weights": "pissa"}, "choose method: pissa"),
+        ("lora", {"lora_dropout": 1.5}, "PEFT's LoRA doesn't fit"),
+        ("pissa", {"init_lora_weights": "gaussian"}, "pissa_niter_N"),
+        ("pissa", {"r": 9}, r"r is 9, but the weight of bert.*\(8, 8\); allowed: 1 to 8"),
+        ("vera", {"r": 0}, "r is 0; allowed: 1 or more"),
+        ("adalora", {"r": 8}, r"a setting of PEFT's AdaLoRA is 'r'; allowed: init_r"),
+        ("adalora", {"init_r": 4, "target_r": 4}, "init_r is 4 and target_r is 4"),
+        ("adalora", {"orth_reg_weight": -1.0}, "PEFT refuses these settings of AdaLoRA.*orth_reg_weight"),
+        ("adalora", {"beta1": 1.0}, "PEFT's AdaLoRA doesn't fit"),
+        ("tinylora", {"init_weights": False}, "init_weights is False; allowed: true"),
+    ],
+)
+def test_bad_settings_are_refused(method, settings, message):
+    model, head = classifier("bert")
+    with pytest.raises(InputError, match=message):
+        PEFTAdapter(method, settings).attach(model, "bert", head)
+
+
+def test_a_layer_that_no_method_can_adapt_is_refused():
+    model, head = classifier("bert")
+    with pytest.raises(InputError, match="word_embeddings, a Embedding; allowed: Linear and Conv1D"):
+        PEFTAdapter("lora", LORA, targets=["word_embeddings"]).attach(model, "bert", head)
+
+
+def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with pytest.raises(InputError, match=r"needs the package peft. Run `pip install -e '.\[peft\]'`"):
+        PEFTAdapter("lora")
+
+
+def test_an_unknown_method_ends_the_command_with_exit_code_2(tiny_bert, cola_folder, tmp_path, capsys):
+    adapter = {"class_path": "lightning_modules.PEFTAdapter", "init_args": {"method": "adalora"}}
+    config = write_config(tmp_path, tiny_bert, cola_folder, adapter)
+    assert run("fit", config, tmp_path, "--model.adapter.method", "adalra") == 2
+    assert "adalora" in capsys.readouterr().err
+    assert run("fit", config, tmp_path, "--model.adapter.settings.tinitt", "3") == 2
+    assert "Did you mean 'tinit'" in capsys.readouterr().err
+
+
+def test_peft_is_not_imported_before_it_is_needed():
+    code = "import sys, lightning_modules; sys.exit('peft' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
+
+
+def test_no_warning_reaches_the_user():
+    model, head = classifier("gpt2")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PEFTAdapter("lora", LORA).attach(model, "gpt2", head)
