@@ -1,7 +1,5 @@
 """README.md of an export: what it is, what it was trained on, how well it does, and how to load it."""
 
-from typing import Any
-
 import yaml
 
 from callbacks.rank_discretisation import describe

@@ -231,7 +231,7 @@ class RankAllocation(nn.Module):
         """Sets the weights so that the ranks are these (N,) if they use the budget up, and no smaller if they don't."""
         _, area_min, span = self._constants()
         room = self.area(ranks.clamp(self.rank_min, self.rank_max)).to(area_min) - area_min  # (N,)
-        share = (room / span).clamp(1e-7, 1 - 1e-7)
+        share = (room / span).clamp(1e-12, 1 - 1e-12)
         self.weights.copy_(share.log() if self.rule == "softmax" else share.logit())
 
     @property
