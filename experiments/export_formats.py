@@ -52,9 +52,16 @@ class Export:
         self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
         self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
         unwrap(self.model, self.factors)
-        inside = {name: pair for name, pair in self.factors.items() if _is_inside(name, self.head)}
-        merge(self.model, inside)  # an adapted head is saved whole, like a trained one
-        self.factors = {name: pair for name, pair in self.factors.items() if name not in inside}
+        self._merge_head()
+
+    def _merge_head(self) -> None:
+        """Where the head was adapted, too: its update goes into the head that is saved, like a trained one."""
+        inside = [name for name in self.factors if _is_inside(name, self.head)]
+        merge(self.model, {name: self.factors.pop(name) for name in inside})
+        for name in inside:
+            assert self.native is not None
+            for letter in "AB":
+                del self.native.tensors[f"{name}.{letter}"]
 
     def _about(self) -> dict[str, Any]:
         module = self.run.module
