@@ -33,7 +33,8 @@ def tokenizer(tmp_path_factory) -> Any:
 def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
     """What an export needs of a run."""
     plain, model, adapter = adapted(model_type, ranks)
-    head = tuple(name for name, _ in plain.named_children() if name != plain.base_model_prefix)
+    outside = {name: part for name, part in plain.named_children() if name != plain.base_model_prefix}
+    head = tuple(name for name, part in outside.items() if list(part.parameters()))
     with torch.no_grad():  # a head that was trained
         for path in head:
             for weight in model.get_submodule(path).parameters():
