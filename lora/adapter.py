@@ -5,7 +5,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from common.errors import InputError
 from lora.rank_allocation import RankAllocation
+
+LowRankFactors = dict[str, tuple[Tensor, Tensor]]
 
 
 class Adapter(nn.Module):
@@ -68,3 +71,21 @@ class Adapter(nn.Module):
         Scale and masks are in them, Gumbel noise isn't: nothing is drawn. Empty if updates aren't such products.
         """
         return []
+
+    def low_rank_factors(self) -> LowRankFactors:
+        """The update as plain LoRA, at the discrete ranks of this moment: W + B A, by full module path.
+
+        A is (k, in) and B (out, k), with the scale folded into B; both are copies. A layer of rank 0 has k = 0.
+        """
+        raise NotImplementedError
+
+    def load_low_rank_factors(self, factors: LowRankFactors) -> None:
+        """Starts from an update that `low_rank_factors` gave, or that another library trained.
+
+        Raises:
+            InputError: this adapter can't hold such an update.
+        """
+        raise InputError(
+            f"the adapter is {type(self).__name__}, which can't start from plain LoRA factors; allowed: lora.LoRA, or "
+            "null to add the update to the weights. Set --model.adapter."
+        )

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import Adapter
+from lora.adapter import Adapter, LowRankFactors
+from lora.export import cut_blocks, fold, pad_blocks
 from lora.factors import FactorRule, Factors, factorise, fingerprint
 from lora.injection import choose_layers, replace_module
 from lora.layers import LoRAXSLinear, dense_weight
@@ -89,6 +90,42 @@ class LoRAXS(Adapter):
     def discrete_ranks(self) -> dict[str, int]:
         return dict.fromkeys(self.layer_names, self.rank)
 
+    def low_rank_factors(self) -> LowRankFactors:
+        frozen = self.frozen_factors()
+        return {name: fold(*frozen[name], block, self.scaling) for name, block in self.blocks().items()}
+
+    def blocks(self) -> dict[str, Tensor]:
+        """R (k, k) of each layer at its discrete rank k, by full module path; copies."""
+        ranks = self.discrete_ranks()
+        return dict(zip(ranks, cut_blocks(self.R, list(ranks.values())), strict=True))
+
+    def frozen_factors(self) -> dict[str, Factors]:
+        """A (k, in) and B (out, k) of each layer at its discrete rank k, by full module path."""
+        ranks = self.discrete_ranks().items()
+        return {
+            name: (layer.A[:k], layer.B[:, :k]) for (name, k), layer in zip(ranks, self.adapted_layers, strict=True)
+        }
+
+    @torch.no_grad()
+    def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+        """Starts from R blocks (k, k) that `blocks` gave: in the leading corner of R, zeros around them.
+
+        Raises:
+            InputError: other layers, or blocks larger than R.
+        """
+        if other := sorted(set(blocks) ^ set(self.layer_names)):
+            raise InputError(
+                f"the exported adapter and this run differ in {len(other)} adapted layers, such as {other[0]}; "
+                "allowed: the same layers. Set --model.adapter.targets as the exported run had it."
+            )
+        largest = max(len(block) for block in blocks.values())
+        if largest > self.rank:
+            raise InputError(
+                f"the exported adapter has rank {largest} in a layer, but R has size {self.rank} here; allowed: "
+                f"{largest} or more. Set --model.adapter.rank (or rank_max)."
+            )
+        self.R.copy_(pad_blocks([blocks[name] for name in self.layer_names], self.rank))
+
 
 class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     """LoRA-XS whose ranks allocate themselves: learnable weights share a budget of Σ rank² among the layers.
@@ -143,3 +180,8 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
 
     def _noiseless_masks(self) -> Tensor:
         return self.allocation.masks_of(self.allocation.noiseless_tails())
+
+    @torch.no_grad()
+    def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+        super().load_blocks(blocks)
+        self.allocation.start_from(torch.tensor([len(blocks[name]) for name in self.layer_names]))

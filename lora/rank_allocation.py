@@ -226,6 +226,14 @@ class RankAllocation(nn.Module):
                 left -= float(step[layer])
         return rounded.long()
 
+    @torch.no_grad()
+    def start_from(self, ranks: Tensor) -> None:
+        """Sets the weights so that the ranks are these (N,) if they use the budget up, and no smaller if they don't."""
+        _, area_min, span = self._constants()
+        room = self.area(ranks.clamp(self.rank_min, self.rank_max)).to(area_min) - area_min  # (N,)
+        share = (room / span).clamp(1e-12, 1 - 1e-12)
+        self.weights.copy_(share.log() if self.rule == "softmax" else share.logit())
+
     @property
     def is_discrete(self) -> bool:
         """Whether masks are hard at this moment."""
@@ -270,9 +278,9 @@ class RankAllocation(nn.Module):
         return square_masks(tails) if self.exponent == 2 else tails[:, None]
 
     def get_extra_state(self) -> dict[str, float]:
-        """The moment the weights belong to: evaluation needs the budget, reports need alpha."""
-        return {"alpha": self.alpha, "budget": self.budget}
+        """The moment the weights belong to: evaluation needs the budget, reports alpha, exports the phase."""
+        return {"alpha": self.alpha, "budget": self.budget, "discrete": float(self.is_discrete)}
 
     def set_extra_state(self, state: dict[str, float]) -> None:
-        """Restores what `get_extra_state` gave."""
+        """Restores what `get_extra_state` gave; the phase follows from the step."""
         self.alpha, self.budget = state["alpha"], state["budget"]

@@ -1,0 +1,130 @@
+"""The verb export: a run's model as files that other programs load, checked against the run before they are kept."""
+
+import argparse
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+import yaml
+from torch import Tensor
+
+from callbacks.rank_discretisation import describe
+from common.errors import InputError
+from common.files import whole_folder, write_text
+from common.terminal import quiet_libraries, say
+from experiments.export_formats import FORMATS, ExportOptions
+from experiments.exported_model import CONFIG_NAME, serving_config
+from experiments.model_card import model_card
+from experiments.trained_run import TrainedRun, find_run, logits, open_run
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class VerificationError(RuntimeError):
+    """The files that were written don't say what the run says."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"export: {message}. See `python cli.py export --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python cli.py export",
+        description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
+        epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", help="Run folder, or a run's name below --runs_dir.")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=list(FORMATS),
+        help="peft: plain LoRA with a rank per layer; merged: the whole model; native: R blocks in one small file.",
+    )
+    parser.add_argument("--output", type=Path, help="Folder to write; RUN/exports/FORMAT if not given.")
+    parser.add_argument("--ckpt_path", default="best", help="best (default), last or a file.")
+    parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
+    parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
+    parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
+    parser.add_argument("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
+    parser.add_argument(
+        "--with_factors", action="store_true", help="native: put in the frozen factors, cut to the ranks."
+    )
+    parser.add_argument("--without_head", action="store_true", help="native: leave the head out.")
+    parser.add_argument("--tolerance", type=float, default=1e-5, help="Largest allowed difference of logits (1e-5).")
+    return parser
+
+
+def run_export(arguments: list[str]) -> int:
+    """Exports a run and returns the exit code.
+
+    Raises:
+        InputError: the user's input is at fault.
+        VerificationError: the files give other logits than the run; they are deleted.
+    """
+    quiet_libraries()
+    asked, overrides = _parser().parse_known_args(arguments)
+    if asked.dtype is not None and asked.format != "merged":
+        raise InputError(
+            f"--dtype is {asked.dtype} and --format is {asked.format}; allowed: --dtype with --format merged."
+        )
+    folder = find_run(asked.run, asked.runs_dir)
+    output = (asked.output or folder.path / "exports" / asked.format).expanduser()
+    with whole_folder(output) as temporary:
+        run = open_run(folder, asked.ckpt_path, overrides)
+        _check_ranks(run, asked.force)
+        difference = _write(run, asked, temporary)
+        size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+    say(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
+    say(f"Use it: python cli.py predict --export {output} --data.predict_file sentences.txt")
+    return 0
+
+
+def _check_ranks(run: TrainedRun, force: bool) -> None:
+    if run.results is not None or run.ranks_are_discrete:
+        return
+    assert run.module.adapter is not None
+    ranks = ", ".join(str(rank) for rank in run.module.adapter.discrete_ranks().values())
+    rounded = f"{describe(run.module)} (by layer: {ranks})"
+    if not force:
+        raise InputError(
+            f"the run in {run.folder} isn't finished, and its ranks are still soft in {run.checkpoint.name} (epoch "
+            f"{run.epoch}). Rounded, they would be {rounded}. Finish the run (fit … --ckpt_path last), or export these "
+            "ranks with --force."
+        )
+    say(f"The run isn't finished; its soft ranks are rounded to {rounded}.")
+
+
+def _write(run: TrainedRun, asked: Any, folder: Path) -> str:
+    """Writes everything into the folder, and says how far its logits are from the run's."""
+    batches = run.batches()
+    ours = logits(run.module.model, batches)
+    ranks = run.module.adapter.discrete_ranks() if run.module.adapter is not None else {}
+    dtype = _DTYPES[asked.dtype] if asked.dtype else None
+    options = ExportOptions(dtype, asked.max_shard_size, asked.with_factors, asked.without_head)
+    export = FORMATS[asked.format](run, options)
+    export.write(folder)
+    loaded = export.logits(folder, batches)
+    if dtype in (None, torch.float32):
+        said = _compare(ours, loaded, asked.tolerance, "the run's")
+    else:  # rounding the weights moves the logits; the files must hold exactly the rounded model
+        said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"the {asked.dtype} model's in memory")
+        said += f" Rounding to {asked.dtype} moved them by at most {_largest(ours, loaded):.1e} from the run's."
+    write_text(folder / "README.md", model_card(run, asked.format, ranks, said))
+    write_text(folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config), sort_keys=False, allow_unicode=True))
+    return said
+
+
+def _compare(ours: list[Tensor], theirs: list[Tensor], tolerance: float, whose: str) -> str:
+    difference = _largest(ours, theirs)
+    rows = sum(len(batch) for batch in ours)
+    said = f"logits of {rows} validation rows differ by at most {difference:.1e} from {whose}"
+    if not difference <= tolerance:  # also when it isn't a number
+        raise VerificationError(f"{said}; allowed: {tolerance:.0e} (--tolerance). Nothing was kept.")
+    return f"{said} (allowed: {tolerance:.0e})."
+
+
+def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:
+    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))

@@ -1,0 +1,191 @@
+"""The three formats of an export: how each is written, and how its logits are had back from the files."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from common.backbones import public_name
+from common.errors import InputError
+from experiments.trained_run import TrainedRun, logits
+from lightning_modules.adapter_import import backbone_sketch, import_peft, load_head, native_low_rank_factors
+from lightning_modules.native_adapter import NativeAdapter
+from lora.adapter import LowRankFactors
+from lora.export import merge, plain_parameters, unwrap
+
+Batches = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What a user can choose.
+
+    Args:
+        dtype: of the merged weights; None keeps float32, as trained.
+        max_shard_size: largest file of a merged model.
+        with_factors: put the frozen factors into a native file.
+        without_head: leave the head out of a native file.
+    """
+
+    dtype: torch.dtype | None = None
+    max_shard_size: str = "5GB"
+    with_factors: bool = False
+    without_head: bool = False
+
+
+class Export:
+    """One format. Made once from a run, whose module it takes apart: the adapted layers give way to the plain ones.
+
+    Args:
+        run: the run.
+        options: what the user chose.
+    """
+
+    def __init__(self, run: TrainedRun, options: ExportOptions) -> None:
+        self.run, self.options, self.model = run, options, run.module.model
+        self.head: tuple[str, ...] = run.module.head_modules
+        adapter = run.module.adapter
+        self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
+        self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
+        unwrap(self.model, self.factors)
+        self._merge_head()
+
+    def _merge_head(self) -> None:
+        """Where the head was adapted, too: its update goes into the head that is saved, like a trained one."""
+        inside = [name for name in self.factors if _is_inside(name, self.head)]
+        merge(self.model, {name: self.factors.pop(name) for name in inside})
+        for name in inside:
+            assert self.native is not None
+            for letter in "AB":
+                del self.native.tensors[f"{name}.{letter}"]
+
+    def _about(self) -> dict[str, Any]:
+        module = self.run.module
+        return {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
+
+    def write(self, folder: Path) -> None:
+        """Writes the format's files."""
+        raise NotImplementedError
+
+    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
+        """Logits of what was written, loaded as its users load it."""
+        raise NotImplementedError
+
+    def fresh_backbone(self) -> nn.Module:
+        """The pretrained model, loaded again."""
+        return self.run.module.load_model()[0]
+
+    def head_state(self) -> dict[str, Tensor]:
+        """The head's weights by their names in the model."""
+        return {name: weight for name, weight in self.model.state_dict().items() if _is_inside(name, self.head)}
+
+
+class NativeExport(Export):
+    """`native.safetensors`: R blocks (or plain factors), head, fingerprints."""
+
+    def write(self, folder: Path) -> None:
+        if self.native is None:
+            raise no_adapter("native")
+        tensors = dict(self.native.tensors)
+        tensors["backbone_sketch"] = backbone_sketch(plain_parameters(self.model, ()), self.head)
+        if not self.options.without_head:
+            tensors |= {f"head/{name}": weight for name, weight in self.head_state().items()}
+        NativeAdapter(self.native.description, tensors).write(folder)
+
+    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
+        native, model = NativeAdapter.read(folder), self.fresh_backbone()
+        merge(model, native_low_rank_factors(native, model))
+        load_head(model, native.head or self.head_state())
+        return logits(model, batches)
+
+
+class PeftExport(Export):
+    """`adapter_config.json` and `adapter_model.safetensors`: plain LoRA with a rank per layer."""
+
+    def write(self, folder: Path) -> None:
+        if self.native is None:
+            raise no_adapter("peft")
+        peft = import_peft()
+        name, revision = public_name(self.run.module.backbone_name, self.run.module.revision)
+        self.model.name_or_path = name  # what PEFT notes, rather than a folder of this machine
+        factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
+        if not factors:
+            raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
+        wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+        with torch.no_grad():
+            for name, (A, B) in factors.items():
+                layer = wrapped.get_base_model().get_submodule(name)
+                layer.lora_A["default"].weight.copy_(A)
+                layer.lora_B["default"].weight.copy_(B)
+        wrapped.save_pretrained(folder, save_embedding_layers=False)
+
+    def _config(self, peft: Any, factors: LowRankFactors, revision: str | None) -> Any:
+        # PEFT matches a pattern at the end of a path; ^ and escapes leave it one path to match
+        ranks = {f"^{re.escape(name)}": len(A) for name, (A, _) in factors.items()}
+        largest = max(ranks.values())
+        return peft.LoraConfig(
+            task_type=task_type(self.model),
+            base_model_name_or_path=self.model.name_or_path,
+            revision=revision or getattr(self.model.config, "_commit_hash", None),
+            r=largest,
+            lora_alpha=largest,
+            rank_pattern=ranks,
+            alpha_pattern=ranks,  # alpha / r = 1: the scale is in B
+            target_modules=list(factors),
+            modules_to_save=list(self.head) or None,
+            fan_in_fan_out=any(isinstance(self.model.get_submodule(layer), Conv1D) for layer in factors),
+            lora_dropout=0.0,
+            bias="none",
+            inference_mode=True,
+        )
+
+    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
+        return logits(import_peft().PeftModel.from_pretrained(self.fresh_backbone(), folder), batches)
+
+
+class MergedExport(Export):
+    """What transformers' `save_pretrained` writes: the whole model, the update in its weights, and the tokenizer."""
+
+    def write(self, folder: Path) -> None:
+        merge(self.model, self.factors)
+        labels = dict(enumerate(self.run.data.task.label_names))
+        if labels:
+            self.model.config.id2label = labels
+            self.model.config.label2id = {name: label for label, name in labels.items()}
+        self.model.to(self.options.dtype or torch.float32)
+        self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
+        self.run.data.tokenizer.save_pretrained(folder)
+
+    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        text = tokenizer.decode(batches[0]["inputs"]["input_ids"][0], skip_special_tokens=True)
+        if tokenizer(text)["input_ids"] != self.run.data.tokenizer(text)["input_ids"]:
+            raise RuntimeError("the tokenizer that was written gives other tokens than the run's")
+        return logits(type(self.model).from_pretrained(folder, dtype="auto"), batches)
+
+
+FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, "native": NativeExport}
+
+
+def task_type(model: nn.Module) -> str:
+    """PEFT's name of what a model class is for."""
+    name = type(model).__name__
+    return "SEQ_CLS" if name.endswith("ForSequenceClassification") else "CAUSAL_LM"
+
+
+def no_adapter(wanted: str) -> InputError:
+    """The refusal to export full fine-tuning as an adapter."""
+    return InputError(
+        f"--format is {wanted}, but the run has no adapter: full fine-tuning changes every weight, so there is nothing "
+        "smaller than the whole model to export; allowed: --format merged."
+    )
+
+
+def _is_inside(name: str, paths: tuple[str, ...]) -> bool:
+    return any(name == path or name.startswith(f"{path}.") for path in paths)

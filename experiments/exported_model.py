@@ -1,0 +1,58 @@
+"""An export folder as the model of validate, test and predict."""
+
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from lightning_modules.adapter_import import export_kind
+from lightning_modules.native_adapter import NativeAdapter
+
+CONFIG_NAME = "config.yaml"
+
+
+def serving_config(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run's settings that using its export needs: which model class, backbone and data."""
+    model = config["model"]
+    kept = {name: model["init_args"][name] for name in ("backbone", "revision") if name in model["init_args"]}
+    # without an adapter: what the export holds is added to the weights
+    return {
+        "model": {"class_path": model["class_path"], "init_args": {**kept, "adapter": None}},
+        "data": config["data"],
+    }
+
+
+def use_export(arguments: list[str]) -> list[str]:
+    """Puts the settings that `--export FOLDER` stands for before what the user typed, which wins.
+
+    Raises:
+        InputError: the folder holds no export, or one that can't answer.
+    """
+    folder = _export_folder(arguments)
+    if folder is None:
+        return arguments
+    kind = export_kind(folder)
+    if not (folder / CONFIG_NAME).is_file():
+        raise InputError(
+            f"{folder} holds a {kind} model, but no {CONFIG_NAME} that says which task it is for: it wasn't written by "
+            "`python cli.py export`. Give the settings yourself: --config NAME.yaml --model.adapter null "
+            f"--model.init_from {folder} in a fit, or export a run."
+        )
+    if kind == "native" and not NativeAdapter.read(folder).head:
+        raise InputError(
+            f"{folder} was exported without its head, so it can't answer. Export it without --without_head."
+        )
+    source = ["--model.backbone", str(folder)] if kind == "merged" else ["--model.init_from", str(folder)]
+    # predictions.tsv goes into the export's folder
+    place = ["--runs_dir", str(folder.parent), "--run_name", folder.name]
+    return [arguments[0], "--config", str(folder / CONFIG_NAME), *place, *source, *arguments[1:]]
+
+
+def _export_folder(arguments: list[str]) -> Path | None:
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--export="):
+            return Path(argument.partition("=")[2]).expanduser().resolve()
+        if argument == "--export":
+            if place + 1 == len(arguments):
+                raise InputError("--export needs the folder of an export, such as `--export runs/NAME/exports/peft`.")
+            return Path(arguments[place + 1]).expanduser().resolve()
+    return None

@@ -1,0 +1,79 @@
+"""README.md of an export: what it is, what it was trained on, how well it does, and how to load it."""
+
+import yaml
+
+from callbacks.rank_discretisation import describe
+from common.backbones import public_name
+from experiments.trained_run import TrainedRun
+
+_LOADING = {
+    "peft": """from peft import PeftModel
+from transformers import AutoModelForSequenceClassification
+
+base = AutoModelForSequenceClassification.from_pretrained({base!r}, revision={revision!r}, num_labels={labels})
+model = PeftModel.from_pretrained(base, FOLDER).eval()""",
+    "merged": """from transformers import pipeline
+
+classify = pipeline("text-classification", model=FOLDER)""",
+    "native": """# a command: python cli.py predict --export FOLDER --data.predict_file sentences.txt""",
+}
+
+
+def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: str) -> str:
+    """The text of the card.
+
+    Args:
+        run: where it comes from.
+        kind: peft, merged or native.
+        ranks: discrete rank of each adapted layer; empty without an adapter.
+        difference: how far the logits of the files are from the run's.
+    """
+    module, data = run.module, run.data
+    base, revision = public_name(module.backbone_name, module.revision)
+    front = {
+        "base_model": base,
+        "library_name": "peft" if kind == "peft" else "transformers",
+        "metrics": list(run.metrics()),
+    }
+    task = data.task
+    labels = ", ".join(f"{number} = {name}" for number, name in enumerate(task.label_names)) or "a number (regression)"
+    results = run.results or {}
+    rows = results.get("data", {}).get("train_rows", "unknown")
+    lines = [
+        "---",
+        yaml.safe_dump(front, sort_keys=False).strip(),
+        "---",
+        "",
+        f"# {run.folder.name}: {task.name} with {base}",
+        "",
+        f"- **Data**: {data.name}, {rows} training rows. Texts: {', '.join(task.text_fields)}. Labels: {labels}.",
+        f"- **Validation** (epoch {run.epoch}, discrete ranks): {_figures(run)}.",
+        f"- **Adapter**: {_adapter(run, ranks)}",
+        f"- **Backbone**: {base}, revision {revision or 'not pinned'}.",
+        f"- **Made by**: Rankwise, `python cli.py export {run.folder.name} --format {kind}`, from "
+        f"{run.checkpoint.name} of a run with seed {run.config.get('seed_everything')}; config.yaml beside this file "
+        "has its data settings.",
+        f"- **Checked**: loaded from these files, {difference}",
+        "",
+        "```python",
+        _LOADING[kind].format(base=base, revision=revision or "main", labels=task.num_labels),
+        "```",
+    ]
+    if ranks:
+        lines += ["", "| layer | rank |", "| --- | --- |", *(f"| {name} | {rank} |" for name, rank in ranks.items())]
+    return "\n".join(lines) + "\n"
+
+
+def _figures(run: TrainedRun) -> str:
+    figures = ", ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in run.metrics().items())
+    return figures or "not known: the run didn't finish, or the checkpoint isn't from the end of an epoch"
+
+
+def _adapter(run: TrainedRun, ranks: dict[str, int]) -> str:
+    if not ranks:
+        return "none, every weight was trained."
+    if run.module.rank_allocation is not None:
+        words = describe(run.module)
+    else:
+        words = ", ".join(map(str, sorted(set(ranks.values()))))
+    return f"{type(run.module.adapter).__name__}, ranks {words}."

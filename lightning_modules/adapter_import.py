@@ -1,0 +1,182 @@
+"""Starting from an adapter that was trained before: a native export, or any folder with a PEFT LoRA."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from common.errors import InputError
+from common.terminal import say
+from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
+from lora.adapter import Adapter, LowRankFactors
+from lora.export import merge, plain_parameters, weight_sketch
+from lora.layers import LINEAR_TYPES, dense_weight
+from lora.lora_xs import LoRAXS
+
+PEFT_FILE_NAME = "adapter_config.json"
+
+
+def export_kind(folder: Path) -> str:
+    """What lies in a folder: native, peft or merged.
+
+    Raises:
+        InputError: none of them, or no folder.
+    """
+    for name, kind in ((FILE_NAME, "native"), (PEFT_FILE_NAME, "peft"), ("config.json", "merged")):
+        if (folder / name).is_file():
+            return kind
+    there = ", ".join(sorted(path.name for path in folder.iterdir())[:5]) if folder.is_dir() else "no such folder"
+    raise InputError(
+        f"{folder} holds no exported adapter ({there or 'it is empty'}); allowed: a folder written by `python cli.py "
+        f"export` or a PEFT LoRA folder, with {FILE_NAME}, {PEFT_FILE_NAME} or config.json in it."
+    )
+
+
+def import_adapter(module: Any, source: str) -> None:
+    """Puts an exported adapter and its head into a freshly loaded module.
+
+    LoRA-XS takes over R from a native export of LoRA-XS; lora.LoRA takes over the factors of any; without an
+    adapter the update is added to the weights.
+
+    Args:
+        module: an AdaptedModule whose model is loaded and adapted.
+        source: folder of a native export, or a PEFT LoRA folder.
+
+    Raises:
+        InputError: nothing there to import, another backbone, other frozen factors, layers or head.
+    """
+    folder = Path(source).expanduser()
+    kind = export_kind(folder)
+    if kind == "merged":
+        raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
+    load_head(module.model, head)
+    say(f"Starting from the {kind} adapter in {folder}{'' if head else '; it has no head, so the head starts anew'}.")
+
+
+def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
+    """Copies the head's weights, by their names in the model.
+
+    Raises:
+        InputError: the model's head has other weights.
+    """
+    state = model.state_dict()
+    for name, weight in head.items():
+        if name not in state or state[name].shape != weight.shape:
+            ours = tuple(state[name].shape) if name in state else "absent"
+            raise InputError(
+                f"the exported head has {name} with shape {tuple(weight.shape)}, here it is {ours}; allowed: the same "
+                "task and model class. Export without the head (--without_head) to start another task."
+            )
+    with torch.no_grad():
+        for name, weight in head.items():
+            state[name].copy_(weight)
+
+
+def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...] = ()) -> LowRankFactors:
+    """Plain LoRA factors of a native export for a model, after checking that it is the right one.
+
+    Args:
+        native: the export.
+        model: a freshly loaded backbone.
+        adapted: full paths of its layers that are wrapped by an adapter.
+    """
+    parameters = plain_parameters(model, adapted)
+    native.check_backbone(backbone_sketch(parameters, native.description["head"]))
+    # in the model's order: fingerprints have a row per layer
+    named = {name.removesuffix(".base"): module for name, module in model.named_modules()}
+    wanted = set(native.layer_names)
+    layers = {name: module for name, module in named.items() if name in wanted and isinstance(module, LINEAR_TYPES)}
+    return native.low_rank_factors({name: dense_weight(layer) for name, layer in layers.items()})
+
+
+def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
+    """`weight_sketch` of the pretrained parameters, those of the head (module paths) left out."""
+    inside = tuple(f"{path}." for path in head)
+    return weight_sketch({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
+
+
+def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
+    native, adapter = NativeAdapter.read(folder), module.adapter
+    names = adapter.layer_names if adapter is not None else ()
+    if not isinstance(adapter, LoRAXS) or native.description["method"] != "lora_xs":
+        _take_over(module, native_low_rank_factors(native, module.model, names))
+        return native.head
+    parameters = plain_parameters(module.model, names)
+    native.check_backbone(backbone_sketch(parameters, native.description["head"]))
+    native.check_factors(adapter.fingerprint)
+    ratio = native.description["scale"] / adapter.scaling  # the same update under another scale
+    adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
+    return native.head
+
+
+def _take_over(module: Any, factors: LowRankFactors) -> None:
+    adapter: Adapter | None = module.adapter
+    if adapter is None:
+        merge(module.model, factors)
+    else:
+        adapter.load_low_rank_factors(factors)
+
+
+def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
+    plain, _ = module.load_model()
+    factors, head = peft_low_rank_factors(plain, folder)
+    _take_over(module, factors)
+    return head
+
+
+def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor]]:
+    """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
+
+    Args:
+        model: the backbone, freshly loaded; it is changed.
+        folder: what PEFT's `save_pretrained` wrote.
+
+    Raises:
+        InputError: PEFT is missing, or the folder holds something else than plain LoRA for this backbone.
+    """
+    peft = import_peft()
+    try:
+        loaded = peft.PeftModel.from_pretrained(model, folder)
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
+    config = loaded.peft_config["default"]
+    if config.peft_type != "LORA" or config.use_dora or config.bias != "none" or config.trainable_token_indices:
+        raise InputError(
+            f"the adapter in {folder} is of type {config.peft_type} (use_dora {getattr(config, 'use_dora', False)}, "
+            f"bias {getattr(config, 'bias', 'none')!r}); allowed: plain LoRA without trained biases or tokens."
+        )
+    factors: LowRankFactors = {}
+    for name, layer in loaded.get_base_model().named_modules():
+        if isinstance(layer, peft.tuners.lora.LoraLayer):
+            if not isinstance(layer.get_base_layer(), LINEAR_TYPES):
+                raise InputError(
+                    f"the adapter in {folder} adapts {name}, which is no linear layer; this can't be used."
+                )
+            A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+            factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
+    return factors, _peft_head(loaded)
+
+
+def _peft_head(loaded: Any) -> dict[str, Tensor]:
+    """Weights of the modules that PEFT trained in full, by their names in the plain model."""
+    marker = ".modules_to_save.default."
+    state = loaded.get_base_model().state_dict()
+    return {name.replace(marker, "."): weight for name, weight in state.items() if marker in name}
+
+
+def import_peft() -> Any:
+    """The peft package.
+
+    Raises:
+        InputError: it isn't installed.
+    """
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError(
+            "this needs the package peft, which isn't installed. Run `pip install 'peft>=0.21,<1'`."
+        ) from error
+    return peft

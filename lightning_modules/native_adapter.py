@@ -1,0 +1,145 @@
+"""The native export: one small safetensors file with what was trained, and what tells its backbone apart."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from common.errors import InputError
+from common.files import write_whole
+from lightning_modules.factor_cache import cached_factorise
+from lora.adapter import Adapter, LowRankFactors
+from lora.export import fold, same_sketch
+from lora.factors import same_fingerprint
+from lora.lora_xs import LoRAXS
+
+FILE_NAME = "native.safetensors"
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class NativeAdapter:
+    """What a native file holds.
+
+    Attributes:
+        description: `method` (lora_xs: blocks of R; low_rank: plain factors, scale included), for lora_xs `rank`
+            (r_max), `scale` and `factors` (the rule); `backbone`, `revision` and `head` (module paths).
+        tensors: `LAYER.R` (k, k), or `LAYER.A` (k, in) and `LAYER.B` (out, k), where LAYER is the full module path;
+            `head/NAME`, `fingerprint` of the frozen factors, `backbone_sketch`.
+    """
+
+    description: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, adapter: Adapter, with_factors: bool, **about: Any) -> "NativeAdapter":
+        """What an adapter has trained, at its discrete ranks.
+
+        Args:
+            adapter: attached, with trained weights.
+            with_factors: whether to hold the frozen factors of LoRA-XS, cut to the ranks, too.
+            about: more of the description.
+        """
+        if not isinstance(adapter, LoRAXS):
+            pairs = adapter.low_rank_factors().items()
+            tensors = {f"{name}.{letter}": factor for name, pair in pairs for letter, factor in zip("AB", pair)}
+            return cls({"version": _VERSION, "method": "low_rank", **about}, tensors)
+        tensors = {f"{name}.R": block for name, block in adapter.blocks().items()}
+        if with_factors:
+            frozen = adapter.frozen_factors().items()
+            tensors |= {f"{name}.{letter}": factor for name, pair in frozen for letter, factor in zip("AB", pair)}
+        assert adapter.fingerprint is not None
+        tensors["fingerprint"] = adapter.fingerprint
+        settings = {"rank": adapter.rank, "scale": adapter.scaling, "factors": adapter.factors}
+        return cls({"version": _VERSION, "method": "lora_xs", **settings, **about}, tensors)
+
+    @classmethod
+    def read(cls, folder: Path) -> "NativeAdapter":
+        """Reads the file in an export folder.
+
+        Raises:
+            InputError: it is damaged, or of a later version.
+        """
+        try:
+            with safe_open(folder / FILE_NAME, framework="pt") as file:
+                description = json.loads(file.metadata()["rankwise"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{folder / FILE_NAME} can't be read: {error}. Export the run again.") from error
+        if description["version"] != _VERSION:
+            raise InputError(
+                f"{folder / FILE_NAME} has format version {description['version']}; allowed: {_VERSION}. "
+                "Use the version of this project that wrote it."
+            )
+        return cls(description, tensors)
+
+    def write(self, folder: Path) -> None:
+        """Writes the file into an export folder, whole or not at all."""
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
+        content = save(tensors, {"rankwise": json.dumps(self.description)})
+        write_whole(folder / FILE_NAME, lambda file: file.write(content))
+
+    @property
+    def head(self) -> dict[str, Tensor]:
+        """The head's weights by their names in the model; empty when they were left out."""
+        return self._named("head/")
+
+    @property
+    def blocks(self) -> dict[str, Tensor]:
+        """R (k, k) of each layer, for LoRA-XS."""
+        return {name.removesuffix(".R"): tensor for name, tensor in self.tensors.items() if name.endswith(".R")}
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Full module paths of the adapted layers."""
+        suffix = ".R" if self.description["method"] == "lora_xs" else ".A"
+        return [name.removesuffix(suffix) for name in self.tensors if name.endswith(suffix) and "/" not in name]
+
+    def _named(self, prefix: str) -> dict[str, Tensor]:
+        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
+
+    def check_backbone(self, sketch: Tensor) -> None:
+        """Raises `InputError` unless the sketch is that of the backbone the adapter was trained on."""
+        if not same_sketch(sketch, self.tensors["backbone_sketch"]):
+            raise InputError(
+                f"the exported adapter was trained on another backbone ({self.description['backbone']}): the weights "
+                "here have a different fingerprint. Use the very same weights: set --model.backbone and "
+                "--model.revision."
+            )
+
+    def check_factors(self, fingerprint: Tensor | None) -> None:
+        """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between."""
+        if fingerprint is None or not same_fingerprint(fingerprint, self.tensors["fingerprint"]):
+            raise InputError(
+                "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "
+                f"rule. It was trained with rank {self.description['rank']} and factors "
+                f"{self.description['factors']}; set them with --model.adapter, or export it again with --with_factors."
+            )
+
+    def low_rank_factors(self, weights: dict[str, Tensor]) -> LowRankFactors:
+        """The update as plain LoRA (`Adapter.low_rank_factors`).
+
+        Args:
+            weights: (out, in) of each adapted layer, in the model's order: LoRA-XS takes its factors from them.
+        """
+        if self.description["method"] == "low_rank":
+            return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in weights}
+        frozen = self._stored_factors(weights) or self._remade_factors(weights)
+        return {name: fold(*frozen[name], self.blocks[name], self.description["scale"]) for name in weights}
+
+    def _stored_factors(self, names: Iterable[str]) -> LowRankFactors:
+        if any(f"{name}.A" not in self.tensors for name in names):
+            return {}
+        return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in names}
+
+    def _remade_factors(self, weights: dict[str, Tensor]) -> LowRankFactors:
+        from lora.factors import fingerprint
+
+        factors = cached_factorise(list(weights.values()), self.description["rank"], self.description["factors"])
+        self.check_factors(fingerprint(factors))
+        return dict(zip(weights, factors, strict=True))

@@ -1,0 +1,280 @@
+"""The verb export as a user calls it, and its exports as users load them."""
+
+import csv
+import errno
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from sklearn.metrics import matthews_corrcoef
+
+import cli
+from experiments.export import VerificationError
+from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
+from tests import tiny
+from tests.command_line import run, write_config
+
+KINDS = ("native", "peft", "merged")
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory, tiny_bert, cola_folder) -> Path:
+    """A runs folder with one finished run, `tiny`, and its exports in all formats."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    assert run("fit", write_config(runs_dir, tiny_bert, cola_folder), runs_dir) == 0
+    for kind in KINDS:
+        assert cli.main(["export", str(runs_dir / "tiny"), "--format", kind]) == 0
+    return runs_dir
+
+
+def exports(runs: Path) -> Path:
+    return runs / "tiny" / "exports"
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(path.read_text().splitlines(), delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def copy_of_run(runs: Path, folder: Path) -> Path:
+    shutil.copytree(runs / "tiny", folder / "tiny", ignore=shutil.ignore_patterns("exports"))
+    return folder / "tiny"
+
+
+def nothing_was_written(run_folder: Path) -> bool:
+    return not (run_folder / "exports").exists() or not list((run_folder / "exports").iterdir())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_predicts_what_the_run_predicts(runs, tiny_bert, cola_folder, kind):
+    config = runs / "tiny" / "config.yaml"
+    assert run("predict", config, runs, "--run_name", "tiny", "--ckpt_path", "best") == 0
+    assert cli.main(["predict", "--export", str(exports(runs) / kind)]) == 0
+    ours, theirs = table(runs / "tiny" / "predictions.tsv"), table(exports(runs) / kind / "predictions.tsv")
+    assert [row["sentence"] for row in ours] == [row["sentence"] for row in theirs]
+    for name in ("probability_acceptable", "probability_unacceptable"):
+        assert [float(row[name]) for row in theirs] == pytest.approx([float(row[name]) for row in ours], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_export_repeats_the_metric_of_results_json(runs, kind, capsys):
+    results = json.loads((runs / "tiny" / "results.json").read_text())
+    assert cli.main(["validate", f"--export={exports(runs) / kind}"]) == 0
+    assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kind", ["peft", "merged"])
+def test_other_libraries_alone_repeat_the_metric(runs, tiny_bert, cola_folder, kind):
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification, pipeline
+
+    rows = [line.split("\t") for line in (Path(cola_folder) / "in_domain_dev.tsv").read_text().splitlines()]
+    if kind == "merged":
+        model = str(exports(runs) / "merged")
+    else:
+        base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
+        loaded = PeftModel.from_pretrained(base, exports(runs) / "peft").merge_and_unload()
+        loaded.config.id2label = {0: "unacceptable", 1: "acceptable"}
+        model = loaded
+    classify = pipeline("text-classification", model=model, tokenizer=tiny_bert if kind == "peft" else None)
+    answers = [answer["label"] == "acceptable" for answer in classify([row[3] for row in rows])]
+    results = json.loads((runs / "tiny" / "results.json").read_text())
+    assert matthews_corrcoef([row[1] == "1" for row in rows], answers) == pytest.approx(
+        results["metric"]["best"], abs=1e-6
+    )
+
+
+def test_the_card_states_data_metric_ranks_budget_and_origin(runs):
+    results = json.loads((runs / "tiny" / "results.json").read_text())
+    for kind in KINDS:
+        card = (exports(runs) / kind / "README.md").read_text()
+        front = yaml.safe_load(card.split("---")[1])
+        assert front["base_model"]
+        for part in ("glue/cola", "40 training rows", f"{results['metric']['best']:.4f}", "of 200 budget used"):
+            assert part in card, (kind, part)
+        assert f"export tiny --format {kind}" in card and "best.ckpt" in card
+        assert len(re.findall(r"^\| bert\.encoder.* \| \d \|$", card, re.MULTILINE)) == 8
+
+
+def test_a_merged_model_can_be_sharded_and_rounded(runs, tmp_path, capsys):
+    folder = runs / "tiny"
+    options = [
+        "--format",
+        "merged",
+        "--max_shard_size",
+        "8KB",
+        "--dtype",
+        "bfloat16",
+        "--output",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["export", str(folder), *options]) == 0
+    assert "Rounding to bfloat16 moved them by at most" in capsys.readouterr().out
+    assert len(list((tmp_path / "out").glob("model-*.safetensors"))) > 2
+    index = json.loads((tmp_path / "out" / "model.safetensors.index.json").read_text())
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["dtype"] == "bfloat16"
+    assert set(index["weight_map"].values()) == {path.name for path in (tmp_path / "out").glob("model-*.safetensors")}
+
+
+def test_a_native_file_without_head_can_start_a_run_but_not_answer(runs, tmp_path, capsys):
+    out = tmp_path / "out"
+    arguments = ["--format", "native", "--without_head", "--with_factors", "--output", str(out)]
+    assert cli.main(["export", "tiny", "--runs_dir", str(runs), *arguments]) == 0
+    assert not NativeAdapter.read(out).head
+    assert cli.main(["predict", "--export", str(out)]) == 2
+    assert "without its head" in capsys.readouterr().err
+
+
+def still(*options: str) -> list[str]:
+    """Options of a fit whose weights don't move."""
+    rates = ("learning_rate", "head_learning_rate", "allocation_learning_rate")
+    return [*(f"--model.optimizer.{rate}=0" for rate in rates), "--trainer.max_epochs=1", *options]
+
+
+@pytest.mark.parametrize("kind", ["native", "peft"])
+@pytest.mark.parametrize("adapter", ["adaptive", "none"])
+def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_folder, kind, adapter, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    options = still("--model.init_from", str(exports(runs) / kind))
+    if adapter == "none":
+        options.append("--model.adapter=null")
+    code = run("fit", config, tmp_path, *options)
+    if (kind, adapter) == ("peft", "adaptive"):
+        assert code == 2 and "can't start from plain LoRA factors" in capsys.readouterr().err
+        return
+    assert code == 0
+    before, after = (json.loads((folder / "tiny" / "results.json").read_text()) for folder in (runs, tmp_path))
+    best = before["validations"][before["metric"]["best_epoch"]]
+    assert after["validations"][0]["val/loss"] == pytest.approx(best["val/loss"], abs=1e-5)
+    if adapter == "adaptive":
+        exported = NativeAdapter.read(exports(runs) / "native").blocks
+        ranks = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["layers"]
+        assert all(ranks[name] >= len(block) for name, block in exported.items())
+
+
+def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tiny_bert, cola_folder):
+    source = tmp_path / "adapter"
+    shutil.copytree(exports(runs) / "native", source)
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    options = ("--model.init_from", str(source))
+    assert run("fit", config, tmp_path, *options, "--trainer.max_epochs", "1") == 0
+    shutil.rmtree(source)  # so that reading it again would fail
+    assert run("fit", config, tmp_path, *options, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
+
+
+def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, cola_folder, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["adapter"] = None
+    config.write_text(yaml.safe_dump(content))
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
+    assert cli.main(["export", str(tmp_path / "tiny"), "--format", "merged"]) == 0
+    for kind in ("peft", "native"):
+        assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 2
+        assert f"--format is {kind}, but the run has no adapter" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "tiny" / "exports").iterdir()] == ["merged"]
+
+
+def test_soft_ranks_are_exported_only_when_told_to(tmp_path, tiny_bert, cola_folder, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, "--rank_discretisation.epochs_rank_discrete", "0") == 0
+    folder = tmp_path / "tiny"
+    ranks = list(json.loads((folder / "ranks.json").read_text())["layers"].values())
+    (folder / "results.json").unlink()  # as a run that was stopped
+    arguments = ["export", str(folder), "--format", "native", "--ckpt_path", "last"]
+    assert cli.main(arguments) == 2
+    message = capsys.readouterr().err
+    assert "still soft" in message and ", ".join(map(str, ranks)) in message and "--force" in message
+    assert nothing_was_written(folder)
+    assert cli.main([*arguments, "--force"]) == 0
+    blocks = NativeAdapter.read(folder / "exports" / "native").blocks
+    assert sorted(len(block) for block in blocks.values()) == sorted(ranks)
+
+
+def test_discrete_ranks_of_an_unfinished_run_need_no_force(runs, tmp_path):
+    folder = copy_of_run(runs, tmp_path)
+    (folder / "results.json").unlink()
+    assert cli.main(["export", str(folder), "--format", "native", "--ckpt_path", "last"]) == 0
+    assert "not known" in (folder / "exports" / "native" / "README.md").read_text()
+
+
+def test_an_existing_folder_is_not_overwritten(runs, capsys):
+    before = (exports(runs) / "native" / FILE_NAME).read_bytes()
+    assert cli.main(["export", str(runs / "tiny"), "--format", "native"]) == 2
+    assert "exists already" in capsys.readouterr().err
+    assert (exports(runs) / "native" / FILE_NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--format", "onnx"], ["onnx", "peft", "merged", "native"]),
+        (["--format", "native", "--ckpt_path", "no.ckpt"], ["no.ckpt"]),
+        (["--format", "native", "--model.backbone", "./nowhere"], ["nowhere"]),
+        (["--format", "native", "--data.data_dir", "/no/such"], ["/no/such"]),
+        (["--format", "peft", "--dtype", "bfloat16"], ["--format merged"]),
+        (["--format", "native", "--bogus", "1"], ["--bogus"]),
+    ],
+)
+def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, options, expected):
+    folder = copy_of_run(runs, tmp_path)
+    assert cli.main(["export", str(folder), *options]) == 2
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and all(part in message for part in expected), message
+    assert nothing_was_written(folder)
+
+
+def test_a_wrong_run_is_named_with_near_misses(runs, capsys):
+    for arguments in ([str(runs / "tinny")], ["tinny", "--runs_dir", str(runs)]):
+        assert cli.main(["export", *arguments, "--format", "native"]) == 2
+        message = capsys.readouterr().err
+        assert "'tinny'" in message or "tinny" in message
+        assert "there is tiny" in message
+
+
+def test_another_backbone_is_refused_by_its_fingerprint(runs, tmp_path, capsys):
+    torch.manual_seed(5)
+    other = tiny.save_tiny_bert(tmp_path / "other")
+    weights = next(other.glob("*.safetensors"))
+    from safetensors.torch import load_file, save_file
+
+    save_file(
+        {name: tensor + torch.randn_like(tensor) for name, tensor in load_file(weights).items()},
+        weights,
+        {"format": "pt"},
+    )
+    folder = copy_of_run(runs, tmp_path)
+    assert cli.main(["export", str(folder), "--format", "native", "--model.backbone", str(other)]) == 2
+    assert "fingerprint differs" in capsys.readouterr().err
+    assert nothing_was_written(folder)
+    assert cli.main(["predict", "--export", str(exports(runs) / "native"), "--model.backbone", str(other)]) == 2
+    assert "trained on another backbone" in capsys.readouterr().err
+
+
+def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch):
+    write = NativeAdapter.write
+
+    def damaged(self: NativeAdapter, folder: Path) -> None:
+        name = next(name for name in self.tensors if name.endswith(".R"))
+        write(NativeAdapter(self.description, self.tensors | {name: self.tensors[name] + 0.1}), folder)
+
+    monkeypatch.setattr(NativeAdapter, "write", damaged)
+    folder = copy_of_run(runs, tmp_path)
+    with pytest.raises(VerificationError, match=r"differ by at most \d.*; allowed: 1e-05"):  # exit code 1
+        cli.main(["export", str(folder), "--format", "native"])
+    assert nothing_was_written(folder)
+
+
+def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
+    def full(self: NativeAdapter, folder: Path) -> None:
+        (folder / "half").write_text("written")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(NativeAdapter, "write", full)
+    folder = copy_of_run(runs, tmp_path)
+    assert cli.main(["export", str(folder), "--format", "native"]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert nothing_was_written(folder)

@@ -1,0 +1,156 @@
+"""Native, PEFT and merged files say what the adapted model says, whatever the ranks; and how large they are."""
+
+import json
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from common.errors import InputError
+from datamodules.task import GLUE_TASKS
+from experiments.export_formats import FORMATS, ExportOptions
+from experiments.trained_run import logits
+from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
+from lora import AdaptiveLoRAXS
+from tests import tiny
+from tests.architectures import classifier
+from tests.lora.test_export import ARCHITECTURES, LAYERS, TOKENS, adapted
+
+BATCHES = [{"inputs": TOKENS}]
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory) -> Any:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tiny.save_tokenizer(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
+    """What an export needs of a run."""
+    plain, model, adapter = adapted(model_type, ranks)
+    outside = {name: part for name, part in plain.named_children() if name != plain.base_model_prefix}
+    head = tuple(name for name, part in outside.items() if list(part.parameters()))
+    with torch.no_grad():  # a head that was trained
+        for path in head:
+            for weight in model.get_submodule(path).parameters():
+                weight += 0.1
+    module = SimpleNamespace(
+        model=model,
+        adapter=adapter,
+        head_modules=head,
+        backbone_name="somebody/tiny",
+        revision=None,
+        load_model=lambda: classifier(model_type),
+    )
+    return SimpleNamespace(module=module, data=SimpleNamespace(task=GLUE_TASKS["cola"], tokenizer=tokenizer))
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@settings(max_examples=3, deadline=None)
+@given(data=st.data())
+@example(data=1)
+@example(data=8)
+def test_every_format_says_what_the_run_says(model_type, data, tokenizer, tmp_path_factory):
+    layers = LAYERS[model_type]
+    drawn = data if isinstance(data, int) else data.draw(st.lists(st.integers(1, 8), min_size=layers, max_size=layers))
+    ranks = [drawn] * layers if isinstance(drawn, int) else drawn
+    for name, kind in FORMATS.items():
+        folder = tmp_path_factory.mktemp(name)
+        run = run_of(model_type, ranks, tokenizer)
+        expected = logits(run.module.model, BATCHES)[0]
+        export = kind(run, ExportOptions())
+        export.write(folder)
+        torch.testing.assert_close(export.logits(folder, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_peft_is_told_each_rank_under_a_path_that_matches_one_module(tokenizer, tmp_path):
+    from peft.utils.other import get_pattern_key
+
+    run = run_of("gpt2", [1, 2, 3, 4, 5, 8], tokenizer)
+    names = run.module.adapter.layer_names
+    FORMATS["peft"](run, ExportOptions()).write(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    for name, rank in zip(names, [1, 2, 3, 4, 5, 8], strict=True):
+        assert config["rank_pattern"][get_pattern_key(config["rank_pattern"], name)] == rank
+        # neither a longer path nor one with other characters in the place of the dots
+        for other in (f"other.{name}", name.replace(".", "_", 1), name.replace("h.1", "h.11")):
+            assert other == name or get_pattern_key(config["rank_pattern"], other) == other
+    assert config["rank_pattern"] == config["alpha_pattern"]
+    assert set(config["target_modules"]) == set(names)
+    assert (config["task_type"], config["fan_in_fan_out"], config["inference_mode"]) == ("SEQ_CLS", True, True)
+    assert config["base_model_name_or_path"] == "somebody/tiny"
+
+
+def test_a_layer_of_rank_0_is_left_out_of_a_peft_adapter(tokenizer, tmp_path):
+    run = run_of("bert", [2] * 8, tokenizer)
+    absent = run.module.adapter.layer_names[3]
+    with torch.no_grad():
+        run.module.adapter.R[3].zero_()  # what rank 0 means
+    run.module.adapter.refresh()
+    expected = logits(run.module.model, BATCHES)[0]
+    export = FORMATS["peft"](run, ExportOptions())
+    A, B = export.factors[absent]
+    export.factors[absent] = (A[:0], B[:, :0])
+    export.write(tmp_path)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert absent not in config["target_modules"] and len(config["target_modules"]) == 7
+    torch.testing.assert_close(export.logits(tmp_path, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_factors", [False, True])
+def test_a_native_file_refuses_another_backbone_and_other_factors(with_factors, tokenizer, tmp_path):
+    run = run_of("bert", [1, 2, 3, 4, 5, 6, 7, 8], tokenizer)
+    expected = logits(run.module.model, BATCHES)[0]
+    export = FORMATS["native"](run, ExportOptions(with_factors=with_factors))
+    export.write(tmp_path)
+    torch.testing.assert_close(export.logits(tmp_path, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+    other, head = classifier("bert")
+    with torch.no_grad():  # not even an adapted layer
+        other.bert.embeddings.word_embeddings.weight[3] += 0.1
+    run.module.load_model = lambda: (other, head)
+    with pytest.raises(InputError, match="trained on another backbone"):
+        export.logits(tmp_path, BATCHES)
+    native = NativeAdapter.read(tmp_path)
+    with pytest.raises(InputError, match="belongs to other frozen factors"):
+        native.check_factors(native.tensors["fingerprint"].flip(0))
+
+
+def test_damaged_and_later_native_files_are_refused(tokenizer, tmp_path):
+    FORMATS["native"](run_of("bert", [2] * 8, tokenizer), ExportOptions()).write(tmp_path)
+    native = NativeAdapter.read(tmp_path)
+    NativeAdapter(native.description | {"version": 99}, native.tensors).write(tmp_path)
+    with pytest.raises(InputError, match="format version 99; allowed: 1"):
+        NativeAdapter.read(tmp_path)
+    content = (tmp_path / FILE_NAME).read_bytes()
+    (tmp_path / FILE_NAME).write_bytes(content[: len(content) // 2])
+    with pytest.raises(InputError, match="can't be read"):
+        NativeAdapter.read(tmp_path)
+
+
+def test_a_native_file_of_roberta_large_at_average_rank_20_is_under_200_kilobytes(tmp_path):
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    sizes = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
+    with torch.device("meta"):  # shapes without weights
+        model = RobertaForSequenceClassification(RobertaConfig(**sizes))
+    adapter = AdaptiveLoRAXS(rank_min=5, rank_max=25, rank_average=20, initial_std=1.0)
+    adapter.attach(
+        model,
+        "roberta",
+        ("classifier",),
+        lambda weights, rank, rule: [(torch.randn(rank, w.shape[1]), torch.randn(w.shape[0], rank)) for w in weights],
+    )
+    adapter.rank_allocation.rule = "bounded"  # uses the whole budget
+    ranks = list(adapter.discrete_ranks().values())
+    assert len(ranks) == 96 and sum(rank**2 for rank in ranks) > 0.99 * 96 * 400 and len(set(ranks)) > 3
+    native = NativeAdapter.of(adapter, with_factors=False, backbone="roberta-large", revision=None, head=["classifier"])
+    weights = sum(1 for name, _ in model.named_parameters() if not name.startswith("classifier."))
+    native.tensors["backbone_sketch"] = torch.randn(weights)
+    native.write(tmp_path)
+    size = (tmp_path / FILE_NAME).stat().st_size
+    assert 96 * 400 * 4 * 0.99 < size < 200_000

@@ -1,0 +1,141 @@
+"""Updates cut to their ranks: as plain LoRA factors, in the weights, and back from blocks."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from transformers.pytorch_utils import Conv1D
+
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRAXS
+from lora.export import merge, plain_parameters, same_sketch, unwrap, weight_sketch
+from lora.lora_xs import factorise
+from lora.rank_allocation import RankAllocation
+from tests.architectures import classifier
+
+ARCHITECTURES = ("bert", "gpt2", "llama")  # Linear; Conv1D; Linear without biases
+LAYERS = {"bert": 8, "gpt2": 6, "llama": 8}
+TOKENS = {"input_ids": torch.tensor([[2, 5, 7, 9, 11], [3, 8, 6, 30, 12]])}
+
+
+def adapted(model_type: str, ranks: list[int], rank_max: int = 8):
+    """A plain model and the same one with an adapter at these discrete ranks."""
+    plain, head = classifier(model_type)
+    model = copy.deepcopy(plain)
+    adapter = AdaptiveLoRAXS(rank_min=1, rank_max=rank_max, rank_average=2, initial_std=0.5)
+    adapter.attach(model, model_type, head)
+    wanted = torch.tensor(ranks)
+    adapter.rank_allocation.budget = float((wanted**2).sum())
+    adapter.rank_allocation.start_from(wanted)
+    adapter.rank_allocation.discretise()
+    adapter.refresh()
+    return plain, model, adapter
+
+
+def dense_copy(plain, adapter, ranks: list[int]):
+    """The plain model with s · B[:, :k] R[:k, :k] A[:k] added to each weight, entry by entry of the formula."""
+    layers = [plain.get_submodule(name) for name in adapter.layer_names]
+    weights = [layer.weight.T if isinstance(layer, Conv1D) else layer.weight for layer in layers]
+    factors = factorise(weights, adapter.rank, "svd")
+    with torch.no_grad():
+        for index, (layer, k, (A, B)) in enumerate(zip(layers, ranks, factors, strict=True)):
+            update = adapter.scaling * B[:, :k] @ adapter.R[index, :k, :k] @ A[:k]
+            layer.weight += update.T if isinstance(layer, Conv1D) else update
+    return plain
+
+
+def logits(model):
+    with torch.no_grad():
+        return model(**TOKENS).logits
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+@example(data=1)
+@example(data=8)
+def test_the_run_its_cut_factors_and_the_merged_model_say_the_same(model_type, data):
+    layers = LAYERS[model_type]
+    drawn = data if isinstance(data, int) else data.draw(st.lists(st.integers(1, 8), min_size=layers, max_size=layers))
+    ranks = [drawn] * layers if isinstance(drawn, int) else drawn
+    plain, model, adapter = adapted(model_type, ranks)
+    assert list(adapter.discrete_ranks().values()) == ranks
+    run = logits(model)
+    factors = adapter.low_rank_factors()
+    assert [(A.shape[0], B.shape[1]) for A, B in factors.values()] == [(k, k) for k in ranks]
+    untouched = logits(plain)
+    unwrap(model, factors)
+    assert torch.equal(logits(model), untouched)
+    merge(model, factors)
+    assert (run - untouched).abs().max() > 1e-3  # there is something to export
+    expected = logits(dense_copy(plain, adapter, ranks))
+    torch.testing.assert_close(run, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(logits(model), expected, rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(data=st.data())
+def test_blocks_come_back_into_an_adapter_of_the_same_or_a_larger_size(data):
+    ranks = data.draw(st.lists(st.integers(1, 5), min_size=8, max_size=8))
+    _, _, adapter = adapted("bert", ranks, rank_max=5)
+    blocks = adapter.blocks()
+    other = LoRAXS(rank=data.draw(st.integers(max(ranks), 8)))
+    model, head = classifier("bert")
+    other.attach(model, "bert", head)
+    other.load_blocks(blocks)
+    for index, (k, block) in enumerate(zip(ranks, blocks.values(), strict=True)):
+        assert torch.equal(other.R[index, :k, :k], adapter.R[index, :k, :k])
+        assert torch.equal(block, adapter.R[index, :k, :k])
+        assert other.R[index].count_nonzero() <= k * k
+
+
+def test_blocks_of_other_layers_or_a_larger_rank_are_refused():
+    _, _, adapter = adapted("bert", [4] * 8)
+    blocks = adapter.blocks()
+    model, head = classifier("bert")
+    small = LoRAXS(rank=3)
+    small.attach(model, "bert", head)
+    with pytest.raises(InputError, match="rank 4 in a layer, but R has size 3"):
+        small.load_blocks(blocks)
+    with pytest.raises(InputError, match="differ in 1 adapted layers"):
+        adapter.load_blocks(dict(list(blocks.items())[1:]))
+
+
+@pytest.mark.parametrize("rule", ["softmax", "bounded"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_an_allocation_starts_from_ranks(rule, data):
+    layers, rank_min = data.draw(st.integers(2, 96)), data.draw(st.integers(1, 5))
+    ranks = torch.tensor(data.draw(st.lists(st.integers(rank_min, 25), min_size=layers, max_size=layers)))
+    used = float((ranks**2).sum())
+    allocation = RankAllocation(torch.ones(layers), 2, rank_min, 25, used, rule)
+    allocation.start_from(ranks)
+    assert allocation.discrete_ranks().tolist() == ranks.tolist()
+    allocation.budget = used + (layers * 625 - used) / 2  # a larger budget leaves no rank smaller
+    assert (allocation.discrete_ranks() >= ranks).all()
+
+
+def test_a_sketch_tells_weights_apart():
+    first, _ = classifier("bert")
+    second, _ = classifier("bert")
+    names = dict(first.named_parameters())
+    assert same_sketch(weight_sketch(names), weight_sketch(dict(second.named_parameters())))
+    for name in names:  # one entry of one weight, by a thousandth
+        changed = copy.deepcopy(first)
+        with torch.no_grad():
+            changed.get_parameter(name).view(-1)[0] += 1e-2
+        assert not same_sketch(weight_sketch(names), weight_sketch(dict(changed.named_parameters()))), name
+
+
+def test_wrapped_parameters_keep_their_plain_names():
+    plain, model, adapter = adapted("gpt2", [2] * 6)
+    wrapped = plain_parameters(model, adapter.layer_names)
+    assert {name: id(value) for name, value in wrapped.items()}.keys() == dict(plain.named_parameters()).keys()
+    assert all(torch.equal(wrapped[name], value) for name, value in plain.named_parameters())
+
+
+def test_an_adapter_that_holds_no_plain_factors_says_what_does():
+    with pytest.raises(InputError, match=r"LoRAXS, which can't start from plain LoRA factors; allowed: lora\.LoRA"):
+        LoRAXS().load_low_rank_factors({})
