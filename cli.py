@@ -12,11 +12,16 @@ verbs
   test       evaluate a checkpoint on the labelled test split (--ckpt_path best|last|FILE)
   predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
 
+  sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
+  report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
+
 start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
   python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
   python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
   tensorboard --logdir runs                           watch the ranks move
+  python cli.py sweep --config sweeps/quickstart_sweep.yaml           a small grid, a few minutes on two cores
+  python cli.py report runs/quickstart_sweep          what came out, as one page
 
 options that work with every config
   --config NAME          a path, or a name in configs/; several are merged, the later wins
@@ -35,7 +40,7 @@ options that work with every config
   python cli.py VERB --help lists every option of a verb with its meaning.
 exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
 
-VERBS = ("fit", "validate", "test", "predict")
+VERBS = ("fit", "validate", "test", "predict", "sweep", "report")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,14 +60,27 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in VERBS:
             raise one_of("the verb", arguments[0], VERBS)
-        from experiments.command_line import run
-
-        return run(arguments)
+        return _run(arguments)
     except InputError as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
+
+
+def _run(arguments: list[str]) -> int:
+    """The verb's exit code; each verb imports no more than it needs."""
+    if arguments[0] == "sweep":
+        from experiments.sweep.command import run_sweep
+
+        return run_sweep(arguments[1:])
+    if arguments[0] == "report":
+        from experiments.report.command import run_report
+
+        return run_report(arguments[1:])
+    from experiments.command_line import run
+
+    return run(arguments)
 
 
 if __name__ == "__main__":

@@ -247,7 +247,7 @@ def _stop_on_interrupt() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _input_error_behind(error: BaseException | None) -> InputError | None:
+def input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
@@ -276,7 +276,7 @@ def run(arguments: list[str]) -> int:
         say(_how_to_go_on(arguments))
         return 1
     except Exception as error:
-        if (cause := _input_error_behind(error)) is not None:
+        if (cause := input_error_behind(error)) is not None:
             raise cause from error
         raise
     finally:

@@ -1,13 +1,37 @@
 """Loading a pretrained backbone with a fresh head, and telling the two apart."""
 
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from common.backbones import locate_backbone
 from common.errors import InputError
+
+
+class _Kept(NamedTuple):
+    key: tuple[Any, ...]
+    model_class: Any
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+_keeping = False
+_kept: _Kept | None = None  # the last backbone: one is what neighbouring trials share, more would cost memory
+
+
+@contextmanager
+def keep_backbone() -> Iterator[None]:
+    """Within it, `load_backbone` remembers the last backbone's weights and gives copies of them to the next caller."""
+    global _keeping, _kept
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping, _kept = False, None
 
 
 def load_backbone(
@@ -27,10 +51,25 @@ def load_backbone(
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached.
     """
-    source = locate_backbone(backbone)
     _quiet_transformers()
+    key = (auto_class, backbone, revision, repr(sorted(settings.items())))
+    if _kept is not None and _kept.key == key:
+        model, information = _from_kept(_kept)
+    else:
+        model, information = _from_pretrained(auto_class, backbone, revision, settings)
+        if _keeping:
+            _keep(key, model, information)
+    # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
+    model.train()
+    # a tensor of another shape starts at random as well
+    mismatched = {key for key, *_ in information["mismatched_keys"]}
+    return model, _head_modules(model, {*information["missing_keys"], *mismatched})
+
+
+def _from_pretrained(auto_class: Any, backbone: str, revision: str | None, settings: dict[str, Any]) -> Any:
+    source = locate_backbone(backbone)
     try:
-        model, information = auto_class.from_pretrained(
+        return auto_class.from_pretrained(
             source,
             revision=revision or "main",
             dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
@@ -41,11 +80,23 @@ def load_backbone(
         )
     except (OSError, ValueError, SafetensorError) as error:
         raise _loading_error(backbone, error) from error
-    # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
-    model.train()
-    # a tensor of another shape starts at random as well
-    mismatched = {key for key, *_ in information["mismatched_keys"]}
-    return model, _head_modules(model, {*information["missing_keys"], *mismatched})
+
+
+def _keep(key: tuple[Any, ...], model: Any, information: Any) -> None:
+    """Remembers what the checkpoint gave; the rest is drawn anew each time, from the caller's random state."""
+    global _kept
+    fresh = {*information["missing_keys"], *(name for name, *_ in information["mismatched_keys"])}
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in fresh}
+    _kept = _Kept(key, type(model), model.config.to_dict(), weights)
+
+
+def _from_kept(kept: _Kept) -> Any:
+    config = kept.model_class.config_class.from_dict(kept.config)
+    weights = {name: tensor.clone() for name, tensor in kept.weights.items()}
+    # the same way through transformers as from a file, so that the same random numbers are drawn
+    return kept.model_class.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+    )
 
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:
