@@ -55,7 +55,9 @@ class Group:
 
         values = list(self.values("best").values())
         metric = next(record.metric for record in self.records if record.metric) if values else None
-        return statistics.median(values) * (1 if metric and higher_is_better(metric) else -1) if values else -float("inf")
+        return (
+            statistics.median(values) * (1 if metric and higher_is_better(metric) else -1) if values else -float("inf")
+        )
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,9 @@ class Curve:
     @property
     def is_full(self) -> bool:
         """Whether the whole backbone is trained."""
-        results = next((record.results for group in self.groups.values() for record in group.records if record.results), None)
+        results = next(
+            (record.results for group in self.groups.values() for record in group.records if record.results), None
+        )
         return results is not None and results["adapter"] == "full fine-tuning"
 
     @property
@@ -122,7 +126,9 @@ def make_curves(groups: list[Group], rate: str) -> list[Curve]:
     members = list(by_settings.values())
     labels = _labels([found[0].first for found in members], left_out)
     curves = [
-        Curve(label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))})
+        Curve(
+            label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))}
+        )
         for label, found in zip(labels, members, strict=True)
     ]
     return sorted(curves, key=lambda curve: (curve.is_full, curve.rank or 0.0))
@@ -152,7 +158,9 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     labels = []
     for record, name in zip(records, names, strict=True):
         alike = [other for other, theirs in zip(records, names, strict=True) if theirs == name]
-        varied = [key for key in record.config if key not in left_out and len({str(r.config.get(key)) for r in alike}) > 1]
+        varied = [
+            key for key in record.config if key not in left_out and len({str(r.config.get(key)) for r in alike}) > 1
+        ]
         labels.append(" ".join([name, *(f"{_words(key)} {_short(record.config[key])}" for key in varied)]))
     return labels
 

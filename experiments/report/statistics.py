@@ -126,7 +126,7 @@ def mean_scores(scores: Scores, seeds: Sequence[int] | None = None) -> tuple[lis
 
 
 def noise_of(scores: Scores) -> float:
-    """Two standard errors of a mean over seeds, pooled over rates: what a flat curve's means may differ by; 0 if unknown."""
+    """What a flat curve's means may differ by: two standard errors, pooled over rates; 0 with single seeds."""
     groups = [list(by_seed.values()) for by_seed in scores.values() if len(by_seed) > 1]
     if not groups:
         return 0.0
@@ -213,9 +213,7 @@ def stability(rank_sets: Sequence[Sequence[float]]) -> tuple[float | None, float
     """How alike seeds' ranks are: mean pairwise Spearman correlation, and mean over layers of the deviation."""
     if len(rank_sets) < 2:
         return None, None
-    pairs = [
-        spearman(rank_sets[i], rank_sets[j]) for i in range(len(rank_sets)) for j in range(i + 1, len(rank_sets))
-    ]
+    pairs = [spearman(rank_sets[i], rank_sets[j]) for i in range(len(rank_sets)) for j in range(i + 1, len(rank_sets))]
     known = [pair for pair in pairs if pair == pair]
     deviation = float(np.std(np.asarray(rank_sets, dtype=float), axis=0, ddof=1).mean())
     return float(np.mean(known)) if known else None, deviation

@@ -126,7 +126,9 @@ def find_baseline(groups: list[Group], wanted: str | None) -> Group | None:
     named = named or [group for group in groups if wanted in {record.folder.name for record in group.records}]
     if not named:
         known = sorted({group.method or group.label for group in groups} | {group.label for group in groups})
-        raise InputError(f"baseline is {wanted!r}; allowed: a method, a row's label or a run's name: {', '.join(known)}.")
+        raise InputError(
+            f"baseline is {wanted!r}; allowed: a method, a row's label or a run's name: {', '.join(known)}."
+        )
     return max(named, key=lambda group: group.score)
 
 
