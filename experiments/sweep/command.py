@@ -46,7 +46,11 @@ def _parser() -> argparse.ArgumentParser:
     add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
     add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
     add("--cpus_per_trial", type=float, default=1.0, help="with ray: cores, and threads, of a trial (default: 1)")
-    add("--gpus_per_trial", type=float, default=0.0, help="with ray: GPUs of a trial; 0.5 puts two on one (default: 0)")
+    add(
+        "--gpus_per_trial",
+        type=float,
+        help="with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)",
+    )
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
     add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
     return parser
@@ -150,7 +154,7 @@ def _engine(options: argparse.Namespace) -> tuple[Any, int]:
         if options.jobs != 1:
             raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
         for name in ("cpus_per_trial", "gpus_per_trial"):
-            if getattr(options, name) < 0:
+            if (getattr(options, name) or 0) < 0:
                 raise InputError(f"{name} is {getattr(options, name)}; allowed: 0 or more.")
         engine = RayEngine(options.ray_address, options.cpus_per_trial, options.gpus_per_trial)
         return engine, engine.at_once

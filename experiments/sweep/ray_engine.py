@@ -24,12 +24,12 @@ class RayEngine:
     Args:
         address: a cluster's address, `auto` for the one this machine belongs to; a local Ray starts if not given.
         cpus_per_trial: cores a trial takes; also its number of threads.
-        gpus_per_trial: GPUs a trial takes; 0.5 puts two on one.
+        gpus_per_trial: GPUs a trial takes, 0.5 puts two on one; if not given, 1 where Ray has any.
     """
 
     address: str | None = None
     cpus_per_trial: float = 1.0
-    gpus_per_trial: float = 0.0
+    gpus_per_trial: float | None = None
 
     @property
     def at_once(self) -> int:
@@ -56,7 +56,7 @@ class RayEngine:
                 "engine is ray, but Ray is not installed. Run `pip install 'rankwise[ray]'` (or `pip install ray`), "
                 "or leave --engine out: --jobs N runs several trials at once without it."
             )
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # a task without a GPU still sees them
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's default to come; else it warns
         import ray
 
         path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
@@ -78,9 +78,14 @@ class RayEngine:
         self._check_resources(ray)
         return ray
 
+    def _gpus(self, ray: Any) -> float:
+        if self.gpus_per_trial is None:
+            return min(1.0, ray.cluster_resources().get("GPU", 0.0))
+        return self.gpus_per_trial
+
     def _check_resources(self, ray: Any) -> None:
         there = ray.cluster_resources()
-        for name, asked in (("CPU", self.cpus_per_trial), ("GPU", self.gpus_per_trial)):
+        for name, asked in (("CPU", self.cpus_per_trial), ("GPU", self._gpus(ray))):
             if asked > there.get(name, 0):
                 ray.shutdown()
                 raise InputError(
@@ -90,7 +95,7 @@ class RayEngine:
 
     def _run(self, ray: Any, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
         remote = ray.remote(
-            num_cpus=self.cpus_per_trial, num_gpus=self.gpus_per_trial, max_retries=_LOST_WORKERS, max_calls=0
+            num_cpus=self.cpus_per_trial, num_gpus=self._gpus(ray), max_retries=_LOST_WORKERS, max_calls=0
         )(carry_out)
         threads = max(int(self.cpus_per_trial), 1)
         tasks = {remote.remote(str(folder.path.resolve()), trial, os.getcwd(), threads): trial for trial in todo}

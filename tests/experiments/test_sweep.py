@@ -121,9 +121,8 @@ def test_worker_processes_give_the_same_folder(finished, tmp_path):
 def test_parts_together_make_the_sweep(finished, tmp_path):
     path, runs_dir = finished
     assert sweep(path, tmp_path, "--part", "2/2") == 0
-    assert [trial["status"] for trial in json.loads((tmp_path / "small" / "results.json").read_text())["trials"]][
-        0
-    ] == "waiting"
+    first, _ = json.loads((tmp_path / "small" / "results.json").read_text())["trials"]
+    assert first["status"] == "waiting"
     assert sweep(path, tmp_path, "--part", "1/2") == 0
     assert figures(tmp_path / "small") == figures(runs_dir / "small")
 
