@@ -1,6 +1,7 @@
 """Runs that differ in nothing but their seed, and curves of such groups over learning rates."""
 
 import json
+import statistics
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,8 +52,6 @@ class Group:
     @property
     def score(self) -> float:
         """Median best validation figure, higher is better; −∞ without one."""
-        import statistics
-
         values = list(self.values("best").values())
         metric = next(record.metric for record in self.records if record.metric) if values else None
         return (
@@ -155,14 +154,20 @@ def _key(record: Record, left_out: tuple[str, ...]) -> str:
 def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     """The method's name, or the adapter's, with the settings that vary among records of that name."""
     names = [_method_name(record) for record in records]
+    varied = {
+        name: _varied([r for r, theirs in zip(records, names) if theirs == name], left_out) for name in set(names)
+    }
     labels = []
     for record, name in zip(records, names, strict=True):
-        alike = [other for other, theirs in zip(records, names, strict=True) if theirs == name]
-        varied = [
-            key for key in record.config if key not in left_out and len({str(r.config.get(key)) for r in alike}) > 1
-        ]
-        labels.append(" ".join([name, *(f"{_words(key)} {_short(record.config[key])}" for key in varied)]))
+        settings = (f"{_words(key)} {_short(record.config[key])}" for key in varied[name] if key in record.config)
+        labels.append(" ".join([name, *settings]))
     return labels
+
+
+def _varied(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
+    """Settings that differ among the records."""
+    keys = dict.fromkeys(key for record in records for key in record.config if key not in left_out)
+    return [key for key in keys if len({str(record.config.get(key)) for record in records}) > 1]
 
 
 def _method_name(record: Record) -> str:

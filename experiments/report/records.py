@@ -2,7 +2,7 @@
 
 import csv
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ class Record:
         results: its results.json, or None.
         overrides: what the sweep set.
         error: why it failed.
+        like: another seed of the same settings, which tells them when the run came to nothing before it wrote its own.
     """
 
     folder: Path
@@ -35,13 +36,14 @@ class Record:
     results: dict[str, Any] | None
     overrides: dict[str, Any] = field(default_factory=dict)
     error: str = ""
+    like: "Record | None" = None
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """config.yaml by command-line name, without init_args; what the sweep set where there is none yet."""
+        """config.yaml by command-line name, without init_args; what is known of it where there is none yet."""
         path = self.folder / "config.yaml"
         if not path.exists():
-            return dict(self.overrides)
+            return {**self.like.config, "seed_everything": self.seed} if self.like else dict(self.overrides)
         flat = flatten(yaml.load(path.read_text(), Loader=_Loader) or {})
         return {name.replace(".init_args.", "."): value for name, value in flat.items()}
 
@@ -68,7 +70,8 @@ class Record:
 
     @property
     def seed(self) -> int:
-        seed = self.results["seed"] if self.results else self.config.get("seed_everything", 0)
+        known = self.overrides if "seed_everything" in self.overrides or self.like else self.config
+        seed = self.results["seed"] if self.results else known.get("seed_everything", 0)
         return int(seed or 0)
 
     @property
@@ -140,7 +143,17 @@ def _trials(folder: Path, content: dict[str, Any]) -> list[Record]:
             entry.get("error", ""),
         )
         records.append(record)
-    return records
+    return [_with_likeness(record, records) for record in records]
+
+
+def _with_likeness(record: Record, records: list[Record]) -> Record:
+    def settings(one: Record) -> tuple[str, dict[str, Any]]:
+        return one.method, {name: value for name, value in one.overrides.items() if name != "seed_everything"}
+
+    if (record.folder / "config.yaml").exists():
+        return record
+    alike = (one for one in records if settings(one) == settings(record) and (one.folder / "config.yaml").exists())
+    return replace(record, like=next(alike, None))
 
 
 def _run(folder: Path) -> Record:
