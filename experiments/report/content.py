@@ -27,6 +27,7 @@ from experiments.report.tables import (
 )
 
 _RANK_SECTIONS = 6
+_WIDE = 6.0  # inches: wider figures take the page's width
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Picture:
     name: str
     caption: str
     svg: str
+    wide: bool
 
 
 @dataclass
@@ -102,7 +104,8 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
 
     def picture(name: str, caption: str, figure: Figure) -> Picture:
         write_png(figure, folder / f"{name}.png")
-        return Picture(name, caption, as_svg(figure, caption, next(numbers)))
+        wide = figure.get_size_inches()[0] > _WIDE
+        return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
 
     if content.rates:
         for kind, what in (("best", "Validation"), ("test", "Test")):

@@ -59,15 +59,20 @@ def as_svg(figure: Figure, label: str, number: int) -> str:
     svg = output.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")
-    svg = re.sub(r'\bid="([^"]+)"', rf'id="f{number}-\1"', svg)
-    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#f{number}-\1)", svg)
-    svg = re.sub(r'href="#([^"]+)"', rf'href="#f{number}-\1"', svg)
+    svg = _own_ids(svg, f"f{number}-")
     opening = (
         f'<svg role="img" aria-label="{_escaped(label)}" style="max-width:{figure.get_size_inches()[0] * 96:.0f}px" '
     )
     svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
     svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
     return svg.replace("<svg ", opening, 1)
+
+
+def _own_ids(svg: str, prefix: str) -> str:
+    """Ids that something refers to get a prefix, so that figures on one page don't meet; the others go."""
+    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
+    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)
 
 
 def _escaped(text: str) -> str:

@@ -45,11 +45,7 @@ def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
         _over_time(records[0]),
     )
     yield "alpha_and_budget", f"Alpha, and the budget asked for and used: {seeds}.", _alpha_and_budget(records)
-    yield (
-        "masks",
-        f"Masks of five layers when training began and when it ended: seed {records[0].seed}.",
-        _masks(records[0], low, high),
-    )
+    yield from _masks(records[0], low, high)
 
 
 def stability_text(ends: object) -> str:
@@ -107,17 +103,13 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
     return figure
 
 
-def _masks(record: Record, low: int, high: int) -> Figure:
+def _masks(record: Record, low: int, high: int) -> Iterator[tuple[str, str, Figure]]:
     content = _ranks(record)
     names = list(content["layers"])
     chosen = sorted({0, len(names) // 4, len(names) // 2, 3 * len(names) // 4, len(names) - 1})
     start = content["history"][0]
     soft = soft_tails(torch.tensor(start["ranks"])[chosen].float(), start["alpha"], low, high)
     hard = hard_tails(torch.tensor(list(content["layers"].values()))[chosen], high)
-    pictures = square_masks(torch.cat([soft, hard]))
-    labels = [names[place] for place in chosen]
-    figure = mask_pictures(pictures, labels + labels)
-    figure.set_size_inches(11, 2.4)
-    for axes, when in zip((figure.axes[0], figure.axes[len(chosen)]), ("start", "end"), strict=True):
-        axes.set_ylabel(when)
-    return figure
+    for when, tails in (("start", soft), ("end", hard)):
+        caption = f"Masks of five layers at the {when}, 0 black to 1 white: seed {record.seed}."
+        yield f"masks_{when}", caption, mask_pictures(square_masks(tails), [names[place] for place in chosen])

@@ -12,6 +12,7 @@ from experiments.report.statistics import curve_optimum
 from experiments.report.tables import metric_of
 
 _MOST_LINES = 12
+_MOST_TICKS = 16
 
 
 def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
@@ -42,6 +43,9 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         if figure_name == "best" and optimum.place == "inside" and optimum.rate is not None:
             axes.axvline(optimum.rate, color=color, ls=":", lw=1)
     axes.set_xscale("log")
+    rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
+    if len(rates) <= _MOST_TICKS:
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=0 if len(rates) < 9 else 45)
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
     axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))

@@ -132,7 +132,7 @@ def _read_inner(folder: Path) -> list[Record]:
 def _trials(folder: Path, content: dict[str, Any]) -> list[Record]:
     records = []
     for entry in content["trials"]:
-        name = entry.get("name") or (entry["results"] or {}).get("run_name")
+        name = str(entry.get("name") or (entry["results"] or {}).get("run_name"))
         results, status = entry["results"], entry.get("status")
         record = Record(
             folder / name,

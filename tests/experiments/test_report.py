@@ -50,7 +50,7 @@ def rank_report(tmp_path_factory):
     for seed, changes in kinds.items():
         best = {2: 0.0, 3: None}.get(seed, 0.6 + 0.01 * seed)
         outcome = made_runs.results(f"run{seed}", seed, best, "matthews_correlation", **adaptive, **changes)
-        final = [8, 5, 2, 4] if seed % 2 else [7, 6, 2, 3]
+        final = [4, 5, 2, 8] if seed % 2 else [7, 6, 2, 3]
         made_runs.write_run(folder / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks(final))
     made_runs.write_run(folder / "run4", made_runs.adaptive_config(4), None)
     (folder / "run4" / "failure.json").write_text(json.dumps({"error": "out of memory: 2 GiB <asked>", "attempts": 1}))
@@ -118,9 +118,9 @@ def test_the_second_studys_layout(rate_report):
     assert files == {f"{method}-seed_{seed}.json" for method in CURVES for seed in SEEDS}
     layout = json.loads((rate_report / "seed2" / "full-seed_0.json").read_text())
     assert list(layout) == ["0.0001", "0.0003", "0.001", "0.003", "0.01"]
-    assert layout["0.001"] == {
-        "best_val_loss": 0.6, "test_acc": 0.8, "train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6]
-    }  # fmt: skip
+    accuracy = layout["0.001"].pop("test_acc")
+    assert accuracy == pytest.approx(CURVES["full"][1][1e-3][0] - 0.02)
+    assert layout["0.001"] == {"best_val_loss": 0.6, "train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6]}
 
 
 class References(HTMLParser):
@@ -168,7 +168,7 @@ def test_what_went_wrong_is_shown_and_counted(rank_report):
 def test_ranks_are_shown_at_the_start_over_time_and_at_the_end(rank_report):
     names = {path.name for path in (rank_report / "figures").iterdir()}
     kinds = ("start", "end", "spread", "over_time")
-    assert {f"ranks_{kind}_0.png" for kind in kinds} | {"alpha_and_budget_0.png", "masks_0.png"} <= names
+    assert {f"ranks_{kind}_0.png" for kind in kinds} | {"alpha_and_budget_0.png", "masks_end_0.png"} <= names
     (row,) = table(rank_report)
     assert (row["Rank Min"], row["Rank Max"], row["Alpha Min"], row["Alpha Max"]) == ("2", "8", "0.5", "3")
     assert "Rank correlation between seeds 0." in (rank_report / "report.md").read_text()

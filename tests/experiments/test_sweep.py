@@ -142,7 +142,7 @@ def test_a_dry_run_lists_trials_and_costs_and_writes_nothing(finished, tmp_path,
     [
         ({"grid": {"model.optimizer.learning_rte": [1]}}, ["learning_rte"]),
         ({"grid": {"trainer.max_steps": [3, "many"]}}, ["max_steps", "many"]),
-        ({"grid": {"model.adapter.rank_average": [5, 99]}}, ["rank_average_99", "none was started"]),
+        ({"grid": {"model.optimizer.warmup_fraction": [0.1, 2]}}, ["warmup_fraction is 2", "none was started"]),
         ({"grid": {}}, ["the grid is empty"]),
         ({"config": "no_such.yaml"}, ["no_such.yaml"]),
     ],
