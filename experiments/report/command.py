@@ -11,7 +11,7 @@ from experiments.report.content import Content, draw, gather
 from experiments.report.drawing import style
 from experiments.report.groups import Curve, swept_rate
 from experiments.report.records import Record, read_records
-from experiments.report.tables import as_csv, as_markdown
+from experiments.report.tables import as_csv, as_markdown, without_empty_columns
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -58,16 +58,22 @@ def page(content: Content) -> str:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_TEMPLATE.read_text()).render(vars(content))
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        {
+            **vars(content),
+            "settings": without_empty_columns(content.settings),
+            "rates": without_empty_columns(content.rates),
+        }
+    )
 
 
 def markdown(content: Content) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    parts = [f"# {content.title}", f"{content.headline}.", as_markdown(content.settings)]
+    parts = [f"# {content.title}", f"{content.headline}.", as_markdown(without_empty_columns(content.settings))]
     if content.baseline:
         parts.append(f"Difference to {content.baseline}: mean over common seeds, 95 % bootstrap interval.")
     if content.rates:
-        parts += ["## Learning rates", as_markdown(content.rates)]
+        parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
     sections = [section.figures for section in content.rank_sections]
     for figure in [*content.rate_figures, *content.training_figures, *(f for figures in sections for f in figures)]:
         parts.append(f"![{figure.caption}](figures/{figure.name}.png)\n\n{figure.caption}")

@@ -178,6 +178,12 @@ def text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def without_empty_columns(rows: list[Row]) -> list[Row]:
+    """Rows for reading: a column that no row fills is left out."""
+    filled = {name for row in rows for name, value in row.items() if value}
+    return [{name: value for name, value in row.items() if name in filled} for row in rows]
+
+
 def as_csv(rows: list[Row]) -> str:
     """Rows as CSV text."""
     output = io.StringIO()

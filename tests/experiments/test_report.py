@@ -94,7 +94,7 @@ def test_rates_are_chosen_on_validation_and_compared_with_full_fine_tuning(rate_
     assert [curve.is_full for curve in curves] == [False, False, True]
     text = (rate_report / "report.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| rank_16 | 5"))
-    chosen, optimum, validation, test, _, ratio = [cell.strip() for cell in line.split("|")[3:-1]]
+    chosen, optimum, validation, test, ratio = [cell.strip() for cell in line.split("|")[3:-1]]
     assert (chosen, optimum.split()[0]) == ("0.003", "0.002")
     values = [100 * value for value in CURVES["rank_16"][1][3e-3].values()]
     assert validation == f"{statistics.median(values):.2f} ± {statistics.stdev(values):.2f}"
