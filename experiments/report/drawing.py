@@ -44,7 +44,7 @@ def style() -> Iterator[None]:
 
 def write_png(figure: Figure, path: Path) -> None:
     """A picture on white."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white"))
+    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
 
 
 def as_svg(figure: Figure, label: str, number: int) -> str:
@@ -55,7 +55,9 @@ def as_svg(figure: Figure, label: str, number: int) -> str:
         number: makes the element's ids its own within the page.
     """
     output = io.StringIO()
-    figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(
+        output, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None}
+    )
     svg = output.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")

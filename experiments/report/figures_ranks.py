@@ -1,6 +1,7 @@
 """Figures of ranks: at the start, over time, at the end, over seeds; alpha, budget and masks."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from experiments.report.groups import Group
 from experiments.report.records import Record
 from experiments.report.statistics import stability
 from lora.rank_mask import hard_tails, soft_tails, square_masks
+
+_MOST_NAMED_ROWS = 32
 
 
 def allocating(group: Group) -> list[Record]:
@@ -67,16 +70,28 @@ def _over_time(record: Record) -> Figure:
     names, history = list(content["layers"]), content["history"]
     order = sorted(range(len(names)), key=lambda place: layer_and_projection(names[place])[::-1])
     values = np.asarray([entry["ranks"] for entry in history], dtype=float).T[order]  # (layers, moments)
-    figure = Figure(figsize=(6.8, 1.6 + 0.16 * len(names)), layout="constrained")
+    figure = Figure(figsize=(6.8, 1.4 + min(0.17 * len(names), 5.0)), layout="constrained")
     axes = figure.add_subplot()
-    steps = [entry["step"] for entry in history]
     image = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
-    axes.set_xticks(range(len(steps)), [str(step) for step in steps], rotation=0 if len(steps) < 12 else 90)
-    labels = ["{1} {0}".format(*layer_and_projection(names[place])) for place in order]
-    axes.set_yticks(range(len(labels)), labels, fontsize=6)
+    shown = range(0, len(history), max(len(history) // 8, 1))
+    axes.set_xticks(list(shown), [str(history[moment]["step"]) for moment in shown])
+    _name_rows(axes, [layer_and_projection(names[place]) for place in order])
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="rank")
     return figure
+
+
+def _name_rows(axes: Any, rows: list[tuple[int, str]]) -> None:
+    """Each row's layer and projection; with many rows the projections alone, with lines between them."""
+    if len(rows) <= _MOST_NAMED_ROWS:
+        axes.set_yticks(range(len(rows)), [f"{projection} {layer}" for layer, projection in rows], fontsize=7)
+        return
+    projections = list(dict.fromkeys(projection for _, projection in rows))
+    places = {name: [row for row, (_, other) in enumerate(rows) if other == name] for name in projections}
+    axes.set_yticks([sum(found) / len(found) for found in places.values()], projections)
+    for found in list(places.values())[1:]:
+        axes.axhline(found[0] - 0.5, color="white", lw=1.5)
+    axes.set_ylabel("layers, first to last, of each projection")
 
 
 def _alpha_and_budget(records: list[Record]) -> Figure:

@@ -11,7 +11,7 @@ from experiments.report.records import Record
 from experiments.report.statistics import curve_optimum
 from experiments.report.tables import metric_of
 
-_MOST_LINES = 12
+_MOST_LINES = 8
 _MOST_TICKS = 16
 
 
@@ -77,7 +77,8 @@ def training_curves(groups: list[Group]) -> Figure | None:
         axes.set_title(label, fontsize=10)
     if not lines:
         return None
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=min(3, len(lines)))
+    columns = max(1, min(len(lines), 120 // (max(map(len, lines)) + 8)))
+    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns)
     return figure
 
 
