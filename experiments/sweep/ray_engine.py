@@ -100,19 +100,20 @@ class RayEngine:
         threads = max(int(self.cpus_per_trial), 1)
         tasks = {remote.remote(str(folder.path.resolve()), trial, os.getcwd(), threads): trial for trial in todo}
         stopped = False
-        for trial in todo[: progress.at_once]:
-            progress.started(trial)
-        started = min(progress.at_once, len(todo))
+        waiting = list(todo)  # in the order Ray places them, unless a worker is lost
+        for _ in range(min(progress.at_once, len(todo))):
+            progress.started(waiting.pop(0))
         while tasks:
             (task,), _ = ray.wait(list(tasks), num_returns=1)
             trial = tasks.pop(task)
+            if trial in waiting:
+                waiting.remove(trial)
             outcome = _outcome(ray, task, folder, trial)
             write()
             progress.ended(trial, outcome)
             stopped |= outcome is Outcome.STOPPED
-            if started < len(todo):
-                progress.started(todo[started])
-                started += 1
+            if waiting:
+                progress.started(waiting.pop(0))
         return not stopped
 
 
