@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 from common.files import write_whole
@@ -21,7 +23,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 @contextmanager
 def style() -> Iterator[None]:
     """Settings within which figures are made and written."""
-    settings = {
+    settings: Any = {
         "text.color": INK,
         "axes.labelcolor": INK,
         "axes.edgecolor": INK,
@@ -31,7 +33,7 @@ def style() -> Iterator[None]:
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": False,
-        "axes.prop_cycle": matplotlib.cycler(color=COLORS),
+        "axes.prop_cycle": cycler(color=COLORS),
         "legend.frameon": False,
         "legend.fontsize": 9,
         "font.size": 10,

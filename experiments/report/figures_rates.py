@@ -1,5 +1,7 @@
 """Figures of the metric against the learning rate, and of training over time."""
 
+from typing import Any
+
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
@@ -65,7 +67,7 @@ def training_curves(groups: list[Group]) -> Figure | None:
     ]
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
     shown = sorted(groups, key=lambda group: -group.score)[:_MOST_LINES]
-    lines = {}
+    lines: dict[str, Any] = {}
     for place, (name, label, factor) in enumerate(panels):
         axes = figure.add_subplot(1, 3, place + 1)
         for number, group in enumerate(shown):
@@ -78,14 +80,14 @@ def training_curves(groups: list[Group]) -> Figure | None:
     if not lines:
         return None
     columns = max(1, min(len(lines), 120 // (max(map(len, lines)) + 8)))
-    figure.legend(lines.values(), lines.keys(), loc="outside lower center", ncols=columns)
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
     return figure
 
 
-def _line(axes: object, record: Record, name: str, factor: float, color: str, number: int) -> object | None:
+def _line(axes: Any, record: Record, name: str, factor: float, color: str, number: int) -> Any:
     points = record.metrics_table.get(name)
     if not points:
         return None
     steps, values = zip(*points, strict=True)
     style = "-" if number < len(COLORS) else "--"
-    return axes.plot(steps, [factor * v for v in values], style, color=color, lw=1.2, marker=".", ms=4)[0]  # type: ignore[attr-defined]
+    return axes.plot(steps, [factor * v for v in values], style, color=color, lw=1.2, marker=".", ms=4)[0]
