@@ -13,12 +13,16 @@ verbs
   predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
   export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
              (validate, test and predict take it back with --export DIR)
+  sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
+  report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
 
 start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
   python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
   python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
   tensorboard --logdir runs                           watch the ranks move
+  python cli.py sweep --config sweeps/quickstart_sweep.yaml           a small grid, a few minutes on two cores
+  python cli.py report runs/quickstart_sweep          what came out, as one page
 
 options that work with every config
   --config NAME          a path, or a name in configs/; several are merged, the later wins
@@ -37,7 +41,7 @@ options that work with every config
   python cli.py VERB --help lists every option of a verb with its meaning.
 exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
 
-VERBS = ("fit", "validate", "test", "predict", "export")
+VERBS = ("fit", "validate", "test", "predict", "export", "sweep", "report")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,13 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if arguments[0] not in VERBS:
             raise one_of("the verb", arguments[0], VERBS)
-        if arguments[0] == "export":
-            from experiments.export import run_export
-
-            return run_export(arguments[1:])
-        from experiments.command_line import run
-
-        return run(arguments)
+        return _run(arguments)
     except InputError as error:
         if debug:
             traceback.print_exc()
@@ -72,6 +70,25 @@ def main(arguments: list[str] | None = None) -> int:
     except IncompleteRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+
+
+def _run(arguments: list[str]) -> int:
+    """The verb's exit code; each verb imports no more than it needs."""
+    if arguments[0] == "sweep":
+        from experiments.sweep.command import run_sweep
+
+        return run_sweep(arguments[1:])
+    if arguments[0] == "report":
+        from experiments.report.command import run_report
+
+        return run_report(arguments[1:])
+    if arguments[0] == "export":
+        from experiments.export import run_export
+
+        return run_export(arguments[1:])
+    from experiments.command_line import run
+
+    return run(arguments)
 
 
 if __name__ == "__main__":

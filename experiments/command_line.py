@@ -262,7 +262,7 @@ def _stop_on_interrupt() -> None:
     signal.signal(signal.SIGINT, stop)
 
 
-def _input_error_behind(error: BaseException | None) -> InputError | None:
+def input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
     while error is not None and not isinstance(error, InputError):
         error = error.__cause__ or error.__context__
@@ -288,7 +288,7 @@ def parse_and(kind: type[CommandLine], arguments: list[str]) -> CommandLine:
     try:
         return kind(arguments, configs[0].stem if configs else "unnamed")
     except Exception as error:
-        if (cause := _input_error_behind(error)) is not None:
+        if (cause := input_error_behind(error)) is not None:
             raise cause from error
         raise
 

@@ -1,15 +1,38 @@
 """Loading a pretrained backbone with a fresh head, and telling the two apart."""
 
 import io
-from contextlib import nullcontext, redirect_stderr
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
+
+
+class _Kept(NamedTuple):
+    key: tuple[Any, ...]
+    model_class: Any
+    config: dict[str, Any]
+    weights: dict[str, Tensor]
+
+
+_keeping = False
+_kept: _Kept | None = None  # the last backbone: one is what neighbouring trials share, more would cost memory
+
+
+@contextmanager
+def keep_backbone() -> Iterator[None]:
+    """Within it, `load_backbone` remembers the last backbone's weights and gives copies of them to the next caller."""
+    global _keeping, _kept
+    _keeping = True
+    try:
+        yield
+    finally:
+        _keeping, _kept = False, None
 
 
 def load_backbone(
@@ -38,33 +61,67 @@ def load_pretrained(
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached.
     """
-    source, arguments = pretrained_arguments(locate_backbone(backbone))
     _quiet_transformers()
-    if arguments:
-        from transformers import GgufConfig
-
-        settings["quantization_config"] = GgufConfig(dequantize=True)  # else weights stay in blocks of four bits
-    # transformers draws a bar on standard error while it unpacks a GGUF file, whatever its settings say
-    quiet: Any = redirect_stderr(io.StringIO()) if arguments else nullcontext()
-    try:
-        with quiet:
-            model, information = auto_class.from_pretrained(
-                source,
-                revision=revision or "main",
-                dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=False,
-                **arguments,
-                **settings,
-            )
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _loading_error(backbone, error) from error
+    source, arguments = pretrained_arguments(locate_backbone(backbone))
+    key = (auto_class, backbone, revision, repr(sorted(settings.items())))
+    if _kept is not None and _kept.key == key:
+        model, information = _from_kept(_kept)
+    elif arguments:
+        model, information = _from_gguf(auto_class, backbone, source, revision, {**settings, **arguments})
+    else:
+        model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
+        if _keeping:
+            _keep(key, model, information)
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
     # a tensor of another shape starts at random as well
-    mismatched = {key for key, *_ in information["mismatched_keys"]}
+    mismatched = {name for name, *_ in information["mismatched_keys"]}
     return model, {*information["missing_keys"], *mismatched}
+
+
+def _from_pretrained(
+    auto_class: Any, backbone: str, source: str, revision: str | None, settings: dict[str, Any]
+) -> Any:
+    try:
+        return auto_class.from_pretrained(
+            source,
+            revision=revision or "main",
+            dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
+            ignore_mismatched_sizes=True,
+            output_loading_info=True,
+            trust_remote_code=False,
+            **settings,
+        )
+    except (OSError, ValueError, SafetensorError) as error:
+        raise _loading_error(backbone, error) from error
+
+
+def _from_gguf(auto_class: Any, backbone: str, source: str, revision: str | None, settings: dict[str, Any]) -> Any:
+    from transformers import GgufConfig
+
+    dequantized = GgufConfig(dequantize=True)  # else weights stay in blocks of four bits
+    # transformers draws a bar on standard error while it unpacks the file, whatever its settings say
+    with redirect_stderr(io.StringIO()):
+        return _from_pretrained(
+            auto_class, backbone, source, revision, {**settings, "quantization_config": dequantized}
+        )
+
+
+def _keep(key: tuple[Any, ...], model: Any, information: Any) -> None:
+    """Remembers what the checkpoint gave; the rest is drawn anew each time, from the caller's random state."""
+    global _kept
+    fresh = {*information["missing_keys"], *(name for name, *_ in information["mismatched_keys"])}
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in fresh}
+    _kept = _Kept(key, type(model), model.config.to_dict(), weights)
+
+
+def _from_kept(kept: _Kept) -> Any:
+    config = kept.model_class.config_class.from_dict(kept.config)
+    weights = {name: tensor.clone() for name, tensor in kept.weights.items()}
+    # the same way through transformers as from a file, so that the same random numbers are drawn
+    return kept.model_class.from_pretrained(
+        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
+    )
 
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:

@@ -1,0 +1,108 @@
+"""The verb report: from folders of runs to report.html, report.md, table.csv and figures."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from common.files import write_json, write_text
+from common.terminal import say
+from experiments.report.content import Content, draw, gather
+from experiments.report.drawing import style
+from experiments.report.groups import Curve, swept_rate
+from experiments.report.records import Record, read_records
+from experiments.report.tables import as_csv, as_markdown, without_empty_columns
+
+_TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise InputError(f"{message}. See `python cli.py report --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
+    add = parser.add_argument
+    add("folders", nargs="+", type=Path, help="sweep folders, run folders, or folders that hold runs")
+    add("--baseline", help="compare with this method, row or run, seed by seed")
+    add("--output", type=Path, help="folder to write into (default: the first folder given)")
+    add("--seed2_json", action="store_true", help="also write {rate: losses and test accuracy} files into seed2/")
+    return parser
+
+
+def run_report(arguments: list[str]) -> int:
+    """Runs the verb and returns the exit code.
+
+    Raises:
+        InputError: no runs, files that aren't whole, or an unknown baseline.
+    """
+    options = _parser().parse_args(arguments)
+    records = read_records(options.folders)
+    output = options.output or options.folders[0]
+    content, curves, groups = gather(records, options.folders, options.baseline)
+    with style():
+        draw(content, curves, groups, swept_rate(records), output / "figures")
+    write_text(output / "table.csv", as_csv(content.settings))
+    write_text(output / "report.md", markdown(content))
+    write_text(output / "report.html", page(content))
+    if options.seed2_json:
+        for name, layout in rate_layouts(curves).items():
+            write_json(output / "seed2" / f"{name}.json", layout)
+    say(f"{len(records)} runs, {len(groups)} settings: {output}/report.html, report.md, table.csv, figures/")
+    return 0
+
+
+def page(content: Content) -> str:
+    """The whole page: styles and figures inside, nothing to load."""
+    import jinja2
+
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    return environment.from_string(_TEMPLATE.read_text()).render(
+        {
+            **vars(content),
+            "settings": without_empty_columns(content.settings),
+            "rates": without_empty_columns(content.rates),
+        }
+    )
+
+
+def markdown(content: Content) -> str:
+    """The same for a repository's page or an issue, with the pictures from figures/."""
+    parts = [f"# {content.title}", f"{content.headline}.", as_markdown(without_empty_columns(content.settings))]
+    if content.baseline:
+        parts.append(f"Difference to {content.baseline}: mean over common seeds, 95 % bootstrap interval.")
+    if content.rates:
+        parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
+    sections = [section.figures for section in content.rank_sections]
+    for figure in [*content.rate_figures, *content.training_figures, *(f for figures in sections for f in figures)]:
+        parts.append(f"![{figure.caption}](figures/{figure.name}.png)\n\n{figure.caption}")
+    parts += ["## Runs that did not simply finish", as_markdown(content.troubles) or "None."]
+    parts += ["## Data, model, versions, commands", as_markdown(content.provenance)]
+    parts.append("```\n" + "\n".join(content.commands) + "\n```")
+    return "\n\n".join(parts) + "\n"
+
+
+def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
+    """{rate: {best_val_loss, test_acc, train_losses, val_losses}}, as the second study has it: per curve and seed."""
+    layouts: dict[str, dict[str, Any]] = {}
+    for curve in curves:
+        for rate, group in curve.groups.items():
+            for record in group.records:
+                if record.results is None:
+                    continue
+                name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{record.seed}"
+                layouts.setdefault(name, {})[str(rate)] = _rate_entry(record)
+    return layouts
+
+
+def _rate_entry(record: Record) -> dict[str, Any]:
+    results = record.results or {}
+    test = results.get("test") or {}
+    entry = {
+        "best_val_loss": results["best_val_loss"],
+        "test_acc": test.get("accuracy"),
+        "train_losses": results["train_losses"],
+        "val_losses": results["val_losses"],
+    }
+    return entry if "perplexity" not in test else {**entry, "test_perplexity": test["perplexity"]}

@@ -1,0 +1,93 @@
+"""Figures of the metric against the learning rate, and of training over time."""
+
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullFormatter
+
+from experiments.metrics import higher_is_better, scale, title
+from experiments.report.drawing import COLORS, INK, MARKERS
+from experiments.report.groups import Curve, Group
+from experiments.report.records import Record
+from experiments.report.statistics import curve_optimum
+from experiments.report.tables import metric_of
+
+_MOST_LINES = 8
+_MOST_TICKS = 16
+
+
+def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
+    """Metric against learning rate: a line per curve (mean over seeds), a band from the lowest to the highest seed.
+
+    Args:
+        curves: full fine-tuning is drawn dashed, in the text's colour.
+        figure_name: best (validation) or test.
+        rate: the swept setting.
+    """
+    metric = metric_of([group for curve in curves for group in curve.groups.values()])
+    shown = [curve for curve in curves if len(curve.scores(figure_name)) > 1]
+    if metric is None or not shown:
+        return None
+    sign = scale(metric["name"]) * (1 if higher_is_better(metric) else -1)
+    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    for place, curve in enumerate(shown):
+        scores = curve.scores(figure_name)
+        rates = sorted(scores)
+        values = [[sign * value for value in scores[rate].values()] for rate in rates]
+        color = INK if curve.is_full else COLORS[place % len(COLORS)]
+        line = "--" if curve.is_full else "-"
+        means = [float(np.mean(found)) for found in values]
+        axes.plot(rates, means, line, marker=MARKERS[place % len(MARKERS)], color=color, label=curve.label, ms=5)
+        axes.fill_between(rates, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
+        optimum = curve_optimum(curve.scores())
+        if figure_name == "best" and optimum.place == "inside" and optimum.rate is not None:
+            axes.axvline(optimum.rate, color=color, ls=":", lw=1)
+    axes.set_xscale("log")
+    rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
+    if len(rates) <= _MOST_TICKS:
+        axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=0 if len(rates) < 9 else 45)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
+    axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))
+    axes.legend(loc="best")
+    return figure
+
+
+def training_curves(groups: list[Group]) -> Figure | None:
+    """Training loss, validation loss and validation metric over optimizer steps, one thin line per run."""
+    metric = metric_of(groups)
+    if metric is None:
+        return None
+    panels = [
+        ("train/epoch_loss", "training loss", 1.0),
+        ("val/loss", "validation loss", 1.0),
+        (f"val/{metric['name']}", title(metric["name"]), scale(metric["name"])),
+    ]
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    shown = sorted(groups, key=lambda group: -group.score)[:_MOST_LINES]
+    lines: dict[str, Any] = {}
+    for place, (name, label, factor) in enumerate(panels):
+        axes = figure.add_subplot(1, 3, place + 1)
+        for number, group in enumerate(shown):
+            for record in group.records:
+                line = _line(axes, record, name, factor, COLORS[number % len(COLORS)], number)
+                if line is not None:
+                    lines.setdefault(group.label, line)
+        axes.set_xlabel("step")
+        axes.set_title(label, fontsize=10)
+    if not lines:
+        return None
+    columns = max(1, min(len(lines), 120 // (max(map(len, lines)) + 8)))
+    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
+    return figure
+
+
+def _line(axes: Any, record: Record, name: str, factor: float, color: str, number: int) -> Any:
+    points = record.metrics_table.get(name)
+    if not points:
+        return None
+    steps, values = zip(*points, strict=True)
+    style = "-" if number < len(COLORS) else "--"
+    return axes.plot(steps, [factor * v for v in values], style, color=color, lw=1.2, marker=".", ms=4)[0]

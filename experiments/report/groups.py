@@ -1,0 +1,190 @@
+"""Runs that differ in nothing but their seed, and curves of such groups over learning rates."""
+
+import json
+import statistics
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from experiments.metrics import higher_is_better
+from experiments.report.records import STATUSES, Record
+from experiments.report.statistics import Scores
+
+RATE = "model.optimizer.learning_rate"
+ALLOCATION_RATE = "model.optimizer.allocation_learning_rate"
+HEAD_RATE = "model.optimizer.head_learning_rate"
+# What names a run, or says where it runs: no difference in what is studied.
+_NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_minutes", "data.seed")
+_PLAIN_WORDS = {"allocation_learning_rate": "allocation rate", "learning_rate": "rate"}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Records with the same settings, seeds aside."""
+
+    records: tuple[Record, ...]
+    label: str
+
+    @property
+    def first(self) -> Record:
+        return self.records[0]
+
+    @property
+    def method(self) -> str:
+        return self.first.method
+
+    def setting(self, name: str) -> Any:
+        """A setting of all records, by command-line name."""
+        return self.first.config.get(name)
+
+    def values(self, figure: str) -> dict[int, float]:
+        """best, last or test by seed, of the records that have one."""
+        found = {record.seed: getattr(record, figure) for record in self.records}
+        return {seed: value for seed, value in found.items() if value is not None}
+
+    @cached_property
+    def statuses(self) -> dict[str, int]:
+        """How many records ended how, in a fixed order."""
+        counts = Counter(record.status for record in self.records)
+        return {status: counts[status] for status in STATUSES if counts[status]}
+
+    @property
+    def score(self) -> float:
+        """Median best validation figure, higher is better; −∞ without one."""
+        values = list(self.values("best").values())
+        metric = next(record.metric for record in self.records if record.metric) if values else None
+        return (
+            statistics.median(values) * (1 if metric and higher_is_better(metric) else -1) if values else -float("inf")
+        )
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Groups that differ only in the learning rate (and in what follows it)."""
+
+    label: str
+    groups: dict[float, Group]  # by rate, rising
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the whole backbone is trained."""
+        results = next(
+            (record.results for group in self.groups.values() for record in group.records if record.results), None
+        )
+        return results is not None and results["adapter"] == "full fine-tuning"
+
+    @property
+    def rank(self) -> float | None:
+        """The adapter's rank, for the order of curves."""
+        first = next(iter(self.groups.values()))
+        for name in ("model.adapter.rank", "model.adapter.rank_average"):
+            if isinstance(value := first.setting(name), int | float):
+                return float(value)
+        return None
+
+    def scores(self, figure: str = "best") -> Scores:
+        """Score by rate and seed, higher is better."""
+        metrics = [record.metric for group in self.groups.values() for record in group.records if record.metric]
+        sign = 1 if not metrics or higher_is_better(metrics[0]) else -1
+        found = {rate: {s: sign * v for s, v in group.values(figure).items()} for rate, group in self.groups.items()}
+        return {rate: by_seed for rate, by_seed in found.items() if by_seed}
+
+    @property
+    def chosen(self) -> Group:
+        """The group whose rate is best on the validation split: its test figures are the ones to report."""
+        scores = self.scores()
+        means = {rate: sum(by_seed.values()) / len(by_seed) for rate, by_seed in scores.items()}
+        return self.groups[max(means, key=lambda rate: means[rate])] if means else next(iter(self.groups.values()))
+
+
+def make_groups(records: list[Record]) -> list[Group]:
+    """Records by settings, each group with a label that tells it from the others."""
+    by_settings: dict[str, list[Record]] = {}
+    for record in records:
+        by_settings.setdefault(_key(record, _NOT_STUDIED), []).append(record)
+    members = list(by_settings.values())
+    labels = _labels([group[0] for group in members], _NOT_STUDIED)
+    return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
+
+
+def swept_rate(records: list[Record]) -> str:
+    """The learning rate that varies: of the allocation if it alone does, else of the adapter."""
+    varied = {name: len({record.config.get(name) for record in records}) > 1 for name in (RATE, ALLOCATION_RATE)}
+    return ALLOCATION_RATE if varied[ALLOCATION_RATE] and not varied[RATE] else RATE
+
+
+def make_curves(groups: list[Group], rate: str) -> list[Curve]:
+    """Groups as curves over the rate, full fine-tuning last, smaller ranks first."""
+    records = [record for group in groups for record in group.records]
+    left_out = (*_NOT_STUDIED, rate, *_followers(records, rate))
+    by_settings: dict[str, list[Group]] = {}
+    for group in groups:
+        if isinstance(group.setting(rate), int | float):
+            by_settings.setdefault(_key(group.first, left_out), []).append(group)
+    members = list(by_settings.values())
+    labels = _labels([found[0].first for found in members], left_out)
+    curves = [
+        Curve(
+            label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))}
+        )
+        for label, found in zip(labels, members, strict=True)
+    ]
+    return sorted(curves, key=lambda curve: (curve.is_full, curve.rank or 0.0))
+
+
+def _followers(records: list[Record], rate: str) -> list[str]:
+    """Other rates that are a function of the swept one, such as a head's rate derived from it."""
+    followers = []
+    for name in (RATE, ALLOCATION_RATE, HEAD_RATE):
+        by_rate: dict[Any, set[Any]] = {}
+        for record in records:
+            by_rate.setdefault(record.config.get(rate), set()).add(record.config.get(name))
+        values = {value for found in by_rate.values() for value in found}
+        if name != rate and len(values) > 1 and all(len(found) == 1 for found in by_rate.values()):
+            followers.append(name)
+    return followers
+
+
+def _key(record: Record, left_out: tuple[str, ...]) -> str:
+    settings = {name: value for name, value in record.config.items() if name not in left_out}
+    return json.dumps([record.method, settings], sort_keys=True, default=str)
+
+
+def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
+    """The method's name, or the adapter's, with the settings that vary among records of that name."""
+    names = [_method_name(record) for record in records]
+    varied = {
+        name: _varied([r for r, theirs in zip(records, names) if theirs == name], left_out) for name in set(names)
+    }
+    labels = []
+    for record, name in zip(records, names, strict=True):
+        settings = (f"{_words(key)} {_short(record.config[key])}" for key in varied[name] if key in record.config)
+        labels.append(" ".join([name, *settings]))
+    return labels
+
+
+def _varied(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
+    """Settings that differ among the records."""
+    keys = dict.fromkeys(key for record in records for key in record.config if key not in left_out)
+    return [key for key in keys if len({str(record.config.get(key)) for record in records}) > 1]
+
+
+def _method_name(record: Record) -> str:
+    if record.method:
+        return record.method
+    if record.results:
+        return str(record.results["adapter"])
+    return str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
+
+
+def _words(key: str) -> str:
+    last = key.rpartition(".")[2]
+    return _PLAIN_WORDS.get(last, last.replace("_", " "))
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    text = str(value)
+    return text if len(text) <= 40 else f"…{text[-38:]}"

@@ -1,0 +1,221 @@
+"""The report's tables, as rows of text: the study's columns first, then what makes them trustworthy."""
+
+import csv
+import io
+from collections.abc import Sequence
+from typing import Any
+
+from common.errors import InputError
+from experiments.metrics import higher_is_better, scale, title
+from experiments.report.groups import ALLOCATION_RATE, RATE, Curve, Group
+from experiments.report.statistics import (
+    Interval,
+    Optimum,
+    Ratio,
+    curve_optimum,
+    median_and_deviation,
+    paired_difference,
+    rate_ratio,
+)
+
+Row = dict[str, str]
+
+
+def settings_table(groups: list[Group], rate: str, baseline: Group | None) -> list[Row]:
+    """One row per settings, best first: the columns of the study's report, and best, last, test, n and difference."""
+    ordered = sorted(groups, key=lambda group: -group.score)
+    return [_settings_row(group, rate, baseline) for group in ordered]
+
+
+def _settings_row(group: Group, rate: str, baseline: Group | None) -> Row:
+    metric = metric_of([group])
+    name = metric["name"] if metric else ""
+    results = next((record.results for record in group.records if record.results), None)
+    adaptive = group.setting("model.adapter.rank_average") is not None
+    swept = ALLOCATION_RATE if rate == ALLOCATION_RATE and adaptive else RATE
+    row = {
+        "Method": group.label,
+        "Task": results["data"]["name"].rpartition("/")[2] if results else text(group.setting("data.task")),
+        "Rank Min": text(group.setting("model.adapter.rank_min")),
+        "Rank Max": text(group.setting("model.adapter.rank_max")),
+        "Alpha Min": text(group.setting("alpha_growth.alpha_min") if adaptive else None),
+        "Alpha Max": text(group.setting("alpha_growth.alpha_max") if adaptive else None),
+        "LR": text(group.setting(swept)),
+        "Rank Avg": text(_requested_rank(group)),
+        "Median ± Std": spread(group.values("best"), name),
+        "Last epoch": spread(group.values("last"), name),
+        "Test": spread(group.values("test"), name),
+        "n": str(len(group.values("best"))),
+        "Used rank": text(_mean([r.results["average_rank"] for r in group.records if r.results])),
+        "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
+        "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
+    }
+    if baseline is not None:
+        row["Difference to baseline"] = _difference(group, baseline, name)
+    return row
+
+
+def _requested_rank(group: Group) -> Any:
+    rank = group.setting("model.adapter.rank_average")
+    return group.setting("model.adapter.rank") if rank is None else rank
+
+
+def _difference(group: Group, baseline: Group, name: str) -> str:
+    if group is baseline:
+        return "baseline"
+    difference = paired_difference(group.values("best"), baseline.values("best"))
+    if difference is None:
+        return "no common seed"
+    factor = scale(name)
+    interval = "" if difference.interval is None else f" {span(difference.interval, factor, signed=True)}"
+    return f"{factor * difference.mean:+.2f}{interval} ({difference.pairs} pairs)"
+
+
+def rate_table(curves: list[Curve]) -> list[Row]:
+    """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
+    full = next((curve for curve in curves if curve.is_full), None)
+    rows = []
+    for curve in curves:
+        metric = metric_of([curve.chosen])
+        optimum = curve_optimum(curve.scores())
+        name = metric["name"] if metric else ""
+        row = {
+            "Curve": curve.label,
+            "Rates": str(len(curve.groups)),
+            "Chosen rate (validation)": text(optimum.chosen),
+            "Optimum (parabola)": optimum_text(optimum),
+            "Validation there": spread(curve.chosen.values("best"), name),
+            "Test there": spread(curve.chosen.values("test"), name),
+            "Update norm there": text(_mean([_norm(record.results) for record in curve.chosen.records])),
+        }
+        if full is not None:
+            ratio = "1 (reference)" if curve is full else ratio_text(rate_ratio(curve.scores(), full.scores()))
+            row["Optimum / full fine-tuning's"] = ratio
+        rows.append(row)
+    return rows
+
+
+def troubles(groups: list[Group]) -> list[Row]:
+    """Every run that didn't simply finish."""
+    return [
+        {"Run": record.folder.name, "Status": record.status, "What happened": record.error or _trouble(record)}
+        for group in groups
+        for record in group.records
+        if record.status != "finished"
+    ]
+
+
+def _trouble(record: Any) -> str:
+    if record.status == "collapsed":
+        epochs = record.results.get("collapsed_epochs") or []
+        return f"one answer for every validation row at the end (epochs {', '.join(map(str, epochs))})"
+    if record.status == "diverged":
+        return f"the training loss stopped being finite after {len(record.results['train_losses'])} epochs"
+    return "not finished: run the sweep again" if record.status in ("begun", "waiting") else ""
+
+
+def find_baseline(groups: list[Group], wanted: str | None) -> Group | None:
+    """The best group (on validation) of the method, label or run that the user named.
+
+    Raises:
+        InputError: nothing has this name.
+    """
+    if wanted is None:
+        return None
+    named = [group for group in groups if wanted in (group.method, group.label)]
+    named = named or [group for group in groups if wanted in {record.folder.name for record in group.records}]
+    if not named:
+        known = sorted({group.method or group.label for group in groups} | {group.label for group in groups})
+        raise InputError(
+            f"baseline is {wanted!r}; allowed: a method, a row's label or a run's name: {', '.join(known)}."
+        )
+    return max(named, key=lambda group: group.score)
+
+
+def metric_of(groups: Sequence[Group]) -> dict[str, Any] | None:
+    """The validation metric of the first record that has one."""
+    return next((record.metric for group in groups for record in group.records if record.metric), None)
+
+
+def spread(values: dict[int, float], name: str) -> str:
+    """Median ± sample standard deviation, × 100 where the metric is a fraction; the median alone for one value."""
+    median, deviation = median_and_deviation(list(values.values()))
+    factor = scale(name)
+    if median is None:
+        return "none"
+    return f"{factor * median:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
+
+
+def optimum_text(optimum: Optimum) -> str:
+    """The best rate with its interval, or why there is none."""
+    if optimum.place in ("lower edge", "upper edge"):
+        return f"at the {optimum.place} of the grid ({optimum.chosen:g}): the true one may lie outside"
+    if optimum.place != "inside" or optimum.rate is None:
+        return f"none: {optimum.place}"
+    interval = "" if optimum.interval is None else f" [{optimum.interval[0]:.2g}, {optimum.interval[1]:.2g}]"
+    edges = f", at the grid's edge in {optimum.edge_share:.0%} of resamples" if optimum.edge_share else ""
+    return f"{optimum.rate:.2g}{interval}{edges}"
+
+
+def ratio_text(ratio: Ratio) -> str:
+    """A ratio with its interval, or why there is none."""
+    if ratio.value is None:
+        return f"unknown ({ratio.reason})"
+    interval = "" if ratio.interval is None else f" [{ratio.interval[0]:.2g}, {ratio.interval[1]:.2g}]"
+    return f"{ratio.value:.2g}×{interval}"
+
+
+def span(interval: Interval, factor: float = 1.0, signed: bool = False) -> str:
+    """An interval in brackets."""
+    low, high = (factor * end for end in interval)
+    return f"[{low:+.2f}, {high:+.2f}]" if signed else f"[{low:.2f}, {high:.2f}]"
+
+
+def text(value: Any) -> str:
+    """A value for a cell; nothing for None."""
+    if value is None or value == "None":
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def without_empty_columns(rows: list[Row]) -> list[Row]:
+    """Rows for reading: a column that no row fills is left out."""
+    filled = {name for row in rows for name, value in row.items() if value}
+    return [{name: value for name, value in row.items() if name in filled} for row in rows]
+
+
+def as_csv(rows: list[Row]) -> str:
+    """Rows as CSV text."""
+    output = io.StringIO()
+    writer = csv.DictWriter(output, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return output.getvalue()
+
+
+def as_markdown(rows: list[Row]) -> str:
+    """Rows as a Markdown table."""
+    if not rows:
+        return ""
+    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
+    lines += ["| " + " | ".join(value.replace("|", "\\|") for value in row.values()) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def headline(groups: list[Group]) -> str:
+    """What the figures are, in one line."""
+    metric = metric_of(groups)
+    if metric is None:
+        return "No run has finished yet."
+    better = "higher" if higher_is_better(metric) else "lower"
+    return f"{title(metric['name'])} on the validation split ({better} is better), best epoch unless said otherwise"
+
+
+def _mean(values: list[Any]) -> float | None:
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _norm(results: dict[str, Any] | None) -> float | None:
+    norms = (results or {}).get("update_norms") or {}
+    return (norms.get("final") or {}).get("total")

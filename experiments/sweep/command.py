@@ -1,0 +1,176 @@
+"""The verb sweep: many trials from one file; killed and run again, it goes on."""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from common.errors import InputError
+from common.terminal import say
+from experiments.config_files import locate_config
+from experiments.run_folder import RunFolder
+from experiments.sweep.cost import estimate_costs
+from experiments.sweep.definition import make_trials, read_definition, with_settings
+from experiments.sweep.engines import WorkerProcesses, run_here
+from experiments.sweep.folder import State, SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+from experiments.sweep.ray_engine import RayEngine
+from experiments.sweep.trial_config import check_trials, trial_command
+
+_EPILOG = (
+    "Any other option holds for every trial: --data.data_dir DIR, --model.backbone NAME, --trainer.max_epochs 2, … "
+    "Run the same command again to go on after a stop: finished trials are skipped, the begun one resumes, failed "
+    "ones are tried again. docs/sweeps.md has the grid's syntax. Exit codes: 0 all trials ran, 1 some failed or the "
+    "sweep was stopped, 2 the input is at fault."
+)
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> Any:
+        raise InputError(f"{message}. See `python cli.py sweep --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, allow_abbrev=False)
+    add = parser.add_argument
+    add("--config", required=True, help="the sweep file: a path, or a name in configs/ such as sweeps/NAME.yaml")
+    add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")
+    add("--runs_dir", default="runs", help="folder that holds it (default: runs)")
+    add("--dry_run", action="store_true", help="list the trials and what they will cost; run nothing")
+    add("--jobs", type=int, default=1, help="trials at once on this machine, in worker processes (default: 1, here)")
+    add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
+    add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
+    add("--cpus_per_trial", type=float, default=1.0, help="with ray: cores, and threads, of a trial (default: 1)")
+    add(
+        "--gpus_per_trial",
+        type=float,
+        help="with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)",
+    )
+    add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
+    add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
+    return parser
+
+
+def run_sweep(arguments: list[str]) -> int:
+    """Runs the verb and returns the exit code.
+
+    Raises:
+        InputError: the grid, a trial's settings or an option is at fault; no trial was started.
+    """
+    options, rest = _parser().parse_known_args(arguments)
+    path = locate_config(options.config)
+    definition = with_settings(read_definition(path), _settings(rest))
+    trials = make_trials(definition)
+    folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
+    mine = _part(trials, options.part)
+    configs = check_trials(folder, trials)
+    if options.dry_run:
+        _list_trials(folder, mine, [config for trial, config in zip(trials, configs, strict=True) if trial in mine])
+        return 0
+    engine, at_once = _engine(options)
+    command = f"python cli.py sweep {' '.join(arguments)}"
+    say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
+    with folder.sweep_lock(shared=options.part is not None):
+        if options.overwrite:
+            folder.clear()
+        folder.claim(definition, command)
+        for trial, config in zip(trials, configs, strict=True):
+            folder.check_trial(trial, config)
+        return _carry_out(folder, trials, mine, engine, at_once, command)
+
+
+def _carry_out(
+    folder: SweepFolder, trials: list[Trial], mine: list[Trial], engine: Any, at_once: int, command: str
+) -> int:
+    todo = [trial for trial in mine if folder.state(trial) is not State.FINISHED]
+
+    def write() -> None:
+        folder.write_results(trials)
+
+    write()
+    if todo:
+        with Progress(folder, mine, at_once) as progress:
+            try:
+                complete = engine(folder, todo, progress, write)
+            except KeyboardInterrupt:
+                complete = False
+        write()
+        if not complete:
+            say(f"Stopped. Every finished trial is kept; go on with:\n  {command.replace(' --overwrite', '')}")
+            return 1
+    return _close(folder, mine)
+
+
+def _close(folder: SweepFolder, mine: list[Trial]) -> int:
+    states = [folder.state(trial) for trial in mine]
+    finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
+    say(
+        f"{finished} of {len(mine)} trials finished. {folder.path}/results.json holds them. Next:\n"
+        f"  python cli.py report {folder.path}"
+    )
+    if failed:
+        say(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
+    return 0 if finished == len(mine) else 1
+
+
+def _settings(rest: list[str]) -> dict[str, Any]:
+    """What is left of the command line, as settings for every trial."""
+    settings: dict[str, Any] = {}
+    tokens = list(rest)
+    while tokens:
+        token = tokens.pop(0)
+        name, equals, text = token.removeprefix("--").partition("=")
+        if not token.startswith("--") or not name:
+            raise InputError(f"{token!r} belongs to no option. See `python cli.py sweep --help`.")
+        if not equals:
+            if not tokens or tokens[0].startswith("--"):
+                raise InputError(f"--{name} needs a value, such as --{name} VALUE. See `python cli.py sweep --help`.")
+            text = tokens.pop(0)
+        try:
+            settings[name] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            settings[name] = text
+    return settings
+
+
+def _part(trials: list[Trial], part: str | None) -> list[Trial]:
+    if part is None:
+        return trials
+    first, _, count = part.partition("/")
+    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+        raise InputError(f"part is {part!r}; allowed: K/N with 1 <= K <= N, such as 3/20.")
+    return trials[int(first) - 1 :: int(count)]
+
+
+def _engine(options: argparse.Namespace) -> tuple[Any, int]:
+    if options.jobs < 1:
+        raise InputError(f"jobs is {options.jobs}; allowed: 1 or more.")
+    if options.engine == "ray":
+        if options.jobs != 1:
+            raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
+        for name in ("cpus_per_trial", "gpus_per_trial"):
+            if (getattr(options, name) or 0) < 0:
+                raise InputError(f"{name} is {getattr(options, name)}; allowed: 0 or more.")
+        engine = RayEngine(options.ray_address, options.cpus_per_trial, options.gpus_per_trial)
+        return engine, engine.at_once
+    if options.ray_address:
+        raise InputError("--ray_address is given without --engine ray; add it, or leave the address out.")
+    return (run_here, 1) if options.jobs == 1 else (WorkerProcesses(options.jobs), options.jobs)
+
+
+def _list_trials(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> None:
+    costs = estimate_costs(folder, trials, configs)
+    table = Table(title=f"{folder.path.name}: {len(trials)} trials")
+    for column in ("trial", "state", "epochs", "training rows", "estimated time"):
+        table.add_column(column, overflow="fold", justify="left" if column in ("trial", "state") else "right")
+    for trial, cost in zip(trials, costs.of_trials, strict=True):
+        table.add_row(trial.name, str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
+    say(costs.summary)
+    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), trials[0])}")

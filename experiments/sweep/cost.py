@@ -1,0 +1,122 @@
+"""What trials will cost: rows to train on, and time where a finished run tells the speed."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+
+Speed = dict[tuple[str, str], list[float]]  # (backbone, adapter class) -> seconds per training row, of finished runs
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One trial's cost, as text for a table."""
+
+    epochs: str
+    rows: str
+    time: str
+
+
+@dataclass(frozen=True)
+class Costs:
+    """All trials' costs, and what they add up to."""
+
+    of_trials: list[Cost]
+    summary: str
+
+
+def estimate_costs(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> Costs:
+    """Rows from the data itself, seconds from finished runs with the same backbone and kind of adapter.
+
+    Args:
+        folder: the sweep's folder; runs in it and beside it tell the speed.
+        trials: the trials.
+        configs: their complete settings.
+    """
+    speeds, rows_of = _speeds(folder.path), _Rows()
+    costs, total_rows, total_seconds, unknown = [], 0, 0.0, 0
+    for config in configs:
+        rows, epochs = rows_of(_data_of(config)), config["trainer"]["max_epochs"]
+        seen = None if rows is None or epochs is None else rows * epochs
+        known = speeds.get(_kind(config))
+        seconds = None if seen is None or not known else seen * sorted(known)[len(known) // 2]
+        total_rows += seen or 0
+        total_seconds += seconds or 0.0
+        unknown += seconds is None
+        shown = "unknown" if seconds is None else _duration(seconds)
+        costs.append(Cost(str(epochs), "unknown" if seen is None else f"{seen:,}", shown))
+    summary = f"{len(trials)} trials, {total_rows:,} training rows in all"
+    if unknown < len(trials):
+        summary += f", about {_duration(total_seconds)} one after another" + (f" without {unknown}" if unknown else "")
+    if unknown:
+        summary += (
+            f". No finished run in {folder.path.parent} tells the speed of {unknown} of them: run the sweep until one "
+            "trial of each method has finished, and ask again."
+        )
+    return Costs(costs, summary)
+
+
+def _data_of(config: dict[str, Any]) -> dict[str, Any]:
+    """The data part with the backbone, which a config holds once, under model."""
+    model, data = config["model"]["init_args"], config["data"]
+    linked = {name: model.get(name) for name in ("backbone", "revision")}
+    return {**data, "init_args": {**data["init_args"], **linked}}
+
+
+class _Rows:
+    """Training rows of a data config; each distinct one is read once."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, int | None] = {}
+
+    def __call__(self, data: dict[str, Any]) -> int | None:
+        settings = {name: value for name, value in data["init_args"].items() if name != "seed"}
+        key = json.dumps([data["class_path"], settings], sort_keys=True, default=str)
+        if key not in self._known:
+            self._known[key] = _count(data)
+        return self._known[key]
+
+
+def _count(data: dict[str, Any]) -> int | None:
+    from importlib import import_module
+
+    module, _, name = data["class_path"].rpartition(".")
+    instance = getattr(import_module(module), name)(**data["init_args"])
+    try:
+        instance.setup()
+        return int(instance.row_counts["train_rows"])
+    except InputError:
+        raise
+    except Exception:  # a data module that can't be asked outside a run
+        return None
+
+
+def _kind(config: dict[str, Any]) -> tuple[str, str]:
+    model = config["model"]["init_args"]
+    adapter = model.get("adapter")
+    return model.get("backbone"), adapter["class_path"].rpartition(".")[2] if adapter else "full fine-tuning"
+
+
+def _speeds(folder: Path) -> Speed:
+    speeds: Speed = {}
+    for path in [*folder.glob("*/results.json"), *folder.parent.glob("*/results.json")]:
+        try:
+            results = json.loads(path.read_text())
+            seconds, epochs = results["wall_seconds"], len(results["train_losses"])
+            rows = results["data"]["train_rows"] * epochs
+            kind = (results["backbone"], results["adapter"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue  # another file of this name, or one cut short: it tells nothing
+        if rows:
+            speeds.setdefault(kind, []).append(seconds / rows)
+    return speeds
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

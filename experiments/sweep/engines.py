@@ -1,0 +1,141 @@
+"""How trials are carried out: one after another in this process, or several at once in worker processes."""
+
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.terminal import say
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+from experiments.sweep.trial_run import Outcome, record_failure, run_trial
+from lightning_modules.backbone_loading import keep_backbone
+
+Write = Callable[[], None]  # rewrites the sweep's results.json
+_ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+    """Trials one after another in this process. Returns whether all were carried out, failed ones included."""
+    with keep_backbone():
+        for trial in todo:
+            progress.started(trial)
+            outcome = run_trial(folder, trial)
+            write()
+            progress.ended(trial, outcome)
+            if outcome is Outcome.STOPPED:
+                return False
+    return True
+
+
+class WorkerProcesses:
+    """Trials in N worker processes of this machine; a worker that dies costs its trial one attempt, no more.
+
+    Args:
+        jobs: workers at once. Cores are shared evenly; with several GPUs, worker k gets GPU k modulo their number.
+    """
+
+    def __init__(self, jobs: int) -> None:
+        self.jobs = jobs
+        self._workers: dict[int, subprocess.Popen[str]] = {}
+        self._stopping = False
+        self._turn = threading.Lock()
+
+    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+        waiting: queue.SimpleQueue[Trial] = queue.SimpleQueue()
+        for trial in todo:
+            waiting.put(trial)
+        threads = [
+            threading.Thread(target=self._work, args=(place, waiting, folder, progress, write), daemon=True)
+            for place in range(min(self.jobs, len(todo)))
+        ]
+        before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        return not self._stopping
+
+    def _stop(self, signum: int, frame: Any) -> None:
+        """Each worker writes its trial's last.ckpt and ends."""
+        self._stopping = True
+        say("\nStopping after this step.")
+        for worker in list(self._workers.values()):
+            worker.terminate()
+
+    def _work(
+        self, place: int, waiting: "queue.SimpleQueue[Trial]", folder: SweepFolder, progress: Progress, write: Write
+    ) -> None:
+        while not self._stopping:
+            try:
+                trial = waiting.get_nowait()
+            except queue.Empty:
+                break
+            with self._turn:
+                progress.started(trial)
+            outcome = self._ask(place, folder, trial)
+            with self._turn:
+                write()
+                progress.ended(trial, outcome)
+        worker = self._workers.pop(place, None)
+        if worker is not None:
+            worker.communicate()  # end of input: the worker ends
+
+    def _ask(self, place: int, folder: SweepFolder, trial: Trial) -> Outcome:
+        worker = self._workers.get(place)
+        if worker is None or worker.poll() is not None:
+            worker = self._workers[place] = start_worker(place, self.jobs)
+        assert worker.stdin is not None and worker.stdout is not None
+        try:
+            worker.stdin.write(yaml.safe_dump([str(folder.path), vars(trial)], default_flow_style=True, width=10**9))
+            worker.stdin.flush()
+        except OSError:  # died between two trials: the answer is the end of its output
+            pass
+        answer = worker.stdout.readline().strip()
+        if answer:
+            return Outcome(answer)
+        code = worker.wait()
+        if self._stopping:
+            return Outcome.STOPPED
+        reason = f"killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
+        record_failure(folder.trial_folder(trial), f"its process was {reason}")
+        return Outcome.FAILED
+
+
+def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
+    """A process that runs `experiments.sweep.worker` with its share of the machine."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
+    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
+    if (gpu := _gpu_of(place)) is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    command = [sys.executable, "-m", "experiments.sweep.worker"]
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,  # Ctrl-C goes to the sweep alone, which tells its workers
+    )
+
+
+def _gpu_of(place: int) -> str | None:
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    return gpus[place % len(gpus)]

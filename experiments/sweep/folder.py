@@ -1,0 +1,211 @@
+"""runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from common.errors import InputError
+from common.files import write_json, write_text
+from experiments.config_files import differences
+from experiments.run_folder import RunFolder
+from experiments.sweep.grid import Trial
+
+LOCKS = ".locks"
+
+
+class State(StrEnum):
+    """Where a trial stands, as its folder tells."""
+
+    WAITING = "waiting"
+    BEGUN = "begun"
+    FINISHED = "finished"
+    FAILED = "failed"
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A results.json.
+
+    Raises:
+        InputError: it isn't whole.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): it was cut short or changed by hand. Delete this file; the run itself is "
+            "kept, and running the sweep (or fit with --ckpt_path last) again writes it anew."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
+    return content
+
+
+@dataclass(frozen=True)
+class SweepFolder:
+    """The folder of one sweep.
+
+    Args:
+        path: runs_dir / sweep name.
+    """
+
+    path: Path
+
+    def trial_folder(self, trial: Trial) -> Path:
+        return self.path / trial.name
+
+    def state(self, trial: Trial) -> State:
+        """What a trial's files say."""
+        folder = self.trial_folder(trial)
+        if (folder / "results.json").exists():
+            return State.FINISHED
+        if (folder / "failure.json").exists():
+            return State.FAILED
+        return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
+
+    def claim(self, definition: dict[str, Any], command: str) -> None:
+        """Writes sweep.yaml, or checks that the one there asks for the same.
+
+        Raises:
+            InputError: the folder holds another grid, or runs that no sweep began.
+        """
+        path = self.path / "sweep.yaml"
+        asked = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+        if path.exists():
+            there = yaml.safe_load(path.read_text())
+            if there == yaml.safe_load(asked):
+                return
+            changed = differences(there if isinstance(there, dict) else {}, yaml.safe_load(asked))
+            raise InputError(
+                f"{self.path} holds another grid (sweep.yaml there -> asked for now):\n  "
+                + "\n  ".join(changed)
+                + "\nOne folder holds one grid. Choose one:\n"
+                f"  keep it and start another: {command} --run_name NAME\n"
+                "  go on with it: give the settings it was begun with\n"
+                f"  delete it with all its trials and start anew: {command} --overwrite"
+            )
+        if RunFolder(self.path).holds_a_run:
+            raise InputError(f"{self.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
+        write_text(path, asked)
+
+    def clear(self) -> None:
+        """Deletes a sweep with all its trials.
+
+        Raises:
+            InputError: the folder holds something else.
+        """
+        if not any(path.name != LOCKS for path in self.path.glob("*")):
+            return
+        if not (self.path / "sweep.yaml").exists():
+            raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
+        for path in self.path.iterdir():
+            if path.name == LOCKS:  # one of them is ours
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+    def check_trial(self, trial: Trial, config: dict[str, Any]) -> None:
+        """Refuses a begun trial whose base config has changed since.
+
+        Raises:
+            InputError: its config.yaml says something else, or its results.json isn't whole.
+        """
+        folder = self.trial_folder(trial)
+        if (folder / "results.json").exists():
+            read_results(folder / "results.json")
+        saved = folder / "config.yaml"
+        if not saved.exists():
+            return
+        changed = differences(*_common(yaml.safe_load(saved.read_text()) or {}, config))
+        if changed:
+            raise InputError(
+                f"{folder} was run with other settings than the base config gives now:\n  "
+                + "\n  ".join(changed)
+                + "\nUndo the change in the base config, choose another --run_name, or delete the sweep: --overwrite."
+            )
+
+    def collect(self, trials: list[Trial]) -> dict[str, Any]:
+        """The content of the sweep's results.json."""
+        return {"trials": [self._entry(trial) for trial in trials]}
+
+    def _entry(self, trial: Trial) -> dict[str, Any]:
+        folder, state = self.trial_folder(trial), self.state(trial)
+        results = read_results(folder / "results.json") if state is State.FINISHED else None
+        entry = {"name": trial.name, "method": trial.method or None, "overrides": trial.overrides, "results": results}
+        entry["status"] = results["status"] if results is not None else str(state)
+        if state is State.FAILED:
+            entry["error"] = read_results(folder / "failure.json")["error"]
+        return entry
+
+    def write_results(self, trials: list[Trial]) -> None:
+        """Rewrites results.json from the trials' folders; processes that share the sweep take turns."""
+        with locked(self.path / LOCKS / "results", wait=True):
+            write_json(self.path / "results.json", self.collect(trials))
+
+    @contextmanager
+    def trial_lock(self, trial: Trial) -> Iterator[bool]:
+        """Whether this process may run the trial: no other process of this machine or file system does."""
+        try:
+            with locked(self.path / LOCKS / trial.name):
+                yield True
+        except BlockingIOError:
+            yield False
+
+    @contextmanager
+    def sweep_lock(self, shared: bool) -> Iterator[None]:
+        """Keeps a second sweep out of the folder; the parts of one sweep (`shared`) let each other in.
+
+        Raises:
+            InputError: another sweep is at work here.
+        """
+        try:
+            with locked(self.path / LOCKS / "sweep", shared=shared):
+                yield
+        except BlockingIOError as error:
+            raise InputError(
+                f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
+            ) from error
+
+
+@contextmanager
+def locked(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
+    """Holds a lock file; the system frees it when the process ends, however it ends.
+
+    Raises:
+        BlockingIOError: someone else holds it, and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+# Where a run lies and how often it is saved doesn't change what comes out.
+_WITHOUT_EFFECT = ("runs_dir", "checkpoint_every_n_minutes")
+
+
+def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both configs, reduced to the settings that the saved one has: a newer version may know more."""
+
+    def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: kept(value, after[key]) if isinstance(value, dict) and isinstance(after[key], dict) else after[key]
+            for key, value in before.items()
+            if key in after
+        }
+
+    saved = {key: value for key, value in saved.items() if key not in _WITHOUT_EFFECT}
+    return saved, kept(saved, asked)

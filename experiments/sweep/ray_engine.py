@@ -1,0 +1,138 @@
+"""Trials on Ray: a cluster's or this machine's GPUs and cores, lost workers made good."""
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from experiments.sweep.engines import Write
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+from experiments.sweep.trial_run import Outcome, describe, record_failure
+
+_ROOT = Path(__file__).resolve().parents[2]
+_LOST_WORKERS = 3  # how often a trial is placed again when its worker is lost
+
+
+@dataclass(frozen=True)
+class RayEngine:
+    """Places each trial as one Ray task. The sweep's folder must be on a file system that all machines share.
+
+    Args:
+        address: a cluster's address, `auto` for the one this machine belongs to; a local Ray starts if not given.
+        cpus_per_trial: cores a trial takes; also its number of threads.
+        gpus_per_trial: GPUs a trial takes, 0.5 puts two on one; if not given, 1 where Ray has any.
+    """
+
+    address: str | None = None
+    cpus_per_trial: float = 1.0
+    gpus_per_trial: float | None = None
+
+    @property
+    def at_once(self) -> int:
+        """Trials that fit on this machine; on a cluster Ray knows better, and this is only what is shown."""
+        return max(int((os.cpu_count() or 1) // max(self.cpus_per_trial, 0.01)), 1)
+
+    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+        ray = self._connect()
+        try:
+            return self._run(ray, folder, todo, progress, write)
+        except KeyboardInterrupt:
+            return False
+        finally:
+            ray.shutdown()  # ends the tasks that are still running; their checkpoints stay
+
+    def _connect(self) -> Any:
+        """Starts or joins Ray.
+
+        Raises:
+            InputError: Ray isn't installed, or no cluster answers.
+        """
+        if importlib.util.find_spec("ray") is None:
+            raise InputError(
+                "engine is ray, but Ray is not installed. Run `pip install 'rankwise[ray]'` (or `pip install ray`), "
+                "or leave --engine out: --jobs N runs several trials at once without it."
+            )
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's default to come; else it warns
+        import ray
+
+        path = os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])
+        names = ("RANKWISE_CACHE", "HF_HOME", "HF_HUB_OFFLINE")
+        variables = {"PYTHONPATH": path, **{name: os.environ[name] for name in names if name in os.environ}}
+        try:
+            ray.init(
+                address=self.address or "local",
+                runtime_env={"env_vars": variables},
+                log_to_driver=False,
+                include_dashboard=False if self.address is None else None,
+                logging_level="ERROR",
+            )
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            raise InputError(
+                f"no Ray can be reached at {self.address or 'this machine'}: {describe(error)} Start one with `ray "
+                "start --head`, correct --ray_address, or leave it out for a Ray of this machine alone."
+            ) from error
+        self._check_resources(ray)
+        return ray
+
+    def _gpus(self, ray: Any) -> float:
+        if self.gpus_per_trial is None:
+            return min(1.0, ray.cluster_resources().get("GPU", 0.0))
+        return self.gpus_per_trial
+
+    def _check_resources(self, ray: Any) -> None:
+        there = ray.cluster_resources()
+        for name, asked in (("CPU", self.cpus_per_trial), ("GPU", self._gpus(ray))):
+            if asked > there.get(name, 0):
+                ray.shutdown()
+                raise InputError(
+                    f"{name.lower()}s_per_trial is {asked:g}, but Ray has {there.get(name, 0):g} in all; allowed: up "
+                    "to that."
+                )
+
+    def _run(self, ray: Any, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+        remote = ray.remote(
+            num_cpus=self.cpus_per_trial, num_gpus=self._gpus(ray), max_retries=_LOST_WORKERS, max_calls=0
+        )(carry_out)
+        threads = max(int(self.cpus_per_trial), 1)
+        tasks = {remote.remote(str(folder.path.resolve()), trial, os.getcwd(), threads): trial for trial in todo}
+        stopped = False
+        waiting = list(todo)  # in the order Ray places them, unless a worker is lost
+        for _ in range(min(progress.at_once, len(todo))):
+            progress.started(waiting.pop(0))
+        while tasks:
+            (task,), _ = ray.wait(list(tasks), num_returns=1)
+            trial = tasks.pop(task)
+            if trial in waiting:
+                waiting.remove(trial)
+            outcome = _outcome(ray, task, folder, trial)
+            write()
+            progress.ended(trial, outcome)
+            stopped |= outcome is Outcome.STOPPED
+            if waiting:
+                progress.started(waiting.pop(0))
+        return not stopped
+
+
+def carry_out(folder: str, trial: Trial, working_directory: str, threads: int) -> str:
+    """A Ray task: one trial in a worker process, from where its last checkpoint stands."""
+    import torch
+
+    from common.memory import keep_freed_memory
+    from experiments.sweep.trial_run import run_trial
+
+    os.chdir(working_directory)  # relative paths in configs mean what they mean to the sweep
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    return str(run_trial(SweepFolder(Path(folder)), trial))
+
+
+def _outcome(ray: Any, task: Any, folder: SweepFolder, trial: Trial) -> Outcome:
+    try:
+        return Outcome(ray.get(task))
+    except ray.exceptions.RayError as error:
+        record_failure(folder.trial_folder(trial), describe(error))
+        return Outcome.FAILED

@@ -1,0 +1,88 @@
+"""A trial as a command line, and as the complete config it parses to: checked before any trial trains."""
+
+import json
+import shlex
+from typing import Any
+
+from jsonargparse import ArgumentError
+
+from common.errors import InputError
+from experiments.command_line import CommandLine, input_error_behind
+from experiments.parser_messages import readable
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+
+
+def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
+    """What follows `python cli.py` to run the trial by hand."""
+    arguments = ["fit"]
+    for config in trial.configs:
+        arguments += ["--config", config]
+    for name, value in {**trial.settings, **trial.overrides}.items():
+        arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
+    return [*arguments, "--run_name", trial.name, "--runs_dir", str(folder.path)]
+
+
+def trial_command(folder: SweepFolder, trial: Trial) -> str:
+    """The trial as a line for a shell."""
+    return f"python cli.py {shlex.join(trial_arguments(folder, trial))}"
+
+
+class TrialParser(CommandLine):
+    """The parser of `fit` alone: reads trials' settings, makes their objects, and trains nothing."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(arguments, "trial")
+
+    def _set_seed(self) -> None:
+        """No run, no seed."""
+
+    def before_instantiate_classes(self) -> None:
+        """No run folder."""
+
+    def instantiate_classes(self) -> None:
+        """`config_of` does it, for one trial after the other."""
+
+    def after_instantiate_classes(self) -> None:
+        """Nothing is instantiated yet."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Nothing is run."""
+
+    def config_of(self, arguments: list[str]) -> dict[str, Any]:
+        """The complete settings of a trial, as its config.yaml will hold them.
+
+        Raises:
+            InputError: an unknown setting, a wrong type, or a value that a constructor refuses.
+        """
+        self.parse_arguments(self.parser, arguments)
+        try:
+            self.config_init = self.parser.instantiate_classes(self.config)
+        except Exception as error:
+            if (cause := input_error_behind(error)) is not None:
+                raise cause from error
+            if isinstance(error, ArgumentError):
+                raise InputError(readable(str(error))) from error
+            raise
+        self.model = self._get(self.config_init, "model")
+        super().after_instantiate_classes()
+        return self.plain_config()
+
+
+def check_trials(folder: SweepFolder, trials: list[Trial]) -> list[dict[str, Any]]:
+    """The complete config of each trial.
+
+    Raises:
+        InputError: names the first trial whose settings are wrong.
+    """
+    parser: TrialParser | None = None
+    configs = []
+    for trial in trials:
+        arguments = trial_arguments(folder, trial)
+        try:
+            parser = parser or TrialParser(arguments)
+            config = parser.config_of(arguments)
+        except InputError as error:
+            raise InputError(f"trial {trial.name} can't run, so none was started: {error}") from error
+        configs.append(config)
+    return configs

@@ -1,0 +1,258 @@
+"""Sweeps as a user runs them: undisturbed, killed, failing, in worker processes, and given bad input."""
+
+import importlib.util
+import json
+import shutil
+
+import pytest
+import torch
+import yaml
+
+import cli
+from common.errors import InputError
+from experiments.sweep.folder import SweepFolder, locked
+from tests.command_line import differences, outcome, write_config
+from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
+
+FIRST, SECOND = (f"learning_rate_{rate}" for rate in RATES)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_bert, cola_folder):
+    """A sweep's file and its runs folder, run without disturbance."""
+    runs_dir = tmp_path_factory.mktemp("sweep")
+    path = write_sweep(runs_dir, write_config(runs_dir, tiny_bert, cola_folder))
+    assert sweep(path, runs_dir) == 0
+    return path, runs_dir
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """The same in a folder of the test's own."""
+    shutil.copytree(finished[1] / "small", tmp_path / "small")
+    return finished[0], tmp_path
+
+
+def figures(sweep_folder):
+    """results.json without times and memory."""
+    trials = json.loads((sweep_folder / "results.json").read_text())["trials"]
+    for trial in trials:
+        for name in ("throughput", "wall_seconds", "peak_memory_bytes"):
+            trial["results"].pop(name)
+    return trials
+
+
+def test_each_trial_is_the_run_that_fit_would_be(finished, tmp_path):
+    path, runs_dir = finished
+    for rate, name in zip(RATES, (FIRST, SECOND)):
+        base = yaml.safe_load(path.read_text())["config"]
+        options = ["--trainer.max_epochs", "2", f"--model.optimizer.learning_rate={rate}", "--run_name", name]
+        assert cli.main(["fit", "--config", base, "--runs_dir", str(tmp_path), *options]) == 0
+        assert differences(outcome(tmp_path / name), outcome(runs_dir / "small" / name)) == []
+
+
+def test_results_hold_every_trials_overrides_and_results(finished):
+    folder = finished[1] / "small"
+    trials = json.loads((folder / "results.json").read_text())["trials"]
+    assert [trial["overrides"] for trial in trials] == [{"model.optimizer.learning_rate": rate} for rate in RATES]
+    for trial, name in zip(trials, (FIRST, SECOND)):
+        assert trial["results"] == json.loads((folder / name / "results.json").read_text())
+    assert yaml.safe_load((folder / "sweep.yaml").read_text()) == yaml.safe_load(finished[0].read_text())
+    assert "train loss" in (folder / FIRST / "log.txt").read_text()
+
+
+def test_finished_trials_are_skipped_and_a_lost_summary_is_made_again(copy, capsys):
+    path, runs_dir = copy
+    before = {file: file.stat().st_mtime_ns for file in runs_dir.glob("small/*/results.json")}
+    (runs_dir / "small" / "results.json").write_text('{"trials": [')
+    assert sweep(path, runs_dir) == 0
+    assert before == {file: file.stat().st_mtime_ns for file in runs_dir.glob("small/*/results.json")}
+    assert len(figures(runs_dir / "small")) == 2
+
+
+@pytest.mark.parametrize(("name", "step"), [(FIRST, 0), (FIRST, 7), (SECOND, 3)])
+def test_a_killed_sweep_goes_on_to_the_same_results(finished, tmp_path, monkeypatch, name, step):
+    path, runs_dir = finished
+    with monkeypatch.context() as patch, pytest.raises(KilledError):
+        end_run(patch, name, step, KilledError())
+        sweep(path, tmp_path)
+    assert not (tmp_path / "small" / name / "results.json").exists()
+    assert sweep(path, tmp_path) == 0
+    assert figures(tmp_path / "small") == figures(runs_dir / "small")
+    for trial in (FIRST, SECOND):
+        assert differences(outcome(runs_dir / "small" / trial), outcome(tmp_path / "small" / trial)) == []
+
+
+def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finished, tmp_path, monkeypatch, capsys):
+    path, runs_dir = finished
+    with monkeypatch.context() as patch:
+        end_run(patch, FIRST, 3, RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"))
+        assert sweep(path, tmp_path) == 1
+    first, second = json.loads((tmp_path / "small" / "results.json").read_text())["trials"]
+    assert (first["status"], first["results"]) == ("failed", None)
+    assert first["error"].startswith("out of memory")
+    assert second["results"]["status"] in ("finished", "collapsed")
+    assert "Traceback" in (tmp_path / "small" / FIRST / "log.txt").read_text()
+    assert sweep(path, tmp_path) == 0
+    assert figures(tmp_path / "small") == figures(runs_dir / "small")
+    assert not (tmp_path / "small" / FIRST / "failure.json").exists()
+
+
+def test_a_damaged_checkpoint_costs_its_trial_only(copy, finished):
+    path, runs_dir = copy
+    folder = runs_dir / "small" / FIRST
+    (folder / "results.json").unlink()
+    (folder / "checkpoints" / "last.ckpt").write_bytes(b"cut short")
+    assert sweep(path, runs_dir) == 0
+    assert figures(runs_dir / "small") == figures(finished[1] / "small")
+
+
+def test_worker_processes_give_the_same_folder(finished, tmp_path):
+    path, runs_dir = finished
+    torch.set_num_threads(1)
+    assert sweep(path, tmp_path, "--jobs", "2") == 0
+    assert [folder.name for folder in trial_folders(tmp_path / "small")] == [FIRST, SECOND]
+    ours, theirs = figures(tmp_path / "small"), figures(runs_dir / "small")
+    for mine, other in zip(ours, theirs):
+        assert mine["results"]["val_losses"] == pytest.approx(other["results"]["val_losses"], rel=1e-4)
+        assert mine["overrides"] == other["overrides"]
+
+
+def test_parts_together_make_the_sweep(finished, tmp_path):
+    path, runs_dir = finished
+    assert sweep(path, tmp_path, "--part", "2/2") == 0
+    first, _ = json.loads((tmp_path / "small" / "results.json").read_text())["trials"]
+    assert first["status"] == "waiting"
+    assert sweep(path, tmp_path, "--part", "1/2") == 0
+    assert figures(tmp_path / "small") == figures(runs_dir / "small")
+
+
+def test_a_dry_run_lists_trials_and_costs_and_writes_nothing(finished, tmp_path, capsys):
+    assert sweep(finished[0], tmp_path, "--dry_run") == 0
+    output = capsys.readouterr().out
+    assert FIRST in output and SECOND in output and "80" in output  # 40 rows, two epochs
+    assert "No finished run" in output
+    assert not (tmp_path / "small").exists()
+    assert sweep(finished[0], finished[1], "--dry_run") == 0
+    assert "one after another" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"grid": {"model.optimizer.learning_rte": [1]}}, ["learning_rte"]),
+        ({"grid": {"trainer.max_steps": [3, "many"]}}, ["max_steps", "many"]),
+        ({"grid": {"model.optimizer.warmup_fraction": [0.1, 2]}}, ["warmup_fraction is 2", "none was started"]),
+        ({"grid": {}}, ["the grid is empty"]),
+        ({"config": "no_such.yaml"}, ["no_such.yaml"]),
+    ],
+)
+def test_bad_grids_are_refused_before_any_trial_starts(finished, tmp_path, capsys, changes, expected):
+    content = {**yaml.safe_load(finished[0].read_text()), **changes}
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(content))
+    code = sweep(path, tmp_path)
+    message = capsys.readouterr().err
+    assert code == 2 and message.startswith("error: ") and "Traceback" not in message
+    assert all(part in message for part in expected), message
+    assert not trial_folders(tmp_path / "bad")
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--jobs", "0"], "jobs is 0"),
+        (["--engine", "slurm"], "slurm"),
+        (["--part", "3/2"], "part is '3/2'"),
+        (["--ray_address", "auto"], "--engine ray"),
+        (["--data.batch_size"], "needs a value"),
+        (["stray"], "'stray'"),
+        (["--model.optimizer.learning_rate", "1"], "the sweep varies it"),
+        (["--trainer.max_epox", "1"], "max_epox"),
+    ],
+)
+def test_bad_options_are_refused(finished, tmp_path, capsys, options, expected):
+    assert sweep(finished[0], tmp_path, *options) == 2
+    assert expected in capsys.readouterr().err
+
+
+def test_another_grid_in_the_folder_is_refused_with_ways_out(copy, capsys):
+    path, runs_dir = copy
+    before = (runs_dir / "small" / "results.json").read_bytes()
+    assert sweep(path, runs_dir, "--trainer.max_epochs", "3") == 2
+    message = capsys.readouterr().err
+    assert all(part in message for part in ("another grid", "max_epochs", "--run_name", "--overwrite"))
+    assert (runs_dir / "small" / "results.json").read_bytes() == before
+
+
+def test_overwrite_deletes_a_sweep_and_nothing_else(copy, capsys):
+    path, runs_dir = copy
+    (runs_dir / "mine").mkdir()
+    (runs_dir / "mine" / "thesis.tex").write_text("years of work")
+    assert sweep(path, runs_dir, "--run_name", "mine", "--overwrite") == 2
+    assert (runs_dir / "mine" / "thesis.tex").exists()
+    SweepFolder(runs_dir / "small").clear()
+    assert not list((runs_dir / "small").glob("*.yaml")) and not trial_folders(runs_dir / "small")
+
+
+def test_a_changed_base_config_is_refused(copy, tmp_path, tiny_bert, cola_folder, capsys):
+    path, runs_dir = copy
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    config.write_text(config.read_text().replace("batch_size: 8", "batch_size: 4"))
+    definition = yaml.safe_load(path.read_text()) | {"config": str(config)}
+    (tmp_path / "small.yaml").write_text(yaml.safe_dump(definition))
+    (runs_dir / "small" / "sweep.yaml").write_text(yaml.safe_dump(definition))
+    assert sweep(tmp_path / "small.yaml", runs_dir) == 2
+    assert "batch_size: 8 -> 4" in capsys.readouterr().err
+
+
+def test_a_results_file_cut_short_is_named(copy, capsys):
+    path, runs_dir = copy
+    (runs_dir / "small" / SECOND / "results.json").write_text('{"seed": 1, ')
+    assert sweep(path, runs_dir) == 2
+    assert f"{SECOND}/results.json can't be read" in capsys.readouterr().err
+
+
+def test_two_sweeps_do_not_write_into_one_folder(copy, capsys):
+    path, runs_dir = copy
+    with locked(runs_dir / "small" / ".locks" / "sweep"):
+        assert sweep(path, runs_dir) == 2
+    assert "another sweep is at work" in capsys.readouterr().err
+
+
+def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypatch):
+    original = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "ray" else original(name, *rest)
+    )
+    assert sweep(finished[0], tmp_path, "--engine", "ray") == 2
+    assert "Ray is not installed" in capsys.readouterr().err
+
+
+def test_a_kept_backbone_gives_the_model_that_loading_gives(tiny_bert):
+    from transformers import AutoModelForSequenceClassification
+
+    from lightning_modules.backbone_loading import keep_backbone, load_backbone
+
+    def load(seed):
+        torch.manual_seed(seed)
+        model, head = load_backbone(AutoModelForSequenceClassification, tiny_bert, num_labels=2)
+        return model, head, torch.get_rng_state()
+
+    expected = {seed: load(seed) for seed in (0, 1)}
+    with keep_backbone():
+        for seed in (0, 1, 0):
+            model, head, state = load(seed)
+            fresh, fresh_head, fresh_state = expected[seed]
+            assert head == fresh_head and torch.equal(state, fresh_state) and model.training
+            assert differences(dict(model.state_dict()), dict(fresh.state_dict())) == []
+            with torch.no_grad():  # training one copy must not reach the next
+                for parameter in model.parameters():
+                    parameter.zero_()
+
+
+def test_what_is_no_folder_name_is_refused(finished, tmp_path):
+    with pytest.raises(InputError):
+        from experiments.sweep.command import run_sweep
+
+        run_sweep(["--config", str(finished[0]), "--run_name", "a/b", "--runs_dir", str(tmp_path)])

@@ -1,0 +1,164 @@
+"""Grids against itertools, formulas against Python, and what bad grids get."""
+
+import itertools
+import re
+
+import pytest
+import yaml
+
+from common.errors import InputError
+from experiments.config_files import CONFIGS
+from experiments.sweep.definition import base_values, make_trials, read_definition, with_settings
+from experiments.sweep.expressions import evaluate
+from experiments.sweep.grid import expand
+
+
+def overrides(definition, base=None):
+    return [trial[2] for trial in expand({"config": "quickstart.yaml", **definition}, lambda configs: base or {})]
+
+
+def test_a_grid_is_the_product_in_the_order_of_the_file():
+    grid = {"seed_everything": [0, 1, 2], "data.batch_size": [8, 16], "trainer.max_epochs": [1, 5]}
+    expected = [dict(zip(grid, row)) for row in itertools.product(*grid.values())]
+    assert overrides({"grid": grid}) == expected
+
+
+def test_zipped_values_advance_together_and_multiply_the_grid():
+    pairs = {"alpha_growth.alpha_min": [0.5, 0.1, 0.01], "alpha_growth.alpha_max": [3, 5, 10]}
+    found = overrides({"grid": {"seed_everything": [0, 1]}, "zip": pairs})
+    expected = [
+        {"seed_everything": seed, "alpha_growth.alpha_min": low, "alpha_growth.alpha_max": high}
+        for seed in (0, 1)
+        for low, high in ((0.5, 3), (0.1, 5), (0.01, 10))
+    ]
+    assert found == expected
+
+
+def test_listed_trials_multiply_the_grid():
+    listed = [{"data.batch_size": 8}, {"data.batch_size": 16, "data.max_length": 64}]
+    found = overrides({"grid": {"seed_everything": [0, 1]}, "trials": listed})
+    assert found == [{"seed_everything": seed, **one} for seed in (0, 1) for one in listed]
+
+
+def test_methods_have_their_own_configs_grids_and_settings():
+    definition = {
+        "config": "quickstart.yaml",
+        "settings": {"trainer.max_epochs": 2},
+        "grid": {"seed_everything": [0, 1]},
+        "methods": {
+            "small": {"grid": {"model.adapter.rank_max": [10, 12]}},
+            "other": {"config": "debug.yaml", "settings": {"trainer.max_epochs": 1}},
+        },
+    }
+    found = expand(definition, lambda configs: {})
+    assert [(method, configs, settings) for method, configs, _, settings in found] == [
+        ("small", ("quickstart.yaml",), {"trainer.max_epochs": 2})
+    ] * 4 + [("other", ("debug.yaml",), {"trainer.max_epochs": 1})] * 2
+    assert found[0][2] == {"seed_everything": 0, "model.adapter.rank_max": 10}
+
+
+def test_derived_values_follow_the_trial_and_the_base_config():
+    base = {"data.batch_size": 32}
+    derived = {"model.adapter.alpha": "10 * model.adapter.rank", "data.max_length": "max(data.batch_size // 2, 7) + 1"}
+    found = overrides({"grid": {"model.adapter.rank": [16, 64]}, "derived": derived}, base)
+    assert [one["model.adapter.alpha"] for one in found] == [160, 640]
+    assert [one["data.max_length"] for one in found] == [17, 17]
+
+
+@pytest.mark.parametrize("formula", ["2 ** 3 - 1 / 4", "sqrt(16) + round(2.6)", "-min(3, 2) % 5", "log10(1000)"])
+def test_formulas_are_pythons_arithmetic(formula):
+    import math
+
+    assert evaluate({"x": formula}, {}, {})["x"] == eval(formula, {"sqrt": math.sqrt, "log10": math.log10})
+
+
+@pytest.mark.parametrize(
+    ("formula", "expected"),
+    [
+        ("__import__('os')", "not allowed"),
+        ("model.rnk * 2", "model.rnk"),
+        ("1 +", "invalid syntax"),
+        ("1 / 0", "division by zero"),
+        ("'a' * 3", "not allowed"),
+    ],
+)
+def test_a_formula_that_cannot_be_worked_out_is_named(formula, expected):
+    with pytest.raises(InputError, match=re.escape(expected)):
+        evaluate({"x": formula}, {"model.rank": 2}, {})
+
+
+@pytest.mark.parametrize(
+    ("definition", "expected"),
+    [
+        ({}, "the grid is empty"),
+        ({"grid": {"seed_everything": []}}, "grid.seed_everything is []"),
+        ({"grid": {"seed_everything": 3}}, "grid.seed_everything is 3"),
+        ({"grid": [1, 2]}, "grid is [1, 2]"),
+        ({"zip": {"a": [1, 2], "b": [1]}}, "a has 2, b has 1"),
+        ({"grid": {"a": [1]}, "zip": {"a": [2]}}, "a is set by two parts"),
+        ({"grid": {"a": [1, 1]}}, "the same trial twice"),
+        ({"grid": {"a": [1]}, "derived": {"a": "2"}}, "both in the grid and derived"),
+        ({"methods": {"one": {"grids": {}}}}, "'grids'"),
+        ({"trials": []}, "trials is []"),
+        ({"config": None, "grid": {"a": [1]}}, "config is None"),
+    ],
+)
+def test_a_bad_grid_is_explained(definition, expected):
+    with pytest.raises(InputError, match=re.escape(expected)):
+        overrides(definition)
+
+
+def write(folder, content):
+    path = folder / "made.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+    return path
+
+
+def test_numbers_like_1e_4_are_numbers_and_names_tell_the_trials_apart(tmp_path):
+    text = "config: quickstart.yaml\ngrid:\n  model.optimizer.learning_rate: [1e-4, 3.0e-4]\n  seed_everything: [0]\n"
+    trials = make_trials(read_definition(write(tmp_path, text)))
+    assert [trial.overrides["model.optimizer.learning_rate"] for trial in trials] == [1e-4, 3e-4]
+    assert [trial.name for trial in trials] == [
+        "learning_rate_0.0001-seed_everything_0",
+        "learning_rate_0.0003-seed_everything_0",
+    ]
+
+
+def test_names_stay_unique_short_and_plain(tmp_path):
+    adapters = [{"class_path": "lora.LoRAXS", "init_args": {"rank": rank, "targets": ["x" * 150]}} for rank in (1, 2)]
+    grid = {"model.adapter": adapters, "data.data_dir": ["/a b", "/a_b"]}
+    names = [trial.name for trial in make_trials({"config": "quickstart.yaml", "grid": grid})]
+    assert len(set(names)) == 4
+    assert all(len(name) <= 120 and re.fullmatch(r"[A-Za-z0-9._+-]+", name) for name in names)
+
+
+@pytest.mark.parametrize("text", ["", "- a", "config: [", "config: quickstart.yaml\ngrids: {}"])
+def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
+    with pytest.raises(InputError):
+        read_definition(write(tmp_path, text))
+
+
+def test_what_is_typed_holds_for_every_trial_unless_the_sweep_varies_it():
+    definition = {
+        "config": "quickstart.yaml",
+        "grid": {"seed_everything": [0, 1]},
+        "methods": {"a": {"settings": {"trainer.max_epochs": 9}}, "b": None},
+    }
+    trials = make_trials(with_settings(definition, {"trainer.max_epochs": 1}))
+    assert len(trials) == 4 and all(trial.settings == {"trainer.max_epochs": 1} for trial in trials)
+    with pytest.raises(InputError, match="the sweep varies it"):
+        with_settings(definition, {"seed_everything": 3})
+
+
+def test_base_values_go_by_their_command_line_names():
+    values = base_values(("quickstart.yaml",))
+    assert values["model.adapter.rank_max"] == 25 and values["model.optimizer.learning_rate"] == 4e-3
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_opens_with_its_command_trials_and_time_and_expands(path):
+    header = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert f"python cli.py sweep --config sweeps/{path.name}" in "\n".join(header)
+    assert any(line.startswith("# time:") for line in header) and any(line.startswith("# expected:") for line in header)
+    said = next(int(re.match(r"# trials:\s+(\d+)", line)[1]) for line in header if line.startswith("# trials:"))
+    assert len(make_trials(read_definition(path))) == said
