@@ -18,7 +18,7 @@ from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lora import AdaptiveLoRAXS
 from tests import tiny
 from tests.architectures import classifier
-from tests.lora.test_export import ARCHITECTURES, LAYERS, TOKENS, adapted
+from tests.lora.test_low_rank_export import ARCHITECTURES, LAYERS, TOKENS, adapted
 
 BATCHES = [{"inputs": TOKENS}]
 
