@@ -68,6 +68,10 @@ def _fixed_rank(side: str, settings: Settings, repetition: int) -> Sides:
     return _seconds_per_step(side, settings), _seconds_per_step("fixed_rank", settings)
 
 
+def _lora_full(settings: Settings, repetition: int) -> Sides:
+    return _seconds_per_step("lora_distilbert", settings), _seconds_per_step("full_distilbert", settings)
+
+
 def _padding(settings: Settings, repetition: int) -> Sides:
     ours, reference = (
         counts.padded_tokens_per_real_token(settings, repetition, batching) for batching in ("length_grouped", "random")
@@ -119,6 +123,13 @@ PAIRS: dict[str, Pair] = {
     ),
     "fixed_rank_bounded": Pair(
         partial(_fixed_rank, "adaptive_bounded"), "seconds per step", "lower", _FIXED.format("bounded")
+    ),
+    "lora_full_distilbert": Pair(
+        _lora_full,
+        "seconds per step",
+        "lower",
+        f"{_STEPS}; DistilBERT's architecture with random weights; ours: LoRA of rank 32 in all linear layers; "
+        "reference: full fine-tuning through the same module",
     ),
     "padding_length_grouped": Pair(
         _padding,

@@ -14,6 +14,8 @@ SIDES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "adaptive_softmax": sides_ours.adaptive_softmax,
     "adaptive_bounded": sides_ours.adaptive_bounded,
     "fixed_rank": sides_ours.fixed_rank,
+    "lora_distilbert": sides_ours.lora_distilbert,
+    "full_distilbert": sides_ours.full_distilbert,
     "trainer_peft_lora": sides_peft.trainer_peft_lora,
 }
 

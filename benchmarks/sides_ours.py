@@ -2,6 +2,8 @@
 
 import math
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import yaml
 from benchmarks.data import data_config
 from benchmarks.settings import BACKBONE, BATCH_SIZE, SEED, Settings
 from benchmarks.timing import StepTimer
+from datamodules.tokenizer import read_tokenizer
 
 RANK_MAX = 25
 _ADAPTIVE = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
@@ -31,7 +34,33 @@ def fixed_rank(settings: Settings) -> dict[str, Any]:
     return _train(settings, {"class_path": "lora.LoRAXS", "init_args": {"rank": RANK_MAX}})
 
 
-def _train(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
+def lora_distilbert(settings: Settings) -> dict[str, Any]:
+    """LoRA of rank 32 in every linear layer of a model of DistilBERT's size, random weights."""
+    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 32, "lora_alpha": 32}}
+    with _distilbert() as backbone:
+        return _train(settings, adapter, backbone)
+
+
+def full_distilbert(settings: Settings) -> dict[str, Any]:
+    """Full fine-tuning of the same model on the same rows in the same order."""
+    with _distilbert() as backbone:
+        return _train(settings, None, backbone)
+
+
+@contextmanager
+def _distilbert() -> Iterator[str]:
+    """A folder with distilbert-base-uncased's architecture, random weights, and the tokenizer of the other sides."""
+    from transformers import DistilBertConfig, DistilBertModel
+
+    tokenizer = read_tokenizer(BACKBONE, None)
+    with tempfile.TemporaryDirectory() as folder:
+        torch.manual_seed(SEED)
+        DistilBertModel(DistilBertConfig(vocab_size=len(tokenizer))).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        yield folder
+
+
+def _train(settings: Settings, adapter: dict[str, Any] | None, backbone: str = BACKBONE) -> dict[str, Any]:
     """Trains with everything a run has by default, and times the steps as `StepWindow` says.
 
     In the window: our data module and loader, the Lightning loop, every default callback and logger (TensorBoard,
@@ -44,7 +73,7 @@ def _train(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
     quiet_libraries()
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "benchmark.yaml"
-        config.write_text(yaml.safe_dump(_config(settings, adapter)))
+        config.write_text(yaml.safe_dump(_config(settings, adapter, backbone)))
         arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark"]
         trainer: Any = CommandLine(arguments, "benchmark").trainer
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
@@ -53,7 +82,7 @@ def _train(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
     return {"seconds": timer.window.seconds, "rows": timer.rows, "threads": torch.get_num_threads()}
 
 
-def _config(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
+def _config(settings: Settings, adapter: dict[str, Any] | None, backbone: str) -> dict[str, Any]:
     steps = settings.warm_up_steps + settings.steps
     timer = {"warm_up_steps": settings.warm_up_steps, "steps": settings.steps}
     optimizer = {"learning_rate": 1e-3, "head_learning_rate": 1e-3, "schedule": "linear_with_warmup"}
@@ -61,7 +90,7 @@ def _config(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
         "seed_everything": SEED,
         "model": {
             "class_path": "lightning_modules.TextClassificationModule",
-            "init_args": {"backbone": BACKBONE, "adapter": adapter, "optimizer": optimizer},
+            "init_args": {"backbone": backbone, "adapter": adapter, "optimizer": optimizer},
         },
         "data": data_config(settings, settings.steps * BATCH_SIZE),
         "trainer": {
@@ -72,6 +101,6 @@ def _config(settings: Settings, adapter: dict[str, Any]) -> dict[str, Any]:
             "callbacks": [{"class_path": "benchmarks.timing.StepTimer", "init_args": timer}],
         },
     }
-    if "Adaptive" in adapter["class_path"]:
+    if adapter is not None and "Adaptive" in adapter["class_path"]:
         config["rank_discretisation"] = {"epochs_rank_discrete": 0}
     return config

@@ -62,13 +62,23 @@ def test_the_best_perplexity_is_the_smallest(tmp_path, values, best, epoch):
 
 
 @pytest.mark.parametrize(
-    ("diverged_at", "collapsed", "status"),
-    [(None, False, "finished"), (None, True, "collapsed"), (12, False, "diverged"), (12, True, "diverged")],
+    ("diverged_at", "shortfall", "collapsed", "status"),
+    [
+        (None, None, False, "finished"),
+        (None, None, True, "collapsed"),
+        (12, None, False, "diverged"),
+        (12, "9 of 8", True, "diverged"),
+        (None, "9 of 8", True, "budget_missed"),
+    ],
 )
-def test_status(tmp_path, diverged_at, collapsed, status):
+def test_status(tmp_path, diverged_at, shortfall, collapsed, status):
     log, detection = TrainingLog(), CollapseDetection()
     log.diverged_at, detection.collapsed = diverged_at, collapsed
-    assert results(tmp_path, []).status(SimpleNamespace(callbacks=[log, detection])) == status
+    trainer = SimpleNamespace(callbacks=[log, detection])
+    module = SimpleNamespace(adapter=SimpleNamespace(shortfall=lambda: shortfall))
+    assert results(tmp_path, []).status(trainer, module) == status
+    if shortfall is None:
+        assert results(tmp_path, []).status(trainer, SimpleNamespace(adapter=None)) == status
 
 
 def test_figures_survive_a_checkpoint(tmp_path):
