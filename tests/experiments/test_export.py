@@ -105,7 +105,7 @@ def test_a_merged_model_can_be_sharded_and_rounded(runs, tmp_path, capsys):
         "--format",
         "merged",
         "--max_shard_size",
-        "8KB",
+        "4KB",
         "--dtype",
         "bfloat16",
         "--output",
@@ -258,8 +258,8 @@ def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch)
     write = NativeAdapter.write
 
     def damaged(self: NativeAdapter, folder: Path) -> None:
-        name = next(name for name in self.tensors if name.endswith(".R"))
-        write(NativeAdapter(self.description, self.tensors | {name: self.tensors[name] + 0.1}), folder)
+        name = next(name for name in self.tensors if name.endswith("value.R"))
+        write(NativeAdapter(self.description, self.tensors | {name: self.tensors[name] + 10}), folder)
 
     monkeypatch.setattr(NativeAdapter, "write", damaged)
     folder = copy_of_run(runs, tmp_path)
