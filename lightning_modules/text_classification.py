@@ -9,6 +9,7 @@ from torchmetrics import MaxMetric, MeanMetric, MinMetric
 
 from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone
+from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
 from lightning_modules.optimization import OptimizerSettings
 from lightning_modules.prediction_tables import answers_table
@@ -52,6 +53,7 @@ class TextClassificationModule(AdaptedModule):
         )
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
         model.config.pad_token_id = data.tokenizer.pad_token_id
+        use_first_token_only(model)
         return model, head
 
     @property

@@ -1,0 +1,27 @@
+"""Not computing what a classification head never looks at."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+# Encoders whose head takes the first token alone, and whose layers hand (context, input) to `attention.output`.
+_FIRST_TOKEN_HEADS = ("bert", "roberta", "xlm-roberta", "electra")
+
+
+def use_first_token_only(model: Any) -> None:
+    """Lets the last layer go on with each row's first token after its attention, where the head uses no other.
+
+    Logits and gradients stay the same up to rounding. The last layer's output projection and feed-forward layers
+    then cost next to nothing: a tenth of a step with six layers. Other architectures are left alone.
+
+    Args:
+        model: a transformers model for sequence classification, changed in place.
+    """
+    if model.config.model_type not in _FIRST_TOKEN_HEADS:
+        return
+    last_layer = getattr(model, model.base_model_prefix).encoder.layer[-1]
+    last_layer.attention.output.register_forward_pre_hook(_first_tokens)
+
+
+def _first_tokens(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(states[:, :1] for states in inputs)  # (rows, length, width) -> (rows, 1, width)
