@@ -71,8 +71,12 @@ def compare(folder: Path) -> Table:
     """The run's test figure under those of the baselines.
 
     Raises:
-        InputError: the run has no test figure, or one that a classifier of texts doesn't have.
+        InputError: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
     """
+    if not (folder / "results.json").is_file():
+        raise InputError(
+            f"{folder} holds no results.json; allowed: the folder of a finished run, such as runs/quickstart."
+        )
     results = json.loads((folder / "results.json").read_text())
     metric = results["metric"]["name"]
     if results["test"] is None or metric not in SCORES:

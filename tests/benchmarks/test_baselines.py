@@ -50,3 +50,5 @@ def test_a_run_on_ag_news_is_compared_on_its_own_rows_and_metric(tmp_path):
     (tmp_path / "results.json").write_text(json.dumps(results | {"test": None}))
     with pytest.raises(InputError, match="allowed: a run with a labelled test split"):
         compare(tmp_path)
+    with pytest.raises(InputError, match=r"ag_news holds no results.json; allowed: the folder of a finished run"):
+        compare(tmp_path / "ag_news")
