@@ -101,6 +101,10 @@ class TextClassificationDataModule(TokenizedDataModule):
         return {**super().summary, "truncated_rows": self.truncated_rows}
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        return self.task.label_names
+
+    @property
     def tag_names(self) -> tuple[str, ...]:
         """What the numbers in a batch's `tag` mean; empty when the data has no tags."""
         # One list for all splits: the same number has to mean the same everywhere.

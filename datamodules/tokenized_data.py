@@ -71,6 +71,11 @@ class TokenizedDataModule(LightningDataModule):
         return ()
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes in label order; empty for numbers and for running text."""
+        return ()
+
+    @property
     def row_counts(self) -> dict[str, int]:
         """Rows that training, validation (all sets together) and test use."""
         counts = dict.fromkeys(("train_rows", "validation_rows", "test_rows"), 0)

@@ -152,7 +152,7 @@ class MergedExport(Export):
 
     def write(self, folder: Path) -> None:
         merge(self.model, self.factors)
-        labels = dict(enumerate(self.run.data.task.label_names))
+        labels = dict(enumerate(self.run.data.class_names))
         if labels:
             self.model.config.id2label = labels
             self.model.config.label2id = {name: label for label, name in labels.items()}

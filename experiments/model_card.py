@@ -4,17 +4,18 @@ import yaml
 
 from callbacks.rank_discretisation import describe
 from common.backbones import public_name
+from experiments.export_formats import task_type
 from experiments.trained_run import TrainedRun
 
 _LOADING = {
     "peft": """from peft import PeftModel
-from transformers import AutoModelForSequenceClassification
+from transformers import {auto_class}
 
-base = AutoModelForSequenceClassification.from_pretrained({base!r}, revision={revision!r}, num_labels={labels})
+base = {auto_class}.from_pretrained({base!r}, revision={revision!r}{labels})
 model = PeftModel.from_pretrained(base, FOLDER).eval()""",
     "merged": """from transformers import pipeline
 
-classify = pipeline("text-classification", model=FOLDER)""",
+answer = pipeline("{pipeline}", model=FOLDER)""",
     "native": """# a command: python cli.py predict --export FOLDER --data.predict_file sentences.txt""",
 }
 
@@ -35,8 +36,7 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
         "library_name": "peft" if kind == "peft" else "transformers",
         "metrics": list(run.metrics()),
     }
-    task = data.task
-    labels = ", ".join(f"{number} = {name}" for number, name in enumerate(task.label_names)) or "a number (regression)"
+    labels = ", ".join(f"{number} = {name}" for number, name in enumerate(data.class_names))
     results = run.results or {}
     rows = results.get("data", {}).get("train_rows", "unknown")
     lines = [
@@ -44,9 +44,9 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
         "",
-        f"# {run.folder.name}: {task.name} with {base}",
+        f"# {run.folder.name}: {data.name} with {base}",
         "",
-        f"- **Data**: {data.name}, {rows} training rows. Texts: {', '.join(task.text_fields)}. Labels: {labels}.",
+        f"- **Data**: {data.name}, {rows} training rows{f'; labels: {labels}' if labels else ''}.",
         f"- **Validation** (epoch {run.epoch}, discrete ranks): {_figures(run)}.",
         f"- **Adapter**: {_adapter(run, ranks)}",
         f"- **Backbone**: {base}, revision {revision or 'not pinned'}.",
@@ -56,12 +56,23 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
         f"- **Checked**: loaded from these files, {difference}",
         "",
         "```python",
-        _LOADING[kind].format(base=base, revision=revision or "main", labels=task.num_labels),
+        _loading(run, kind, base, revision or "main"),
         "```",
     ]
     if ranks:
         lines += ["", "| layer | rank |", "| --- | --- |", *(f"| {name} | {rank} |" for name, rank in ranks.items())]
     return "\n".join(lines) + "\n"
+
+
+def _loading(run: TrainedRun, kind: str, base: str, revision: str) -> str:
+    classifies = task_type(run.module.model) == "SEQ_CLS"
+    return _LOADING[kind].format(
+        base=base,
+        revision=revision,
+        auto_class="AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM",
+        labels=f", num_labels={len(run.data.class_names) or 1}" if classifies else "",
+        pipeline="text-classification" if classifies else "text-generation",
+    )
 
 
 def _figures(run: TrainedRun) -> str:

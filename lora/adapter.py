@@ -76,8 +76,14 @@ class Adapter(nn.Module):
         """The update as plain LoRA, at the discrete ranks of this moment: W + B A, by full module path.
 
         A is (k, in) and B (out, k), with the scale folded into B; both are copies. A layer of rank 0 has k = 0.
+
+        Raises:
+            InputError: this adapter's update isn't such a product, or is kept by another library.
         """
-        raise NotImplementedError
+        raise InputError(
+            f"the adapter is {self.name}, whose update isn't kept as plain LoRA factors, so it can't be exported; "
+            "allowed: the adapters of lora, such as lora.LoRA or lora.AdaptiveLoRAXS."
+        )
 
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         """Starts from an update that `low_rank_factors` gave, or that another library trained.
@@ -86,6 +92,6 @@ class Adapter(nn.Module):
             InputError: this adapter can't hold such an update.
         """
         raise InputError(
-            f"the adapter is {type(self).__name__}, which can't start from plain LoRA factors; allowed: lora.LoRA, or "
+            f"the adapter is {self.name}, which can't start from plain LoRA factors; allowed: lora.LoRA, or "
             "null to add the update to the weights. Set --model.adapter."
         )

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from common.errors import InputError
-from datamodules.task import GLUE_TASKS
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.trained_run import logits
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
@@ -47,7 +46,7 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
         revision=None,
         load_model=lambda: classifier(model_type),
     )
-    return SimpleNamespace(module=module, data=SimpleNamespace(task=GLUE_TASKS["cola"], tokenizer=tokenizer))
+    return SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
