@@ -137,6 +137,20 @@ class AdaptedModule(LightningModule):
         if self.adapter is not None:
             self.adapter.refresh()
 
+    def training_loss(self, total: Tensor, counted: Tensor, batch: dict[str, Any]) -> Tensor:
+        """The loss to differentiate: this process's share of the mean over the global batch.
+
+        Args:
+            total: summed loss of what counts in the batch.
+            counted: how much counts: rows, or scored tokens.
+            batch: its denominator makes the mean come out, whatever the devices and accumulation.
+        """
+        self.epoch_loss += torch.stack([total.detach(), counted])
+        loss = total / batch["loss_denominator"] + self.regularisation()
+        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
+        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
+        return loss
+
     def regularisation(self) -> Tensor | float:
         """What the adapter adds to the loss of a training step."""
         return self.adapter.regularisation() if self.adapter is not None else 0.0

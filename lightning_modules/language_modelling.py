@@ -92,12 +92,7 @@ class LanguageModellingModule(AdaptedModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         self.refresh_adapter()
         total = (self.row_losses(batch, _fast_sum) * batch["weights"]).sum()
-        self.epoch_loss += torch.stack([total.detach(), batch["scored"].sum()])
-        # Denominators make the mean over the global batch's tokens come out, whatever the devices and accumulation.
-        loss = total / batch["loss_denominator"] + self.regularisation()
-        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
-        return loss
+        return self.training_loss(total, batch["scored"].sum(), batch)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluation_step(batch, self.data.validation_names[dataloader_idx])

@@ -68,7 +68,7 @@ class AdaLoRABudget(nn.Module):
         self._update_and_allocate(step)
 
     def regularisation(self) -> Tensor:
-        """orth_reg_weight · the mean of ‖AAᵀ − I‖ and ‖BᵀB − I‖ over all layers (arXiv 2303.10512, scaled as PEFT does)."""
+        """orth_reg_weight · the mean of ‖AAᵀ − I‖ and ‖BᵀB − I‖ over all layers (arXiv 2303.10512), as PEFT has it."""
         A = [layer.lora_A[ADAPTER_NAME] for layer in self._layers.values()]  # (r, in)
         B = [layer.lora_B[ADAPTER_NAME] for layer in self._layers.values()]  # (out, r)
         with torch.autocast(A[0].device.type, enabled=False):

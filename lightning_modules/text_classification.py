@@ -83,13 +83,7 @@ class TextClassificationModule(AdaptedModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         self.refresh_adapter()
         losses = self._row_losses(self(batch["inputs"]), batch["labels"]) * batch["weights"]  # (rows,)
-        total = losses.sum()
-        self.epoch_loss += torch.stack([total.detach(), batch["weights"].sum()])
-        # Denominators make the mean over the global batch come out, whatever the devices and accumulation.
-        loss = total / batch["loss_denominator"] + self.regularisation()
-        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
-        return loss
+        return self.training_loss(losses.sum(), batch["weights"].sum(), batch)
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
         self._evaluation_step(batch, self.data.validation_names[dataloader_idx])
