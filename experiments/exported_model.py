@@ -37,7 +37,7 @@ def use_export(arguments: list[str]) -> list[str]:
             "`python cli.py export`. Give the settings yourself: --config NAME.yaml --model.adapter null "
             f"--model.init_from {folder} in a fit, or export a run."
         )
-    if kind == "native" and not NativeAdapter.read(folder).head:
+    if kind == "native" and NativeAdapter.read(folder).lacks_head:
         raise InputError(
             f"{folder} was exported without its head, so it can't answer. Export it without --without_head."
         )

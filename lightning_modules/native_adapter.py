@@ -90,6 +90,11 @@ class NativeAdapter:
         return self._named("head/")
 
     @property
+    def lacks_head(self) -> bool:
+        """Whether the model has a head that was left out; language models have none."""
+        return bool(self.description["head"]) and not self.head
+
+    @property
     def blocks(self) -> dict[str, Tensor]:
         """R (k, k) of each layer, for LoRA-XS."""
         return {name.removesuffix(".R"): tensor for name, tensor in self.tensors.items() if name.endswith(".R")}
