@@ -52,10 +52,8 @@ def import_adapter(module: Any, source: str) -> None:
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
     load_head(module.model, head)
-    starts_anew = module.head_modules and not head
-    say(
-        f"Starting from the {kind} adapter in {folder}{'; it has no head, so the head starts anew' if starts_anew else ''}."
-    )
+    anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
+    say(f"Starting from the {kind} adapter in {folder}{anew}.")
 
 
 def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
