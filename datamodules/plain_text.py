@@ -5,20 +5,24 @@ from typing import Any
 
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
-from datamodules.sources_plain import read_rows
+from datamodules.sources_plain import read_hub_rows, read_rows
 
 
 class PlainTextDataModule(LanguageModellingDataModule):
-    """Text files of one's own: plain text, or a text column of JSON-lines or Parquet; text files may be .gz.
+    """Text of one's own: plain text files, a text column of CSV, JSON-lines or Parquet files, or a hub data set.
 
-    In plain text a line is a row; in the other formats a row is one, and gets a line end if it has none.
+    In plain text a line is a row; in the other formats a row is one, and gets a line end if it has none. Files other
+    than Parquet may be .gz.
 
     Args:
-        train_file: text to train on.
+        train_file: text to train on. Give this or dataset.
         validation_file: text to validate on; not given: the end of the training text.
         test_file: text to test on; not given: there is no test.
-        text_column: column that holds the text in .jsonl and .parquet files.
-        validation_fraction: share of the training lines, at its end, that validates when validation_file isn't given.
+        text_column: column that holds the text in .csv, .tsv, .jsonl and .parquet files and in a hub data set.
+        validation_fraction: share of the training lines, at its end, that validates when there is no validation text.
+        dataset: OWNER/NAME of a data set on the hub (or in its cache), instead of files.
+        dataset_name: the data set's configuration, where it has several.
+        dataset_revision: hub branch, tag or commit of the data set.
     """
 
     def __init__(
@@ -28,6 +32,9 @@ class PlainTextDataModule(LanguageModellingDataModule):
         test_file: str | None = None,
         text_column: str = "text",
         validation_fraction: float = 0.1,
+        dataset: str | None = None,
+        dataset_name: str | None = None,
+        dataset_revision: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -36,10 +43,13 @@ class PlainTextDataModule(LanguageModellingDataModule):
         self.test_file = test_file
         self.text_column = text_column
         self.validation_fraction = validation_fraction
+        self.dataset = dataset
+        self.dataset_name = dataset_name
+        self.dataset_revision = dataset_revision
 
     @property
     def name(self) -> str:
-        return f"text/{Path(self.train_file or '').name.partition('.')[0]}"
+        return self.dataset or f"text/{Path(self.train_file or '').name.partition('.')[0]}"
 
     def check_settings(self) -> None:
         super().check_settings()
@@ -50,8 +60,13 @@ class PlainTextDataModule(LanguageModellingDataModule):
             )
 
     def load_texts(self) -> dict[str, list[str]]:
+        if self.dataset is not None:
+            return self._from_hub(self.dataset)
         if self.train_file is None:
-            raise InputError("train_file isn't given; allowed: a text file. Set --data.train_file.")
+            raise InputError(
+                "train_file isn't given; allowed: a text file, or a data set of the hub. Set --data.train_file or "
+                "--data.dataset."
+            )
         train = self.read_predict_file(self.train_file)
         if self.validation_file is not None:
             splits = {"train": train, "validation": self.read_predict_file(self.validation_file)}
@@ -60,6 +75,22 @@ class PlainTextDataModule(LanguageModellingDataModule):
         if self.test_file is not None:
             splits["test"] = self.read_predict_file(self.test_file)
         return splits
+
+    def _from_hub(self, dataset: str) -> dict[str, list[str]]:
+        given = [name for name in ("train_file", "validation_file", "test_file") if getattr(self, name) is not None]
+        if given:
+            raise InputError(
+                f"dataset is {dataset!r} and {given[0]} is {getattr(self, given[0])!r}; allowed: a data set of the "
+                "hub, or files. Leave one of them out."
+            )
+        instead = "--data.train_file FILE with the same text"
+        splits = read_hub_rows(dataset, self.dataset_name, self.dataset_revision, self.text_column, instead)
+        if "train" not in splits:
+            raise InputError(
+                f"the data set {dataset} has no train split among {', '.join(splits) or 'its splits'}; allowed: "
+                "data sets that have one. Give files instead, with --data.train_file."
+            )
+        return splits if "validation" in splits else {**splits, **self._drawn_from_the_end(splits["train"])}
 
     def read_predict_file(self, file: str) -> list[str]:
         return read_rows(Path(file).expanduser(), self.text_column)
@@ -70,8 +101,8 @@ class PlainTextDataModule(LanguageModellingDataModule):
         for name, rows in splits.items():
             if not any(row.strip() for row in rows):
                 raise InputError(
-                    f"{self.train_file} has {len(train)} lines, which leaves the {name} split without text when "
-                    f"validation takes {self.validation_fraction:g} of them. Give --data.validation_file, or another "
-                    "--data.validation_fraction."
+                    f"{self.dataset or self.train_file} has {len(train)} lines, which leaves the {name} split without "
+                    f"text when validation takes {self.validation_fraction:g} of them. Give --data.validation_file, or "
+                    "another --data.validation_fraction."
                 )
         return splits

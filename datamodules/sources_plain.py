@@ -9,12 +9,12 @@ from typing import Any
 
 from common.errors import InputError
 from datamodules.sources import folder_content, read_text
-from datamodules.sources_columns import COLUMN_ENDINGS, SPLIT_NAMES, read_table, split_files
+from datamodules.sources_columns import SPLIT_NAMES, TABLE_ENDINGS, read_table, split_files
 from datamodules.sources_datasets import load_hub, load_saved
 
 
 def read_rows(path: Path, column: str = "text") -> list[str]:
-    """The lines of a text file, or the rows of a column of a JSON-lines or Parquet file; plain or gzip-compressed.
+    """The lines of a text file, or the rows of a column of a CSV, JSON-lines or Parquet file; plain or gzip-compressed.
 
     Raises:
         InputError: a missing, empty or unreadable file, a missing column, or a row that is no text.
@@ -24,7 +24,7 @@ def read_rows(path: Path, column: str = "text") -> list[str]:
         there = f"{folder} holds: {folder_content(folder)}" if folder.is_dir() else f"there is no folder {folder}"
         raise InputError(f"there is no file {path}; {there}. Check the path.")
     name = path.name.removesuffix(".gz")
-    if name.endswith(COLUMN_ENDINGS):
+    if name.endswith(TABLE_ENDINGS):
         table = read_table(path, (column,))
         return column_rows(table.columns, column, table.source, table.where)
     return _lines(read_text(path))
@@ -81,12 +81,14 @@ def read_saved_rows(folder: Path, column: str) -> dict[str, list[str]]:
     return _from_datasets(load_saved(folder), column, str(folder))
 
 
-def read_hub_rows(name: str, variant: str, revision: str | None, column: str, instead: str) -> dict[str, list[str]]:
+def read_hub_rows(
+    name: str, variant: str | None, revision: str | None, column: str, instead: str
+) -> dict[str, list[str]]:
     """Splits of a data set from the hub, or from its cache.
 
     Args:
         name: the data set, `OWNER/NAME`.
-        variant: its configuration.
+        variant: its configuration, if it has several.
         revision: branch, tag or commit.
         column: the column that holds the text.
         instead: what local files would do instead, for the message.
@@ -94,7 +96,9 @@ def read_hub_rows(name: str, variant: str, revision: str | None, column: str, in
     Raises:
         InputError: see `load_hub`; or a missing column.
     """
-    return _from_datasets(load_hub(name, variant, revision, instead), column, f"{name} ({variant})")
+    return _from_datasets(
+        load_hub(name, variant, revision, instead), column, f"{name} ({variant or revision or 'main'})"
+    )
 
 
 def _from_datasets(loaded: Mapping[str, Any], column: str, source: str) -> dict[str, list[str]]:

@@ -209,13 +209,29 @@ def test_files_of_every_kind_give_the_same_text(tiny_gpt2, tmp_path):
     (tmp_path / "windows.txt").write_bytes((tmp_path / "a.txt").read_bytes().replace(b"\n", b"\r\n"))
     write(tmp_path / "a.jsonl", "".join(json.dumps({"id": 1, "body": row}) + "\n" for row in rows))
     pyarrow.parquet.write_table(pyarrow.table({"body": rows}), tmp_path / "a.parquet")
+    write(tmp_path / "a.csv", "id,body\n" + "".join(f'1,"{row}"\n' for row in rows))
     found = []
-    for name in ("a.txt", "a.txt.gz", "windows.txt", "a.jsonl", "a.parquet"):
+    for name in ("a.txt", "a.txt.gz", "windows.txt", "a.jsonl", "a.parquet", "a.csv"):
         file = str(tmp_path / name)
         data = plain(tiny_gpt2, train_file=file, validation_file=file, test_file=file, text_column="body")
         found.append(all_tokens(data, "test"))
     assert all(tokens == found[0] for tokens in found)
     assert found[0] == AutoTokenizer.from_pretrained(tiny_gpt2)((tmp_path / "a.txt").read_text())["input_ids"]
+
+
+def test_a_data_set_of_the_hub_gives_its_text(tiny_gpt2, monkeypatch):
+    asked = []
+    rows = [f"the cat sees dog {number}" for number in range(20)]
+    made = datasets.DatasetDict({name: datasets.Dataset.from_dict({"body": rows}) for name in ("train", "test")})
+    monkeypatch.setattr(datasets, "load_dataset", lambda *name, revision: asked.append((name, revision)) or made)
+    data = plain(tiny_gpt2, dataset="owner/texts", dataset_name="small", text_column="body", validation_fraction=0.25)
+    assert asked == [(("owner/texts", "small"), None)]
+    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
+    assert all_tokens(data, "test") == tokenizer("".join(f"{row}\n" for row in rows))["input_ids"]
+    assert all_tokens(data, "validation") == tokenizer("".join(f"{row}\n" for row in rows[15:]))["input_ids"]
+    assert (data.name, data.test_names) == ("owner/texts", ("test",))
+    with pytest.raises(InputError, match=r"dataset is 'owner/texts' and train_file is 'a\.txt'"):
+        plain(tiny_gpt2, dataset="owner/texts", train_file="a.txt")
 
 
 # Bad input
