@@ -6,11 +6,11 @@ python -m benchmarks.baselines runs/quickstart
 import argparse
 import json
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import yaml
+from lightning.pytorch.cli import instantiate_class
 from rich.console import Console
 from rich.table import Table
 from sklearn.dummy import DummyClassifier
@@ -62,9 +62,7 @@ def examples_of_run(config: dict[str, Any]) -> dict[str, Examples]:
     Args:
         config: the run's config.yaml.
     """
-    module, _, name = config["data"]["class_path"].rpartition(".")
-    data = getattr(import_module(module), name)(**config["data"]["init_args"])
-    return data.read_splits()
+    return instantiate_class((), config["data"]).read_splits()
 
 
 def compare(folder: Path) -> Table:

@@ -30,7 +30,8 @@ class PredictionTable(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        self._scores.update(zip(outputs["row"].tolist(), outputs["scores"].tolist(), strict=True))
+        if batch["real_rows"]:  # else it only takes part because another process has a batch left
+            self._scores.update(zip(outputs["row"].tolist(), outputs["scores"].tolist(), strict=True))
 
     def on_predict_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if trainer.world_size > 1:

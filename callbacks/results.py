@@ -111,12 +111,13 @@ class Results(Callback):
         """Best and last value of the metric that chooses the checkpoint, and the epoch of the best."""
         values = [validation.get(name) for validation in self.validations]
         sign = 1 if pl_module.higher_is_better else -1
+        about = {"name": name.partition("/")[2], "higher_is_better": pl_module.higher_is_better}
         known = [(sign * value, -place) for place, value in enumerate(values) if value is not None and value == value]
         if not known:
-            return {"name": name.partition("/")[2], "best": None, "best_epoch": None, "last": None}
+            return {**about, "best": None, "best_epoch": None, "last": None}
         best, place = max(known)
         return {
-            "name": name.partition("/")[2],
+            **about,
             "best": sign * best,
             "best_epoch": int(self.validations[-place]["epoch"]),
             "last": values[-1],

@@ -196,9 +196,7 @@ class CommandLine(LightningCLI):
         if isinstance(trainer.strategy, DDPStrategy):
             # Buffers are frozen factors, the same everywhere, or sums that belong to one process: never sent.
             known = signature(DistributedDataParallel).parameters
-            name = (
-                "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"
-            )  # until torch 2.12
+            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
             trainer.strategy._ddp_kwargs.setdefault(name, False)
         return trainer
 

@@ -12,10 +12,12 @@ from transformers.pytorch_utils import Conv1D
 from common.backbones import public_name
 from common.errors import InputError
 from experiments.trained_run import TrainedRun, logits
-from lightning_modules.adapter_import import backbone_sketch, import_peft, load_head, native_low_rank_factors
+from lightning_modules.adapter_import import backbone_sketch, load_head, native_low_rank_factors
 from lightning_modules.native_adapter import NativeAdapter
+from lightning_modules.peft_methods import import_peft
 from lora.adapter import LowRankFactors
 from lora.export import merge, plain_parameters, unwrap
+from lora.injection import is_inside
 
 Batches = list[dict[str, Any]]
 
@@ -56,7 +58,7 @@ class Export:
 
     def _merge_head(self) -> None:
         """Where the head was adapted, too: its update goes into the head that is saved, like a trained one."""
-        inside = [name for name in self.factors if _is_inside(name, self.head)]
+        inside = [name for name in self.factors if is_inside(name, self.head)]
         merge(self.model, {name: self.factors.pop(name) for name in inside})
         for name in inside:
             assert self.native is not None
@@ -81,7 +83,7 @@ class Export:
 
     def head_state(self) -> dict[str, Tensor]:
         """The head's weights by their names in the model."""
-        return {name: weight for name, weight in self.model.state_dict().items() if _is_inside(name, self.head)}
+        return {name: weight for name, weight in self.model.state_dict().items() if is_inside(name, self.head)}
 
 
 class NativeExport(Export):
@@ -109,7 +111,7 @@ class PeftExport(Export):
     def write(self, folder: Path) -> None:
         if self.native is None:
             raise no_adapter("peft")
-        peft = import_peft()
+        peft = import_peft("--format peft")
         name, revision = public_name(self.run.module.backbone_name, self.run.module.revision)
         self.model.name_or_path = name  # what PEFT notes, rather than a folder of this machine
         factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
@@ -144,7 +146,7 @@ class PeftExport(Export):
         )
 
     def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
-        return logits(import_peft().PeftModel.from_pretrained(self.fresh_backbone(), folder), batches)
+        return logits(import_peft("--format peft").PeftModel.from_pretrained(self.fresh_backbone(), folder), batches)
 
 
 class MergedExport(Export):
@@ -185,7 +187,3 @@ def no_adapter(wanted: str) -> InputError:
         f"--format is {wanted}, but the run has no adapter: full fine-tuning changes every weight, so there is nothing "
         "smaller than the whole model to export; allowed: --format merged."
     )
-
-
-def _is_inside(name: str, paths: tuple[str, ...]) -> bool:
-    return any(name == path or name.startswith(f"{path}.") for path in paths)

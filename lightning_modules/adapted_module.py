@@ -13,7 +13,7 @@ from lightning_modules.optimization import OptimizerSettings, make_optimizer, ma
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.factors import same_fingerprint
-from lora.injection import freeze, pack_frozen_layers
+from lora.injection import freeze, is_inside, pack_frozen_layers
 from lora.rank_allocation import RankAllocation
 
 
@@ -97,9 +97,8 @@ class AdaptedModule(LightningModule):
         groups: dict[str, list[nn.Parameter]] = {"head": [], "adapter": [], "allocation": [], "backbone": []}
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
-                in_head = any(name.startswith(f"{path}.") for path in self.head_modules)
                 rest = "backbone" if self.adapter is None else "adapter"  # an adapter may train parts of the model
-                groups["head" if in_head else rest].append(parameter)
+                groups["head" if is_inside(name, self.head_modules) else rest].append(parameter)
         for name, parameter in self.adapter.named_parameters() if self.adapter is not None else ():
             groups["allocation" if name.startswith("rank_allocation.") else "adapter"].append(parameter)
         return groups

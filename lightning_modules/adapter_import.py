@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 from common.terminal import say
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
+from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import merge, plain_parameters, weight_sketch
 from lora.layers import LINEAR_TYPES, dense_weight
@@ -137,7 +138,7 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     Raises:
         InputError: PEFT is missing, or the folder holds something else than plain LoRA for this backbone.
     """
-    peft = import_peft()
+    peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     try:
         loaded = peft.PeftModel.from_pretrained(model, folder)
     except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
@@ -166,18 +167,3 @@ def _peft_head(loaded: Any) -> dict[str, Tensor]:
     marker = ".modules_to_save.default."
     state = loaded.get_base_model().state_dict()
     return {name.replace(marker, "."): weight for name, weight in state.items() if marker in name}
-
-
-def import_peft() -> Any:
-    """The peft package.
-
-    Raises:
-        InputError: it isn't installed.
-    """
-    try:
-        import peft
-    except ImportError as error:
-        raise InputError(
-            "this needs the package peft, which isn't installed. Run `pip install 'peft>=0.21,<1'`."
-        ) from error
-    return peft

@@ -60,7 +60,7 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in chosen.settings:
             raise one_of(f"a setting of PEFT's {chosen.title}", name, chosen.settings)
-    config_class = getattr(_import_peft(chosen.title), chosen.config_class)
+    config_class = getattr(import_peft(f"the adapter is PEFT's {chosen.title}, which"), chosen.config_class)
     _check_initialisation(method, settings)
     _check_types(chosen, config_class, settings)
     given = {**chosen.fixed, **settings}
@@ -76,14 +76,19 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
         raise InputError(f"PEFT refuses these settings of {chosen.title}: {error}") from error
 
 
-def _import_peft(title: str) -> Any:
+def import_peft(what: str) -> Any:
+    """The peft package.
+
+    Args:
+        what: begins the message if it isn't installed: what needs it.
+
+    Raises:
+        InputError: it isn't installed.
+    """
     try:
         import peft
     except ImportError as error:
-        raise InputError(
-            f"the adapter is PEFT's {title}, which needs the package {error.name}. Run `pip install -e '.[peft]'`, "
-            "or choose one of this project's own adapters, such as lora.LoRAXS."
-        ) from error
+        raise InputError(f"{what} needs the package {error.name}. Run `pip install -e '.[peft]'`.") from error
     return peft
 
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from lora.factors import probe
 from lora.injection import replace_module
 
 
@@ -77,8 +78,8 @@ def weight_sketch(parameters: dict[str, Tensor]) -> Tensor:
 
 def _sketch(weight: Tensor) -> Tensor:
     matrix = weight.detach().cpu().double().reshape(len(weight) if weight.ndim else 1, -1)
-    probes = [torch.cos(torch.arange(1, size + 1).double() * 1.6180339887) + 0.5 for size in matrix.shape]
-    return (probes[0] @ matrix @ probes[1]) / matrix.norm().clamp_min(1e-30)
+    left, right = (probe(size, torch.float64) for size in matrix.shape)
+    return (left @ matrix @ right) / matrix.norm().clamp_min(1e-30)
 
 
 def same_sketch(ours: Tensor, theirs: Tensor) -> bool:

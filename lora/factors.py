@@ -72,33 +72,20 @@ def fingerprint(factors: list[Factors]) -> Tensor:
 
 def tensor_fingerprint(tensors: list[Tensor]) -> Tensor:
     """A sketch (N, 2) of any frozen tensors: each one's product with fixed vectors at unit norm, and its norm's log."""
+    if not tensors:
+        return torch.zeros(0, 2)
     return torch.stack([_tensor_sketch(tensor.detach().float().cpu()) for tensor in tensors])
 
 
 def _tensor_sketch(tensor: Tensor) -> Tensor:
     rows = tensor.reshape(len(tensor), -1)
     norm = rows.norm().clamp_min(torch.finfo(rows.dtype).tiny)
-    return torch.stack([_probe(rows.shape[0]) @ (rows / norm) @ _probe(rows.shape[1]), norm.log()])
+    return torch.stack([probe(rows.shape[0]) @ (rows / norm) @ probe(rows.shape[1]), norm.log()])
 
 
 def _sketch(A: Tensor, B: Tensor) -> Tensor:
     lengths = A.norm(dim=1).clamp_min(torch.finfo(A.dtype).tiny)  # (rank,)
-    return torch.cat([A @ _probe(A.shape[1]) / lengths, _probe(B.shape[0]) @ B, lengths.log()])
-
-
-def weight_fingerprint(weights: list[Tensor]) -> Tensor:
-    """A sketch (N, 2) of weights (out, in): the product with two fixed vectors at unit length, and the length's log.
-
-    For adapters without frozen factors, which belong to the weights themselves.
-    """
-    if not weights:
-        return torch.zeros(0, 2)
-    return torch.stack([_weight_sketch(weight.detach().float().cpu()) for weight in weights])
-
-
-def _weight_sketch(weight: Tensor) -> Tensor:
-    length = weight.norm().clamp_min(torch.finfo(weight.dtype).tiny)
-    return torch.stack([_probe(weight.shape[0]) @ weight @ _probe(weight.shape[1]) / length, length.log()])
+    return torch.cat([A @ probe(A.shape[1]) / lengths, probe(B.shape[0]) @ B, lengths.log()])
 
 
 def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
@@ -106,6 +93,6 @@ def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0, atol=1e-2)
 
 
-def _probe(length: int) -> Tensor:
-    # incommensurate with any pattern in weights, and the same on every machine
-    return torch.cos(torch.arange(1, length + 1, dtype=torch.float32) * 1.6180339887) + 0.5
+def probe(length: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A fixed vector (length,), incommensurate with any pattern in weights, and the same on every machine."""
+    return torch.cos(torch.arange(1, length + 1, dtype=dtype) * 1.6180339887) + 0.5

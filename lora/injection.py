@@ -124,7 +124,7 @@ def is_inside(name: str, paths: Sequence[str]) -> bool:
 def pack_frozen_layers(model: nn.Module) -> None:
     """Lets frozen linear layers use packed weights where they can (lora.packed_linear)."""
     for name, module in list(model.named_modules()):
-        if type(module) is nn.Linear and not module.weight.requires_grad:
+        if type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters()):
             replace_module(model, name, FrozenLinear(module))
 
 

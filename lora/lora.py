@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lora.adapter import Adapter
-from lora.factors import Factors, weight_fingerprint
+from lora.factors import Factors, tensor_fingerprint
 from lora.initialization import Initialization, check_initialization, initial_factors
 from lora.injection import choose_layers, is_inside, linear_layers_of, replace_module
 from lora.layers import LoRALinear, dense_weight
@@ -84,7 +84,7 @@ class LoRA(Adapter):
         self.layer_names = tuple(found)
         # a wrapped head starts at random: only the backbone's weights must be the same in every run
         backbone = [dense_weight(base) for name, base in found.items() if not is_inside(name, head)]
-        self.fingerprint = weight_fingerprint(backbone)
+        self.fingerprint = tensor_fingerprint(backbone)
 
     def _find_layers(self, model: nn.Module, model_type: str, head: Sequence[str]) -> dict[str, nn.Module]:
         if not self.wrap_head:

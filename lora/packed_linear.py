@@ -6,7 +6,7 @@ ordinary products. Results agree up to the rounding of float32.
 """
 
 from functools import cache
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,7 @@ class PackedPair:
         self._key: tuple[int, ...] = ()
         self.forward: Any = None
         self.backward: Any = None
+        self.bias: Tensor | None = None
 
     def __deepcopy__(self, memory: Any) -> "PackedPair":
         return PackedPair()  # opaque tensors can't be copied; the copy packs its own weight
@@ -65,63 +66,64 @@ class PackedPair:
     def __reduce__(self) -> Any:
         return (PackedPair, ())
 
-    def update(self, key: tuple[Tensor, ...], weights: "WeightsMaker") -> "PackedPair":
-        """Packs `weights()`, (forward, backward), unless the tensors in the key are those of the last call."""
-        now = tuple(number for tensor in key for number in (tensor.data_ptr(), tensor._version))
-        if now != self._key:
-            forward, backward = weights()
-            self.forward, self.backward, self._key = _pack(forward), _pack(backward), now
-        return self
+    def update(self, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None) -> None:
+        """Packs W (out, in) for both directions, unless these very tensors were packed last time.
 
-
-class WeightsMaker(Protocol):
-    """Makes the weights to pack: (out, in) going forward and (in, out) going back."""
-
-    def __call__(self) -> tuple[Tensor, Tensor]: ...
+        With A (r, in) and B (out, r), A is appended to W going forward and B going back: (out + r, in) and
+        (in + r, out). The bias gets r zeros to go with them.
+        """
+        frozen = [tensor for tensor in (weight, bias, A, B) if tensor is not None]
+        key = tuple(number for tensor in frozen for number in (tensor.data_ptr(), tensor._version))
+        if key == self._key:
+            return
+        if A is None or B is None:
+            self.forward, self.backward, self.bias = _pack(weight), _pack(weight.T), bias
+        else:
+            self.forward, self.backward = _pack(torch.cat([weight, A])), _pack(torch.cat([weight.T, B.T]))
+            self.bias = None if bias is None else torch.cat([bias.detach(), bias.new_zeros(len(A))])
+        self._key = key
 
 
 class _FrozenProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, pair: PackedPair, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, pair: PackedPair) -> Tensor:
         ctx.pair = pair
-        return _multiply(x, pair.forward, bias)
+        return _multiply(x, pair.forward, pair.bias)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return _multiply(gradients[0].contiguous(), ctx.pair.backward, None), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return _multiply(gradients[0].contiguous(), ctx.pair.backward, None), None
 
 
 class _LoRAXSProduct(torch.autograd.Function):
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ, with A appended to W going forward and B going back, so both ride on one product."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, core: Tensor, pair: PackedPair, bias: Tensor, A: Tensor, B: Tensor
-    ) -> Tensor:  # x (tokens, in), core (r, r), bias (out + r)
+    def forward(ctx: Any, x: Tensor, core: Tensor, pair: PackedPair, A: Tensor, B: Tensor) -> Tensor:
         out = B.shape[0]
-        both = _multiply(x, pair.forward, bias)  # (tokens, out + r): x Wᵀ + b, x Aᵀ
+        both = _multiply(x, pair.forward, pair.bias)  # (tokens, out + r): x Wᵀ + b, x Aᵀ
         reduced = both[:, out:].contiguous()  # (tokens, r): all that the gradient of the core needs
         ctx.save_for_backward(reduced, core, A, B)
         ctx.pair = pair
         return torch.addmm(both[:, :out], reduced @ core.T, B.T)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None, None]:
         gradient = gradients[0].contiguous()  # (tokens, out)
         reduced, core, A, B = ctx.saved_tensors
         if not ctx.needs_input_grad[0]:
-            return None, (gradient @ B).T @ reduced, None, None, None, None
+            return None, (gradient @ B).T @ reduced, None, None, None
         inputs = A.shape[1]
         both = _multiply(gradient, ctx.pair.backward, None)  # (tokens, in + r): g W, g B
         towards_core = both[:, inputs:].contiguous()  # (tokens, r)
         towards_x = torch.addmm(both[:, :inputs], towards_core @ core, A)  # (tokens, in)
-        return towards_x, towards_core.T @ reduced, None, None, None, None
+        return towards_x, towards_core.T @ reduced, None, None, None
 
 
 def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, pair: PackedPair) -> Tensor:
-    """x Wᵀ + b with a frozen, packable W (out, in): (..., in) -> (..., out)."""
-    pair.update((weight,), lambda: (weight, weight.T))
-    y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), pair, bias)
+    """x Wᵀ + b with a frozen, packable W (out, in) and a frozen b (out,): (..., in) -> (..., out)."""
+    pair.update(weight, bias)
+    y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), pair)
     # no view of rows: who adds to them in place (LoRA) would copy gradients
     return y if x.dim() == 2 else y.view(*x.shape[:-1], weight.shape[0])
 
@@ -129,14 +131,10 @@ def frozen_product(x: Tensor, weight: Tensor, bias: Tensor | None, pair: PackedP
 def lora_xs_product(
     x: Tensor, core: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, pair: PackedPair
 ) -> Tensor:
-    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ with frozen, packable W (out, in), A (r, in), B (out, r) and a trained core C (r, r)."""
-    pair.update((weight, A, B), lambda: (torch.cat([weight, A]), torch.cat([weight.T, B.T])))
-    out, rank = B.shape
-    longer = B.new_zeros(out + rank)
-    if bias is not None:
-        longer[:out] = bias
-    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, pair, longer, A, B)
-    return flat.view(*x.shape[:-1], out)
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ with packable W (out, in), b, A (r, in), B (out, r), all frozen; C (r, r) is trained."""
+    pair.update(weight, bias, A, B)
+    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, pair, A, B)
+    return flat.view(*x.shape[:-1], weight.shape[0])
 
 
 class FrozenLinear(nn.Linear):

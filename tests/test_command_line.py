@@ -64,6 +64,7 @@ def test_results_agree_with_the_other_files(finished):
     values = [float(row["val/matthews_correlation"]) for row in rows if row["val/matthews_correlation"]]
     assert results["metric"] == {
         "name": "matthews_correlation",
+        "higher_is_better": True,
         "best": max(values),
         "best_epoch": values.index(max(values)),
         "last": values[-1],

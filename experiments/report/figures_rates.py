@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.metrics import higher_is_better, scale, title
+from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK, MARKERS
 from experiments.report.groups import Curve, Group
 from experiments.report.records import Record
@@ -29,7 +29,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     shown = [curve for curve in curves if len(curve.scores(figure_name)) > 1]
     if metric is None or not shown:
         return None
-    sign = scale(metric["name"]) * (1 if higher_is_better(metric) else -1)
+    sign = scale(metric["name"]) * (1 if metric["higher_is_better"] else -1)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
     for place, curve in enumerate(shown):

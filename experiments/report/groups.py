@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from experiments.metrics import higher_is_better
 from experiments.report.records import STATUSES, Record
 from experiments.report.statistics import Scores
 
@@ -53,10 +52,10 @@ class Group:
     def score(self) -> float:
         """Median best validation figure, higher is better; −∞ without one."""
         values = list(self.values("best").values())
-        metric = next(record.metric for record in self.records if record.metric) if values else None
-        return (
-            statistics.median(values) * (1 if metric and higher_is_better(metric) else -1) if values else -float("inf")
-        )
+        if not values:
+            return -float("inf")
+        metric = next(record.metric for record in self.records if record.metric)
+        return statistics.median(values) * (1 if metric["higher_is_better"] else -1)
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ class Curve:
     def scores(self, figure: str = "best") -> Scores:
         """Score by rate and seed, higher is better."""
         metrics = [record.metric for group in self.groups.values() for record in group.records if record.metric]
-        sign = 1 if not metrics or higher_is_better(metrics[0]) else -1
+        sign = 1 if not metrics or metrics[0]["higher_is_better"] else -1
         found = {rate: {s: sign * v for s, v in group.values(figure).items()} for rate, group in self.groups.items()}
         return {rate: by_seed for rate, by_seed in found.items() if by_seed}
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from common.errors import InputError
-from experiments.metrics import higher_is_better, scale, title
+from experiments.metrics import scale, title
 from experiments.report.groups import ALLOCATION_RATE, RATE, Curve, Group
 from experiments.report.statistics import (
     Interval,
@@ -207,7 +207,7 @@ def headline(groups: list[Group]) -> str:
     metric = metric_of(groups)
     if metric is None:
         return "No run has finished yet."
-    better = "higher" if higher_is_better(metric) else "lower"
+    better = "higher" if metric["higher_is_better"] else "lower"
     return f"{title(metric['name'])} on the validation split ({better} is better), best epoch unless said otherwise"
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lightning.pytorch.cli import instantiate_class
+
 from common.errors import InputError
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
@@ -82,10 +84,7 @@ class _Rows:
 
 
 def _count(data: dict[str, Any]) -> int | None:
-    from importlib import import_module
-
-    module, _, name = data["class_path"].rpartition(".")
-    instance = getattr(import_module(module), name)(**data["init_args"])
+    instance = instantiate_class((), data)
     try:
         instance.setup()
         return int(instance.row_counts["train_rows"])

@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from experiments.metrics import higher_is_better
-from experiments.sweep.folder import State, SweepFolder
+from experiments.sweep.folder import State, SweepFolder, read_results
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_run import FAILURE, LOG, Outcome, shown_results
 
@@ -122,7 +121,7 @@ class Progress:
         metric = results["metric"]
         if metric["best"] is None:
             return
-        higher = higher_is_better(metric)
+        higher = metric["higher_is_better"]
         sign = 1 if higher else -1
         if self.best is None or sign * metric["best"] > sign * self.best[2]:
             self.best = (trial.name, metric["name"], metric["best"], higher)
@@ -134,8 +133,6 @@ class Progress:
 
 def failure_text(path: Path) -> str:
     """Why a trial failed, in one line."""
-    from experiments.sweep.folder import read_results
-
     return str(read_results(path)["error"])
 
 

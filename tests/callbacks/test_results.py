@@ -40,6 +40,7 @@ def test_best_and_last_of_the_metric(tmp_path, values, best, epoch, last):
     module = SimpleNamespace(higher_is_better=True)
     assert results(tmp_path, values).metric(module, "val/accuracy") == {
         "name": "accuracy",
+        "higher_is_better": True,
         "best": best,
         "best_epoch": epoch,
         "last": last,
@@ -59,6 +60,7 @@ def test_the_best_perplexity_is_the_smallest(tmp_path, values, best, epoch):
     module = SimpleNamespace(higher_is_better=False)
     metric = results(tmp_path, values, "val/perplexity").metric(module, "val/perplexity")
     assert (metric["name"], metric["best"], metric["best_epoch"]) == ("perplexity", best, epoch)
+    assert metric["higher_is_better"] is False
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 import cli
-from experiments.metrics import higher_is_better
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.records import read_records
 from tests.experiments import made_runs
@@ -103,8 +102,6 @@ def test_rates_are_chosen_on_validation_and_compared_with_full_fine_tuning(rate_
 
 
 def test_lower_is_better_for_perplexity(tmp_path):
-    assert not higher_is_better({"name": "perplexity"}) and higher_is_better({"name": "accuracy"})
-    assert higher_is_better({"name": "perplexity", "higher_is_better": True})
     curve = {rate: {0: 20 + np.log10(rate / 1e-3) ** 2} for rate in RATES}
     folder = made_runs.write_rate_sweep(tmp_path / "words", {"rank_16": (16, curve)}, "perplexity")
     assert cli.main(["report", str(folder)]) == 0

@@ -126,9 +126,10 @@ def test_a_core_trains_the_same_packed_and_unpacked(monkeypatch):
 
 
 def test_only_frozen_linear_layers_of_a_model_are_replaced():
-    model = nn.Sequential(frozen(), nn.Linear(20, 20), nn.LayerNorm(20))
+    model = nn.Sequential(frozen(), nn.Linear(20, 20), nn.LayerNorm(20), frozen(20, 20))
+    model[3].bias.requires_grad_(True)
     names = list(model.state_dict())
     pack_frozen_layers(model)
-    assert [type(layer) for layer in model] == [FrozenLinear, nn.Linear, nn.LayerNorm]
+    assert [type(layer) for layer in model] == [FrozenLinear, nn.Linear, nn.LayerNorm, nn.Linear]
     assert list(model.state_dict()) == names
     assert isinstance(model[0].pair, PackedPair)
