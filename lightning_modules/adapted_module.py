@@ -78,9 +78,17 @@ class AdaptedModule(LightningModule):
         raise NotImplementedError
 
     def configure_model(self) -> None:
-        """Loads and adapts the model, once."""
+        """Loads and adapts the model, once.
+
+        On the CPU, whatever device Lightning has made the default: it moves the module afterwards, so that a seed
+        draws the same initial weights for every device.
+        """
         if self.model is not None:
             return
+        with torch.device("cpu"):
+            self._build_model()
+
+    def _build_model(self) -> None:
         self.model, self.head_modules = self.load_model()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
