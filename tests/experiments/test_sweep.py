@@ -10,7 +10,8 @@ import yaml
 
 import cli
 from common.errors import InputError
-from experiments.sweep.folder import SweepFolder, locked
+from common.locks import locked
+from experiments.sweep.folder import SweepFolder
 from tests.command_line import differences, outcome, write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
 
