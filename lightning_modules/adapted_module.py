@@ -1,13 +1,16 @@
 """The shared base: a pretrained model, adapted, and trained by groups of parameters."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
+import transformers
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
+from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
@@ -26,6 +29,7 @@ class AdaptedModule(LightningModule):
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
+    architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(
@@ -76,6 +80,17 @@ class AdaptedModule(LightningModule):
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError
+
+    def check_adapter(self) -> None:
+        """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
+
+        Raises:
+            InputError: the adapter doesn't fit, or the backbone can't be found.
+        """
+        if self.adapter is None or self.architecture is None:
+            return
+        skeleton, head = load_skeleton(getattr(transformers, self.architecture), self.backbone_name, self.revision)
+        self.adapter.check_fit(deepcopy(skeleton), skeleton.config.model_type, head)
 
     def configure_model(self) -> None:
         """Loads and adapts the model, once.
