@@ -1,54 +1,12 @@
 """The pairs by name: what is ours, what is the reference, and what is timed."""
 
-import os
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from statistics import median
-from typing import Any
 
 from benchmarks import counts
-from benchmarks.processes import last_json_line, run_python, run_side, wall_seconds
+from benchmarks.pair import Pair, Sides
+from benchmarks.processes import run_side
 from benchmarks.settings import Settings
-
-Sides = tuple[float, float]
-HELP_CALLS = 5
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two things to compare.
-
-    Attributes:
-        measure: one repetition: settings and its number to the figures of ours and of the reference.
-        unit: of both figures.
-        better: whether a `higher` or a `lower` ratio ours / reference is the better one.
-        what: what is measured on each side, for the output.
-    """
-
-    measure: Callable[[Settings, int], Sides]
-    unit: str
-    better: str
-    what: str
-
-
-def summarise(name: str, pair: Pair, runs: list[Sides]) -> dict[str, Any]:
-    """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
-    rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
-    middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}
-    return {
-        "name": name,
-        "ours": middle["ours"],
-        "reference": middle["reference"],
-        "unit": pair.unit,
-        "ratio": middle["ratio"],
-        "better": pair.better,
-        "what": pair.what,
-        "runs": rows,
-    }
+from benchmarks.start_up import help_seconds, second_start
 
 
 def _samples_per_second(side: str, settings: Settings) -> float:
@@ -60,16 +18,21 @@ def _seconds_per_step(side: str, settings: Settings) -> float:
     return run_side(side, settings)["seconds"] / settings.steps
 
 
-def _trainer_peft_lora(settings: Settings, repetition: int) -> Sides:
-    return _samples_per_second("adaptive_softmax", settings), _samples_per_second("trainer_peft_lora", settings)
+def _throughputs(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    return _samples_per_second(ours, settings), _samples_per_second(reference, settings)
 
 
-def _fixed_rank(side: str, settings: Settings, repetition: int) -> Sides:
-    return _seconds_per_step(side, settings), _seconds_per_step("fixed_rank", settings)
+def _step_times(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    return _seconds_per_step(ours, settings), _seconds_per_step(reference, settings)
 
 
-def _lora_full(settings: Settings, repetition: int) -> Sides:
-    return _seconds_per_step("lora_distilbert", settings), _seconds_per_step("full_distilbert", settings)
+def _peak_memory(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    return tuple(run_side(side, settings)["peak_memory_bytes"] for side in (ours, reference))
+
+
+def _share_of_peak(operations: str, settings: Settings, repetition: int) -> Sides:
+    figures = run_side("share_of_peak", settings)
+    return figures[f"{operations}_operations_per_second"], figures["peak_operations_per_second"]
 
 
 def _padding(settings: Settings, repetition: int) -> Sides:
@@ -83,59 +46,86 @@ def _mask_operations(settings: Settings, repetition: int) -> Sides:
     return counts.our_mask_operations(), counts.looped_mask_operations()
 
 
-def _second_start(settings: Settings, repetition: int) -> Sides:
-    with tempfile.TemporaryDirectory() as folder:
-        if repetition == 0:  # not counted: brings libraries and weights into the system's own file cache
-            _start_seconds(settings, Path(folder) / "not_counted")
-        cold = _start_seconds(settings, Path(folder) / "cache")
-        warm = _start_seconds(settings, Path(folder) / "cache")
-    return warm, cold
-
-
-def _start_seconds(settings: Settings, cache: Path) -> float:
-    with tempfile.TemporaryDirectory() as runs:
-        arguments = ["cli.py", "fit", "--config", "quickstart.yaml", "--runs_dir", runs]
-        arguments += ["--trainer.callbacks+=benchmarks.timing.FirstStep"]
-        started = time.time()
-        printed = run_python(arguments, {**settings.environment(), "RANKWISE_CACHE": str(cache)})
-    return last_json_line(printed)["first_step_done"] - started
-
-
-def _help_seconds(settings: Settings, repetition: int) -> Sides:
-    def seconds(arguments: list[str]) -> float:
-        return median(wall_seconds(arguments, dict(os.environ)) for _ in range(HELP_CALLS))
-
-    return seconds(["cli.py", "--help"]), seconds(["-c", "pass"])
-
-
-_STEPS = "whole steps from batch to optimizer, after a warm-up, one epoch of the same rows; fp32, batch 32"
+_STEPS = "whole steps from batch to optimizer, after a warm-up, one epoch of the same rows"
+_OURS = "ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers"
+_TRAINER = "Hugging Face Trainer, grouped by length, without logging"
 _FIXED = f"{_STEPS}; adaptive LoRA-XS [5, 25], {{}} allocation, soft masks, against LoRA-XS of rank 25, all callbacks"
+_BARE = "forward and activation backward of the frozen model on the same batches in a bare loop, no optimizer"
+_PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"
+_MEMORY = "most memory held, of the process (CPU) or allocated on the GPU; ours: adaptive LoRA-XS; reference: {}"
+
 PAIRS: dict[str, Pair] = {
     "trainer_peft_lora": Pair(
-        _trainer_peft_lora,
+        partial(_throughputs, "adaptive_softmax", "trainer_peft_lora"),
         "samples/s",
         "higher",
-        f"{_STEPS}; ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers; "
-        "reference: Hugging Face Trainer with PEFT LoRA r = 8, grouped by length, without logging",
+        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT LoRA r = 8 in the same layers",
     ),
-    "fixed_rank_softmax": Pair(
-        partial(_fixed_rank, "adaptive_softmax"), "seconds per step", "lower", _FIXED.format("softmax")
+    "trainer_peft_lora_by_lora": Pair(
+        partial(_throughputs, "lora", "trainer_peft_lora"),
+        "samples/s",
+        "higher",
+        f"{_STEPS}; the same method on both sides, LoRA r = 8; ours: cli.py's path; reference: {_TRAINER}, with PEFT",
+    ),
+    "trainer_peft_adalora": Pair(
+        partial(_throughputs, "adaptive_softmax", "trainer_peft_adalora"),
+        "samples/s",
+        "higher",
+        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT AdaLoRA from r = 12 to 8, allocated every 10 steps",
+    ),
+    "fixed_rank": Pair(
+        partial(_step_times, "adaptive_softmax", "fixed_rank"), "seconds per step", "lower", _FIXED.format("softmax")
     ),
     "fixed_rank_bounded": Pair(
-        partial(_fixed_rank, "adaptive_bounded"), "seconds per step", "lower", _FIXED.format("bounded")
+        partial(_step_times, "adaptive_bounded", "fixed_rank"), "seconds per step", "lower", _FIXED.format("bounded")
     ),
-    "lora_full_distilbert": Pair(
-        _lora_full,
+    "frozen_backbone": Pair(
+        partial(_step_times, "adaptive_softmax", "frozen_backbone"),
         "seconds per step",
         "lower",
-        f"{_STEPS}; DistilBERT's architecture with random weights; ours: LoRA of rank 32 in all linear layers; "
-        "reference: full fine-tuning through the same module",
+        f"{_STEPS}; {_OURS}; reference: {_BARE}, with the same packed weights, dropout and last layer as ours",
+    ),
+    "frozen_backbone_plain": Pair(
+        partial(_step_times, "adaptive_softmax", "frozen_backbone_plain"),
+        "seconds per step",
+        "lower",
+        f"{_STEPS}; {_OURS}; reference: {_BARE}, transformers' model as it comes",
+    ),
+    "matmul_peak": Pair(
+        partial(_share_of_peak, "needed"),
+        "operations/s",
+        "higher",
+        _PEAK.format("that the step can't do without (no padding, nothing that we avoid)"),
+    ),
+    "matmul_peak_formula": Pair(
+        partial(_share_of_peak, "formula"),
+        "operations/s",
+        "higher",
+        _PEAK.format("as 4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
+    ),
+    "peak_memory_peft_lora": Pair(
+        partial(_peak_memory, "adaptive_softmax", "trainer_peft_lora"),
+        "bytes",
+        "lower",
+        _MEMORY.format("Hugging Face Trainer with PEFT LoRA r = 8"),
+    ),
+    "peak_memory_full": Pair(
+        partial(_peak_memory, "adaptive_softmax", "full"),
+        "bytes",
+        "lower",
+        _MEMORY.format("full fine-tuning through the same module"),
+    ),
+    "lora_full": Pair(
+        partial(_step_times, "lora_all_linear", "full"),
+        "seconds per step",
+        "lower",
+        f"{_STEPS}; ours: LoRA of rank 32 in all linear layers; reference: full fine-tuning through the same module",
     ),
     "padding_length_grouped": Pair(
         _padding,
         "padded tokens per real token",
         "lower",
-        "counted over one epoch at batch 32; ours: grouped by length; reference: random batches",
+        "counted over one epoch; ours: grouped by length; reference: random batches",
     ),
     "mask_operations": Pair(
         _mask_operations,
@@ -145,16 +135,16 @@ PAIRS: dict[str, Pair] = {
         "allocation; reference: the study's loop over layers and sizes",
     ),
     "second_start": Pair(
-        _second_start,
+        second_start,
         "seconds",
         "lower",
         "cli.py fit --config quickstart.yaml, process start to the end of the first step; ours: with what an earlier "
         "start left in the caches; reference: with empty caches; the system's file cache is warm in both",
     ),
     "help_seconds": Pair(
-        _help_seconds,
+        help_seconds,
         "seconds",
         "lower",
-        f"wall time, median of {HELP_CALLS} calls; ours: python cli.py --help; reference: python -c pass",
+        "wall time, median of 5 calls; ours: python cli.py --help; reference: python -c pass",
     ),
 }

@@ -19,6 +19,8 @@ def run_side(name: str, settings: Settings) -> dict[str, Any]:
     figures = last_json_line(printed)
     if figures["threads"] != settings.thread_count:
         raise RuntimeError(f"{name} ran with {figures['threads']} threads instead of {settings.thread_count}")
+    if settings.device not in ("auto", figures["device"]):
+        raise RuntimeError(f"{name} ran on {figures['device']} instead of {settings.device}")
     return figures
 
 
