@@ -12,7 +12,7 @@ from rich.table import Table
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import machine, versions
 from benchmarks.models import made_model
-from benchmarks.pair import summarise
+from benchmarks.pair import Sides, summarise
 from benchmarks.pairs import PAIRS
 from benchmarks.settings import Settings, add_settings
 from common.errors import InputError, one_of
@@ -44,7 +44,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def measure(parsed: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Measures the pairs asked for; the file is written anew after each one, so that a kill loses one pair only."""
+    """Measures the pairs asked for; the file is written anew after each run, so that a kill loses one run only."""
     with made_model(Settings.of(parsed)) as settings:
         return _measure_all(parsed, with_possible_steps(settings), console)
 
@@ -66,13 +66,13 @@ def _measure_all(parsed: argparse.Namespace, settings: Settings, console: Consol
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
     }
     console.print(f"data: {content['data']}; model: {parsed.model}; {settings.steps} timed steps", highlight=False)
-    for name in parsed.only or PAIRS:
-        runs = []
-        for repetition in range(parsed.repetitions):
-            runs.append(PAIRS[name].measure(settings, repetition))
-            console.print(f"{name} {repetition + 1}/{parsed.repetitions}: {_both(*runs[-1])}", highlight=False)
-        content["pairs"].append(summarise(name, PAIRS[name], runs))
-        write_json(parsed.output, content)
+    runs: dict[str, list[Sides]] = {}
+    for repetition in range(parsed.repetitions):
+        for name in parsed.only or PAIRS:
+            runs.setdefault(name, []).append(PAIRS[name].measure(settings, repetition))
+            console.print(f"{name} {repetition + 1}/{parsed.repetitions}: {_both(*runs[name][-1])}", highlight=False)
+            content["pairs"] = [summarise(name, PAIRS[name], found) for name, found in runs.items()]
+            write_json(parsed.output, content)
     return content
 
 

@@ -69,7 +69,9 @@ def made_model(settings: Settings) -> Iterator[Settings]:
 def save_random_model(architecture: str, folder: str, settings: Settings) -> None:
     """Saves a base model of this architecture, and a tokenizer, as `from_pretrained` reads them."""
     from transformers import AutoModel
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = _tokenizer(settings)
     tokenizer.save_pretrained(folder)
     torch.manual_seed(SEED)

@@ -9,30 +9,24 @@ from benchmarks.settings import Settings
 from benchmarks.start_up import help_seconds, second_start
 
 
-def _samples_per_second(side: str, settings: Settings) -> float:
-    figures = run_side(side, settings)
-    return figures["rows"] / figures["seconds"]
-
-
-def _seconds_per_step(side: str, settings: Settings) -> float:
-    return run_side(side, settings)["seconds"] / settings.steps
-
-
 def _throughputs(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    return _samples_per_second(ours, settings), _samples_per_second(reference, settings)
+    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
+    return figures[0]["rows"] / figures[0]["seconds"], figures[1]["rows"] / figures[1]["seconds"]
 
 
 def _step_times(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    return _seconds_per_step(ours, settings), _seconds_per_step(reference, settings)
+    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
+    return figures[0]["seconds"] / settings.steps, figures[1]["seconds"] / settings.steps
 
 
 def _peak_memory(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    return tuple(run_side(side, settings)["peak_memory_bytes"] for side in (ours, reference))
+    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
+    return figures[0]["peak_memory_bytes"], figures[1]["peak_memory_bytes"]
 
 
 def _share_of_peak(operations: str, settings: Settings, repetition: int) -> Sides:
-    figures = run_side("share_of_peak", settings)
-    return figures[f"{operations}_operations_per_second"], figures["peak_operations_per_second"]
+    figures = run_side("adaptive_softmax", settings, repetition)
+    return figures[operations], figures["peak"]
 
 
 def _padding(settings: Settings, repetition: int) -> Sides:

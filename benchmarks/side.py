@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import sides_bare, sides_ours, sides_peak, sides_peft
+from benchmarks import sides_bare, sides_ours, sides_peft
 from benchmarks.settings import Settings, add_settings
 from common.errors import InputError
 
@@ -19,7 +19,6 @@ SIDES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "full": sides_ours.full,
     "frozen_backbone": sides_bare.frozen_backbone,
     "frozen_backbone_plain": sides_bare.frozen_backbone_plain,
-    "share_of_peak": sides_peak.share_of_peak,
     "trainer_peft_lora": sides_peft.trainer_peft_lora,
     "trainer_peft_adalora": sides_peft.trainer_peft_adalora,
 }

@@ -7,6 +7,7 @@ from typing import Any
 
 import yaml
 
+from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
 from benchmarks.data import data_config
 from benchmarks.machine import figures
 from benchmarks.settings import SEED, Settings
@@ -15,12 +16,24 @@ from common.memory import keep_freed_memory
 
 RANK_MAX = 25
 _ADAPTIVE = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
-ADAPTIVE_SOFTMAX = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "softmax"}}
 
 
 def adaptive_softmax(settings: Settings) -> dict[str, Any]:
-    """Adaptive LoRA-XS, ranks 5 to 25, average 20, the study's softmax allocation; masks stay soft."""
-    return train(settings, ADAPTIVE_SOFTMAX)
+    """Adaptive LoRA-XS, ranks 5 to 25, average 20, the study's softmax allocation; masks stay soft.
+
+    Then, in the same process, a large product of matrices: operations per second of both.
+    """
+    adapter = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "softmax"}}
+    found, trainer = trained(settings, adapter)
+    lengths = trainer.datamodule.train_dataloader().split.lengths.double()
+    work = Work(found["rows"], found["tokens"], float((lengths**2).mean()) * found["rows"])
+    module = trainer.lightning_module
+    return {
+        **found,
+        "needed": needed_operations(module.model, module.head_modules, work) / found["seconds"],
+        "formula": formula_operations(module.model, module.head_modules, work) / found["seconds"],
+        "peak": peak_operations_per_second(settings.precision),
+    }
 
 
 def adaptive_bounded(settings: Settings) -> dict[str, Any]:
