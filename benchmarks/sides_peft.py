@@ -2,6 +2,7 @@
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.data import training_rows
@@ -26,7 +27,7 @@ def trainer_peft_lora(settings: Settings) -> dict[str, Any]:
     _refuse_without_packages()
     from peft import LoraConfig
 
-    return _train(settings, _adapted(settings, LoraConfig, r=RANK), [])
+    return train_with_trainer(settings, _adapted(settings, LoraConfig, r=RANK))
 
 
 def trainer_peft_adalora(settings: Settings) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def trainer_peft_adalora(settings: Settings) -> dict[str, Any]:
         def on_optimizer_step(self, arguments: Any, state: Any, *others: Any, **more: Any) -> None:
             model.base_model.update_and_allocate(state.global_step + 1)  # gradients are still there
 
-    return _train(settings, model, [Allocation()])
+    return train_with_trainer(settings, model, [Allocation()])
 
 
 def _refuse_without_packages() -> None:
@@ -91,51 +92,75 @@ def pretrained_classifier(settings: Settings) -> Any:
     )
 
 
-def _train(settings: Settings, model: Any, callbacks: list[Any]) -> dict[str, Any]:
+def train_with_trainer(
+    settings: Settings,
+    model: Any,
+    callbacks: Sequence[Any] = (),
+    trainer_class: Any = None,
+    optimizers: tuple[Any, Any] = (None, None),
+    pad_to: int | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
+
+    Args:
+        settings: of the measurement.
+        model: to be trained.
+        callbacks: of the Trainer.
+        trainer_class: a subclass of Trainer, or Trainer itself if not given.
+        optimizers: optimizer and schedule; the Trainer's own where None.
+        pad_to: tokens to which every row is padded; the longest of its batch if not given.
+        arguments: of TrainingArguments, instead of `_arguments`.
+    """
     from transformers import DataCollatorWithPadding, Trainer
 
     window = StepWindow(settings.warm_up_steps, settings.steps)
     rows, tokenizer = training_rows(settings, settings.train_rows)
     model.config.pad_token_id = tokenizer.pad_token_id
+    padding: dict[str, Any] = {} if pad_to is None else {"padding": "max_length", "max_length": pad_to}
     with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+        trainer = (trainer_class or Trainer)(
             model=model,
-            args=_arguments(settings, folder),
+            args=_arguments(settings, folder, arguments),
             train_dataset=examples(rows),
             processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
+            data_collator=DataCollatorWithPadding(tokenizer, **padding),
             callbacks=[*callbacks, _timer(window)],
+            optimizers=optimizers,
         )
         trainer.train()
     assert window.complete and len(rows) == settings.train_rows
     return figures(window.seconds, len(rows))
 
 
-def _arguments(settings: Settings, folder: str) -> Any:
+def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
     import torch
     from transformers import TrainingArguments
 
     cuda = torch.cuda.is_available()
+    chosen: dict[str, Any] = {
+        "train_sampling_strategy": "group_by_length",
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.06,  # a share of all steps
+        "optim": "adamw_torch_fused",
+        "max_grad_norm": 0.0,  # no clipping, as on our side
+        "logging_strategy": "no",
+    }
     return TrainingArguments(
         output_dir=folder,
         max_steps=settings.warm_up_steps + settings.steps,
         per_device_train_batch_size=settings.batch_size,
-        train_sampling_strategy="group_by_length",
-        learning_rate=1e-3,
-        lr_scheduler_type="linear",
-        warmup_steps=0.06,  # a share of all steps
-        optim="adamw_torch_fused",
-        max_grad_norm=0.0,  # no clipping, as on our side
         bf16=settings.precision == "bf16-mixed",
         use_cpu=not cuda,
         dataloader_num_workers=0,
         dataloader_pin_memory=cuda,
         eval_strategy="no",
         save_strategy="no",
-        logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         seed=SEED,
+        **{**chosen, **changes},
     )
 
 
