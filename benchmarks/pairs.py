@@ -29,14 +29,13 @@ def _step_times(ours: str, reference: str, settings: Settings, repetition: int) 
     return figures[0]["seconds"] / settings.steps, figures[1]["seconds"] / settings.steps
 
 
-def _peak_memory(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
-    return figures[0]["peak_memory_bytes"], figures[1]["peak_memory_bytes"]
+def _figure(key: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    return run_side(ours, settings, repetition)[key], run_side(reference, settings, repetition)[key]
 
 
-def _share_of_peak(operations: str, settings: Settings, repetition: int) -> Sides:
-    figures = run_side("adaptive_softmax", settings, repetition)
-    return figures[operations], figures["peak"]
+def _within(side: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    figures = run_side(side, settings, repetition)
+    return figures[ours], figures[reference]
 
 
 def _padding(settings: Settings, repetition: int) -> Sides:
@@ -58,6 +57,7 @@ _BARE = "forward and activation backward of the frozen model on the same batches
 _PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"
 _MEMORY = "most memory held, of the process (CPU) or allocated on the GPU; ours: adaptive LoRA-XS; reference: {}"
 
+_CHECKPOINT = "last.ckpt with optimizer state, written whole; ours: adaptive LoRA-XS; reference: full fine-tuning"
 _SEED = (
     f"{_STEPS}; {_OURS}; reference: the original study's loop (padding to 128, each layer's mask size by size in each "
     "forward pass, {}), in Hugging Face's Trainer, fewer steps"
@@ -107,28 +107,47 @@ PAIRS: dict[str, Pair] = {
         f"{_STEPS}; {_OURS}; reference: {_BARE}, transformers' model as it comes",
     ),
     "matmul_peak": Pair(
-        partial(_share_of_peak, "needed"),
+        partial(_within, "adaptive_softmax", "needed", "peak"),
         "operations/s",
         "higher",
         _PEAK.format("that the step can't do without (no padding, nothing that we avoid)"),
     ),
     "matmul_peak_formula": Pair(
-        partial(_share_of_peak, "formula"),
+        partial(_within, "adaptive_softmax", "formula", "peak"),
         "operations/s",
         "higher",
         _PEAK.format("as 4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
     ),
     "peak_memory_peft_lora": Pair(
-        partial(_peak_memory, "adaptive_softmax", "trainer_peft_lora"),
+        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "trainer_peft_lora"),
         "bytes",
         "lower",
         _MEMORY.format("Hugging Face Trainer with PEFT LoRA r = 8"),
     ),
     "peak_memory_full": Pair(
-        partial(_peak_memory, "adaptive_softmax", "full"),
+        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "full"),
         "bytes",
         "lower",
         _MEMORY.format("full fine-tuning through the same module"),
+    ),
+    "checkpoint_bytes": Pair(
+        partial(_figure, "checkpoint_bytes", "adaptive_softmax", "full"), "bytes", "lower", _CHECKPOINT
+    ),
+    "checkpoint_seconds": Pair(
+        partial(_figure, "checkpoint_seconds", "adaptive_softmax", "full"), "seconds", "lower", _CHECKPOINT
+    ),
+    "merged_evaluation": Pair(
+        partial(_within, "evaluation", "merged", "apart"),
+        "samples/s",
+        "higher",
+        "one pass over the validation split, median of 3, the same answers; ours: merged weights, merging included; "
+        "reference: frozen layer and adapter apart",
+    ),
+    "svd_cached": Pair(
+        partial(_within, "factors", "cached", "cold"),
+        "seconds",
+        "lower",
+        "frozen factors of rank 25 of all default layers; ours: from the cache; reference: worked out (SVD)",
     ),
     "lora_full": Pair(
         partial(_step_times, "lora_all_linear", "full"),

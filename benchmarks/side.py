@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import sides_bare, sides_ours, sides_peft, sides_seed
+from benchmarks import sides_bare, sides_evaluation, sides_factors, sides_ours, sides_peft, sides_seed
 from benchmarks.settings import Settings, add_settings
 from common.errors import InputError
 
@@ -19,6 +19,8 @@ SIDES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "full": sides_ours.full,
     "frozen_backbone": sides_bare.frozen_backbone,
     "frozen_backbone_plain": sides_bare.frozen_backbone_plain,
+    "evaluation": sides_evaluation.evaluation,
+    "factors": sides_factors.factors,
     "seed_with_pictures": sides_seed.seed_with_pictures,
     "seed_without_pictures": sides_seed.seed_without_pictures,
     "trainer_peft_lora": sides_peft.trainer_peft_lora,

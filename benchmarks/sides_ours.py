@@ -11,11 +11,12 @@ from benchmarks.arithmetic import Work, formula_operations, needed_operations, p
 from benchmarks.data import data_config
 from benchmarks.machine import figures
 from benchmarks.settings import SEED, Settings
-from benchmarks.timing import StepTimer
+from benchmarks.timing import StepTimer, now
 from common.memory import keep_freed_memory
 
 RANK_MAX = 25
-_ADAPTIVE = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
+_RANKS = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
+ADAPTIVE = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_RANKS, "allocation": "softmax"}}
 
 
 def adaptive_softmax(settings: Settings) -> dict[str, Any]:
@@ -23,8 +24,7 @@ def adaptive_softmax(settings: Settings) -> dict[str, Any]:
 
     Then, in the same process, a large product of matrices: operations per second of both.
     """
-    adapter = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "softmax"}}
-    found, trainer = trained(settings, adapter)
+    found, trainer = trained(settings, ADAPTIVE)
     lengths = trainer.datamodule.train_dataloader().split.lengths.double()
     work = Work(found["rows"], found["tokens"], float((lengths**2).mean()) * found["rows"])
     module = trainer.lightning_module
@@ -38,7 +38,7 @@ def adaptive_softmax(settings: Settings) -> dict[str, Any]:
 
 def adaptive_bounded(settings: Settings) -> dict[str, Any]:
     """The same with the bounded allocation."""
-    return train(settings, {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_ADAPTIVE, "allocation": "bounded"}})
+    return train(settings, {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_RANKS, "allocation": "bounded"}})
 
 
 def fixed_rank(settings: Settings) -> dict[str, Any]:
@@ -88,12 +88,19 @@ def trained(settings: Settings, adapter: dict[str, Any] | None) -> tuple[dict[st
         config.write_text(yaml.safe_dump(_config(settings, adapter)))
         arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark"]
         trainer: Any = CommandLine(arguments, "benchmark").trainer
+        checkpoint = _checkpoint_cost(trainer, Path(folder) / "measured.ckpt")
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
     assert timer is trainer.callbacks[0] and timer.window.complete
     assert timer.rows == settings.train_rows
-    found = {**figures(timer.window.seconds, timer.rows), "tokens": timer.tokens}
+    found = {**figures(timer.window.seconds, timer.rows), "tokens": timer.tokens, **checkpoint}
     assert trainer.strategy.root_device.type == found["device"]
     return found, trainer
+
+
+def _checkpoint_cost(trainer: Any, path: Path) -> dict[str, float]:
+    started = now()
+    trainer.save_checkpoint(path)
+    return {"checkpoint_seconds": now() - started, "checkpoint_bytes": path.stat().st_size}
 
 
 def _config(settings: Settings, adapter: dict[str, Any] | None) -> dict[str, Any]:
