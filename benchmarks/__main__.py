@@ -5,13 +5,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import machine, versions
-from benchmarks.pairs import PAIRS, summarise
-from benchmarks.settings import BACKBONE, BATCH_SIZE, Settings, add_settings
+from benchmarks.models import made_model
+from benchmarks.pair import Sides, summarise
+from benchmarks.pairs import PAIRS
+from benchmarks.settings import Settings, add_settings
 from common.errors import InputError, one_of
 from common.files import write_json
 from common.terminal import quiet_libraries
@@ -29,40 +32,47 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side, ours and reference in turn")
     add_settings(parser)
     parsed = parser.parse_args(arguments)
-    for name, least in (("repetitions", 1), ("steps", 0), ("warm_up_steps", 1), ("threads", 0)):
+    for name, least in (("repetitions", 1), ("steps", 0), ("warm_up_steps", 1), ("threads", 0), ("batch_size", 1)):
         if getattr(parsed, name) < least:
             raise InputError(f"{name} is {getattr(parsed, name)}; allowed: {least} or more.")
     for name in parsed.only or ():
         if name not in PAIRS:
             raise one_of("--only", name, sorted(PAIRS))
+    if parsed.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("--device is cuda, but PyTorch finds no GPU here; allowed: auto or cpu.")
     return parsed
 
 
 def measure(parsed: argparse.Namespace, console: Console) -> dict[str, Any]:
-    """Measures the pairs asked for; the file is written anew after each one, so that a kill loses one pair only."""
-    settings = with_possible_steps(Settings.of(parsed))
+    """Measures the pairs asked for; the file is written anew after each run, so that a kill loses one run only."""
+    with made_model(Settings.of(parsed)) as settings:
+        return _measure_all(parsed, with_possible_steps(settings), console)
+
+
+def _measure_all(parsed: argparse.Namespace, settings: Settings, console: Console) -> dict[str, Any]:
     content: dict[str, Any] = {
         "pairs": [],
         "machine": machine(settings),
         "versions": versions(),
         "data": data_name(settings),
-        "model": BACKBONE,
+        "model": parsed.model,
         "settings": {
             "timed_steps": settings.steps,
             "warm_up_steps": settings.warm_up_steps,
             "repetitions": parsed.repetitions,
-            "batch_size": BATCH_SIZE,
+            "batch_size": settings.batch_size,
+            "precision": settings.precision,
         },
         "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
     }
-    console.print(f"data: {content['data']}; model: {BACKBONE}; {settings.steps} timed steps", highlight=False)
-    for name in parsed.only or PAIRS:
-        runs = []
-        for repetition in range(parsed.repetitions):
-            runs.append(PAIRS[name].measure(settings, repetition))
-            console.print(f"{name} {repetition + 1}/{parsed.repetitions}: {_both(*runs[-1])}", highlight=False)
-        content["pairs"].append(summarise(name, PAIRS[name], runs))
-        write_json(parsed.output, content)
+    console.print(f"data: {content['data']}; model: {parsed.model}; {settings.steps} timed steps", highlight=False)
+    runs: dict[str, list[Sides]] = {}
+    for repetition in range(parsed.repetitions):
+        for name in parsed.only or PAIRS:
+            runs.setdefault(name, []).append(PAIRS[name].measure(settings, repetition))
+            console.print(f"{name} {repetition + 1}/{parsed.repetitions}: {_both(*runs[name][-1])}", highlight=False)
+            content["pairs"] = [summarise(name, PAIRS[name], found) for name, found in runs.items()]
+            write_json(parsed.output, content)
     return content
 
 

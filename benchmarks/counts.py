@@ -8,7 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.data import training_rows
 from benchmarks.looped_mask import looped_masks, looped_ranks
-from benchmarks.settings import BATCH_SIZE, SEED, Settings
+from benchmarks.settings import SEED, Settings
 from datamodules.batching import Batching, global_batches
 from lora.rank_allocation import RankAllocation
 
@@ -16,9 +16,9 @@ LAYERS, RANK_MIN, RANK_MAX, RANK_AVERAGE = 96, 5, 25, 20
 
 
 def padded_tokens_per_real_token(settings: Settings, epoch: int, batching: Batching) -> float:
-    """Positions that go through the model per real token, in one epoch over all rows at batch size 32."""
+    """Positions that go through the model per real token, in one epoch over all rows."""
     lengths = training_rows(settings)[0].lengths
-    batches = global_batches(lengths, BATCH_SIZE, SEED, epoch, batching)
+    batches = global_batches(lengths, settings.batch_size, SEED, epoch, batching)
     padded = sum(len(batch) * int(lengths[batch].max()) for batch in batches)
     return padded / int(lengths.sum())
 

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from benchmarks.settings import BACKBONE, BATCH_SIZE, MAX_LENGTH, SEED, Settings
+from benchmarks.settings import MAX_LENGTH, SEED, Settings
 from common.errors import InputError
 from datamodules import GLUEDataModule, QuickstartDataModule
 from datamodules.tokenization import TokenizedSplit
@@ -11,11 +11,23 @@ from datamodules.tokenization import TokenizedSplit
 
 def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
     """The data section of a run's config: CoLA from a folder, or the quickstart corpus."""
-    common = {"batch_size": BATCH_SIZE, "max_length": MAX_LENGTH, "train_rows": train_rows}
+    common = {"batch_size": settings.batch_size, "max_length": MAX_LENGTH, "train_rows": train_rows}
     if settings.data_dir is None:
         return {"class_path": "datamodules.QuickstartDataModule", "init_args": common}
     arguments = {"task": "cola", "data_dir": settings.data_dir, **common}
     return {"class_path": "datamodules.GLUEDataModule", "init_args": arguments}
+
+
+def data_module(settings: Settings, train_rows: int | None = None) -> Any:
+    """The data module of a run with these settings, not yet set up."""
+    config = data_config(settings, train_rows)
+    kind = {"GLUEDataModule": GLUEDataModule, "QuickstartDataModule": QuickstartDataModule}
+    return kind[config["class_path"].rpartition(".")[2]](backbone=settings.model, seed=SEED, **config["init_args"])
+
+
+def texts(settings: Settings) -> list[str]:
+    """The training texts, which need no tokenizer."""
+    return data_module(settings).load_examples()["train"].texts
 
 
 def data_name(settings: Settings) -> str:
@@ -34,9 +46,7 @@ def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[To
         settings: says which data.
         train_rows: a random subset of so many rows, the same one that a run with data.train_rows has.
     """
-    config = data_config(settings, train_rows)
-    kind = {"GLUEDataModule": GLUEDataModule, "QuickstartDataModule": QuickstartDataModule}
-    data = kind[config["class_path"].rpartition(".")[2]](backbone=BACKBONE, seed=SEED, **config["init_args"])
+    data = data_module(settings, train_rows)
     data.setup("fit")
     return data.train_dataloader().split, data.tokenizer
 
@@ -47,7 +57,9 @@ def with_possible_steps(settings: Settings) -> Settings:
     Raises:
         InputError: there isn't one.
     """
-    whole = len(training_rows(settings)[0]) // BATCH_SIZE
+    whole = len(training_rows(settings)[0]) // settings.batch_size
     if whole == 0:
-        raise InputError(f"the data have fewer training rows than one batch of {BATCH_SIZE}. Check --data_dir.")
+        raise InputError(
+            f"the data have fewer training rows than one batch of {settings.batch_size}. Check --data_dir."
+        )
     return replace(settings, steps=min(settings.steps or whole, whole))

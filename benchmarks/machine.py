@@ -1,6 +1,7 @@
 """What the figures were measured on."""
 
 import platform
+import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,40 @@ def machine(settings: Settings) -> dict[str, Any]:
     """Processor, cores, threads of a measured process, memory, load and system."""
     return {
         "cpu": _processor(),
+        "device": "cuda" if uses_cuda(settings) else "cpu",
         "cores": available_cores(),
         "threads": settings.thread_count,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average_at_start": round(psutil.getloadavg()[0], 2),
-        "accelerator": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "accelerator": torch.cuda.get_device_name() if uses_cuda(settings) else None,
         "platform": platform.platform(),
     }
+
+
+def uses_cuda(settings: Settings) -> bool:
+    """Whether measured processes run on a GPU."""
+    return settings.device != "cpu" and torch.cuda.is_available()
+
+
+def figures(seconds: float, rows: int) -> dict[str, Any]:
+    """What every side reports of itself: time, rows, threads, device and the most memory held."""
+    cuda = torch.cuda.is_available()
+    return {
+        "seconds": seconds,
+        "rows": rows,
+        "threads": torch.get_num_threads(),
+        "device": "cuda" if cuda else "cpu",
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else _peak_resident_bytes(),
+    }
+
+
+def _peak_resident_bytes() -> int:
+    """Most memory this process held. Not getrusage's figure, which a child process inherits from its parent."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024
 
 
 def versions() -> dict[str, str | None]:

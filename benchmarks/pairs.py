@@ -1,75 +1,41 @@
 """The pairs by name: what is ours, what is the reference, and what is timed."""
 
-import os
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
-from statistics import median
-from typing import Any
 
 from benchmarks import counts
-from benchmarks.processes import last_json_line, run_python, run_side, wall_seconds
+from benchmarks.pair import Pair, Sides
+from benchmarks.processes import run_side
 from benchmarks.settings import Settings
+from benchmarks.start_up import help_seconds, second_start
 
-Sides = tuple[float, float]
-HELP_CALLS = 5
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two things to compare.
-
-    Attributes:
-        measure: one repetition: settings and its number to the figures of ours and of the reference.
-        unit: of both figures.
-        better: whether a `higher` or a `lower` ratio ours / reference is the better one.
-        what: what is measured on each side, for the output.
-    """
-
-    measure: Callable[[Settings, int], Sides]
-    unit: str
-    better: str
-    what: str
+SEED_SHARE = 20  # of our steps to those of the study's loop
 
 
-def summarise(name: str, pair: Pair, runs: list[Sides]) -> dict[str, Any]:
-    """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
-    rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
-    middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}
-    return {
-        "name": name,
-        "ours": middle["ours"],
-        "reference": middle["reference"],
-        "unit": pair.unit,
-        "ratio": middle["ratio"],
-        "better": pair.better,
-        "what": pair.what,
-        "runs": rows,
-    }
+def _throughputs(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
+    return figures[0]["rows"] / figures[0]["seconds"], figures[1]["rows"] / figures[1]["seconds"]
 
 
-def _samples_per_second(side: str, settings: Settings) -> float:
-    figures = run_side(side, settings)
-    return figures["rows"] / figures["seconds"]
+def _against_seed(reference: str, settings: Settings, repetition: int) -> Sides:
+    ours = run_side("adaptive_softmax", settings, repetition)
+    few = replace(settings, steps=max(settings.steps // SEED_SHARE, 2), warm_up_steps=1)  # it takes long
+    theirs = run_side(reference, few, repetition)
+    return ours["rows"] / ours["seconds"], theirs["rows"] / theirs["seconds"]
 
 
-def _seconds_per_step(side: str, settings: Settings) -> float:
-    return run_side(side, settings)["seconds"] / settings.steps
+def _step_times(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
+    return figures[0]["seconds"] / settings.steps, figures[1]["seconds"] / settings.steps
 
 
-def _trainer_peft_lora(settings: Settings, repetition: int) -> Sides:
-    return _samples_per_second("adaptive_softmax", settings), _samples_per_second("trainer_peft_lora", settings)
+def _figure(key: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    return run_side(ours, settings, repetition)[key], run_side(reference, settings, repetition)[key]
 
 
-def _fixed_rank(side: str, settings: Settings, repetition: int) -> Sides:
-    return _seconds_per_step(side, settings), _seconds_per_step("fixed_rank", settings)
-
-
-def _lora_full(settings: Settings, repetition: int) -> Sides:
-    return _seconds_per_step("lora_distilbert", settings), _seconds_per_step("full_distilbert", settings)
+def _within(side: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
+    figures = run_side(side, settings, repetition)
+    return figures[ours], figures[reference]
 
 
 def _padding(settings: Settings, repetition: int) -> Sides:
@@ -83,59 +49,117 @@ def _mask_operations(settings: Settings, repetition: int) -> Sides:
     return counts.our_mask_operations(), counts.looped_mask_operations()
 
 
-def _second_start(settings: Settings, repetition: int) -> Sides:
-    with tempfile.TemporaryDirectory() as folder:
-        if repetition == 0:  # not counted: brings libraries and weights into the system's own file cache
-            _start_seconds(settings, Path(folder) / "not_counted")
-        cold = _start_seconds(settings, Path(folder) / "cache")
-        warm = _start_seconds(settings, Path(folder) / "cache")
-    return warm, cold
-
-
-def _start_seconds(settings: Settings, cache: Path) -> float:
-    with tempfile.TemporaryDirectory() as runs:
-        arguments = ["cli.py", "fit", "--config", "quickstart.yaml", "--runs_dir", runs]
-        arguments += ["--trainer.callbacks+=benchmarks.timing.FirstStep"]
-        started = time.time()
-        printed = run_python(arguments, {**settings.environment(), "RANKWISE_CACHE": str(cache)})
-    return last_json_line(printed)["first_step_done"] - started
-
-
-def _help_seconds(settings: Settings, repetition: int) -> Sides:
-    def seconds(arguments: list[str]) -> float:
-        return median(wall_seconds(arguments, dict(os.environ)) for _ in range(HELP_CALLS))
-
-    return seconds(["cli.py", "--help"]), seconds(["-c", "pass"])
-
-
-_STEPS = "whole steps from batch to optimizer, after a warm-up, one epoch of the same rows; fp32, batch 32"
+_STEPS = "whole steps from batch to optimizer, after a warm-up, one epoch of the same rows"
+_OURS = "ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers"
+_TRAINER = "Hugging Face Trainer, grouped by length, without logging"
 _FIXED = f"{_STEPS}; adaptive LoRA-XS [5, 25], {{}} allocation, soft masks, against LoRA-XS of rank 25, all callbacks"
+_BARE = "forward and activation backward of the frozen model on the same batches in a bare loop, no optimizer"
+_PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"
+_MEMORY = "most memory held, of the process (CPU) or allocated on the GPU; ours: adaptive LoRA-XS; reference: {}"
+
+_CHECKPOINT = "last.ckpt with optimizer state, written whole; ours: adaptive LoRA-XS; reference: full fine-tuning"
+_SEED = (
+    f"{_STEPS}; {_OURS}; reference: the original study's loop (padding to 128, each layer's mask size by size in each "
+    "forward pass, {}), in Hugging Face's Trainer, fewer steps"
+)
+
 PAIRS: dict[str, Pair] = {
+    "seed_with_pictures": Pair(
+        partial(_against_seed, "seed_with_pictures"), "samples/s", "higher", _SEED.format("a figure of each")
+    ),
+    "seed_without_pictures": Pair(
+        partial(_against_seed, "seed_without_pictures"), "samples/s", "higher", _SEED.format("without its figures")
+    ),
     "trainer_peft_lora": Pair(
-        _trainer_peft_lora,
+        partial(_throughputs, "adaptive_softmax", "trainer_peft_lora"),
         "samples/s",
         "higher",
-        f"{_STEPS}; ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers; "
-        "reference: Hugging Face Trainer with PEFT LoRA r = 8, grouped by length, without logging",
+        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT LoRA r = 8 in the same layers",
     ),
-    "fixed_rank_softmax": Pair(
-        partial(_fixed_rank, "adaptive_softmax"), "seconds per step", "lower", _FIXED.format("softmax")
+    "trainer_peft_lora_by_lora": Pair(
+        partial(_throughputs, "lora", "trainer_peft_lora"),
+        "samples/s",
+        "higher",
+        f"{_STEPS}; the same method on both sides, LoRA r = 8; ours: cli.py's path; reference: {_TRAINER}, with PEFT",
+    ),
+    "trainer_peft_adalora": Pair(
+        partial(_throughputs, "adaptive_softmax", "trainer_peft_adalora"),
+        "samples/s",
+        "higher",
+        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT AdaLoRA from r = 12 to 8, allocated every 10 steps",
+    ),
+    "fixed_rank": Pair(
+        partial(_step_times, "adaptive_softmax", "fixed_rank"), "seconds per step", "lower", _FIXED.format("softmax")
     ),
     "fixed_rank_bounded": Pair(
-        partial(_fixed_rank, "adaptive_bounded"), "seconds per step", "lower", _FIXED.format("bounded")
+        partial(_step_times, "adaptive_bounded", "fixed_rank"), "seconds per step", "lower", _FIXED.format("bounded")
     ),
-    "lora_full_distilbert": Pair(
-        _lora_full,
+    "frozen_backbone": Pair(
+        partial(_step_times, "adaptive_softmax", "frozen_backbone"),
         "seconds per step",
         "lower",
-        f"{_STEPS}; DistilBERT's architecture with random weights; ours: LoRA of rank 32 in all linear layers; "
-        "reference: full fine-tuning through the same module",
+        f"{_STEPS}; {_OURS}; reference: {_BARE}, with the same packed weights, dropout and last layer as ours",
+    ),
+    "frozen_backbone_plain": Pair(
+        partial(_step_times, "adaptive_softmax", "frozen_backbone_plain"),
+        "seconds per step",
+        "lower",
+        f"{_STEPS}; {_OURS}; reference: {_BARE}, transformers' model as it comes",
+    ),
+    "matmul_peak": Pair(
+        partial(_within, "adaptive_softmax", "needed", "peak"),
+        "operations/s",
+        "higher",
+        _PEAK.format("that the step can't do without (no padding, nothing that we avoid)"),
+    ),
+    "matmul_peak_formula": Pair(
+        partial(_within, "adaptive_softmax", "formula", "peak"),
+        "operations/s",
+        "higher",
+        _PEAK.format("as 4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
+    ),
+    "peak_memory_peft_lora": Pair(
+        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "trainer_peft_lora"),
+        "bytes",
+        "lower",
+        _MEMORY.format("Hugging Face Trainer with PEFT LoRA r = 8"),
+    ),
+    "peak_memory_full": Pair(
+        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "full"),
+        "bytes",
+        "lower",
+        _MEMORY.format("full fine-tuning through the same module"),
+    ),
+    "checkpoint_bytes": Pair(
+        partial(_figure, "checkpoint_bytes", "adaptive_softmax", "full"), "bytes", "lower", _CHECKPOINT
+    ),
+    "checkpoint_seconds": Pair(
+        partial(_figure, "checkpoint_seconds", "adaptive_softmax", "full"), "seconds", "lower", _CHECKPOINT
+    ),
+    "merged_evaluation": Pair(
+        partial(_within, "evaluation", "merged", "apart"),
+        "samples/s",
+        "higher",
+        "one pass over the validation split, median of 3, the same answers; ours: merged weights, merging included; "
+        "reference: frozen layer and adapter apart",
+    ),
+    "svd_cached": Pair(
+        partial(_within, "factors", "cached", "cold"),
+        "seconds",
+        "lower",
+        "frozen factors of rank 25 of all default layers; ours: from the cache; reference: worked out (SVD)",
+    ),
+    "lora_full": Pair(
+        partial(_step_times, "lora_all_linear", "full"),
+        "seconds per step",
+        "lower",
+        f"{_STEPS}; ours: LoRA of rank 32 in all linear layers; reference: full fine-tuning through the same module",
     ),
     "padding_length_grouped": Pair(
         _padding,
         "padded tokens per real token",
         "lower",
-        "counted over one epoch at batch 32; ours: grouped by length; reference: random batches",
+        "counted over one epoch; ours: grouped by length; reference: random batches",
     ),
     "mask_operations": Pair(
         _mask_operations,
@@ -145,16 +169,16 @@ PAIRS: dict[str, Pair] = {
         "allocation; reference: the study's loop over layers and sizes",
     ),
     "second_start": Pair(
-        _second_start,
+        second_start,
         "seconds",
         "lower",
         "cli.py fit --config quickstart.yaml, process start to the end of the first step; ours: with what an earlier "
         "start left in the caches; reference: with empty caches; the system's file cache is warm in both",
     ),
     "help_seconds": Pair(
-        _help_seconds,
+        help_seconds,
         "seconds",
         "lower",
-        f"wall time, median of {HELP_CALLS} calls; ours: python cli.py --help; reference: python -c pass",
+        "wall time, median of 5 calls; ours: python cli.py --help; reference: python -c pass",
     ),
 }

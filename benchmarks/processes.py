@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,15 @@ from common.errors import InputError
 ROOT = Path(__file__).resolve().parents[1]
 
 
-def run_side(name: str, settings: Settings) -> dict[str, Any]:
-    """Runs one side of a pair in its own process and returns what it measured."""
+@cache
+def run_side(name: str, settings: Settings, repetition: int) -> dict[str, Any]:
+    """Runs one side in its own process and returns what it measured; once per repetition for all pairs with it."""
     printed = run_python(["-m", "benchmarks.side", name, *settings.arguments()], settings.environment())
     figures = last_json_line(printed)
     if figures["threads"] != settings.thread_count:
         raise RuntimeError(f"{name} ran with {figures['threads']} threads instead of {settings.thread_count}")
+    if settings.device not in ("auto", figures["device"]):
+        raise RuntimeError(f"{name} ran on {figures['device']} instead of {settings.device}")
     return figures
 
 

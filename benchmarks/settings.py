@@ -4,12 +4,15 @@ import os
 from argparse import ArgumentParser, Namespace
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-BACKBONE = "package:all-MiniLM-L6-v2"
-BATCH_SIZE = 32
+MODEL = "package:all-MiniLM-L6-v2"
 MAX_LENGTH = 128
 SEED = 42
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("32-true", "bf16-mixed")
+Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
@@ -18,12 +21,20 @@ class Settings:
 
     Args:
         data_dir: CoLA as GLUEDataModule reads it; the quickstart corpus if not given.
-        steps: timed optimizer steps, one whole epoch over `steps * 32` rows drawn once; 0 for all whole batches.
+        model: what `--model.backbone` of cli.py takes; in the measured processes a folder for an architecture.
+        device: auto, cpu or cuda.
+        precision: 32-true, or bf16-mixed (autocast).
+        batch_size: rows of a batch.
+        steps: timed optimizer steps, one whole epoch over rows drawn once; 0 for all whole batches.
         warm_up_steps: steps before them, not timed.
         threads: threads of PyTorch in each process; 0 for all cores.
     """
 
     data_dir: str | None = None
+    model: str = MODEL
+    device: str = "auto"
+    precision: Precision = "32-true"
+    batch_size: int = 32
     steps: int = 100
     warm_up_steps: int = 10
     threads: int = 0
@@ -32,6 +43,11 @@ class Settings:
     def thread_count(self) -> int:
         """Threads of each measured process."""
         return self.threads or available_cores()
+
+    @property
+    def train_rows(self) -> int:
+        """Rows of the timed epoch."""
+        return self.steps * self.batch_size
 
     def arguments(self) -> list[str]:
         """These settings as command-line arguments."""
@@ -44,6 +60,8 @@ class Settings:
         """The environment of a measured process: the same number of threads and one device for every side."""
         threads = str(self.thread_count)
         fixed = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        if self.device == "cpu":
+            fixed["CUDA_VISIBLE_DEVICES"] = ""
         return {"CUDA_VISIBLE_DEVICES": "0", **os.environ, **fixed}
 
     @classmethod
@@ -61,6 +79,15 @@ def add_settings(parser: ArgumentParser) -> None:
     """Adds the arguments that `Settings` needs."""
     default: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
     parser.add_argument("--data_dir", default=None, help="CoLA's folder (the quickstart corpus if not given)")
+    parser.add_argument(
+        "--model",
+        default=MODEL,
+        help="package:NAME, a folder or a hub name; or an architecture with random weights: minilm, distilbert, "
+        "distilgpt2, roberta-base, roberta-large",
+    )
+    parser.add_argument("--device", choices=DEVICES, default=default["device"], help="auto: the GPU if there is one")
+    parser.add_argument("--precision", choices=PRECISIONS, default=default["precision"], help="of both sides")
+    parser.add_argument("--batch_size", type=int, default=default["batch_size"], help="rows of a batch")
     parser.add_argument("--steps", type=int, default=default["steps"], help="timed steps; 0: one epoch of all rows")
     parser.add_argument("--warm_up_steps", type=int, default=default["warm_up_steps"], help="steps before them")
     parser.add_argument("--threads", type=int, default=default["threads"], help="threads of a process; 0: all cores")

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import sides_ours, sides_peft
+from benchmarks import sides_bare, sides_evaluation, sides_factors, sides_ours, sides_peft, sides_seed
 from benchmarks.settings import Settings, add_settings
 from common.errors import InputError
 
@@ -14,9 +14,17 @@ SIDES: dict[str, Callable[[Settings], dict[str, Any]]] = {
     "adaptive_softmax": sides_ours.adaptive_softmax,
     "adaptive_bounded": sides_ours.adaptive_bounded,
     "fixed_rank": sides_ours.fixed_rank,
-    "lora_distilbert": sides_ours.lora_distilbert,
-    "full_distilbert": sides_ours.full_distilbert,
+    "lora": sides_ours.lora,
+    "lora_all_linear": sides_ours.lora_all_linear,
+    "full": sides_ours.full,
+    "frozen_backbone": sides_bare.frozen_backbone,
+    "frozen_backbone_plain": sides_bare.frozen_backbone_plain,
+    "evaluation": sides_evaluation.evaluation,
+    "factors": sides_factors.factors,
+    "seed_with_pictures": sides_seed.seed_with_pictures,
+    "seed_without_pictures": sides_seed.seed_without_pictures,
     "trainer_peft_lora": sides_peft.trainer_peft_lora,
+    "trainer_peft_adalora": sides_peft.trainer_peft_adalora,
 }
 
 

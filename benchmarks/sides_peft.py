@@ -1,46 +1,58 @@
-"""The reference side of `trainer_peft_lora`: Hugging Face Trainer and PEFT's LoRA."""
+"""The reference sides that train with Hugging Face's Trainer and PEFT."""
 
 import itertools
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
-import torch
-
 from benchmarks.data import training_rows
-from benchmarks.settings import BACKBONE, BATCH_SIZE, SEED, Settings
+from benchmarks.machine import figures
+from benchmarks.settings import SEED, Settings
 from benchmarks.timing import StepWindow
 from common.backbones import locate_backbone
 from common.errors import InputError
 from datamodules.tokenization import TokenizedSplit
+from lora.target_names import DEFAULT_TARGETS
 
-RANK = 8
-TARGETS = ("query", "value", "attention.output.dense", "output.dense")
+RANK, LORA_ALPHA = 8, 16
 
 
 def trainer_peft_lora(settings: Settings) -> dict[str, Any]:
     """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
 
     The same model, rows (tokenised beforehand), batch size, number of steps, AdamW and schedule as ours; batches
-    grouped by length with the lengths given, and padded to their longest row. As ours, it neither evaluates, nor
-    clips gradients; unlike ours, it logs nothing, saves nothing and shows no progress.
+    grouped by length and padded to their longest row. As ours, it neither evaluates, nor clips gradients; unlike
+    ours, it logs nothing, saves nothing and shows no progress.
     """
     _refuse_without_packages()
-    from transformers import DataCollatorWithPadding, Trainer
+    from peft import LoraConfig
 
-    window = StepWindow(settings.warm_up_steps, settings.steps)
-    rows, tokenizer = training_rows(settings, settings.steps * BATCH_SIZE)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
-            model=_model(),
-            args=_arguments(settings, folder),
-            train_dataset=_dataset(rows),
-            processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer),
-            callbacks=[_timer(window)],
-        )
-        trainer.train()
-    assert window.complete and len(rows) == settings.steps * BATCH_SIZE
-    return {"seconds": window.seconds, "rows": len(rows), "threads": torch.get_num_threads()}
+    return train_with_trainer(settings, _adapted(settings, LoraConfig, r=RANK))
+
+
+def trainer_peft_adalora(settings: Settings) -> dict[str, Any]:
+    """The same with AdaLoRA, from rank 12 to 8 on average, its ranks allocated after every step as PEFT asks for."""
+    _refuse_without_packages()
+    from peft import AdaLoraConfig
+    from transformers import TrainerCallback
+
+    steps = settings.warm_up_steps + settings.steps
+    model = _adapted(
+        settings,
+        AdaLoraConfig,
+        init_r=12,
+        target_r=RANK,
+        tinit=steps // 10,
+        tfinal=steps // 10,
+        deltaT=10,
+        total_step=steps,
+    )
+
+    class Allocation(TrainerCallback):
+        def on_optimizer_step(self, arguments: Any, state: Any, *others: Any, **more: Any) -> None:
+            model.base_model.update_and_allocate(state.global_step + 1)  # gradients are still there
+
+    return train_with_trainer(settings, model, [Allocation()])
 
 
 def _refuse_without_packages() -> None:
@@ -48,68 +60,123 @@ def _refuse_without_packages() -> None:
         import accelerate  # noqa: F401
         import peft  # noqa: F401
     except ImportError as error:
-        raise InputError(f"trainer_peft_lora needs {error.name}. Run `pip install -e '.[peft]'`.") from error
+        raise InputError(f"this pair needs {error.name}. Run `pip install -e '.[peft]'`.") from error
 
 
-def _model() -> Any:
-    from peft import LoraConfig, get_peft_model
+def _adapted(settings: Settings, config_class: Any, **method: Any) -> Any:
+    from peft import get_peft_model
+
+    model = pretrained_classifier(settings)
+    head = ["classifier", "score", "pre_classifier"]
+    config = config_class(
+        task_type="SEQ_CLS",
+        lora_alpha=LORA_ALPHA,
+        target_modules=list(DEFAULT_TARGETS[model.config.model_type]),
+        modules_to_save=[name for name in head if hasattr(model, name)],
+        **method,
+    )
+    return get_peft_model(model, config)
+
+
+def pretrained_classifier(settings: Settings) -> Any:
+    """transformers' own model for sequence classification, as it comes."""
+    import torch
     from transformers import AutoModelForSequenceClassification, set_seed
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     set_seed(SEED)
-    model = AutoModelForSequenceClassification.from_pretrained(
-        locate_backbone(BACKBONE), num_labels=2, dtype=torch.float32
+    return AutoModelForSequenceClassification.from_pretrained(
+        locate_backbone(settings.model), num_labels=2, dtype=torch.float32
     )
-    config = LoraConfig(
-        task_type="SEQ_CLS", r=RANK, lora_alpha=16, target_modules=list(TARGETS), modules_to_save=["classifier"]
-    )
-    return get_peft_model(model, config)
 
 
-def _arguments(settings: Settings, folder: str) -> Any:
+def train_with_trainer(
+    settings: Settings,
+    model: Any,
+    callbacks: Sequence[Any] = (),
+    trainer_class: Any = None,
+    optimizers: tuple[Any, Any] = (None, None),
+    pad_to: int | None = None,
+    **arguments: Any,
+) -> dict[str, Any]:
+    """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
+
+    Args:
+        settings: of the measurement.
+        model: to be trained.
+        callbacks: of the Trainer.
+        trainer_class: a subclass of Trainer, or Trainer itself if not given.
+        optimizers: optimizer and schedule; the Trainer's own where None.
+        pad_to: tokens to which every row is padded; the longest of its batch if not given.
+        arguments: of TrainingArguments, instead of `_arguments`.
+    """
+    from transformers import DataCollatorWithPadding, Trainer
+
+    window = StepWindow(settings.warm_up_steps, settings.steps)
+    rows, tokenizer = training_rows(settings, settings.train_rows)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    padding: dict[str, Any] = {} if pad_to is None else {"padding": "max_length", "max_length": pad_to}
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = (trainer_class or Trainer)(
+            model=model,
+            args=_arguments(settings, folder, arguments),
+            train_dataset=examples(rows),
+            processing_class=tokenizer,
+            data_collator=DataCollatorWithPadding(tokenizer, **padding),
+            callbacks=[*callbacks, _timer(window)],
+            optimizers=optimizers,
+        )
+        trainer.train()
+    assert window.complete and len(rows) == settings.train_rows
+    return figures(window.seconds, len(rows))
+
+
+def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
+    import torch
     from transformers import TrainingArguments
 
-    steps = settings.warm_up_steps + settings.steps
+    cuda = torch.cuda.is_available()
+    chosen: dict[str, Any] = {
+        "train_sampling_strategy": "group_by_length",
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.06,  # a share of all steps
+        "optim": "adamw_torch_fused",
+        "max_grad_norm": 0.0,  # no clipping, as on our side
+        "logging_strategy": "no",
+    }
     return TrainingArguments(
         output_dir=folder,
-        max_steps=steps,
-        per_device_train_batch_size=BATCH_SIZE,
-        train_sampling_strategy="group_by_length",  # the lengths are in the column `length`
-        learning_rate=1e-3,
-        lr_scheduler_type="linear",
-        warmup_steps=0.06,  # a share of all steps
-        optim="adamw_torch_fused",
-        max_grad_norm=0.0,  # no clipping, as on our side
+        max_steps=settings.warm_up_steps + settings.steps,
+        per_device_train_batch_size=settings.batch_size,
+        bf16=settings.precision == "bf16-mixed",
+        use_cpu=not cuda,
         dataloader_num_workers=0,
-        dataloader_pin_memory=torch.cuda.is_available(),
+        dataloader_pin_memory=cuda,
         eval_strategy="no",
         save_strategy="no",
-        logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         seed=SEED,
+        **{**chosen, **changes},
     )
 
 
-def _dataset(rows: TokenizedSplit) -> Any:
-    """The rows as a `datasets.Dataset`, with the lengths that grouping needs."""
-    from datasets import Dataset
-
-    ends = rows.offsets.tolist()
-    spans = list(itertools.pairwise(ends))
+def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
+    """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
+    spans = list(itertools.pairwise(rows.offsets.tolist()))
     tokens = rows.input_ids.tolist()
-    columns: dict[str, Any] = {
-        "input_ids": [tokens[start:end] for start, end in spans],
-        "attention_mask": [[1] * (end - start) for start, end in spans],
-        "length": [end - start for start, end in spans],
-    }
-    if rows.token_type_ids is not None:
-        types = rows.token_type_ids.tolist()
-        columns["token_type_ids"] = [types[start:end] for start, end in spans]
+    types = None if rows.token_type_ids is None else rows.token_type_ids.tolist()
     assert rows.labels is not None
-    return Dataset.from_dict({**columns, "labels": rows.labels.tolist()})
+    made = []
+    for (start, end), label in zip(spans, rows.labels.tolist(), strict=True):
+        row = {"input_ids": tokens[start:end], "attention_mask": [1] * (end - start), "labels": label}
+        if types is not None:
+            row["token_type_ids"] = types[start:end]
+        made.append(row)
+    return made
 
 
 def _timer(window: StepWindow) -> Any:

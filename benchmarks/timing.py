@@ -60,7 +60,7 @@ class StepTimer(Callback):
 
     def __init__(self, warm_up_steps: int, steps: int) -> None:
         self.window = StepWindow(warm_up_steps, steps)
-        self.rows = 0
+        self.rows, self.tokens = 0, 0  # in the timed steps, without padding
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.window.epoch_started()
@@ -69,7 +69,9 @@ class StepTimer(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         timed = self.window.done >= self.window.warm_up_steps and not self.window.complete
-        self.rows += batch["real_rows"] if timed else 0
+        if timed:
+            self.rows += batch["real_rows"]
+            self.tokens += batch["real_tokens"]
         self.window.step_ended()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from common.errors import InputError
@@ -185,13 +186,34 @@ class AdaptedModule(LightningModule):
         self.epoch_loss.zero_()
 
     def on_validation_epoch_start(self) -> None:
-        self.refresh_adapter()
+        self._prepare_evaluation()
 
     def on_test_epoch_start(self) -> None:
-        self.refresh_adapter()
+        self._prepare_evaluation()
 
     def on_predict_epoch_start(self) -> None:
+        self._prepare_evaluation()
+
+    def on_validation_end(self) -> None:
+        self._end_evaluation()
+
+    def on_test_end(self) -> None:
+        self._end_evaluation()
+
+    def on_predict_end(self) -> None:
+        self._end_evaluation()
+
+    def _prepare_evaluation(self) -> None:
+        """Hands the adapter over, merged into the frozen weights where rounding and the strategy allow it."""
         self.refresh_adapter()
+        # in 16 bits W + ΔW would lose most of ΔW; a sharded W can't be added to
+        whole = isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
+        if self.adapter is not None and whole and self.trainer.precision == "32-true":
+            self.adapter.merge()
+
+    def _end_evaluation(self) -> None:
+        if self.adapter is not None:
+            self.adapter.unmerge()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out, and notes what the rest belongs to."""

@@ -8,6 +8,11 @@ from torch import Tensor, nn
 _FIRST_TOKEN_HEADS = ("bert", "roberta", "xlm-roberta", "electra")
 
 
+def goes_on_with_first_token(model: Any) -> bool:
+    """Whether `use_first_token_only` does anything in this architecture."""
+    return model.config.model_type in _FIRST_TOKEN_HEADS
+
+
 def use_first_token_only(model: Any) -> None:
     """Lets the last layer go on with each row's first token after its attention, where the head uses no other.
 
@@ -17,7 +22,7 @@ def use_first_token_only(model: Any) -> None:
     Args:
         model: a transformers model for sequence classification, changed in place.
     """
-    if model.config.model_type not in _FIRST_TOKEN_HEADS:
+    if not goes_on_with_first_token(model):
         return
     last_layer = getattr(model, model.base_model_prefix).encoder.layer[-1]
     last_layer.attention.output.register_forward_pre_hook(_first_tokens)

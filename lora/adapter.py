@@ -72,6 +72,16 @@ class Adapter(nn.Module):
         """Hands each layer what it needs for one forward and backward pass."""
         raise NotImplementedError
 
+    def merge(self) -> None:
+        """Lets each layer go on with W + ΔW of the last `refresh` in one product: for evaluation, without gradients."""
+        for layer in self.adapted_layers:
+            layer.merge()
+
+    def unmerge(self) -> None:
+        """Lets each layer go on with W and its update apart; W was never changed."""
+        for layer in self.adapted_layers:
+            layer.unmerge()
+
     def discrete_ranks(self) -> dict[str, int]:
         """The rank of each adapted layer at this moment, by full module path."""
         raise NotImplementedError

@@ -1,11 +1,13 @@
 """Linear layers with a low-rank update, over torch's Linear and GPT-2's Conv1D."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.packed_linear import PackedPair, is_packable, lora_xs_product
+from lora.packed_linear import PackedPair, inference_product, is_packable, lora_xs_product
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
@@ -27,6 +29,20 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+        self._merged: Callable[[Tensor], Tensor] | None = None
+
+    def update(self) -> Tensor:
+        """ΔW (out, in) of what the adapter handed over last."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def merge(self) -> None:
+        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored."""
+        self._merged = inference_product(dense_weight(self.base) + self.update(), self.bias)
+
+    def unmerge(self) -> None:
+        """Goes on with W and the update apart."""
+        self._merged = None
 
     @property
     def weight(self) -> Tensor:
@@ -64,10 +80,15 @@ class LoRAXSLinear(AdaptedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        if self._merged is not None:
+            return self._merged(x)
         if is_packable(x, self.weight):
             weight = dense_weight(self.base)
             return lora_xs_product(x, self.core, weight, self.bias, self.A, self.B, self.pair)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
+
+    def update(self) -> Tensor:
+        return self.B @ self.core @ self.A
 
 
 class LoRALinear(AdaptedLinear):
@@ -93,14 +114,23 @@ class LoRALinear(AdaptedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        assert self._update is not None, "refresh() hands the factors over before a pass"
-        A, B, scaling = self._update
+        if self._merged is not None:
+            return self._merged(x)
+        A, B, scaling = self._handed_over()
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows
         y = _own_output(self.base, rows)  # (tokens, out)
         # in place; autocast has no say there, so B gets the type that it gave y
         y = y.addmm_(linear(dropped, A), B.T.to(y.dtype), alpha=scaling)
         return y.view(*x.shape[:-1], y.shape[-1])
+
+    def update(self) -> Tensor:
+        A, B, scaling = self._handed_over()
+        return scaling * (B @ A)
+
+    def _handed_over(self) -> tuple[Tensor, Tensor, float]:
+        assert self._update is not None, "refresh() hands the factors over before a pass"
+        return self._update
 
 
 def _own_output(base: nn.Module, rows: Tensor) -> Tensor:

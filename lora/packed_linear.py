@@ -5,6 +5,7 @@ On other devices, other types, under autocast, or where this build of PyTorch la
 ordinary products. Results agree up to the rounding of float32.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -135,6 +136,18 @@ def lora_xs_product(
     pair.update(weight, bias, A, B)
     flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, pair, A, B)
     return flat.view(*x.shape[:-1], weight.shape[0])
+
+
+def inference_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """x (..., in) -> x Wᵀ + b (..., out) for evaluation, without gradients; W (out, in) is packed where possible."""
+    if not is_packable(weight, weight):
+        return lambda x: linear(x, weight, bias)
+    packed, outputs = _pack(weight), len(weight)
+
+    def product(x: Tensor) -> Tensor:
+        return _multiply(x.reshape(-1, x.shape[-1]), packed, bias).view(*x.shape[:-1], outputs)
+
+    return product
 
 
 class FrozenLinear(nn.Linear):

@@ -5,7 +5,8 @@ import pytest
 from rich.console import Console
 
 from benchmarks import __main__ as command
-from benchmarks.pairs import PAIRS, Pair, summarise
+from benchmarks.pair import Pair, summarise
+from benchmarks.pairs import PAIRS
 from benchmarks.processes import last_json_line
 from benchmarks.settings import Settings
 from common.errors import InputError
@@ -54,7 +55,7 @@ def test_the_table_shows_every_pair():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--only", "fixed_rank_softmex"], "fixed_rank_softmax"),
+        (["--only", "fixed_rank_bonded"], "fixed_rank_bounded"),
         (["--repetitions", "0"], "repetitions is 0"),
         (["--warm_up_steps", "0"], "warm_up_steps is 0"),
         (["--steps", "-1"], "steps is -1"),

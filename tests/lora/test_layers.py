@@ -133,3 +133,22 @@ def test_weight_and_bias_of_the_base_can_be_read_through_the_layer():
     layer = adapted("linear")
     assert layer.weight is layer.base.weight
     assert layer.bias is layer.base.bias
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_merged_layer_uses_the_dense_weight_and_leaves_the_frozen_one(kind, dtype):
+    layer = adapted(kind, dtype)
+    layer.core = torch.randn(RANK, RANK, dtype=dtype)
+    frozen = layer.base.weight.clone()
+    x = torch.randn(2, TOKENS, IN, dtype=dtype)
+    with torch.no_grad():
+        apart = layer(x)
+        layer.merge()
+        expected = x @ dense(layer, kind, layer.core).T + layer.base.bias
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+        layer.core = torch.zeros_like(layer.core)  # not looked at while merged
+        torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
+        layer.unmerge()
+        assert not torch.allclose(layer(x), apart)
+    assert torch.equal(layer.base.weight, frozen)
