@@ -25,9 +25,12 @@ class StopTogether(Callback):
             return
         if self._group is None:  # on the CPU: asking the others must not wait for the accelerator
             self._group = torch.distributed.new_group(backend="gloo")
-        # Lightning registers this as handler when the loops begin.
+        # Lightning registers these as handlers when the loops begin.
         handler = self._stop_now if trainer.predicting else self._take_note
-        trainer._signal_connector._sigterm_notifier_fn = handler  # type: ignore[assignment,method-assign]
+        connector: Any = trainer._signal_connector
+        connector._sigterm_notifier_fn = handler
+        # SLURM's warning: Lightning would save in the handler, into a file that --ckpt_path last doesn't look for.
+        connector._slurm_sigusr_handler_fn = handler
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int

@@ -6,7 +6,6 @@ thread has to.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -45,14 +44,14 @@ class ProcessWatch(threading.Thread):
         super().__init__(daemon=True, name="process-watch")
         self.trainer, self.children, self.launcher = trainer, children, launcher
         self._deadline, self._told_at = float("inf"), -float("inf")
-        self._signals, self._writer = socket.socketpair()
+        self._signals, self._writer = os.pipe()
         for end in (self._signals, self._writer):
-            end.setblocking(False)
+            os.set_blocking(end, False)
 
     def start(self) -> None:
         super().start()
         # Signals arrive here although the main thread may sit in a collective and run no handler.
-        signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        signal.set_wakeup_fd(self._writer, warn_on_full_buffer=False)
 
     def run(self) -> None:
         while True:
@@ -74,7 +73,7 @@ class ProcessWatch(threading.Thread):
 
     def _look_at_signals(self) -> None:
         try:
-            received = self._signals.recv(64)
+            received = os.read(self._signals, 64)
         except BlockingIOError:
             return
         if not {signal.SIGTERM, signal.SIGINT} & set(received):
