@@ -13,8 +13,8 @@ from experiments.process_watch import WatchedLauncher
 _ALLOWED = "auto, ddp (one process per device), or a DDPStrategy by class_path"
 _NAMES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 _SHARDS = (
-    "it shards parameters, but the masks of all layers are made from whole ones, and checkpoints and resuming rest on "
-    "whole tensors"
+    "it averages the gradients of what it shards; R and the allocation weights stand beside the backbone, so each "
+    "process would train its own; and checkpoints hold whole tensors"
 )
 _COPIES = "its processes are copies that hand nothing back to the first, so the trained weights would be lost"
 _REASONS = {"fsdp": _SHARDS, "deepspeed": _SHARDS, "model_parallel": _SHARDS, "ddp_": _COPIES}

@@ -84,6 +84,10 @@ def test_two_processes_agree_with_one(config, undisturbed, tmp_path):
     two = outcome(tmp_path / "tiny")
     assert two["results"]["processes"] == 2
     assert_agree(undisturbed, two)
+    steps = [line.partition(",")[0] for line in two["metrics"].splitlines()]
+    assert steps == [line.partition(",")[0] for line in undisturbed["metrics"].splitlines()]
+    boards = {path.name.split(".")[-2] for path in (tmp_path / "tiny").glob("events.out.tfevents.*")}
+    assert len(boards) == 1  # process ids of who wrote: the first process alone
 
 
 def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path):
