@@ -9,6 +9,7 @@ message said why. Processes that are left after two and a half minutes count as 
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,16 +85,19 @@ def wait_for(condition: Callable[[], object], seconds: float) -> None:
 def one_death(config: Path, runs_dir: Path, way: str) -> tuple[int | str, float, bool, bool]:
     """Exit code of the first, seconds until both were gone, whether words were left, whether last.ckpt is readable."""
     act, training = WAYS[way]
-    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), "--overwrite"]
+    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir)]
     settings = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "100"]
+    shutil.rmtree(runs_dir / "tiny", ignore_errors=True)
     log = runs_dir / "log.txt"
     with log.open("w") as output:
         first = subprocess.Popen([*command, *settings], cwd=PROJECT, stdout=output, stderr=output)
-    wait_for(lambda: child_of(first.pid), 120)
+    wait_for(lambda: child_of(first.pid) or first.poll() is not None, 120)
     ids = [first.pid, child_of(first.pid) or first.pid]
     if training:
         wait_for((runs_dir / "tiny" / "metrics.csv").exists, 120)
     time.sleep(random.uniform(0, 4))
+    if first.poll() is not None:
+        raise RuntimeError(f"the run ended by itself:\n{log.read_text()}")
     started = time.monotonic()
     act(ids)
     wait_for(lambda: first.poll() is not None and not is_alive(ids[1]), HANG_SECONDS)
