@@ -8,8 +8,9 @@ import warnings
 
 def is_first_process() -> bool:
     """Whether this process speaks for the run: rank 0, as torchrun, SLURM and Lightning number them."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
-    return next((rank for rank in ranks if rank is not None), "0") == "0"
+    # All must agree: a process that Lightning starts inside a SLURM step has the step's SLURM_PROCID, 0.
+    names = ("RANK", "SLURM_PROCID", "NODE_RANK", "LOCAL_RANK")
+    return all(os.environ.get(name, "0") == "0" for name in names)
 
 
 def say(message: str) -> None:

@@ -3,7 +3,7 @@
 import os
 import signal
 import sys
-from inspect import signature
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from torch.nn.parallel import DistributedDataParallel
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
@@ -25,6 +23,7 @@ from callbacks.progress import TerminalProgress
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
+from callbacks.stop_together import StopTogether
 from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
@@ -33,7 +32,9 @@ from experiments.config_files import differences, locate_configs
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
 from experiments.parser_messages import readable
+from experiments.process_watch import COURTESY_SECONDS
 from experiments.run_folder import RunFolder
+from experiments.strategies import check_strategy, prepare_strategy
 from lightning_modules.adapted_module import AdaptedModule
 
 _RANK_CALLBACKS: dict[str, type[Callback]] = {
@@ -178,9 +179,10 @@ class CommandLine(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
+        check_strategy(config["strategy"])
         rank_callbacks = [self.config_init[self.subcommand][key] for key in _RANK_CALLBACKS]
         config["plugins"] = [*listed(config.get("plugins")), WholeFileCheckpoints()]
-        config["callbacks"] = [*listed(config.get("callbacks")), *rank_callbacks]
+        config["callbacks"] = [*listed(config.get("callbacks")), *rank_callbacks, StopTogether()]
         if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:
             config["callbacks"].append(TerminalProgress())
         else:
@@ -193,11 +195,7 @@ class CommandLine(LightningCLI):
             self.predictions = PredictionTable(Path(self.settings.output or self.run_folder.path / "predictions.tsv"))
             config["callbacks"].append(self.predictions)
         trainer = Trainer(**config)
-        if isinstance(trainer.strategy, DDPStrategy):
-            # Buffers are frozen factors, the same everywhere, or sums that belong to one process: never sent.
-            known = signature(DistributedDataParallel).parameters
-            name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-            trainer.strategy._ddp_kwargs.setdefault(name, False)
+        prepare_strategy(trainer)
         return trainer
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
@@ -235,7 +233,8 @@ class CommandLine(LightningCLI):
         self.results.write(results, trainer, module, ranks)
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.run_folder.path)
-        if shortfall is not None:
+        # In the first process alone: the end of another one would cut the first off before all is written.
+        if shortfall is not None and trainer.is_global_zero:
             raise IncompleteRunError(shortfall)
 
     def after_validate(self) -> None:
@@ -302,6 +301,10 @@ def run(arguments: list[str]) -> int:
     except SIGTERMException:
         say(_how_to_go_on(arguments))
         return 1
+    except InputError:
+        if not is_first_process():  # most likely the first one says the same
+            time.sleep(COURTESY_SECONDS)
+        raise
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     return 0

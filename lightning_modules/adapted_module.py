@@ -220,7 +220,7 @@ class AdaptedModule(LightningModule):
         kept = self._checkpoint_keys()
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: state[key] for key in kept}
-        checkpoint["state_dict"]["epoch_loss"] = self._mean_over_processes(state["epoch_loss"])
+        checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
         checkpoint["rankwise"] = self._identity()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -242,7 +242,10 @@ class AdaptedModule(LightningModule):
                 "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "
                 "revision, rank_max or rule for the factors. Use the run's own config.yaml, or start a new run."
             )
-        self._check_tensors(checkpoint["state_dict"])
+        state = checkpoint["state_dict"]
+        self._check_tensors(state)
+        # Each process takes its part, so that the sum over processes is kept, however many they are.
+        state["epoch_loss"] = state["epoch_loss"] / self._processes()
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the weights of a checkpoint, and nothing else of it.
@@ -284,11 +287,11 @@ class AdaptedModule(LightningModule):
             "fingerprint": self.adapter.fingerprint if self.adapter is not None else None,
         }
 
-    def _mean_over_processes(self, value: Tensor) -> Tensor:
-        # Each process restores the mean, so that the sum over processes is kept.
-        if self._trainer is None or self.trainer.world_size == 1:
-            return value
-        return self.trainer.strategy.reduce(value.clone(), reduce_op="mean")
+    def _sum_over_processes(self, value: Tensor) -> Tensor:
+        return value if self._processes() == 1 else self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
+
+    def _processes(self) -> int:
+        return self.trainer.world_size if self._trainer is not None else 1
 
 
 def _trained(module: nn.Module) -> set[str]:

@@ -1,6 +1,7 @@
 """Running the command line inside a test, on a tiny model."""
 
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def differences(ours: Any, theirs: Any, place: str = "") -> list[str]:
         pairs = enumerate(zip(ours, theirs, strict=True))
         return [line for index, (a, b) in pairs for line in differences(a, b, f"{place}/{index}")]
     return [] if ours == theirs else [f"{place}: {ours} and {theirs}"]
+
+
+class SignalAt(Callback):
+    """A process sends itself a signal at a step; the other processes are not told."""
+
+    def __init__(self, step: int, number: int, rank: int = 1) -> None:
+        self.step, self.number, self.rank = step, number, rank
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
+        if trainer.global_step == self.step and trainer.global_rank == self.rank:
+            os.kill(os.getpid(), self.number)
 
 
 class SlowSteps(Callback):

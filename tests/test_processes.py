@@ -1,5 +1,7 @@
 """Two data-parallel processes on the CPU come to what one process comes to."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -10,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tests.command_line import outcome, run, write_config
+from tests.command_line import CrashError, outcome, run, write_config
 from tests.tiny import save_cola, save_tiny_bert, save_tiny_llama, save_wikitext
 
 PROJECT = Path(__file__).parents[1]
@@ -18,37 +20,104 @@ PROJECT = Path(__file__).parents[1]
 UNEVEN = ("--data.evaluation_batch_size", "4", "--data.train_rows", "37")
 
 
-@pytest.fixture
-def config(tmp_path):
-    backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)  # each process draws its own dropout
-    return write_config(tmp_path, str(backbone), str(save_cola(tmp_path / "cola", train=40, dev=13)))
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("config")
+    backbone = save_tiny_bert(folder / "bert", dropout=0.0)  # each process draws its own dropout
+    return write_config(folder, str(backbone), str(save_cola(folder / "cola", train=40, dev=13)))
+
+
+def two_processes(config: Path, runs_dir: Path, *options: str) -> tuple[int, str]:
+    """Exit code and all output of a fit in two processes."""
+    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), *options]
+    settings = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    with subprocess.Popen(
+        [*command, *settings],
+        cwd=PROJECT,
+        env={**os.environ, "PYTHONPATH": "."},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=240)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # the other process, too
+                os.killpg(process.pid, signal.SIGKILL)
+    return process.returncode, output
 
 
 def run_two_processes(config: Path, runs_dir: Path, *options: str) -> None:
-    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), *options]
-    settings = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
-    with subprocess.Popen([*command, *settings], cwd=PROJECT, start_new_session=True) as process:
-        try:
-            assert process.wait(timeout=240) == 0
-        finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+    code, output = two_processes(config, runs_dir, *options)
+    assert code == 0, output
 
 
-def test_two_processes_agree_with_one(config, tmp_path):
-    assert run("fit", config, tmp_path, "--run_name", "one", *UNEVEN) == 0
-    run_two_processes(config, tmp_path, "--run_name", "two", *UNEVEN)
-    one, two = outcome(tmp_path / "one"), outcome(tmp_path / "two")
-    assert two["results"]["processes"] == 2
-    assert two["ranks"]["layers"] == one["ranks"]["layers"]
+def callback(name: str, **settings: object) -> str:
+    """The option that adds a callback of `tests.command_line`."""
+    return "--trainer.callbacks=" + json.dumps({"class_path": f"tests.command_line.{name}", "init_args": settings})
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory):
+    """What one process comes to that nothing interrupts."""
+    runs_dir = tmp_path_factory.mktemp("undisturbed")
+    assert run("fit", config, runs_dir, *UNEVEN) == 0
+    return outcome(runs_dir / "tiny")
+
+
+def assert_agree(one: dict, other: dict) -> None:
+    """The same ranks and metrics; losses up to 1e-5 and weights up to 1e-4, because sums have another order."""
+    assert other["ranks"]["layers"] == one["ranks"]["layers"]
     for name in ("train_losses", "val_losses"):
-        assert two["results"][name] == pytest.approx(one["results"][name], abs=1e-5)
+        assert other["results"][name] == pytest.approx(one["results"][name], abs=1e-5)
     for figure in ("matthews_correlation", "accuracy", "loss"):
-        assert two["results"]["test"][figure] == pytest.approx(one["results"]["test"][figure], abs=1e-5)
+        assert other["results"]["test"][figure] == pytest.approx(one["results"]["test"][figure], abs=1e-5)
     weights = one["checkpoints"]["last.ckpt"]["state_dict"]
-    for name, value in two["checkpoints"]["last.ckpt"]["state_dict"].items():
-        if isinstance(value, torch.Tensor) and name != "epoch_loss":  # kept as the mean over processes
+    for name, value in other["checkpoints"]["last.ckpt"]["state_dict"].items():
+        if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=0)
+
+
+def test_two_processes_agree_with_one(config, undisturbed, tmp_path):
+    run_two_processes(config, tmp_path, *UNEVEN)
+    two = outcome(tmp_path / "tiny")
+    assert two["results"]["processes"] == 2
+    assert_agree(undisturbed, two)
+    steps = [line.partition(",")[0] for line in two["metrics"].splitlines()]
+    assert steps == [line.partition(",")[0] for line in undisturbed["metrics"].splitlines()]
+    boards = {path.name.split(".")[-2] for path in (tmp_path / "tiny").glob("events.out.tfevents.*")}
+    assert len(boards) == 1  # process ids of who wrote: the first process alone
+
+
+def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path):
+    # in the middle of the second epoch
+    code, output = two_processes(config, tmp_path, *UNEVEN, callback("SignalAt", step=7, number=signal.SIGTERM))
+    assert code == 1, output
+    assert output.count("--ckpt_path last") == 1
+    assert "Traceback" not in output
+    checkpoint = torch.load(tmp_path / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert checkpoint["global_step"] == 8
+    assert run("fit", config, tmp_path, *UNEVEN, "--ckpt_path", "last") == 0
+    assert_agree(undisturbed, outcome(tmp_path / "tiny"))
+
+
+def test_what_one_process_began_two_finish_with_accumulation(config, undisturbed, tmp_path):
+    with pytest.raises(CrashError):  # right after the second epoch
+        run("fit", config, tmp_path, *UNEVEN, callback("CrashAt", hook="batch_start", step=10))
+    accumulation = ("--trainer.accumulate_grad_batches", "2")
+    run_two_processes(config, tmp_path, *UNEVEN, *accumulation, "--ckpt_path", "last")
+    two = outcome(tmp_path / "tiny")
+    assert two["results"]["processes"] == 2
+    assert_agree(undisturbed, two)
+
+
+def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
+    code, output = two_processes(config, tmp_path, callback("SignalAt", step=2, number=signal.SIGKILL))
+    assert code == 1, output
+    assert "process 1 of 2 was ended by SIGKILL" in output
+    assert "--ckpt_path last" in output
+    assert "Traceback" not in output
 
 
 def test_two_processes_give_the_perplexity_of_one(tmp_path):

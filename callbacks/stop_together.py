@@ -1,0 +1,60 @@
+"""SIGTERM to any one process ends all of them at the same batch."""
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from lightning_modules.adapted_module import AdaptedModule
+
+
+class StopTogether(Callback):
+    """Several processes agree after every batch on whether one of them was told to stop; then all stop, with last.ckpt.
+
+    Lightning 2.6 calls a collective inside its signal handler, whatever other collective is under way: processes then
+    wait for each other for ever. Here the handler only takes a note. With one process Lightning's own handler stays.
+    """
+
+    def __init__(self) -> None:
+        self._told = False
+        self._group: Any = None
+
+    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+        if trainer.world_size == 1:
+            return
+        if self._group is None:  # on the CPU: asking the others must not wait for the accelerator
+            self._group = torch.distributed.new_group(backend="gloo")
+        # Lightning registers these as handlers when the loops begin.
+        handler = self._stop_now if trainer.predicting else self._take_note
+        connector: Any = trainer._signal_connector
+        connector._sigterm_notifier_fn = handler
+        # SLURM's warning: Lightning would save in the handler, into a file that --ckpt_path last doesn't look for.
+        connector._slurm_sigusr_handler_fn = handler
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not trainer.fit_loop._should_accumulate():  # gradients in accumulation are in no checkpoint
+            self._agree(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, *batch: Any, **kwargs: Any) -> None:
+        self._agree(trainer)
+
+    def on_test_batch_end(self, trainer: Trainer, *batch: Any, **kwargs: Any) -> None:
+        self._agree(trainer)
+
+    def _agree(self, trainer: Trainer) -> None:
+        if trainer.world_size == 1:
+            return
+        told = torch.tensor(int(self._told))
+        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._group)
+        # The loops look at this at their next safe place, which is the same one in all processes.
+        trainer._signal_connector.received_sigterm = bool(told)
+
+    def _take_note(self, signum: int, frame: Any) -> None:
+        self._told = True
+
+    @staticmethod
+    def _stop_now(signum: int, frame: Any) -> None:
+        raise SIGTERMException  # nothing is kept of an interrupted prediction
