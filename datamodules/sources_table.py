@@ -58,11 +58,26 @@ class TableSource:
         if self.dataset is not None and (named or self.data_dir is not None):
             other = ", ".join([*named, *["data_dir"] * (self.data_dir is not None)])
             raise InputError(f"dataset is {self.dataset!r} and {other} given too; allowed: one source of the data.")
+        self._check_effect()
         if self.dataset is None and self.data_dir is None and self.files["train"] is None:
             raise InputError(
                 "the data has no source; allowed: --data.train_file FILE, --data.data_dir FOLDER with a file called "
                 f"train ({', '.join(TABLE_ENDINGS)}), or --data.dataset NAME."
             )
+
+    def _check_effect(self) -> None:
+        """Raises InputError for a choice within a data set where there is none to choose in."""
+        if self.dataset is not None:
+            return
+        choices = {"dataset_name": self.dataset_name, "dataset_revision": self.dataset_revision}
+        if self.files["train"] is not None or not saved_folder(Path(self.data_dir or ".").expanduser()):
+            choices |= {f"{split}_split": name for split, name in self.splits.items()}
+        for name, value in choices.items():
+            if value is not None:
+                raise InputError(
+                    f"{name} is {value!r}, but would have no effect: it chooses in a data set, and the data are files. "
+                    "Leave it out, or give --data.dataset."
+                )
 
     def read(self, wanted: Sequence[str], separator: str | None) -> dict[str, Table]:
         """The splits as tables; `train` is always among them.

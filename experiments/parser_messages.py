@@ -32,6 +32,13 @@ def readable(message: str) -> str:
     return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
 
 
+def innermost(message: str) -> str:
+    """What the class itself said, out of the parser's report of how it tried to make it."""
+    lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
+    said = [line for line in lines if not _NOISE.match(line) and not line.startswith("Given value")]
+    return said[-1] if said else lines[-1]
+
+
 def _plain(reason: str) -> str:
     reason = re.sub(r"Expected a <class '(\w+)'>", lambda m: f"expected {_TYPES.get(m[1], m[1])}", reason)
     return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
