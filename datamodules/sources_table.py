@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from datamodules.sources import folder_content
+from datamodules.sources import folder_content, listing
 from datamodules.sources_columns import (
     SPLIT_NAMES,
     TABLE_ENDINGS,
@@ -22,7 +22,7 @@ from datamodules.sources_datasets import load_hub, load_saved, saved_folder, spl
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
-_SHOWN_LABELS = 20
+_SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
 
 @dataclass(frozen=True)
@@ -172,8 +172,8 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
 
 
 def _unknown_label(what: str, text: str, names: Sequence[str]) -> InputError:
-    shown = ", ".join(names[:_SHOWN_LABELS]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN_LABELS else "")
-    near = get_close_matches(text, names, n=1)
+    shown = listing(names)
+    near = get_close_matches(text, names[:_SEARCHED], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(
         f"{what} is {text!r}; allowed: {shown} (the labels of the training split, or of --data.label_names).{hint} "

@@ -1,4 +1,4 @@
-"""Every setting with every kind of wrong value: `python -m tests.bad_configs` tries them all.
+"""Every setting with every kind of wrong value: `python -m tests.hostile.bad_configs` tries them all.
 
 Settings come from the parser itself, class by class, so that a new one is tried without being listed here.
 """
@@ -10,6 +10,7 @@ import io
 import json
 import math
 import os
+import random
 import resource
 import signal
 import sys
@@ -273,6 +274,7 @@ def main() -> int:
         bases = base_configs(folder)
         known = [field for field in fields(bases) if options.only in field.name]
         cases = [(field, label) for field in known for label in BAD_VALUES if field.name not in STARTS_PROCESSES]
+        random.Random(0).shuffle(cases)  # a run that is cut short has still seen a bit of everything
         cases = cases[first - 1 :: count]
         print(f"{len(known)} settings, {len(cases)} cases", flush=True)
         lines = options.output.open("w") if options.output else io.StringIO()
