@@ -4,7 +4,14 @@ from typing import Literal
 
 from common.errors import InputError, one_of
 
+LARGEST_RANK = 2**16  # far beyond any layer; more is a slip that would only fill the memory
 ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
+
+
+def check_rank(rank: int) -> None:
+    """Raises `InputError` unless the rank is one that an update can have."""
+    if not 1 <= rank <= LARGEST_RANK:
+        raise InputError(f"rank is {rank}; allowed: 1 or more, up to {LARGEST_RANK:,}.")
 
 
 def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:

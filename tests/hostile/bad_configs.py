@@ -262,6 +262,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", default="", help="settings whose name holds this text")
     parser.add_argument("--part", default="1/1", help="K/N: every N-th case from the K-th")
+    parser.add_argument("--skip", type=int, default=0, help="leave out so many cases, to go on after a stop")
     parser.add_argument("--output", type=Path, help="JSON-lines file with every case")
     options = parser.parse_args()
     first, count = map(int, options.part.split("/"))
@@ -275,7 +276,7 @@ def main() -> int:
         known = [field for field in fields(bases) if options.only in field.name]
         cases = [(field, label) for field in known for label in BAD_VALUES if field.name not in STARTS_PROCESSES]
         random.Random(0).shuffle(cases)  # a run that is cut short has still seen a bit of everything
-        cases = cases[first - 1 :: count]
+        cases = cases[first - 1 :: count][options.skip :]
         print(f"{len(known)} settings, {len(cases)} cases", flush=True)
         lines = options.output.open("w") if options.output else io.StringIO()
         with lines:
