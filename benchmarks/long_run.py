@@ -117,7 +117,14 @@ def measure(steps: int, folder: Path) -> dict[str, Any]:
         "files": [steady["files"], notes[-1]["files"]],
         "threads": [steady["threads"], notes[-1]["threads"]],
     }
-    return {"steps": notes[-1]["step"], "epochs": epochs, "figures": figures, "budget": BUDGET, "from_to": ends, "notes": notes}
+    return {
+        "steps": notes[-1]["step"],
+        "epochs": epochs,
+        "figures": figures,
+        "budget": BUDGET,
+        "from_to": ends,
+        "notes": notes,
+    }
 
 
 def _picture_bytes(events: list[Path]) -> int:
@@ -152,7 +159,7 @@ def _config(steps: int, model: Path, data: Path, folder: Path) -> dict[str, Any]
             "log_every_n_steps": 10,
             "callbacks": [notes],
         },
-        "rank_logging": {"every_n_steps": 10, **({"pictures_every_n_epochs": 0} if os.environ.get("NOPIC") else {})},
+        "rank_logging": {"every_n_steps": 10},
         "update_norms": {"every_n_steps": 10},
     }
 

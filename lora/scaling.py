@@ -5,6 +5,7 @@ from typing import Literal
 from common.errors import InputError, one_of
 
 LARGEST_RANK = 2**16  # far beyond any layer; more is a slip that would only fill the memory
+_LARGEST_ALPHA = 1e30
 ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
 
 
@@ -20,8 +21,8 @@ def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:
     Raises:
         InputError: alpha isn't above 0: nothing would be learned, or the sign turned.
     """
-    if not lora_alpha > 0:
-        raise InputError(f"lora_alpha is {lora_alpha}; allowed: a number above 0, such as 16.")
+    if not 0 < lora_alpha < _LARGEST_ALPHA:
+        raise InputError(f"lora_alpha is {lora_alpha}; allowed: a number above 0 that float32 holds, such as 16.")
     match rule:
         case "alpha_over_rank":
             return lora_alpha / rank
