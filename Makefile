@@ -1,6 +1,7 @@
 # make fit    set up, train the quickstart, show where to look
 # make test   set up, run every test and check
 # make setup  .venv with everything both commands need
+# make audit  known vulnerabilities of the locked packages (needs a connection)
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP_FLAGS := --disable-pip-version-check --quiet
 
-.PHONY: setup fit test check clean
+.PHONY: setup fit test check audit clean
 
 setup: $(STAMP)
 
@@ -31,5 +32,12 @@ check: $(STAMP)
 test: check
 	$(BIN)/python -m pytest -n auto --dist loadfile
 
+# Its own environment: the project's stays as it was tested.
+audit:
+	@$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install $(PIP_FLAGS) pip-audit \
+		|| { echo "Nothing was audited: pip-audit can't be installed here; it needs a package registry."; exit 1; }
+	@$(VENV)-audit/bin/pip-audit --strict --no-deps --disable-pip -r requirements.lock \
+		|| { echo "Audit failed: either advisories are listed above, or a package could not be looked up (no connection)."; exit 1; }
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,5 +1,6 @@
 """Shows the ranks while they move: scalars at an interval, pictures per epoch, and the history for ranks.json."""
 
+import gc
 from typing import Any
 
 import torch
@@ -88,6 +89,9 @@ class RankLogging(Callback):
         for logger in loggers:
             logger.experiment.add_figure("rank_map", picture, trainer.global_step)
             logger.experiment.add_figure("rank_masks", masks, trainer.global_step)
+        picture.clear()
+        masks.clear()
+        gc.collect()  # figures hold themselves in cycles: megabytes each epoch until Python happens to look for them
 
 
 @torch.no_grad()

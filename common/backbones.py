@@ -3,13 +3,14 @@
 import hashlib
 import importlib.util
 import io
+import json
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError, one_of
-from common.files import cache_directory, write_text, write_whole
+from common.files import cache_directory, is_plain_name, write_text, write_whole
 
 PACKAGE_PREFIX = "package:"
 GGUF_ENDING = ".gguf"
@@ -117,7 +118,23 @@ def _model_folder(folder: Path, backbone: str) -> Path:
             f"backbone is {backbone!r}, a folder without a config.json; allowed: a folder written by "
             "save_pretrained, a .gguf file, a hub name such as roberta-large, or package:NAME. Check the path."
         )
+    for index in folder.glob("*.index.json"):
+        _check_index(index)
     return folder
+
+
+def _check_index(index: Path) -> None:
+    """Refuses a list of weight files that leads out of its folder."""
+    try:
+        files = set(json.loads(index.read_text())["weight_map"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index} can't be read ({type(error).__name__}: {error}). Fetch the model again.") from error
+    for file in files:
+        if not is_plain_name(file):
+            raise InputError(
+                f"{index} names the weight file {file!r}; allowed: files in the same folder. Use a model from "
+                "someone you trust."
+            )
 
 
 def pretrained_arguments(source: str) -> tuple[str, dict[str, str]]:

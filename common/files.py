@@ -88,6 +88,11 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def is_plain_name(name: object) -> bool:
+    """Whether it names something inside a folder: no path, no way up."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not {"/", "\\", "\x00"} & set(name)
+
+
 def cache_directory(name: str) -> Path:
     """A folder for things that can be made again: `$RANKWISE_CACHE/name`, by default below `~/.cache`."""
     root = os.environ.get("RANKWISE_CACHE")

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from common.errors import InputError
 from datamodules.sources import Examples
 from datamodules.task import Task
 from datamodules.text_classification import TextClassificationDataModule
@@ -52,12 +53,15 @@ class QuickstartDataModule(TextClassificationDataModule):
     def load_examples(self) -> dict[str, Examples]:
         from datamodules.quickstart_corpus import generate_corpus
 
-        corpus = generate_corpus(
-            train_sentences=self.train_sentences,
-            validation_sentences=self.validation_sentences,
-            test_sentences=self.test_sentences,
-            seed=self.corpus_seed,
-        )
+        try:
+            corpus = generate_corpus(
+                train_sentences=self.train_sentences,
+                validation_sentences=self.validation_sentences,
+                test_sentences=self.test_sentences,
+                seed=self.corpus_seed,
+            )
+        except ValueError as error:  # it says itself how many sentences there can be
+            raise InputError(str(error)) from error
         return {
             split: Examples(
                 texts=[sentence.text for sentence in sentences],

@@ -15,6 +15,7 @@ from datamodules.task import Task
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 CHUNK = 1 << 20
+LONGEST_NAME = 60  # characters of a name that a message shows
 
 
 @dataclass(frozen=True)
@@ -211,11 +212,16 @@ def require_file(folder: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def folder_content(folder: Path, limit: int = 20) -> str:
+def folder_content(folder: Path) -> str:
     """The names in a folder, for messages."""
-    names = sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir())
+    return listing(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
+
+
+def listing(names: Sequence[str], limit: int = 20) -> str:
+    """Names for a message: the first few, each cut to a few words, and how many there are."""
     more = f", … ({len(names)} in all)" if len(names) > limit else ""
-    return (", ".join(names[:limit]) or "nothing") + more
+    shown = (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names[:limit])
+    return (", ".join(shown) or "nothing") + more
 
 
 def check_labels(name: str, split: str, task: Task, examples: Examples) -> None:

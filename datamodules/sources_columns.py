@@ -2,6 +2,7 @@
 
 import json
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, one_of
-from datamodules.sources import Examples, examples_of, find_file, folder_content, read_lines
+from datamodules.sources import Examples, examples_of, find_file, folder_content, listing, read_lines
 from datamodules.sources_delimited import SEPARATORS, check_widths, read_rows
 from datamodules.task import Task
 
@@ -22,6 +23,7 @@ SPLIT_NAMES = {
     "test": ("test", "test_matched"),
     "test_mismatched": ("test_mismatched",),
 }
+_SEARCHED = 500  # columns in which a near miss is looked for: it takes long
 JSON_ENDINGS = (".jsonl", ".json")
 COLUMN_ENDINGS = (".parquet", *JSON_ENDINGS)
 TABLE_ENDINGS = (*COLUMN_ENDINGS, *SEPARATORS)
@@ -136,9 +138,9 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
 
 def _read_delimited(path: Path, separator: str) -> Table:
     (_, names), *rows = read_rows(path, separator)
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
-        raise InputError(f"{path}, line 1: the header has {', '.join(twice)} more than once; rename one of them.")
+        raise InputError(f"{path}, line 1: the header has {listing(twice)} more than once; rename one of them.")
     check_widths(path, rows, names, separator)
     columns = {name: [row.cells[place] for row in rows] for place, name in enumerate(names)}
     return Table(columns, lambda row: f"{path}, line {rows[row].line}", str(path))
@@ -156,7 +158,7 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
         missing = [name for name in needed if name not in record]
         if missing:
             raise InputError(
-                f"{where(row)}: no {' and no '.join(missing)} among {', '.join(record)}; every line needs "
+                f"{where(row)}: no {' and no '.join(missing)} among {listing(list(record))}; every line needs "
                 f"{', '.join(needed)}. Correct or remove the row."
             )
     return Table({name: [record.get(name) for record in records] for name in records[0]}, where, str(path))
@@ -189,10 +191,11 @@ def require_columns(table: Table, needed: Sequence[str], advice: str) -> None:
     if not missing:
         return
     there = list(table.columns)
-    near = sorted({match for name in missing for match in get_close_matches(name, there, cutoff=0.5)} - set(needed))
+    likely = there[:_SEARCHED]
+    near = sorted({match for name in missing for match in get_close_matches(name, likely, cutoff=0.5)} - set(needed))
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise InputError(
-        f"{table.source} has no {' and no '.join(missing)} among its columns {', '.join(there)}.{hint} {advice}"
+        f"{table.source} has no {' and no '.join(missing)} among its columns {listing(there)}.{hint} {advice}"
     )
 
 

@@ -1,10 +1,12 @@
 """Splits with named columns, from the datasets library: the hub, its cache, and `save_to_disk` folders."""
 
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, one_of
+from common.files import is_plain_name
 from datamodules.sources import Examples
 from datamodules.sources_columns import SPLIT_NAMES, Table, check_complete, table_examples
 from datamodules.task import Task
@@ -23,6 +25,7 @@ def load_saved(folder: Path) -> Mapping[str, Any]:
     """
     import datasets
 
+    _check_names(folder)
     try:
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged Arrow file makes the library raise
@@ -33,6 +36,22 @@ def load_saved(folder: Path) -> Mapping[str, Any]:
             "Save it with DatasetDict(train=…, validation=…).save_to_disk."
         )
     return saved
+
+
+def _check_names(folder: Path) -> None:
+    """Refuses a folder whose own lists of splits and files lead out of it."""
+    try:
+        listed = folder / "dataset_dict.json"
+        splits = json.loads(listed.read_text())["splits"] if listed.is_file() else []
+        names = [(listed, split) for split in splits]
+        for state in [folder / split / "state.json" for split in splits if is_plain_name(split)]:
+            if state.is_file():
+                names += [(state, file["filename"]) for file in json.loads(state.read_text())["_data_files"]]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{folder} can't be read ({type(error).__name__}: {error}). Save it again.") from error
+    for path, name in names:
+        if not is_plain_name(name):
+            raise InputError(f"{path} names {name!r}; allowed: names inside its folder. Save the data set again.")
 
 
 def load_hub(dataset: str, name: str | None, revision: str | None, instead: str) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import InputError
-from datamodules.sources import read_lines
+from datamodules.sources import listing, read_lines
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
@@ -71,6 +71,6 @@ def check_widths(path: Path, rows: Sequence[Row], header: Sequence[str], separat
         if len(row.cells) != len(header):
             raise InputError(
                 f"{path}, line {row.line}: {len(row.cells)} {kind}-separated columns in "
-                f"{separator.join(row.cells)[:80]!r}; allowed: {len(header)} ({', '.join(header)}). "
+                f"{separator.join(row.cells)[:80]!r}; allowed: {len(header)} ({listing(header)}). "
                 "Correct or remove the row."
             )

@@ -10,7 +10,7 @@ from typing import Literal
 
 from common.errors import InputError
 from common.terminal import say
-from datamodules.sources import Examples, examples_of, find_file, folder_content, require_file
+from datamodules.sources import Examples, examples_of, find_file, folder_content, listing, require_file
 from datamodules.sources_columns import has_columns, read_column_files
 from datamodules.sources_datasets import dataset_examples, load_hub, load_saved, saved_folder
 from datamodules.sources_delimited import Row, check_widths, read_rows
@@ -143,7 +143,7 @@ def _read_table(task: Task, path: Path) -> Examples:
     missing = [column for column in wanted if column not in header]
     if missing:
         raise InputError(
-            f"{path}, line 1: the header has no column {', '.join(missing)}; it has {', '.join(header)}. "
+            f"{path}, line 1: the header has no column {', '.join(missing)}; it has {listing(header)}. "
             f"Allowed: GLUE's own {layout.folder} files. Check that the folder belongs to {task.name}."
         )
     if not rows:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from datamodules.sources import folder_content, read_text
+from datamodules.sources import folder_content, listing, read_text
 from datamodules.sources_columns import SPLIT_NAMES, TABLE_ENDINGS, read_table, split_files
 from datamodules.sources_datasets import load_hub, load_saved
 
@@ -57,7 +57,7 @@ def column_rows(
 
 def _no_column(source: str, column: str, columns: list[str]) -> InputError:
     return InputError(
-        f"{source} has no column {column!r} among its columns {', '.join(columns)}. Rename the column, or name the "
+        f"{source} has no column {column!r} among its columns {listing(columns)}. Rename the column, or name the "
         "one that holds the text with --data.text_column."
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from datamodules.sources import folder_content
+from datamodules.sources import folder_content, listing
 from datamodules.sources_columns import (
     SPLIT_NAMES,
     TABLE_ENDINGS,
@@ -22,7 +22,7 @@ from datamodules.sources_datasets import load_hub, load_saved, saved_folder, spl
 _WHOLE_NUMBER = re.compile(r"[+-]?\d+")
 _WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
-_SHOWN_LABELS = 20
+_SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
 
 @dataclass(frozen=True)
@@ -58,11 +58,26 @@ class TableSource:
         if self.dataset is not None and (named or self.data_dir is not None):
             other = ", ".join([*named, *["data_dir"] * (self.data_dir is not None)])
             raise InputError(f"dataset is {self.dataset!r} and {other} given too; allowed: one source of the data.")
+        self._check_effect()
         if self.dataset is None and self.data_dir is None and self.files["train"] is None:
             raise InputError(
                 "the data has no source; allowed: --data.train_file FILE, --data.data_dir FOLDER with a file called "
                 f"train ({', '.join(TABLE_ENDINGS)}), or --data.dataset NAME."
             )
+
+    def _check_effect(self) -> None:
+        """Raises InputError for a choice within a data set where there is none to choose in."""
+        if self.dataset is not None:
+            return
+        choices = {"dataset_name": self.dataset_name, "dataset_revision": self.dataset_revision}
+        if self.files["train"] is not None or not saved_folder(Path(self.data_dir or ".").expanduser()):
+            choices |= {f"{split}_split": name for split, name in self.splits.items()}
+        for name, value in choices.items():
+            if value is not None:
+                raise InputError(
+                    f"{name} is {value!r}, but would have no effect: it chooses in a data set, and the data are files. "
+                    "Leave it out, or give --data.dataset."
+                )
 
     def read(self, wanted: Sequence[str], separator: str | None) -> dict[str, Table]:
         """The splits as tables; `train` is always among them.
@@ -157,8 +172,8 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
 
 
 def _unknown_label(what: str, text: str, names: Sequence[str]) -> InputError:
-    shown = ", ".join(names[:_SHOWN_LABELS]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN_LABELS else "")
-    near = get_close_matches(text, names, n=1)
+    shown = listing(names)
+    near = get_close_matches(text, names[:_SEARCHED], n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
     return InputError(
         f"{what} is {text!r}; allowed: {shown} (the labels of the training split, or of --data.label_names).{hint} "

@@ -1,5 +1,6 @@
 """The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
 
+import errno
 import os
 import signal
 import sys
@@ -12,7 +13,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
@@ -31,10 +32,12 @@ from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
-from experiments.parser_messages import readable
+from experiments.parser_messages import innermost, readable
 from experiments.process_watch import COURTESY_SECONDS
 from experiments.run_folder import RunFolder
+from experiments.setting_values import check_range, check_values
 from experiments.strategies import check_strategy, prepare_strategy
+from experiments.trainer_settings import check_trainer, lightning_refuses, make_trainer
 from lightning_modules.adapted_module import AdaptedModule
 
 _RANK_CALLBACKS: dict[str, type[Callback]] = {
@@ -111,6 +114,8 @@ class CommandLine(LightningCLI):
             self.config = parser.parse_args(args)
         except ArgumentError as error:
             raise InputError(readable(str(error))) from error
+        except ValueError as error:  # a value that the parser tried to open as a file
+            raise InputError(f"a setting can't be read: {error}. See `python cli.py fit --help`.") from error
 
     def _parse_ckpt_path(self) -> None:
         """A checkpoint holds no settings: what the user typed and the config say is what counts."""
@@ -140,6 +145,26 @@ class CommandLine(LightningCLI):
             settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
         if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
             self._prepare_run_folder(settings)
+
+    def _set_seed(self) -> None:
+        self._check_settings()  # before anything is done with them
+        super()._set_seed()
+
+    def _check_settings(self) -> None:
+        settings = self.settings.as_dict()
+        defaults = self._parser(self.subcommand).get_defaults().as_dict()
+        check_values(settings, {"trainer": Trainer, **_RANK_CALLBACKS}, defaults)
+        check_trainer(settings["trainer"])
+        check_range("seed_everything", settings["seed_everything"], 0, 2**32 - 1)
+        check_range("checkpoint_every_n_minutes", settings["checkpoint_every_n_minutes"], 0)
+
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except (ValueError, TypeError) as error:
+            if input_error_behind(error) is None and str(error).startswith("Does not validate"):
+                raise InputError(f"a class can't be made with these settings: {innermost(str(error))}") from error
+            raise
 
     def _prepare_run_folder(self, settings: Any) -> None:
         if settings.ckpt_path is not None:
@@ -194,7 +219,7 @@ class CommandLine(LightningCLI):
         if self.subcommand == "predict":
             self.predictions = PredictionTable(Path(self.settings.output or self.run_folder.path / "predictions.tsv"))
             config["callbacks"].append(self.predictions)
-        trainer = Trainer(**config)
+        trainer = make_trainer(config)
         prepare_strategy(trainer)
         return trainer
 
@@ -266,6 +291,15 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
     return error
 
 
+def _about_settings(error: Exception) -> InputError | None:
+    """What a library raises while it runs, but because of what the user asked for."""
+    if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
+        return lightning_refuses(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return InputError(f"can't use {str(error.filename)[:200]!r} as a path: {error.strerror}. Give another one.")
+    return None
+
+
 def _how_to_go_on(arguments: list[str]) -> str:
     command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
     resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
@@ -285,7 +319,7 @@ def parse_and(kind: type[CommandLine], arguments: list[str]) -> CommandLine:
     try:
         return kind(arguments, configs[0].stem if configs else "unnamed")
     except Exception as error:
-        if (cause := input_error_behind(error)) is not None:
+        if (cause := input_error_behind(error) or _about_settings(error)) is not None:
             raise cause from error
         raise
 

@@ -10,6 +10,7 @@ _NOISE = re.compile(
     r"^(Does not validate against|Subtypes:|Errors:|Given value type:|Expected a <class 'NoneType'>$|"
     r"Expected a path but|Problem with given class_path|Parser key|$)"
 )
+_SHOWN = 200  # characters of a value
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
 
 
@@ -28,8 +29,20 @@ def readable(message: str) -> str:
     reasons = list(dict.fromkeys(line for line in lines[deepest:] if not _NOISE.match(line)))
     given = next((line.partition(":")[2].strip() for line in reasons if line.startswith("Given value:")), None)
     reasons = [_plain(line) for line in reasons if not line.startswith("Given value")]
-    value = f" is {given!r}" if given is not None and not given.startswith(("NestedArg", "Namespace")) else ""
+    whole = ("NestedArg", "Namespace", "{'class_path'")  # all settings of the class, not the one at fault
+    value = f" is {_short(given)}" if given is not None and not given.startswith(whole) else ""
     return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
+
+
+def innermost(message: str) -> str:
+    """What the class itself said, out of the parser's report of how it tried to make it."""
+    lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
+    said = [line for line in lines if not _NOISE.match(line) and not line.startswith("Given value")]
+    return said[-1] if said else lines[-1]
+
+
+def _short(given: str) -> str:
+    return repr(given) if len(given) <= _SHOWN else f"{given[:_SHOWN]!r}… ({len(given):,} characters)"
 
 
 def _plain(reason: str) -> str:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
+from common.files import is_plain_name
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
 
@@ -26,7 +27,7 @@ class RunFolder:
         Raises:
             InputError: the name isn't a plain folder name.
         """
-        if not run_name or run_name in (".", "..") or Path(run_name).name != run_name:
+        if not is_plain_name(run_name):
             raise InputError(f"run_name is {run_name!r}; allowed: a plain folder name without slashes.")
         return cls(Path(runs_dir).expanduser() / run_name)
 
@@ -64,6 +65,11 @@ class RunFolder:
         if not self.holds_a_run:
             raise InputError(
                 f"{self.path} holds files but no run, so --overwrite won't delete it. Choose another --run_name."
+            )
+        if self.path.is_symlink():
+            raise InputError(
+                f"{self.path} is a link to {self.path.resolve()}, so --overwrite won't delete it. Delete the run "
+                "there, or choose another --run_name."
             )
         shutil.rmtree(self.path)
 

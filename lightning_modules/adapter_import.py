@@ -1,9 +1,12 @@
 """Starting from an adapter that was trained before: a native export, or any folder with a PEFT LoRA."""
 
+import json
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.errors import InputError
@@ -16,6 +19,21 @@ from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
 PEFT_FILE_NAME = "adapter_config.json"
+# Settings of a PEFT folder under which its two factors are not the update, or PEFT reads or imports something else.
+_NOT_PLAIN = (
+    "use_dora",
+    "lora_bias",
+    "trainable_token_indices",
+    "megatron_config",
+    "layer_replication",
+    "corda_config",
+    "eva_config",
+    "loftq_config",
+    "lora_ga_config",
+    "arrow_config",
+    "target_parameters",
+)
+_PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
 
 def export_kind(folder: Path) -> str:
@@ -139,17 +157,12 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
         InputError: PEFT is missing, or the folder holds something else than plain LoRA for this backbone.
     """
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
+    _check_plain_lora(folder)
     try:
         loaded = peft.PeftModel.from_pretrained(model, folder)
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
-    config = loaded.peft_config["default"]
-    if config.peft_type != "LORA" or config.use_dora or config.bias != "none" or config.trainable_token_indices:
-        raise InputError(
-            f"the adapter in {folder} is of type {config.peft_type} (use_dora {getattr(config, 'use_dora', False)}, "
-            f"bias {getattr(config, 'bias', 'none')!r}); allowed: plain LoRA without trained biases or tokens."
-        )
     factors: LowRankFactors = {}
     for name, layer in loaded.get_base_model().named_modules():
         if isinstance(layer, peft.tuners.lora.LoraLayer):
@@ -160,6 +173,27 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
     return factors, _peft_head(loaded)
+
+
+def _check_plain_lora(folder: Path) -> None:
+    """Refuses everything else before PEFT acts on the file: what it says is data, and names nothing to run."""
+    path = folder / PEFT_FILE_NAME
+    try:
+        config = json.loads(path.read_text())
+        kind = config.get("peft_type")
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} can't be read: {error}. Fetch or export the adapter again.") from error
+    odd = [f"{name} {config[name]!r}" for name in _NOT_PLAIN if config.get(name)]
+    if config.get("bias", "none") != "none":
+        odd.append(f"bias {config['bias']!r}")
+    if config.get("init_lora_weights") not in _PLAIN_STARTS:
+        odd.append(f"init_lora_weights {config['init_lora_weights']!r}")
+    if kind != "LORA" or odd:
+        said = ", ".join(odd) or "no other settings"
+        raise InputError(
+            f"the adapter in {folder} is of type {kind} ({said[:300]}); allowed: plain LoRA without trained biases or "
+            "tokens, whose start left the frozen weights as they were."
+        )
 
 
 def _peft_head(loaded: Any) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """Loading a pretrained backbone with a fresh head, and telling the two apart."""
 
 import io
+import pickle
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
 from functools import lru_cache
@@ -12,6 +13,9 @@ from torch import Tensor, nn
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
+
+# What transformers raises for a folder that is missing, damaged or made by something else.
+_UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
 
 
 class _Kept(NamedTuple):
@@ -115,7 +119,10 @@ def _from_pretrained(
             trust_remote_code=False,
             **settings,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except pickle.UnpicklingError as error:  # its own message recommends to trust the file
+        reason = "its weights are a pickle that holds more than tensors, or is damaged; a .safetensors file can't."
+        raise _loading_error(backbone, ValueError(reason)) from error
+    except _UNUSABLE as error:
         raise _loading_error(backbone, error) from error
 
 

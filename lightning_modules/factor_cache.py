@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
@@ -48,5 +49,8 @@ def _load(path: Path, layers: int) -> list[Factors] | None:
         return None
     if hashlib.sha256(content[_HASH_SIZE:]).digest() != content[:_HASH_SIZE]:
         return None
-    tensors = load(content[_HASH_SIZE:])
+    try:
+        tensors = load(content[_HASH_SIZE:])
+    except SafetensorError:
+        return None
     return [(tensors[f"{layer}.A"], tensors[f"{layer}.B"]) for layer in range(layers)]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from common.errors import InputError, one_of
+from lora.scaling import LARGEST_RANK
 
 # PEFT's name for the only adapter that a model gets here.
 ADAPTER_NAME = "default"
@@ -64,8 +65,9 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
     _check_initialisation(method, settings)
     _check_types(chosen, config_class, settings)
     given = {**chosen.fixed, **settings}
-    if given.get("r", 1) < 1:
-        raise InputError(f"r is {given['r']}; allowed: 1 or more.")
+    for name in ("r", "init_r"):
+        if not 1 <= given.get(name, 1) <= LARGEST_RANK:
+            raise InputError(f"{name} is {given[name]}; allowed: 1 or more, up to {LARGEST_RANK:,}.")
     if method == "adalora":
         _check_budget(given.get("init_r", config_class.init_r), given.get("target_r", config_class.target_r))
         # The run's real number of steps is known when training starts; PEFT wants one here.

@@ -1,5 +1,6 @@
 """What adapters whose ranks allocate themselves have in common, whatever a rank costs in them."""
 
+import math
 from typing import Any
 
 from torch import Tensor
@@ -60,7 +61,7 @@ class LearnableRanks(Adapter):
         budget = self._budget
         if budget is None:
             assert self._rank_average is not None
-            budget = float(coefficients.double().sum()) * self._rank_average**exponent
+            budget = float(coefficients.double().sum()) * math.prod([self._rank_average] * exponent)  # ** may overflow
         self.rank_allocation = RankAllocation(coefficients, exponent, budget=budget, **self._allocation_settings)
 
     @property

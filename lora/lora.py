@@ -15,7 +15,7 @@ from lora.injection import choose_layers, is_inside, linear_layers_of, replace_m
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
-from lora.scaling import ScalingRule, scaling_factor
+from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.target_names import Targets
 
 
@@ -51,8 +51,7 @@ class LoRA(Adapter):
         wrap_head: bool = False,
     ) -> None:
         super().__init__()
-        if rank < 1:
-            raise InputError(f"rank is {rank}; allowed: 1 or more.")
+        check_rank(rank)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; allowed: 0 to below 1.")
         check_initialization(initialization, initial_std)

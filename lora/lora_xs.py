@@ -13,7 +13,7 @@ from lora.injection import choose_layers, replace_module
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
-from lora.scaling import ScalingRule, scaling_factor
+from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.target_names import Targets
 
 Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
@@ -43,8 +43,7 @@ class LoRAXS(Adapter):
         initial_std: float = 1e-5,
     ) -> None:
         super().__init__()
-        if rank < 1:
-            raise InputError(f"rank is {rank}; allowed: 1 or more.")
+        check_rank(rank)
         if initial_std < 0:
             raise InputError(f"initial_std is {initial_std}; allowed: 0 or more.")
         self.rank, self.targets, self.factors, self.initial_std = rank, targets, factors, initial_std

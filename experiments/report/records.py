@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
+from common.files import is_plain_name
 from experiments.config_files import flatten
 from experiments.sweep.folder import read_results
 
@@ -133,6 +134,8 @@ def _trials(folder: Path, content: dict[str, Any]) -> list[Record]:
     records = []
     for entry in content["trials"]:
         name = str(entry.get("name") or (entry["results"] or {}).get("run_name"))
+        if not is_plain_name(name):
+            raise InputError(f"{folder}/results.json names the trial {name!r}; allowed: folders inside it.")
         results, status = entry["results"], entry.get("status")
         record = Record(
             folder / name,

@@ -108,7 +108,7 @@ class SweepFolder:
         for path in self.path.iterdir():
             if path.name == LOCKS:  # one of them is ours
                 continue
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
                 path.unlink()

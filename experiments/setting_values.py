@@ -1,0 +1,126 @@
+"""What the parser's types leave open: numbers that are none, nulls where nothing is optional, numbers out of range."""
+
+import math
+import types
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from importlib import import_module
+from inspect import Parameter, signature
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from common.errors import InputError
+
+_LONGEST_TEXT = 4096  # characters; as long as a path may be
+_LARGEST_NUMBER = 2**63 - 1
+_SHOWN = 80
+
+
+def check_values(settings: dict[str, Any], groups: dict[str, type], defaults: dict[str, Any]) -> None:
+    """Checks every setting, wherever it stands.
+
+    Args:
+        settings: the parsed settings, as nested plain values.
+        groups: the class behind each group of settings that has no class_path, such as `trainer`.
+        defaults: the parser's defaults; a setting that has one can't be null.
+
+    Raises:
+        InputError: a number that isn't finite or doesn't fit into 64 bits, text with a NUL or without end, null for
+            something that isn't optional, or a single value for a group of settings.
+    """
+    for name, value in settings.items():
+        _check_plain(name, value)
+        if name in groups:
+            _check_group(name, value, groups[name])
+        elif isinstance(value, dict) and "class_path" in value:
+            _check_class(name, value)
+        elif value is None and defaults.get(name) is not None:
+            raise InputError(f"{name} is null; leave it out for its default, {defaults[name]!r}.")
+
+
+def check_range(name: str, value: float, least: float, most: float = math.inf) -> None:
+    """Raises `InputError` unless least <= value <= most."""
+    if not least <= value <= most:
+        up_to = "or more" if most == math.inf else f"to {most:,}"
+        raise InputError(f"{name} is {value}; allowed: {least} {up_to}. Set --{name}.")
+
+
+def _check_plain(name: str, value: Any) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_plain(name if key == "init_args" else f"{name}.{key}", inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            _check_plain(name, inner)
+    elif isinstance(value, float) and not math.isfinite(value):
+        raise InputError(f"{name} is {value}; allowed: a finite number. Set --{name}.")
+    elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+        raise InputError(f"{name} is {value}; allowed: numbers of up to 64 bits. Set --{name}.")
+    elif isinstance(value, str) and ("\x00" in value or len(value) > _LONGEST_TEXT):
+        raise InputError(
+            f"{name} is {value[:_SHOWN]!r} ({len(value):,} characters); allowed: up to {_LONGEST_TEXT:,} without "
+            f"a NUL. Set --{name}."
+        )
+
+
+def _check_group(name: str, value: Any, owner: type) -> None:
+    if not isinstance(value, dict):
+        raise InputError(
+            f"{name} is {value!r}; allowed: settings by name, such as {name}.{next(iter(_parameters(owner)))}."
+        )
+    for key, parameter in _parameters(owner).items():
+        if key in value:
+            _check_parameter(f"{name}.{key}", value[key], parameter)
+
+
+def _check_parameter(name: str, value: Any, parameter: Parameter) -> None:
+    hint = parameter.annotation
+    if isinstance(hint, type) and is_dataclass(hint):
+        _check_group(name, value, hint)
+    elif isinstance(value, dict) and "class_path" in value:
+        _check_class(name, value)
+    elif value is None and not _is_optional(hint):
+        default = "" if parameter.default in (None, Parameter.empty) else f", {parameter.default!r}"
+        raise InputError(f"{name} is null; allowed: {_words(hint)}. Leave it out for its default{default}.")
+
+
+def _check_class(name: str, value: dict[str, Any]) -> None:
+    module, _, attribute = value["class_path"].rpartition(".")
+    settings = value.get("init_args") or {}
+    _check_group(name, settings, getattr(import_module(module), attribute))
+
+
+def _parameters(owner: type) -> dict[str, Parameter]:
+    """The constructor's parameters with evaluated annotations, those that `**kwargs` hands to base classes included."""
+    found: dict[str, Parameter] = {}
+    for place in owner.__mro__:
+        if "__init__" not in vars(place) or place is object:
+            continue
+        found = {**dict(_evaluated(place)), **found}
+        if not any(p.kind is Parameter.VAR_KEYWORD for p in signature(vars(place)["__init__"]).parameters.values()):
+            break
+    return found
+
+
+def _evaluated(place: type) -> Iterator[tuple[str, Parameter]]:
+    try:
+        hints = get_type_hints(vars(place)["__init__"])
+    except NameError:  # a class that only names its types for type checkers
+        hints = {}
+    for name, parameter in signature(vars(place)["__init__"]).parameters.items():
+        if name != "self" and parameter.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY):
+            yield name, parameter.replace(annotation=hints.get(name, Any))
+
+
+def _is_optional(hint: Any) -> bool:
+    if hint is Any or hint is None:
+        return True
+    return get_origin(hint) in (Union, types.UnionType) and any(_is_none(part) for part in get_args(hint))
+
+
+def _is_none(hint: Any) -> bool:
+    return hint is type(None) or _is_optional(hint)
+
+
+def _words(hint: Any) -> str:
+    known = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+    return known.get(hint, str(hint).replace("typing.", ""))

@@ -1,0 +1,126 @@
+"""Every setting with wrong values: exit code 2 and one message, or a run. `bad_configs.py` tries all of them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import datamodules
+import lightning_modules
+import lora
+from lora import Adapter
+from tests.hostile.bad_configs import BAD_VALUES, STARTS_PROCESSES, Field, attempt, base_configs, changed, fields
+
+# Asked for in earnest, these run for days.
+ENDLESS = {("trainer.max_epochs", "null"), ("trainer.max_epochs", "huge")}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("configs")
+
+
+@pytest.fixture(scope="module")
+def bases(folder) -> dict[str, dict[str, Any]]:
+    return base_configs(folder)
+
+
+@pytest.fixture(scope="module")
+def known(bases) -> list[Field]:
+    return [field for field in fields(bases) if field.name not in STARTS_PROCESSES]
+
+
+def test_the_base_configs_hold_every_class_and_run(bases, folder):
+    text = repr(bases)
+    adapters = [name for name in lora.__all__ if name != Adapter.__name__]
+    models = [name for name in lightning_modules.__all__ if name not in ("AdaptedModule", "OptimizerSettings")]
+    modules = [name for name in datamodules.__all__ if not name.startswith(("TextClass", "LanguageMod"))]
+    assert [name for name in (*adapters, *models, *modules) if f".{name}'" not in text] == []
+    for base in bases.values():
+        assert attempt(base, folder).kind == "ran"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+@given(data=st.data())
+def test_a_wrong_value_anywhere_is_refused_or_runs(bases, known, folder, data):
+    field = data.draw(st.sampled_from(known))
+    label = data.draw(st.sampled_from(list(BAD_VALUES)))
+    if (field.name, label) in ENDLESS:
+        return
+    found = attempt(changed(bases[field.base], {field.path: BAD_VALUES[label]}), folder)
+    assert found.kind != "fault", f"{field.name} = {label}: {found.detail}"
+
+
+def change(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """A base config with other values, by dotted name; `init_args` in between are found."""
+    paths = {}
+    for name, value in values.items():
+        node, path = base, []
+        for key in name.split("."):
+            if key not in node and "init_args" in node:
+                node, path = node["init_args"], [*path, "init_args"]
+            path.append(key)
+            node = node.get(key)
+        paths[tuple(path)] = value
+    return changed(base, paths)
+
+
+ADAPTIVE, LORA, TABLE, SPEAK, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "NestedLoRA", "none"
+
+
+@pytest.mark.parametrize(
+    ("base", "values", "expected"),
+    [
+        # found by bad_configs.py: each was a traceback, an endless loop or a silent run once
+        (ADAPTIVE, {"seed_everything": -1}, "seed_everything is -1"),
+        (ADAPTIVE, {"trainer": 3}, "trainer"),
+        (ADAPTIVE, {"alpha_growth": 1.5}, "alpha_growth"),
+        (ADAPTIVE, {"model.optimizer": 0}, "model.optimizer is 0; allowed: settings by name"),
+        (ADAPTIVE, {"model.optimizer.learning_rate": None}, "model.optimizer.learning_rate is null"),
+        (ADAPTIVE, {"model.adapter.tau": float("nan")}, "model.adapter.tau is nan"),
+        (ADAPTIVE, {"model.adapter.lora_alpha": -1}, "lora_alpha is -1"),
+        (ADAPTIVE, {"model.backbone": "x" * 300}, "File name too long"),
+        (ADAPTIVE, {"run_name": "a\x00b"}, "without a NUL"),
+        (ADAPTIVE, {"trainer.accelerator": "abacus"}, "abacus"),
+        (ADAPTIVE, {"trainer.max_epochs": 0}, "trainer.max_epochs is 0"),
+        (ADAPTIVE, {"trainer.accumulate_grad_batches": 0}, "accumulate_grad_batches is 0"),
+        (ADAPTIVE, {"trainer.gradient_clip_val": -1}, "gradient_clip_val is -1"),
+        (ADAPTIVE, {"trainer.val_check_interval": 1000}, "val_check_interval"),
+        (ADAPTIVE, {"trainer.default_root_dir": "elsewhere"}, "would have no effect"),
+        (ADAPTIVE, {"checkpoint_every_n_minutes": -1}, "checkpoint_every_n_minutes is -1"),
+        (ADAPTIVE, {"data.subset_seed": 2**64}, "up to 64 bits"),
+        (LORA, {"model.adapter.rank": 10**18}, "rank is 1000000000000000000"),
+        (LORA, {"data.train_sentences": 10**9}, "train_sentences is 1000000000"),
+        # settings that contradict each other
+        (ADAPTIVE, {"model.adapter.rank_min": 9}, "rank_min is 9 and rank_max is 8"),
+        (ADAPTIVE, {"model.adapter.budget": 200}, "allowed: exactly one"),
+        (ADAPTIVE, {"model.adapter.rank_average": None}, "allowed: exactly one"),
+        (ADAPTIVE, {"model.adapter.rank_average": 20}, "no solution"),
+        (ADAPTIVE, {"alpha_growth.alpha_min": 5}, "alpha_min is 5.0 and alpha_max is 3.0"),
+        (ADAPTIVE, {"budget_schedule.memory_start": 100}, "both budgets, or neither"),
+        (ADAPTIVE, {"budget_schedule.memory_start": 1, "budget_schedule.memory_end": 100}, "no solution"),
+        (ADAPTIVE, {"trainer.accumulate_grad_batches": 3}, "batch_size is 8"),
+        (ADAPTIVE, {"data.max_length": 65}, "max_length is 65"),
+        (ADAPTIVE, {"data.batching": "neighbour_pairs", "data.batch_size": 7}, "even"),
+        (LORA, {"model.adapter.alpha_per_rank": 2}, "exactly one of them"),
+        (LORA, {"model.adapter.initial_std": 0.1}, "initial_std is 0.1 and initialization"),
+        (LORA, {"alpha_growth.alpha_max": 9}, "would have no effect"),
+        (NONE, {"rank_discretisation.epochs_rank_discrete": 0}, "would have no effect"),
+        (TABLE, {"data.dataset": "owner/name"}, "one source"),
+        (TABLE, {"data.dataset_revision": "abc"}, "would have no effect"),
+        (TABLE, {"data.train_split": "abc"}, "would have no effect"),
+        (TABLE, {"data.metric": "pearson"}, "metric for classification"),
+        (TABLE, {"data.problem": "regression"}, "a finite number"),
+        (TABLE, {"data.label_names": ["kind 0", "kind 0"]}, "all different"),
+        (SPEAK, {"data.stride": 16}, "stride is 16"),
+        (SPEAK, {"data.dataset": "owner/name"}, "Leave one of them out"),
+        (SPEAK, {"model.adapter.evaluated_ranks": [9]}, "evaluated_ranks is [9]"),
+        (SPEAK, {"data.block_size": 100}, "block_size is 100"),
+    ],
+)
+def test_wrong_and_contradictory_settings_are_named(bases, folder, base, values, expected):
+    found = attempt(change(bases[base], values), folder)
+    assert found.kind == "refused", found.detail
+    assert expected in found.detail, found.detail
+    assert len(found.detail) < 1500

@@ -1,0 +1,138 @@
+"""Nothing that is read as data is ever run: every place that takes a file gets one with a pickled bomb."""
+
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import cli
+from tests.command_line import run, write_config
+from tests.hostile.bombs import Bomb, bombed_backbone, bombed_checkpoints
+
+FORMS = ("zip", "legacy", "pickle")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_bert, cola_folder) -> Path:
+    """A runs folder with config tiny.yaml and one finished run `tiny`, exported in PEFT's and the native format."""
+    runs_dir = tmp_path_factory.mktemp("runs")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    assert run("fit", config, runs_dir, "--trainer.max_epochs", "1") == 0
+    for kind in ("peft", "native"):
+        assert cli.main(["export", str(runs_dir / "tiny"), "--format", kind]) == 0
+    return runs_dir
+
+
+@pytest.fixture
+def marker(tmp_path) -> Path:
+    return tmp_path / "marker"
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int, marker: Path) -> str:
+    """The message of a command that was refused and ran nothing."""
+    message = capsys.readouterr().err
+    assert not marker.exists()
+    assert code == 2, message
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message
+
+
+def test_the_bomb_goes_off_where_pickles_are_trusted(marker, tmp_path):
+    pickle.loads(pickle.dumps(Bomb(marker)))
+    assert marker.exists()
+    marker.unlink()
+    torch.save({"bomb": Bomb(marker)}, tmp_path / "file.pt")
+    torch.load(tmp_path / "file.pt", weights_only=False)
+    assert marker.exists()
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "export"])
+def test_a_checkpoint_is_never_unpickled(finished, marker, tmp_path, capsys, verb, form):
+    good = finished / "tiny" / "checkpoints" / "last.ckpt"
+    bomb = str(bombed_checkpoints(good, marker, tmp_path / "bombs")[form])
+    if verb == "export":
+        code = cli.main(["export", str(finished / "tiny"), "--format", "merged", "--ckpt_path", bomb])
+    else:
+        code = run(verb, finished / "tiny.yaml", tmp_path, "--ckpt_path", bomb)
+    assert bomb in refused(capsys, code, marker)
+
+
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_a_checkpoint_in_the_run_folder_is_never_unpickled(finished, marker, tmp_path, capsys, which):
+    shutil.copytree(finished / "tiny", tmp_path / "tiny")
+    path = tmp_path / "tiny" / "checkpoints" / f"{which}.ckpt"
+    shutil.copy(bombed_checkpoints(path, marker, tmp_path / "bombs")["zip"], path)
+    code = run("fit", finished / "tiny.yaml", tmp_path, "--ckpt_path", which, "--trainer.max_epochs", "2")
+    refused(capsys, code, marker)
+
+
+def test_a_backbone_is_never_unpickled(marker, tmp_path, cola_folder, tiny_bert, capsys):
+    backbone = bombed_backbone(tiny_bert, marker, tmp_path / "bert")
+    config = write_config(tmp_path, str(backbone), cola_folder)
+    assert str(backbone) in refused(capsys, run("fit", config, tmp_path), marker)
+
+
+@pytest.mark.parametrize("use", ["init_from", "export"])
+def test_an_adapter_of_peft_is_never_unpickled(finished, marker, tmp_path, capsys, use):
+    pytest.importorskip("peft")
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished / "tiny" / "exports" / "peft", adapter)
+    (adapter / "adapter_model.safetensors").unlink()
+    torch.save({"bomb": Bomb(marker)}, adapter / "adapter_model.bin")
+    if use == "export":
+        code = cli.main(["predict", "--export", str(adapter)])
+    else:
+        code = run("fit", finished / "tiny.yaml", tmp_path, "--model.init_from", str(adapter), "--model.adapter=null")
+    assert str(adapter) in refused(capsys, code, marker)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("kind", ["native", "peft"])
+def test_a_file_that_only_claims_to_be_safetensors_is_never_unpickled(finished, marker, tmp_path, capsys, kind, form):
+    adapter = tmp_path / "adapter"
+    shutil.copytree(finished / "tiny" / "exports" / kind, adapter)
+    (weights,) = adapter.glob("*.safetensors")
+    good = finished / "tiny" / "checkpoints" / "last.ckpt"
+    shutil.copy(bombed_checkpoints(good, marker, tmp_path / "bombs")[form], weights)
+    code = run("fit", finished / "tiny.yaml", tmp_path, "--model.init_from", str(adapter), "--model.adapter=null")
+    refused(capsys, code, marker)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_caches_are_never_unpickled_but_made_again(finished, marker, tmp_path, monkeypatch, form):
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("RANKWISE_CACHE", str(cache))
+    short = ("--trainer.max_epochs", "1")
+    assert run("fit", finished / "tiny.yaml", tmp_path, *short) == 0
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert {path.parent.name for path in files} == {"factors", "tokenized"}
+    good = finished / "tiny" / "checkpoints" / "last.ckpt"
+    bomb = bombed_checkpoints(good, marker, tmp_path / "bombs")[form].read_bytes()
+    for path in files:
+        path.write_bytes(bomb)
+    assert run("fit", finished / "tiny.yaml", tmp_path, *short, "--overwrite") == 0
+    assert not marker.exists()
+    assert all(path.read_bytes() != bomb for path in files)
+
+
+def test_a_parquet_file_is_never_unpickled(marker, tmp_path, tiny_bert, capsys):
+    # the extension type with which Arrow once unpickled what a file's schema carried (CVE-2023-47248)
+    import pyarrow
+    from pyarrow import parquet
+
+    carried = {
+        b"ARROW:extension:name": b"arrow.py_extension_type",
+        b"ARROW:extension:metadata": pickle.dumps(Bomb(marker)),
+    }
+    text = pyarrow.field("text", pyarrow.string(), metadata=carried)
+    schema = pyarrow.schema([text, pyarrow.field("label", pyarrow.int64())])
+    rows = {"text": ["the cat", "a dog not"] * 8, "label": [0, 1] * 8}
+    parquet.write_table(pyarrow.table(rows, schema=schema), tmp_path / "train.parquet")
+    config = write_config(tmp_path, tiny_bert, str(tmp_path))
+    table = ("--data=datamodules.TableDataModule", "--data.data_dir", str(tmp_path), "--data.batch_size", "4")
+    code = run("fit", config, tmp_path, *table, "--trainer.max_epochs", "1")
+    assert not marker.exists()
+    assert code == 0, capsys.readouterr().err

@@ -1,0 +1,54 @@
+"""Tokens in the environment stay there: no file that a run, an export, a sweep or a report writes holds one."""
+
+import json
+
+import pytest
+import yaml
+
+import cli
+from tests.command_line import run, write_config
+
+TOKEN = "hf_aMarkerThatNobodyElseHas0123456789"
+NAMES = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "WANDB_API_KEY", "AWS_SECRET_ACCESS_KEY", "PASSWORD", "GITHUB_TOKEN")
+
+
+@pytest.fixture
+def tokens(monkeypatch):
+    for name in NAMES:
+        monkeypatch.setenv(name, TOKEN)
+
+
+def places_with_the_token(folder) -> list[str]:
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert files
+    return [str(path) for path in files if TOKEN.encode() in path.read_bytes() or TOKEN in path.name]
+
+
+def test_no_file_and_no_line_of_output_holds_a_token(tokens, tmp_path, tiny_bert, cola_folder, capfd):
+    runs = tmp_path / "runs"
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    short = ("--trainer.max_epochs", "1")
+    assert run("fit", config, runs, *short) == 0
+    assert run("fit", config, runs, "--ckpt_path", "last", "--trainer.max_epochs", "2") == 0
+    assert run("predict", config, runs, "--ckpt_path", "best") == 0
+    assert cli.main(["export", str(runs / "tiny"), "--format", "merged"]) == 0
+    grid = {"config": str(config), "settings": {"trainer.max_epochs": 1}, "grid": {"seed_everything": [0, 1]}}
+    (tmp_path / "grid.yaml").write_text(yaml.safe_dump(grid))
+    assert cli.main(["sweep", "--config", str(tmp_path / "grid.yaml"), "--runs_dir", str(runs)]) == 0
+    assert cli.main(["report", str(runs / "grid")]) == 0
+    # and where things go wrong
+    assert run("fit", config, runs, "--run_name", "bad", "--data.task", "colla", "--debug") == 2
+    assert run("fit", config, runs, "--run_name", "bad", "--model.backbone", "owner/nothing", "--debug") == 2
+    assert "results.json" in {path.name for path in runs.rglob("*.json")}
+    assert places_with_the_token(tmp_path) == []
+    shown = capfd.readouterr()
+    assert TOKEN not in shown.out + shown.err
+
+
+def test_the_search_finds_a_token_that_is_written(tokens, tmp_path, tiny_bert, cola_folder):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    content = yaml.safe_load(config.read_text())
+    content["model"]["init_args"]["revision"] = TOKEN  # a setting is not a secret: it is written
+    config.write_text(json.dumps(content))
+    assert run("fit", config, tmp_path / "runs", "--trainer.max_epochs", "1") == 0
+    assert [path for path in places_with_the_token(tmp_path / "runs") if path.endswith("config.yaml")]
