@@ -87,10 +87,16 @@ class BestCheckpoint(ModelCheckpoint):
             super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        if (best := state_dict.get("best_model_path")) and not (Path(str(self.dirpath)) / Path(best).name).exists():
+        """Takes up the best score so far, also when the run folder was moved: Lightning forgets it then."""
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        if state_dict["best_model_path"] and not path.exists():
             warn("best.ckpt is gone: the best of the epochs still to come is tested, whatever was reached before.")
             return
-        super().load_state_dict(state_dict)
+        here = {"dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path"):
+            here[name] = str(path) if state_dict[name] else ""
+        scores = {str(path): score for score in state_dict["best_k_models"].values()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": scores})
 
 
 class LastCheckpoint(Checkpoint):
@@ -157,7 +163,7 @@ class LastCheckpoint(Checkpoint):
 
 def keep_as(path: Path, other: Path) -> None:
     """Gives a file a second name, replacing what had it; at every moment both names stand for whole files."""
-    if not path.exists():
+    if not path.exists() or (other.exists() and path.samefile(other)):  # the latter after a kill
         return
     temporary = other.with_name(f".{other.name}.partial")
     temporary.unlink(missing_ok=True)

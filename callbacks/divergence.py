@@ -45,7 +45,7 @@ class Divergence(Callback):
         device = pl_module.device
         self._in_a_row = torch.tensor(int(self._in_a_row), device=device)
         self._stopped = torch.zeros((), dtype=torch.bool, device=device)
-        self._nothing = torch.zeros(1, device=device)
+        self._nothing = torch.zeros(1, device=device, dtype=self._parts[0][1].dtype)
         self._loss = torch.zeros((), device=device)  # Σ over the micro-batches of a step
         self._forget_report(device)
 
@@ -78,11 +78,11 @@ class Divergence(Callback):
 
     def _largest_gradients(self) -> Tensor:
         """The largest absolute gradient (parts,) of each part; NaN if there is one in it."""
-        pieces = []
+        pieces: list[Tensor] = []
         for names, parameter in self._parts:
             gradient = parameter.grad.detach() if parameter.grad is not None else self._nothing.expand(len(names))
             pieces += gradient.unbind(0) if len(names) > 1 else [gradient]
-        return torch.stack(torch._foreach_norm(pieces, ord=float("inf"), dtype=torch.float32))
+        return torch.stack(torch._foreach_norm(pieces, ord=float("inf")))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int

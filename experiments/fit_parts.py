@@ -83,5 +83,6 @@ def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: dict[
     figures = {name: value for name, value in figures.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(flatten(config), figures)
+            # at this step: a run that is finished once more after a kill replaces what it wrote from there on
+            logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
         logger.finalize("success")
