@@ -1,5 +1,6 @@
 """The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
 
+import errno
 import sys
 from inspect import signature
 from pathlib import Path
@@ -26,6 +27,7 @@ from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
 from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
+from common.files import storage_error
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
@@ -265,10 +267,19 @@ class CommandLine(LightningCLI):
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
-    while error is not None and not isinstance(error, InputError):
+    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
+
+    A full disk counts, whoever met it: TensorBoard's writer is a thread of its own.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
+        seen.add(id(error))
+        if isinstance(error, InputError):
+            return error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

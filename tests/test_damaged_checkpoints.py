@@ -8,6 +8,7 @@ import shutil
 import pytest
 import torch
 
+from experiments.command_line import input_error_behind
 from tests.command_line import CrashError, differences, outcome, run, write_config
 
 
@@ -194,3 +195,13 @@ def test_a_read_only_folder_stops_the_run(copy, capsys, monkeypatch, number):
     assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
     assert "Make the folder writable" in capsys.readouterr().err
     assert (runs_dir / "tiny" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_an_error_that_is_its_own_context_is_no_endless_chain():
+    full, other = OSError(errno.ENOSPC, "No space left on device", "events"), RuntimeError("while writing")
+    full.__context__, other.__context__ = other, full
+    assert "no space left to write events" in str(input_error_behind(other))
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__context__, second.__context__ = second, first
+    assert input_error_behind(first) is None
+    assert input_error_behind(OSError(errno.ENOENT, "No such file", "x")) is None
