@@ -1,5 +1,8 @@
-"""best.ckpt and last.ckpt: when they are written, and how."""
+"""best.ckpt, last.ckpt and the one before it: when they are written, and how."""
 
+import math
+import os
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -11,9 +14,11 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.divergence import is_sound
 from callbacks.metrics_table import MetricsTable
 from common.errors import InputError
 from common.files import write_whole
+from common.terminal import warn
 from lightning_modules.adapted_module import AdaptedModule
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
@@ -54,7 +59,10 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """best.ckpt: the epoch with the best validation metric; the module says which, and whether more is better."""
+    """best.ckpt: the epoch with the best validation metric; the module says which, and whether more is better.
+
+    Numbers that aren't finite never replace a good file (see `Divergence`).
+    """
 
     def __init__(self, folder: Path) -> None:
         super().__init__(
@@ -74,18 +82,42 @@ class BestCheckpoint(ModelCheckpoint):
             self.mode, self.kth_value = "min", torch.tensor(float("inf"))
         super().setup(trainer, pl_module, stage)
 
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        if is_sound(trainer, pl_module):
+            super().on_train_epoch_end(trainer, pl_module)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes up the best score so far, also when the run folder was moved: Lightning forgets it then."""
+        path = Path(str(self.dirpath)) / "best.ckpt"
+        if state_dict["best_model_path"] and not path.exists():
+            warn("best.ckpt is gone: the best of the epochs still to come is tested, whatever was reached before.")
+            return
+        here = {"dirpath": self.dirpath}
+        for name in ("best_model_path", "kth_best_model_path"):
+            here[name] = str(path) if state_dict[name] else ""
+        scores = {str(path): score for score in state_dict["best_k_models"].values()}
+        super().load_state_dict({**state_dict, **here, "best_k_models": scores})
+
 
 class LastCheckpoint(Checkpoint):
-    """last.ckpt: after every epoch, every so many minutes, and when the run is told to stop.
+    """last.ckpt: after every epoch, every so many minutes or steps, and when the run is told to stop.
+
+    The one before it stays as previous.ckpt, for the day when last.ckpt is damaged. Numbers that aren't finite never
+    replace a good file (see `Divergence`).
 
     Args:
         folder: where it is written.
         every_n_minutes: how often it is written within an epoch.
+        every_n_steps: after how many optimizer steps it is written besides; never, if not given.
     """
 
-    def __init__(self, folder: Path, every_n_minutes: float = 10.0) -> None:
+    def __init__(self, folder: Path, every_n_minutes: float = 10.0, every_n_steps: int | None = None) -> None:
+        if not (every_n_minutes >= 0 and math.isfinite(every_n_minutes)):
+            raise InputError(f"checkpoint_every_n_minutes is {every_n_minutes}; allowed: a finite number, 0 or more.")
+        if every_n_steps is not None and every_n_steps < 1:
+            raise InputError(f"checkpoint_every_n_steps is {every_n_steps}; allowed: 1 or more, or null for never.")
         self.path = folder / "last.ckpt"
-        self.every_n_minutes = every_n_minutes
+        self.every_n_minutes, self.every_n_steps = every_n_minutes, every_n_steps
         self._saved_step = -1
         self._saved_time = time.monotonic()
 
@@ -95,15 +127,18 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.world_size > 1 and trainer.global_step % _AGREE_EVERY_N_STEPS:
-            return
-        due = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
-        if trainer.world_size > 1:
-            due = trainer.strategy.broadcast(due)
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own.
         whole = not trainer.fit_loop._should_accumulate() and batch_idx + 1 < trainer.num_training_batches
-        if due and whole and trainer.global_step > self._saved_step:
+        if whole and trainer.global_step > self._saved_step and self._due(trainer):
             self._save(trainer)
+
+    def _due(self, trainer: Trainer) -> bool:
+        if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
+            return True
+        late = time.monotonic() - self._saved_time >= 60 * self.every_n_minutes
+        if trainer.world_size == 1:
+            return late
+        return trainer.global_step % _AGREE_EVERY_N_STEPS == 0 and bool(trainer.strategy.broadcast(late))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._save(trainer)
@@ -115,8 +150,25 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:
+        if not is_sound(trainer, trainer.lightning_module):
+            return
+        if trainer.is_global_zero:
+            keep_as(self.path, self.path.with_name("previous.ckpt"))
         for logger in trainer.loggers:  # whoever resumes from this step finds every row before it
             if isinstance(logger, MetricsTable):
                 logger.flush()
         trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
+
+
+def keep_as(path: Path, other: Path) -> None:
+    """Gives a file a second name, replacing what had it; at every moment both names stand for whole files."""
+    if not path.exists() or (other.exists() and path.samefile(other)):  # the latter after a kill
+        return
+    temporary = other.with_name(f".{other.name}.partial")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:  # a file system without links
+        shutil.copyfile(path, temporary)
+    temporary.replace(other)

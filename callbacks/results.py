@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.divergence import Divergence
 from callbacks.health import CollapseDetection
 from callbacks.rank_logging import RankLogging
 from callbacks.rank_pictures import rank_map
@@ -155,13 +156,14 @@ class Results(Callback):
             "device": str(pl_module.device),
             "processes": trainer.world_size,
             "status": self.status(trainer, pl_module),
+            "skipped_updates": _callback(trainer, Divergence).skipped_updates,
             "collapsed_epochs": _callback(trainer, CollapseDetection).collapsed_epochs,
             "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
         }
 
     def status(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
         """finished, collapsed (the last validation gave one answer for every row), diverged or budget_missed."""
-        if _callback(trainer, TrainingLog).diverged_at is not None:
+        if _callback(trainer, Divergence).diverged_at is not None:
             return "diverged"
         if pl_module.adapter is not None and pl_module.adapter.shortfall() is not None:
             return "budget_missed"

@@ -1,11 +1,9 @@
-"""Logs the training loss, at an interval and per epoch, and stops a run whose numbers are no longer finite."""
+"""Logs the training loss, at an interval and per epoch."""
 
 from typing import Any
 
-import torch
 from lightning.pytorch import Callback, Trainer
 
-from common.terminal import warn
 from lightning_modules.adapted_module import AdaptedModule
 
 
@@ -21,14 +19,12 @@ class TrainingLog(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self.train_losses: list[float] = []
-        self.diverged_at: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"train_losses": self.train_losses, "diverged_at": self.diverged_at}
+        return {"train_losses": self.train_losses}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.train_losses = list(state_dict["train_losses"])
-        self.diverged_at = state_dict["diverged_at"]
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
@@ -37,25 +33,13 @@ class TrainingLog(Callback):
             return
         loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
         self._log(trainer, {"train/loss": loss * trainer.accumulate_grad_batches})
-        self._check(trainer, loss)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         total, rows = trainer.strategy.reduce(pl_module.epoch_loss.clone(), reduce_op="sum").tolist()
         mean = total / max(rows, 1)
         self.train_losses.append(mean)
         self._log(trainer, {"train/epoch_loss": mean})
-        self._check(trainer, mean)
 
     def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
-
-    def _check(self, trainer: Trainer, loss: float) -> None:
-        if torch.isfinite(torch.tensor(loss)):
-            return
-        self.diverged_at = trainer.global_step
-        trainer.should_stop = True
-        warn(
-            f"The training loss is {loss} at step {trainer.global_step}: the run has diverged and stops here. "
-            "Lower model.optimizer.learning_rate; best.ckpt holds the best epoch so far, if one was finished."
-        )

@@ -29,10 +29,10 @@ class UpdateNorms(Callback):
         self._weights: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        return {"initial": self.initial}
+        return {"initial": self.initial, "final": self.final}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.initial = state_dict["initial"]
+        self.initial, self.final = state_dict["initial"], state_dict["final"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         # not earlier: alpha and budget, on which soft masks depend, are set by now
@@ -49,7 +49,8 @@ class UpdateNorms(Callback):
         if (norms := self._norms(pl_module)) is not None:
             _log(trainer, norms, step=trainer.global_step - 1)
 
-    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        # not when training ends: a run killed after its last epoch doesn't train again
         if (norms := self._norms(pl_module)) is not None:
             self.final = _as_result(norms)
 

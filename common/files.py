@@ -28,7 +28,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -40,7 +40,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         temporary.replace(path)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -73,16 +73,16 @@ def whole_folder(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     try:
         yield temporary
         temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private (0700)
         temporary.rename(path)
     except OSError as error:
-        raise _storage_error(path, error) from error
+        raise storage_error(path, error) from error
     except Exception as error:
         if "No space left on device" in str(error):  # safetensors has an exception of its own
-            raise _storage_error(path, OSError(errno.ENOSPC, str(error))) from error
+            raise storage_error(path, OSError(errno.ENOSPC, str(error))) from error
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -117,7 +117,8 @@ def _umask() -> int:
     return current
 
 
-def _storage_error(path: Path, error: OSError) -> OSError | InputError:
+def storage_error(path: Path, error: OSError) -> OSError | InputError:
+    """What to tell when a file couldn't be written: an `InputError` if the disk or the folder is the reason."""
     if error.errno in _NO_SPACE:
         return InputError(
             f"no space left to write {path}; nothing that was there before is lost. "

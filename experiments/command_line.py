@@ -1,8 +1,6 @@
 """The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
 
 import errno
-import os
-import signal
 import sys
 import time
 from pathlib import Path
@@ -18,6 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException, SI
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
+from callbacks.divergence import Divergence
 from callbacks.nested_ranks import rank_curve
 from callbacks.predictions import PredictionTable
 from callbacks.progress import TerminalProgress
@@ -27,6 +26,7 @@ from callbacks.results import Results
 from callbacks.stop_together import StopTogether
 from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
+from common.files import storage_error
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
@@ -34,21 +34,26 @@ from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
 from experiments.parser_messages import innermost, readable
 from experiments.process_watch import COURTESY_SECONDS
+from experiments.resumption import checkpoint_to_resume, was_requeued
 from experiments.run_folder import RunFolder
 from experiments.setting_values import check_range, check_values
+from experiments.stop_signals import StopSignals
 from experiments.strategies import check_strategy, prepare_strategy
 from experiments.trainer_settings import check_trainer, lightning_refuses, make_trainer
 from lightning_modules.adapted_module import AdaptedModule
 
-_RANK_CALLBACKS: dict[str, type[Callback]] = {
+_NAMED_CALLBACKS: dict[str, type[Callback]] = {
     "budget_schedule": BudgetSchedule,
     "alpha_growth": AlphaGrowth,
     "rank_discretisation": RankDiscretisation,
     "rank_logging": RankLogging,
     "update_norms": UpdateNorms,
+    "divergence": Divergence,
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 _CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output", "export")
+
+_signals = StopSignals()
 
 
 class CommandLine(LightningCLI):
@@ -87,7 +92,10 @@ class CommandLine(LightningCLI):
         parser.add_argument(
             "--checkpoint_every_n_minutes", type=float, default=10.0, help="How often last.ckpt is written in an epoch."
         )
-        for key, callback in _RANK_CALLBACKS.items():
+        parser.add_argument(
+            "--checkpoint_every_n_steps", type=int | None, default=None, help="The same, in optimizer steps, besides."
+        )
+        for key, callback in _NAMED_CALLBACKS.items():
             parser.add_lightning_class_args(callback, key)
         for name in ("backbone", "revision"):
             parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
@@ -135,16 +143,19 @@ class CommandLine(LightningCLI):
         settings = self.settings
         self.run_folder = RunFolder.of(settings.runs_dir, settings.run_name)
         wanted = settings.get("ckpt_path")
+        if self.subcommand == "fit" and wanted is None and was_requeued(self.run_folder):
+            say("SLURM has started this job again.")
+            wanted = "last"
         if wanted is None and self.subcommand != "fit" and settings.get("export") is None:
             raise InputError(
                 f"{self.subcommand} needs trained weights, and ckpt_path isn't given; allowed: --ckpt_path best, last "
                 "or FILE, or --export FOLDER."
             )
         self.resumed_step: int | None = None
-        if wanted is not None:
-            settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
         if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
-            self._prepare_run_folder(settings)
+            self._prepare_run_folder(settings, wanted)
+        elif wanted is not None:
+            settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
 
     def _set_seed(self) -> None:
         self._check_settings()  # before anything is done with them
@@ -153,7 +164,7 @@ class CommandLine(LightningCLI):
     def _check_settings(self) -> None:
         settings = self.settings.as_dict()
         defaults = self._parser(self.subcommand).get_defaults().as_dict()
-        check_values(settings, {"trainer": Trainer, **_RANK_CALLBACKS}, defaults)
+        check_values(settings, {"trainer": Trainer, **_NAMED_CALLBACKS}, defaults)
         check_trainer(settings["trainer"])
         check_range("seed_everything", settings["seed_everything"], 0, 2**32 - 1)
         check_range("checkpoint_every_n_minutes", settings["checkpoint_every_n_minutes"], 0)
@@ -166,11 +177,13 @@ class CommandLine(LightningCLI):
                 raise InputError(f"a class can't be made with these settings: {innermost(str(error))}") from error
             raise
 
-    def _prepare_run_folder(self, settings: Any) -> None:
-        if settings.ckpt_path is not None:
-            checkpoint = read_checkpoint(Path(settings.ckpt_path))
-            self.resumed_step = int(checkpoint["global_step"])
-            say(f"Going on from {settings.ckpt_path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
+    def _prepare_run_folder(self, settings: Any, wanted: str | None) -> None:
+        if is_first_process():
+            self.run_folder.clean_up()
+        if wanted is not None:
+            path, checkpoint = checkpoint_to_resume(self.run_folder, wanted, settings.model.init_args.get("backbone"))
+            settings["ckpt_path"], self.resumed_step = str(path), int(checkpoint["global_step"])
+            say(f"Going on from {path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
             self._say_what_changed()
         elif is_first_process():  # the other processes start when the first has begun the run
             if settings.overwrite:
@@ -205,9 +218,9 @@ class CommandLine(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         check_strategy(config["strategy"])
-        rank_callbacks = [self.config_init[self.subcommand][key] for key in _RANK_CALLBACKS]
+        named_callbacks = [self.config_init[self.subcommand][key] for key in _NAMED_CALLBACKS]
         config["plugins"] = [*listed(config.get("plugins")), WholeFileCheckpoints()]
-        config["callbacks"] = [*listed(config.get("callbacks")), *rank_callbacks, StopTogether()]
+        config["callbacks"] = [*listed(config.get("callbacks")), *named_callbacks, StopTogether()]
         if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:
             config["callbacks"].append(TerminalProgress())
         else:
@@ -230,14 +243,17 @@ class CommandLine(LightningCLI):
         if config.get("fast_dev_run"):
             return
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
-        config["callbacks"] += file_callbacks(config, folder, text, self.settings.checkpoint_every_n_minutes)
+        settings = self.settings
+        config["callbacks"] += file_callbacks(
+            config, folder, text, settings.checkpoint_every_n_minutes, settings.checkpoint_every_n_steps
+        )
         config["logger"] = loggers(config.get("logger"), folder.path, self.resumed_step)
         config["default_root_dir"] = str(folder.path)
         if config["max_steps"] != -1:  # StepLimit sees to it
             config["max_steps"], config["max_epochs"] = -1, config["max_epochs"] or -1
 
     def before_fit(self) -> None:
-        _stop_on_interrupt()
+        _signals.install()
 
     def after_fit(self) -> None:
         if self.settings.trainer.fast_dev_run:
@@ -273,22 +289,20 @@ class CommandLine(LightningCLI):
         say(f"Predictions for {rows:,} rows: {self.predictions.path}")
 
 
-def _stop_on_interrupt() -> None:
-    """Ctrl-C stops a run like SIGTERM does: after the current step, with last.ckpt written. Twice: at once."""
-
-    def stop(signum: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("\nStopping after this step; press Ctrl-C again to stop at once.")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    signal.signal(signal.SIGINT, stop)
-
-
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise."""
-    while error is not None and not isinstance(error, InputError):
+    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
+
+    A full disk counts, whoever met it: TensorBoard's writer is a thread of its own.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
+        seen.add(id(error))
+        if isinstance(error, InputError):
+            return error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
         error = error.__cause__ or error.__context__
-    return error
+    return None
 
 
 def _about_settings(error: Exception) -> InputError | None:
@@ -333,12 +347,13 @@ def run(arguments: list[str]) -> int:
     try:
         parse_and(CommandLine, use_export(arguments))
     except SIGTERMException:
-        say(_how_to_go_on(arguments))
+        if not _signals.requeue():
+            say(_how_to_go_on(arguments))
         return 1
     except InputError:
         if not is_first_process():  # most likely the first one says the same
             time.sleep(COURTESY_SECONDS)
         raise
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _signals.restore()
     return 0

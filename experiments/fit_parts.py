@@ -46,12 +46,14 @@ def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
     return callbacks
 
 
-def file_callbacks(trainer: dict[str, Any], folder: RunFolder, config_text: str, minutes: float) -> list[Callback]:
+def file_callbacks(
+    trainer: dict[str, Any], folder: RunFolder, config_text: str, minutes: float, steps: int | None
+) -> list[Callback]:
     """Callbacks that write into the run folder."""
     callbacks: list[Callback] = [SavedConfig(folder.path, config_text), LearningRateMonitor("step")]
     if trainer.get("limit_val_batches") != 0:  # without validation no epoch is the best
         callbacks.append(BestCheckpoint(folder.checkpoints))
-    return [*callbacks, LastCheckpoint(folder.checkpoints, minutes)]
+    return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
 
 
 def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
@@ -81,5 +83,6 @@ def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: dict[
     figures = {name: value for name, value in figures.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.log_hyperparams(flatten(config), figures)
+            # at this step: a run that is finished once more after a kill replaces what it wrote from there on
+            logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
         logger.finalize("success")

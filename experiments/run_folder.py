@@ -78,6 +78,11 @@ class RunFolder:
         for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("hparams.yaml")):
             path.unlink()
 
+    def clean_up(self) -> None:
+        """Deletes what a killed process had half written."""
+        for path in self.path.rglob(".*.partial"):
+            path.unlink(missing_ok=True)
+
     def checkpoint(self, wanted: str) -> Path:
         """The file that `last`, `best` or a path stands for.
 

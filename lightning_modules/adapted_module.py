@@ -20,6 +20,8 @@ from lora.factors import same_fingerprint
 from lora.injection import freeze, is_inside, pack_frozen_layers
 from lora.rank_allocation import RankAllocation
 
+CHECKPOINT_FORMAT = 1  # to be raised when a checkpoint's content changes so that older code can't go on from it
+
 
 class AdaptedModule(LightningModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
@@ -101,6 +103,7 @@ class AdaptedModule(LightningModule):
         """
         if self.model is not None:
             return
+        self._check_precision()
         with torch.device("cpu"):
             self._build_model()
 
@@ -115,6 +118,14 @@ class AdaptedModule(LightningModule):
             pack_frozen_layers(self.model)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
+
+    def _check_precision(self) -> None:
+        precision = str(self.trainer.precision)
+        if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
+            raise InputError(
+                f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
+                "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
+            )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by group: head, adapter, allocation, backbone."""
@@ -168,8 +179,10 @@ class AdaptedModule(LightningModule):
             counted: how much counts: rows, or scored tokens.
             batch: its denominator makes the mean come out, whatever the devices and accumulation.
         """
-        self.epoch_loss += torch.stack([total.detach(), counted])
+        rows = torch.stack([total.detach(), counted])
+        self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
         loss = total / batch["loss_denominator"] + self.regularisation()
+        loss = loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
@@ -232,9 +245,10 @@ class AdaptedModule(LightningModule):
         theirs, ours = checkpoint.get("rankwise"), self._identity()
         if theirs is None:
             raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
-        for name in ("adapter", "backbone", "layers"):
-            if theirs[name] != ours[name]:
-                raise _mismatch(name, theirs[name], ours[name])
+        theirs = {"format": 1, **theirs}
+        for name in ("format", "adapter", "backbone", "layers"):
+            if theirs.get(name) != ours[name]:
+                raise _mismatch(name, theirs.get(name), ours[name])
         if (ours["fingerprint"] is None) != (theirs["fingerprint"] is None) or (
             ours["fingerprint"] is not None and not same_fingerprint(ours["fingerprint"], theirs["fingerprint"])
         ):
@@ -285,6 +299,7 @@ class AdaptedModule(LightningModule):
             "adapter": self.adapter.name if self.adapter is not None else "full fine-tuning",
             "layers": list(self.adapter.layer_names) if self.adapter is not None else [],
             "fingerprint": self.adapter.fingerprint if self.adapter is not None else None,
+            "format": CHECKPOINT_FORMAT,
         }
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:

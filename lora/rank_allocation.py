@@ -72,7 +72,8 @@ def _shift(weights: Tensor, span: Tensor, share: float, total: float) -> Tensor:
         slope = torch.dot(torch.addcmul(value, value, value, value=-1), span)
         excess = torch.dot(value, span) - target
         shift = torch.addcdiv(shift, excess, slope.clamp_min(torch.finfo(span.dtype).tiny))
-    return torch.clamp(shift, low, high)
+        shift = torch.clamp(shift, low, high)  # each time: far out the slope is 0, and the step endless
+    return shift
 
 
 @functools.lru_cache
@@ -274,7 +275,7 @@ class RankAllocation(nn.Module):
 
     def _nothing(self) -> Tensor:
         # A gradient of zero instead of none: several processes must reduce the same set of gradients.
-        return 0 * self.weights.sum()
+        return (0 * self.weights).sum()  # in this order: the sum of very large weights isn't finite
 
     @torch.no_grad()
     def expected_tails(self) -> Tensor:

@@ -91,6 +91,8 @@ def differences(ours: Any, theirs: Any, place: str = "") -> list[str]:
     """Where two outcomes differ, bit by bit."""
     if isinstance(ours, torch.Tensor):
         return [] if isinstance(theirs, torch.Tensor) and torch.equal(ours, theirs) else [place]
+    if type(ours) is not type(theirs):
+        return [f"{place}: {type(ours).__name__} and {type(theirs).__name__}"]
     if isinstance(ours, dict):
         if ours.keys() != theirs.keys():
             return [f"{place}: {ours.keys() ^ theirs.keys()}"]

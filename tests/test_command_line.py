@@ -37,7 +37,7 @@ def test_fit_leaves_the_promised_files(finished):
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "checkpoints", "metrics.csv", "ranks.json", "results.json", "rank_map.png"} <= names
     assert any(name.startswith("events.out.tfevents.") for name in names)
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt", "previous.ckpt"}
     assert not list(folder.rglob("*.partial"))
 
 

@@ -8,9 +8,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
 from common.files import write_json
+from experiments.resumption import checkpoint_to_resume
+from experiments.run_folder import RunFolder
 from experiments.sweep.folder import State, SweepFolder, read_results
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_config import trial_arguments
@@ -93,12 +94,11 @@ def _failures(run_folder: Path) -> int:
 
 
 def _can_resume(run_folder: Path) -> bool:
-    """Whether there is a whole last.ckpt; a damaged one is no better than none."""
-    path = run_folder / "checkpoints" / "last.ckpt"
-    if not path.exists() or not (run_folder / "config.yaml").exists():
+    """Whether there is a whole checkpoint to go on from; damaged ones are no better than none."""
+    if not (run_folder / "config.yaml").exists():
         return False
     try:
-        read_checkpoint(path)
+        checkpoint_to_resume(RunFolder(run_folder), "last")
     except InputError:
         return False
     return True

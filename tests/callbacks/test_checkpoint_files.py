@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints, read_checkpoint
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints, keep_as, read_checkpoint
 from common.errors import InputError
 from lora import LoRAXS
 from tests import tiny
@@ -200,3 +200,87 @@ def test_best_is_the_epoch_with_the_best_figure_and_the_first_of_equals(tiny_ber
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt"]
     assert read_checkpoint(tmp_path / "best.ckpt")["epoch"] == 1
     assert float(best.best_model_score) == 0.5
+
+
+def test_last_is_written_every_so_many_steps_besides(tiny_bert, cola_folder, tmp_path):
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    written = []
+
+    class Noted(LastCheckpoint):
+        def _save(self, trainer):
+            super()._save(trainer)
+            written.append(trainer.global_step)
+
+    trainer = tiny.make_trainer(Noted(tmp_path, 60.0, 3), max_epochs=2)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert written == [3, 5, 6, 9, 10]
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 10
+    assert read_checkpoint(tmp_path / "previous.ckpt")["global_step"] == 9
+
+
+@pytest.mark.parametrize(("minutes", "steps"), [(-1.0, None), (float("nan"), None), (float("inf"), None), (1.0, 0)])
+def test_an_interval_out_of_range_is_refused(tmp_path, minutes, steps):
+    with pytest.raises(InputError, match=r"checkpoint_every_n_(minutes|steps) is .*; allowed"):
+        LastCheckpoint(tmp_path, minutes, steps)
+
+
+def test_a_second_name_always_stands_for_a_whole_file(tmp_path):
+    last, previous = tmp_path / "last.ckpt", tmp_path / "previous.ckpt"
+    keep_as(last, previous)
+    assert not previous.exists()
+    for content in ("one", "two"):
+        last.unlink(missing_ok=True)
+        last.write_text(content)
+        for _ in range(2):  # a kill may have left both names on one file
+            keep_as(last, previous)
+            assert previous.read_text() == content
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.ckpt", "previous.ckpt"]
+
+
+def test_without_links_the_file_is_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError("no links here")
+
+    monkeypatch.setattr("callbacks.checkpoints.os.link", refuse)
+    (tmp_path / "last.ckpt").write_text("one")
+    keep_as(tmp_path / "last.ckpt", tmp_path / "previous.ckpt")
+    assert (tmp_path / "previous.ckpt").read_text() == "one"
+    assert not (tmp_path / "last.ckpt").samefile(tmp_path / "previous.ckpt")
+
+
+def test_a_moved_run_folder_keeps_its_best_score(tmp_path, capsys):
+    (tmp_path / "old").mkdir()
+    best = BestCheckpoint(tmp_path / "old")
+    path = str(tmp_path / "old" / "best.ckpt")
+    best.best_model_path = best.kth_best_model_path = path
+    best.best_model_score = best.kth_value = torch.tensor(0.5)
+    best.best_k_models = {path: torch.tensor(0.5)}
+    (tmp_path / "old" / "best.ckpt").touch()
+    (tmp_path / "old").rename(tmp_path / "new")
+    again = BestCheckpoint(tmp_path / "new")
+    again.load_state_dict(best.state_dict())
+    assert float(again.best_model_score) == float(again.kth_value) == 0.5
+    assert again.best_model_path == str(tmp_path / "new" / "best.ckpt")
+    assert list(again.best_k_models) == [again.best_model_path]
+    (tmp_path / "new" / "best.ckpt").unlink()
+    forgotten = BestCheckpoint(tmp_path / "new")
+    forgotten.load_state_dict(best.state_dict())
+    assert forgotten.best_model_score is None
+    assert "best.ckpt is gone" in capsys.readouterr().err
+
+
+def test_any_flipped_byte_is_refused_or_harmless(tmp_path):
+    path = tmp_path / "small.ckpt"
+    content = {"state_dict": {"R": torch.arange(16.0)}, "epoch": 3}
+    WholeFileCheckpoints().save_checkpoint(content, path)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), 3):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ (1 << place % 8)]) + whole[place + 1 :])
+        try:
+            found = read_checkpoint(path)
+        except InputError:
+            refused += 1
+            continue
+        assert torch.equal(found["state_dict"]["R"], torch.arange(16.0))
+        assert found["epoch"] == 3
+    assert refused > 100

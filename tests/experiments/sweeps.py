@@ -31,9 +31,9 @@ def end_run(monkeypatch, name: str, step: int, error: BaseException) -> None:
     """Makes the run of this name raise at a step, without its settings telling."""
     original = command_line.file_callbacks
 
-    def with_end(trainer, folder, text, minutes):
+    def with_end(trainer, folder, *rest):
         extra = [EndAt(step, error)] if folder.path.name == name else []
-        return [*extra, *original(trainer, folder, text, minutes)]
+        return [*extra, *original(trainer, folder, *rest)]
 
     monkeypatch.setattr(command_line, "file_callbacks", with_end)
 

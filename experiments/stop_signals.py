@@ -1,0 +1,51 @@
+"""Signals that end a run early: after the current step, with last.ckpt written."""
+
+import os
+import shutil
+import signal
+import subprocess
+from typing import Any
+
+from common.terminal import is_first_process, say
+
+
+class StopSignals:
+    """Ctrl-C and SIGUSR1, with which SLURM warns of the end of a job, stop a run as SIGTERM does.
+
+    Lightning handles SIGTERM between two steps. Its own handling of SIGUSR1 is left out: it writes a checkpoint in
+    the middle of whatever is going on, under another name.
+    """
+
+    def __init__(self) -> None:
+        self.warned_by_slurm = False
+
+    def install(self) -> None:
+        """From now on, until `restore`. A second Ctrl-C stops at once."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGUSR1, self._warn)
+
+    def restore(self) -> None:
+        """Gives both signals back what they do by default."""
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+
+    def _interrupt(self, number: int, frame: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        say("\nStopping after this step; press Ctrl-C again to stop at once.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _warn(self, number: int, frame: Any) -> None:
+        self.warned_by_slurm = "SLURM_JOB_ID" in os.environ
+        say("\nSIGUSR1: stopping after this step.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def requeue(self) -> bool:
+        """Asks SLURM to run the job again if it has warned of its end; fit then goes on from last.ckpt by itself."""
+        if not (self.warned_by_slurm and is_first_process() and shutil.which("scontrol")):
+            return False
+        job = os.environ["SLURM_JOB_ID"]
+        if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
+            job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        done = subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
+        say(f"SLURM job {job} {'will run again and go on from last.ckpt' if done else 'could not be requeued'}.")
+        return done

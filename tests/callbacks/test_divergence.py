@@ -1,0 +1,265 @@
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, read_checkpoint
+from callbacks.divergence import Divergence
+from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.training_log import TrainingLog
+from common.errors import InputError
+from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+class Spoil(Callback):
+    """Puts a value into the loss, or into the gradient of a named parameter, at some steps."""
+
+    def __init__(self, steps, value=float("nan"), parameter=None, row=0):
+        self.steps, self.value, self.parameter, self.row = steps, value, parameter, row
+
+    def on_after_backward(self, trainer, pl_module):
+        if self.parameter is not None and trainer.global_step in self.steps:
+            dict(pl_module.named_parameters())[self.parameter].grad[self.row] = self.value
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if self.parameter is None and trainer.global_step in self.steps:
+            batch["weights"] = batch["weights"] * self.value
+
+
+class Weights(Callback):
+    """The trained weights after each step."""
+
+    def __init__(self):
+        self.after = []
+
+    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+        self.after.append({k: v.detach().clone() for k, v in pl_module.named_parameters() if v.requires_grad})
+
+
+def fit(tiny_bert, cola_folder, *callbacks, skip=0, adapter=None, epochs=2, **settings):
+    torch.manual_seed(0)
+    adapter = AdaptiveLoRAXS(1, 4, 2.5) if adapter is None else adapter
+    divergence, weights = Divergence(skip), Weights()
+    module = tiny.make_module(tiny_bert, adapter, learning_rate=0.01)
+    trainer = tiny.make_trainer(divergence, weights, *callbacks, max_epochs=epochs, **settings)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    return divergence, weights.after, trainer
+
+
+def same(ours, theirs):
+    return all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_callback_changes_nothing_while_all_is_finite(tiny_bert, cola_folder):
+    _, watched, _ = fit(tiny_bert, cola_folder)
+    torch.manual_seed(0)
+    module, weights = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5), learning_rate=0.01), Weights()
+    tiny.make_trainer(weights, max_epochs=2).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert len(watched) == 10
+    assert all(same(*pair) for pair in zip(watched, weights.after, strict=True))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_gradient_is_named_by_step_parameter_and_layer_and_the_run_stops(tiny_bert, cola_folder, capsys, value):
+    spoil = Spoil([3], value, "adapter.R", row=1)
+    divergence, after, trainer = fit(tiny_bert, cola_folder, spoil)
+    assert divergence.diverged_at == 3
+    assert trainer.global_step == 4
+    assert same(after[3], after[2])
+    said = capsys.readouterr().err
+    assert "Step 3: the gradient of adapter.R of bert.encoder.layer.0.attention.self.value holds NaN" in said
+    assert "diverged" in said and "last.ckpt" in said
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_value(tiny_bert, cola_folder, capsys):
+    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([4]), TrainingLog(1))
+    assert (divergence.diverged_at, trainer.global_step) == (4, 5)
+    assert same(after[4], after[3])
+    assert "Step 4: the loss is nan, and with it the gradient of" in capsys.readouterr().err
+
+
+def test_a_loss_is_noticed_although_its_gradients_would_be_finite(tiny_bert, cola_folder, capsys):
+    class Infinite(LoRAXS):
+        def regularisation(self):
+            return torch.tensor(float("inf"))
+
+    divergence, after, _ = fit(tiny_bert, cola_folder, adapter=Infinite(4))
+    assert divergence.diverged_at == 0
+    assert len(after) == 1
+    assert "Step 0: the loss is nan" in capsys.readouterr().err
+
+
+def test_updates_are_left_out_by_setting_and_training_goes_on(tiny_bert, cola_folder, capsys):
+    log = TrainingLog(1)
+    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 6]), log, skip=2)
+    assert trainer.global_step == len(after) == 10
+    assert (divergence.diverged_at, divergence.skipped_updates) == (None, 3)
+    assert same(after[3], after[1]) and same(after[6], after[5])
+    assert not same(after[4], after[3]) and not same(after[7], after[6])
+    assert all(loss == loss for loss in log.train_losses)
+    assert "Step 6: the loss is nan" in (said := capsys.readouterr().err) and "(3 so far)" in said
+    moments = trainer.optimizers[0].state.values()
+    assert {float(state["step"]) for state in moments} == {7.0}
+
+
+def test_too_many_left_out_in_a_row_stop_the_run(tiny_bert, cola_folder):
+    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 4, 5, 6]), skip=2)
+    assert divergence.diverged_at == 4
+    assert trainer.global_step == 5
+    assert same(after[-1], after[1])
+
+
+def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
+    divergence, after, _ = fit(tiny_bert, cola_folder, Spoil([1]), skip=1, accumulate_grad_batches=2, epochs=1)
+    assert divergence.skipped_updates == 1
+    assert same(after[3], after[1])  # steps 0 and 1 are two micro-batches each
+    assert not same(after[5], after[3])
+
+
+def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder, monkeypatch):
+    looks = []
+
+    class Late(Divergence):
+        """Looks at the end of the epoch only, as if the logging interval were long."""
+
+        def on_train_batch_end(self, *arguments):
+            pass
+
+        def look(self, trainer):
+            looks.append(trainer.global_step)
+            super().look(trainer)
+
+    torch.manual_seed(0)
+    module, late, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Late(), Weights()
+    trainer = tiny.make_trainer(late, weights, Spoil([2]), max_epochs=3)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert looks == [5]
+    assert late.diverged_at == 2
+    assert all(same(state, weights.after[1]) for state in weights.after[2:])
+
+
+def test_checkpoints_are_those_from_before(tiny_bert, cola_folder, tmp_path):
+    class Better(Callback):
+        """The validation figure rises, so that each epoch would be the best."""
+
+        def on_validation_epoch_end(self, trainer, pl_module):
+            pl_module.log("val/matthews_correlation", float(trainer.global_step))
+
+    last, best = LastCheckpoint(tmp_path, 60.0), BestCheckpoint(tmp_path)
+    best.setup = lambda trainer, pl_module, stage: setattr(best, "monitor", "val/loss")
+    fit(tiny_bert, cola_folder, best, last, Spoil([7]), epochs=4)
+    for name in ("last.ckpt", "best.ckpt"):
+        assert read_checkpoint(tmp_path / name)["global_step"] == 5
+    assert not (tmp_path / "previous.ckpt").exists()
+
+
+def test_weights_that_overflow_are_never_written(tiny_bert, cola_folder, tmp_path, capsys):
+    class Overflow(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                with torch.no_grad():
+                    pl_module.adapter.R[0, 0, 0] = float("inf")
+
+    torch.manual_seed(0)
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    trainer = tiny.make_trainer(Overflow(), LastCheckpoint(tmp_path, 60.0), max_epochs=2)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 5
+    assert "adapter.R" in capsys.readouterr().err
+
+
+def test_counts_survive_a_checkpoint(tiny_bert, cola_folder):
+    divergence, _, _ = fit(tiny_bert, cola_folder, Spoil([8, 9]), skip=3)
+    again = Divergence(3)
+    again.load_state_dict(divergence.state_dict())
+    assert again.state_dict() == divergence.state_dict() == {"skipped_updates": 2, "in_a_row": 2}
+
+
+def test_a_negative_number_is_refused():
+    with pytest.raises(InputError, match=r"skip_at_most is -1; allowed: 0"):
+        Divergence(-1)
+
+
+@pytest.mark.parametrize("adapter", [AdaptiveLoRAXS, AdaptiveLoRA])
+@pytest.mark.parametrize("rule", ["softmax", "bounded"])
+@pytest.mark.parametrize("size", [1e2, 1e6, 1e30, 3e38])
+def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_folder, adapter, rule, size):
+    class BlowUp(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 2:
+                with torch.no_grad():
+                    weights = pl_module.rank_allocation.weights
+                    weights.copy_(torch.linspace(-1, 1, len(weights)) * size)
+
+    made = adapter(1, 4, 2.5, allocation=rule, **({"lora_alpha": 8} if adapter is AdaptiveLoRA else {}))
+    divergence, _, trainer = fit(tiny_bert, cola_folder, BlowUp(), RankDiscretisation(1), adapter=made)
+    allocation = made.rank_allocation
+    ranks = allocation.discrete_ranks()
+    assert divergence.diverged_at is None
+    assert trainer.global_step == 10
+    assert int(ranks.min()) >= 1 and int(ranks.max()) <= 4
+    assert float(allocation.area(ranks).sum()) <= allocation.budget + 1e-6
+
+
+@pytest.mark.parametrize("rule", ["softmax", "bounded"])
+@pytest.mark.parametrize("rank", [1, 4])
+def test_a_budget_at_its_limit_trains(tiny_bert, cola_folder, rule, rank):
+    made = AdaptiveLoRAXS(1, 4, rank, allocation=rule, initial_weights="uniform")
+    divergence, after, trainer = fit(tiny_bert, cola_folder, RankDiscretisation(1), adapter=made)
+    assert (divergence.diverged_at, trainer.global_step) == (None, 10)
+    assert not torch.equal(after[0]["adapter.R"], after[-1]["adapter.R"])
+    assert all(torch.isfinite(weight).all() for weight in after[-1].values())
+    if rule == "bounded" or rank == 1:
+        assert set(made.discrete_ranks().values()) == {rank}
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
+def test_sixteen_bit_weights_are_refused(tiny_bert, cola_folder, precision):
+    with pytest.raises(InputError, match=rf"trainer.precision is {precision}.*allowed: 32-true, bf16-mixed"):
+        fit(tiny_bert, cola_folder, precision=precision)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
+def test_what_is_trained_keeps_its_bits(tiny_bert, cola_folder, precision):
+    _, after, _ = fit(tiny_bert, cola_folder, precision=precision)
+    expected = torch.float64 if precision == "64-true" else torch.float32
+    assert {weight.dtype for weight in after[-1].values()} == {expected}
+    assert not torch.equal(after[0]["adapter.R"], after[-1]["adapter.R"])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+@pytest.mark.filterwarnings("ignore")
+def test_no_step_waits_for_the_accelerator():
+    from types import SimpleNamespace
+
+    model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(20)]).cuda()
+    optimizer = torch.optim.AdamW(model.parameters(), fused=True)
+    module = SimpleNamespace(adapter=None, device=torch.device("cuda"), named_parameters=model.named_parameters)
+    trainer = SimpleNamespace(
+        global_step=0,
+        precision_plugin=None,
+        log_every_n_steps=100,
+        should_stop=False,
+        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+    )
+    callback = Divergence()
+    callback.on_train_start(trainer, module)
+    rows = torch.randn(8, 64, device="cuda")
+    for step in range(10):
+        loss = model(rows).square().mean() * (float("nan") if step == 7 else 1)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            callback.on_before_backward(trainer, module, loss)
+            optimizer.zero_grad()
+            loss.backward()
+            callback.on_before_optimizer_step(trainer, module, optimizer)
+            optimizer.step()
+            trainer.global_step += 1
+            callback.on_train_batch_end(trainer, module, None, None, step)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        if step == 6:
+            before = [weight.detach().clone() for weight in model.parameters()]
+    assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
+    callback.look(trainer)
+    assert (callback.diverged_at, trainer.should_stop) == (7, True)

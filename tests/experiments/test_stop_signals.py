@@ -1,0 +1,109 @@
+"""SLURM's warning stops a run like Ctrl-C does, the job is queued again, and the run goes on by itself."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments.run_folder import RunFolder
+from experiments.stop_signals import StopSignals
+from tests.command_line import differences, outcome, run, write_config
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def requeued(tmp_path, monkeypatch):
+    """A scontrol that notes what it is asked."""
+    asked = tmp_path / "asked"
+    program = tmp_path / "bin" / "scontrol"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    return asked
+
+
+def test_a_warned_job_writes_last_is_queued_again_and_goes_on(tmp_path, tiny_bert, cola_folder, requeued, monkeypatch):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, "--run_name", "undisturbed") == 0
+    slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
+    arguments = ["fit", "--config", str(config), "--runs_dir", str(tmp_path), f"--trainer.callbacks={slow}"]
+    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "bash", "PYTHONPATH": "."}  # by this name Lightning stays out
+    process = subprocess.Popen(
+        [sys.executable, "cli.py", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **slurm},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    table, deadline = tmp_path / "tiny" / "metrics.csv", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not table.exists():
+        time.sleep(0.05)
+    process.send_signal(signal.SIGUSR1)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 1, output
+    assert requeued.read_text().split() == ["requeue", "4711"]
+    assert "SLURM job 4711 will run again and go on from last.ckpt" in output
+    assert [path.name for path in (tmp_path / "tiny").rglob("*.ckpt") if path.name.startswith("hpc")] == []
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    assert run("fit", config, tmp_path, "--overwrite") == 0  # the job's command is the same as before
+    assert differences(outcome(tmp_path / "undisturbed"), outcome(tmp_path / "tiny")) == []
+
+
+def test_outside_slurm_nothing_is_queued(monkeypatch, requeued):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    stopped, signals = [], StopSignals()
+    monkeypatch.setattr("experiments.stop_signals.os.kill", lambda process, number: stopped.append(number))
+    signals.install()
+    try:
+        signal.raise_signal(signal.SIGUSR1)
+    finally:
+        signals.restore()
+    assert stopped == [signal.SIGTERM]
+    assert not signals.requeue()
+    assert not requeued.exists()
+
+
+@pytest.mark.parametrize(
+    ("array", "job"), [({}, "12"), ({"SLURM_ARRAY_JOB_ID": "9", "SLURM_ARRAY_TASK_ID": "3"}, "9_3")]
+)
+def test_the_job_is_named_as_slurm_does(monkeypatch, requeued, capsys, array, job):
+    for name, value in {"SLURM_JOB_ID": "12", **array}.items():
+        monkeypatch.setenv(name, value)
+    signals = StopSignals()
+    signals.warned_by_slurm = True
+    assert signals.requeue()
+    assert requeued.read_text().split() == ["requeue", job]
+
+
+def test_a_second_interrupt_stops_at_once(monkeypatch):
+    stopped, signals = [], StopSignals()
+    monkeypatch.setattr("experiments.stop_signals.os.kill", lambda process, number: stopped.append(number))
+    signals.install()
+    try:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    finally:
+        signals.restore()
+    assert stopped == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("count", ["0", "", "x"])
+def test_only_a_job_that_ran_before_goes_on_by_itself(tmp_path, monkeypatch, count):
+    from experiments.resumption import was_requeued
+
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "last.ckpt").touch()
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "2")
+    assert was_requeued(folder)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", count)
+    assert not was_requeued(folder)

@@ -1,0 +1,207 @@
+"""A damaged last.ckpt is recognised before training begins, and costs no more than it must."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+
+from experiments.command_line import input_error_behind
+from tests.command_line import CrashError, differences, outcome, run, write_config
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory, tiny_bert, cola_folder, _cache_of_the_session):
+    """A run that crashed at step 8 of 15 with a checkpoint after each step, and what it would have come to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANKWISE_CACHE", str(_cache_of_the_session))
+        yield _broken_off(tmp_path_factory, tiny_bert, cola_folder)
+
+
+def _broken_off(tmp_path_factory, tiny_bert, cola_folder):
+    runs_dir = tmp_path_factory.mktemp("broken_off")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    assert run("fit", config, runs_dir, "--run_name", "undisturbed") == 0
+    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 8}})
+    with pytest.raises(CrashError):
+        run("fit", config, runs_dir, f"--trainer.callbacks={crash}", "--checkpoint_every_n_minutes=0")
+    return config, runs_dir, outcome(runs_dir / "undisturbed")
+
+
+@pytest.fixture
+def copy(broken_off, tmp_path):
+    config, runs_dir, expected = broken_off
+    shutil.copytree(runs_dir / "tiny", tmp_path / "tiny")
+    return config, tmp_path, expected
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-1000])
+
+
+def flip_a_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def edit(path, change):
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, path)
+
+
+def of_another_version(path):
+    edit(path, lambda content: content["rankwise"].update(format=99))
+
+
+def of_another_backbone(path):
+    edit(path, lambda content: content["rankwise"].update(backbone="roberta-large"))
+
+
+def without_loops(path):
+    edit(path, lambda content: content.pop("loops"))
+
+
+DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, of_another_backbone, without_loops]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened(copy, capsys, damage):
+    config, runs_dir, expected = copy
+    damage(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
+    said = capsys.readouterr()
+    assert "Going on from the newest whole checkpoint instead, previous.ckpt" in said.err
+    assert "step 7" in said.out
+    assert differences(expected, outcome(runs_dir / "tiny")) == []
+
+
+def test_best_does_when_both_are_damaged(copy, capsys):
+    config, runs_dir, expected = copy
+    empty(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
+    cut_short(runs_dir / "tiny" / "checkpoints" / "previous.ckpt")
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
+    assert "instead, best.ckpt" in capsys.readouterr().err
+    assert differences(expected, outcome(runs_dir / "tiny")) == []
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damage):
+    config, runs_dir, _ = copy
+    metrics = (runs_dir / "tiny" / "metrics.csv").read_bytes()
+    for path in (runs_dir / "tiny" / "checkpoints").iterdir():
+        damage(path)
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "last.ckpt" in said and "begin anew with --overwrite" in said
+    assert (runs_dir / "tiny" / "metrics.csv").read_bytes() == metrics
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--model.adapter.rank_max", "6"], "the checkpoint"),
+        (["--model.adapter.targets", "attention"], "layers"),
+        (["--data.batch_size", "4"], "batch_size = 8"),
+        (["--data.train_rows", "20"], "train rows = 40"),
+    ],
+)
+def test_another_config_is_refused_before_training_begins(copy, capsys, options, expected):
+    config, runs_dir, _ = copy
+    assert run("fit", config, runs_dir, "--ckpt_path", "last", *options) == 2
+    assert expected in capsys.readouterr().err
+    last = torch.load(runs_dir / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 8
+
+
+def test_a_damaged_best_is_noticed_before_training_not_after_it(copy, capsys):
+    config, runs_dir, _ = copy
+    best = runs_dir / "tiny" / "checkpoints" / "best.ckpt"
+    flip_a_byte(best)
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    assert "Delete it to go on from last.ckpt" in capsys.readouterr().err
+    best.unlink()
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
+    assert "best.ckpt is gone" in capsys.readouterr().err
+    assert json.loads((runs_dir / "tiny" / "results.json").read_text())["test"]["loss"] > 0
+
+
+@pytest.mark.parametrize("verb", ["validate", "test", "predict"])
+def test_evaluation_never_takes_another_checkpoint_than_the_one_asked_for(copy, capsys, verb):
+    config, runs_dir, _ = copy
+    flip_a_byte(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
+    assert run(verb, config, runs_dir, "--ckpt_path", "last") == 2
+    assert "last.ckpt can't be read: it is damaged" in capsys.readouterr().err
+
+
+def fail_to_sync(monkeypatch, number):
+    """From now on, writing a file through to the disk fails."""
+
+    def fail(descriptor):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("common.files.os.fsync", fail)
+
+
+def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch):
+    config, runs_dir, expected = copy
+    checkpoints = runs_dir / "tiny" / "checkpoints"
+    before = {path.name: path.read_bytes() for path in checkpoints.iterdir()}
+    with monkeypatch.context() as patch:
+        fail_to_sync(patch, errno.ENOSPC)
+        assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    assert "no space left to write" in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in checkpoints.iterdir()} == before
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
+    assert differences(expected, outcome(runs_dir / "tiny")) == []
+
+
+def test_a_disk_that_fills_up_while_a_checkpoint_is_written(copy, capsys, monkeypatch):
+    config, runs_dir, expected = copy
+    last, save = runs_dir / "tiny" / "checkpoints" / "last.ckpt", torch.save
+
+    def half(content, file):
+        file.write(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    before = last.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr("callbacks.checkpoints.torch.save", half)
+        assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    assert "no space left to write" in capsys.readouterr().err
+    assert torch.save is save
+    assert last.read_bytes() == before
+    assert not list(runs_dir.rglob("*.partial"))
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
+    assert differences(expected, outcome(runs_dir / "tiny")) == []
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_read_only_folder_stops_the_run(copy, capsys, monkeypatch, number):
+    config, runs_dir, _ = copy
+
+    def refuse(**arguments):
+        raise OSError(number, os.strerror(number))
+
+    before = (runs_dir / "tiny" / "checkpoints" / "last.ckpt").read_bytes()
+    monkeypatch.setattr("common.files.tempfile.mkstemp", refuse)
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    assert "Make the folder writable" in capsys.readouterr().err
+    assert (runs_dir / "tiny" / "checkpoints" / "last.ckpt").read_bytes() == before
+
+
+def test_an_error_that_is_its_own_context_is_no_endless_chain():
+    full, other = OSError(errno.ENOSPC, "No space left on device", "events"), RuntimeError("while writing")
+    full.__context__, other.__context__ = other, full
+    assert "no space left to write events" in str(input_error_behind(other))
+    first, second = RuntimeError("first"), RuntimeError("second")
+    first.__context__, second.__context__ = second, first
+    assert input_error_behind(first) is None
+    assert input_error_behind(OSError(errno.ENOENT, "No such file", "x")) is None
