@@ -8,6 +8,7 @@ from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.steps import epochs_done, last_epochs_start
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
+from lora.rank_allocation import RankAllocation
 
 
 def budget_at(
@@ -53,11 +54,15 @@ class BudgetSchedule(Callback):
         self.epochs_memory_start = epochs_memory_start
         self.epochs_memory_start_to_end = epochs_memory_start_to_end
 
-    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
+    def check(self, allocation: RankAllocation | None) -> None:
+        """Raises `InputError` unless the allocation has a solution for both budgets."""
+        if allocation is None or self.memory_start is None or self.memory_end is None:
             return
         for budget in (self.memory_start, self.memory_end):
-            pl_module.rank_allocation.check_budget(budget)
+            allocation.check_budget(budget)
+
+    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        self.check(pl_module.rank_allocation)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:

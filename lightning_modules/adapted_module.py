@@ -1,14 +1,17 @@
 """The shared base: a pretrained model, adapted, and trained by groups of parameters."""
 
+from copy import deepcopy
 from typing import Any
 
 import torch
+import transformers
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
+from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
@@ -27,6 +30,7 @@ class AdaptedModule(LightningModule):
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
+    architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(
@@ -78,10 +82,29 @@ class AdaptedModule(LightningModule):
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError
 
+    def check_adapter(self) -> None:
+        """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
+
+        Raises:
+            InputError: the adapter doesn't fit, or the backbone can't be found.
+        """
+        if self.adapter is None or self.architecture is None:
+            return
+        skeleton, head = load_skeleton(getattr(transformers, self.architecture), self.backbone_name, self.revision)
+        self.adapter.check_fit(deepcopy(skeleton), skeleton.config.model_type, head)
+
     def configure_model(self) -> None:
-        """Loads and adapts the model, once."""
+        """Loads and adapts the model, once.
+
+        On the CPU, whatever device Lightning has made the default: it moves the module afterwards, so that a seed
+        draws the same initial weights for every device.
+        """
         if self.model is not None:
             return
+        with torch.device("cpu"):
+            self._build_model()
+
+    def _build_model(self) -> None:
         self.model, self.head_modules = self.load_model()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)

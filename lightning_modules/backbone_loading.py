@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,28 @@ def load_backbone(
     """
     model, fresh = load_pretrained(auto_class, backbone, revision, **settings)
     return model, _head_modules(model, fresh)
+
+
+@lru_cache(maxsize=4)
+def load_skeleton(auto_class: Any, backbone: str, revision: str | None = None) -> tuple[Any, tuple[str, ...]]:
+    """The backbone's shape alone, on the meta device, and the names of its head's modules; copy it before changes.
+
+    Only the configuration is read, so a head that a checkpoint lacks inside the base model isn't known here.
+
+    Raises:
+        InputError: nothing can be loaded under this name, or the hub can't be reached.
+    """
+    from transformers import AutoConfig
+
+    _quiet_transformers()
+    source, arguments = pretrained_arguments(locate_backbone(backbone))
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False, **arguments)
+        with torch.device("meta"):
+            model = auto_class.from_config(config, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise _loading_error(backbone, error) from error
+    return model, _head_modules(model, ())
 
 
 def load_pretrained(

@@ -8,6 +8,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from common.files import cache_directory, write_whole
+from common.locks import one_maker
 from lora.factors import FactorRule, Factors, factorise
 
 _VERSION = "2"
@@ -17,9 +18,13 @@ _HASH_SIZE = hashlib.sha256().digest_size
 def cached_factorise(weights: list[Tensor], rank: int, rule: FactorRule) -> list[Factors]:
     """`lora.factors.factorise` that works each set of weights (out, in) out only once per machine."""
     path = cache_directory("factors") / f"{_key(weights, rank, rule)}.factors"
-    remembered = _load(path, len(weights)) if path.exists() else None
-    if remembered is not None:
+    if (remembered := _load(path, len(weights))) is not None:
         return remembered
+    with one_maker(path):  # the trials of a sweep ask for the same ones at the same moment
+        return _load(path, len(weights)) or _make(path, weights, rank, rule)
+
+
+def _make(path: Path, weights: list[Tensor], rank: int, rule: FactorRule) -> list[Factors]:
     factors = factorise(weights, rank, rule)
     tensors = {f"{layer}.{name}": factor for layer, pair in enumerate(factors) for name, factor in zip("AB", pair)}
     content = save(tensors)

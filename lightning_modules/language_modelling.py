@@ -31,6 +31,7 @@ class LanguageModellingModule(AdaptedModule):
         init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
     """
 
+    architecture = "AutoModelForCausalLM"
     metric_name = "perplexity"
     higher_is_better = False
 

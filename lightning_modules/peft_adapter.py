@@ -54,9 +54,7 @@ class PEFTAdapter(Adapter):
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
     ) -> None:
-        found = choose_layers(model, model_type, self.targets, head)
-        if self.method.rank_bounded_by_layer:
-            _check_rank(self._config.r, found)
+        found = self._find_layers(model, model_type, head)
         self._config.target_modules = set(found)
         trained_before = [parameter for parameter in model.parameters() if parameter.requires_grad]
         tuner = self._inject(model)
@@ -67,6 +65,16 @@ class PEFTAdapter(Adapter):
         self.fingerprint = tensor_fingerprint(_frozen_tensors(self._layers))
         if self.method.title == "AdaLoRA":
             self.adalora = AdaLoRABudget(tuner, self._layers)
+
+    def check_fit(self, skeleton: nn.Module, model_type: str, head: Sequence[str]) -> None:
+        """Layers and rank alone: PEFT can't make every method's start without the model's values."""
+        self._find_layers(skeleton, model_type, head)
+
+    def _find_layers(self, model: nn.Module, model_type: str, head: Sequence[str]) -> dict[str, nn.Module]:
+        found = choose_layers(model, model_type, self.targets, head)
+        if self.method.rank_bounded_by_layer:
+            _check_rank(self._config.r, found)
+        return found
 
     def _inject(self, model: nn.Module) -> Any:
         """Puts PEFT's layers into the model, and returns PEFT's tuner, which must not become a submodule."""

@@ -28,6 +28,8 @@ class TextClassificationModule(AdaptedModule):
         init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
     """
 
+    architecture = "AutoModelForSequenceClassification"
+
     def __init__(
         self,
         backbone: str = "roberta-large",

@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from common.errors import InputError
+from lora.factors import empty_factors
 from lora.rank_allocation import RankAllocation
 
 LowRankFactors = dict[str, tuple[Tensor, Tensor]]
@@ -40,6 +41,16 @@ class Adapter(nn.Module):
             factorise: makes frozen factors from weights; a caller may pass one that remembers them on disk.
         """
         raise NotImplementedError
+
+    def check_fit(self, skeleton: nn.Module, model_type: str, head: Sequence[str]) -> None:
+        """Raises what `attach` would for these settings; to be called on an adapter of its own, made for this.
+
+        Args:
+            skeleton: the model without values (on the meta device), which is changed.
+            model_type: see `attach`.
+            head: see `attach`.
+        """
+        self.attach(skeleton, model_type, head, empty_factors)
 
     @property
     def name(self) -> str:

@@ -25,12 +25,7 @@ def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
     Raises:
         InputError: the rank exceeds the smaller side of the weight.
     """
-    smaller_side = min(weight.shape)
-    if not 1 <= rank <= smaller_side:
-        raise InputError(
-            f"rank is {rank}, but the weight has shape {tuple(weight.shape)}; allowed: 1 to {smaller_side}. "
-            "Lower the rank (or rank_max), or leave this layer out of targets."
-        )
+    smaller_side = _checked_side(weight, rank)
     transposed = weight.detach().float().cpu().T  # (in, out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -39,6 +34,28 @@ def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
     U, S, V = U[:, :rank], S[:rank], V[:, :rank]
     signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True))).squeeze(0)  # (rank,)
     return ((U * (S * signs)).T.contiguous(), (V * signs).contiguous())
+
+
+def _checked_side(weight: Tensor, rank: int) -> int:
+    smaller_side = min(weight.shape)
+    if not 1 <= rank <= smaller_side:
+        raise InputError(
+            f"rank is {rank}, but the weight has shape {tuple(weight.shape)}; allowed: 1 to {smaller_side}. "
+            "Lower the rank (or rank_max), or leave this layer out of targets."
+        )
+    return smaller_side
+
+
+def empty_factors(weights: list[Tensor], rank: int, rule: FactorRule) -> list[Factors]:
+    """Zeros in the place of `factorise`'s factors, without memory of their own, to try out whether settings fit.
+
+    Raises:
+        InputError: the rank exceeds the smaller side of a weight.
+    """
+    zero = torch.zeros(())
+    for weight in weights:
+        _checked_side(weight, rank)
+    return [(zero.expand(rank, weight.shape[1]), zero.expand(weight.shape[0], rank)) for weight in weights]
 
 
 def random_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
@@ -74,11 +91,13 @@ def tensor_fingerprint(tensors: list[Tensor]) -> Tensor:
     """A sketch (N, 2) of any frozen tensors: each one's product with fixed vectors at unit norm, and its norm's log."""
     if not tensors:
         return torch.zeros(0, 2)
-    return torch.stack([_tensor_sketch(tensor.detach().float().cpu()) for tensor in tensors])
+    return torch.stack([_tensor_sketch(tensor.detach()) for tensor in tensors])
 
 
 def _tensor_sketch(tensor: Tensor) -> Tensor:
-    rows = tensor.reshape(len(tensor), -1)
+    if tensor.is_meta:  # a skeleton's: it has no values
+        return torch.zeros(2)
+    rows = tensor.float().cpu().reshape(len(tensor), -1)
     norm = rows.norm().clamp_min(torch.finfo(rows.dtype).tiny)
     return torch.stack([probe(rows.shape[0]) @ (rows / norm) @ probe(rows.shape[1]), norm.log()])
 

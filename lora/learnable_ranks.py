@@ -6,7 +6,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from lora.adapter import Adapter
-from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
+from lora.rank_allocation import AllocationRule, InitialWeights, Masking, RankAllocation, Rounding
 
 
 class LearnableRanks(Adapter):
@@ -24,6 +24,7 @@ class LearnableRanks(Adapter):
         initial_weights: InitialWeights,
         rounding: Rounding,
         tau: float,
+        masking: Masking,
     ) -> None:
         """Notes the settings; `allocate_ranks` uses them once the layers are known.
 
@@ -43,6 +44,7 @@ class LearnableRanks(Adapter):
             "start": initial_weights,
             "rounding": rounding,
             "tau": tau,
+            "masking": masking,
         }
 
     def allocate_ranks(self, coefficients: Tensor, exponent: int) -> None:

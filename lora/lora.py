@@ -14,7 +14,7 @@ from lora.initialization import Initialization, check_initialization, initial_fa
 from lora.injection import choose_layers, is_inside, linear_layers_of, replace_module
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
 from lora.scaling import ScalingRule, scaling_factor
 from lora.target_names import Targets
 
@@ -166,6 +166,7 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
             first).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
+        masking: soft, or straight_through: hard masks at the rounded ranks, with the soft masks' gradient.
         lora_alpha: the number from which the scale s follows. Give this or alpha_per_rank.
         alpha_per_rank: alpha as a multiple of the rank: lora_alpha = alpha_per_rank · rank_max.
         scaling: s = lora_alpha / rank_max (alpha_over_rank), lora_alpha / √rank_max (alpha_over_sqrt_rank), or
@@ -190,6 +191,7 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         initial_weights: InitialWeights = "random",
         rounding: Rounding = "budgeted",
         tau: float = 0.0,
+        masking: Masking = "soft",
         lora_alpha: float | None = None,
         alpha_per_rank: float | None = None,
         scaling: ScalingRule = "alpha_over_rank",
@@ -202,7 +204,9 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         super().__init__(
             rank_max, lora_alpha, alpha_per_rank, scaling, initialization, initial_std, dropout, targets, wrap_head
         )
-        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
+        self.request_ranks(
+            rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau, masking
+        )
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None

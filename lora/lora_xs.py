@@ -12,7 +12,7 @@ from lora.factors import FactorRule, Factors, factorise, fingerprint
 from lora.injection import choose_layers, replace_module
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
 from lora.scaling import ScalingRule, scaling_factor
 from lora.target_names import Targets
 
@@ -141,6 +141,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
             first).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
+        masking: soft, or straight_through: hard masks at the rounded ranks, with the soft masks' gradient.
         lora_alpha: the constant from which the scale s follows.
         scaling: s = lora_alpha / rank_max (alpha_over_rank, the study's), lora_alpha / √rank_max, or lora_alpha
             itself (constant: independent of rank_max).
@@ -160,6 +161,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         initial_weights: InitialWeights = "random",
         rounding: Rounding = "budgeted",
         tau: float = 0.0,
+        masking: Masking = "soft",
         lora_alpha: float = 16.0,
         scaling: ScalingRule = "alpha_over_rank",
         targets: Targets = "default",
@@ -167,7 +169,9 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         initial_std: float = 1e-5,
     ) -> None:
         super().__init__(rank_max, lora_alpha, scaling, targets, factors, initial_std)
-        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
+        self.request_ranks(
+            rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau, masking
+        )
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise

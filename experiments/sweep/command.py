@@ -68,9 +68,12 @@ def run_sweep(arguments: list[str]) -> int:
     trials = make_trials(definition)
     folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
     mine = _part(trials, options.part)
-    configs = check_trials(folder, trials)
+    configs, misfit = check_trials(folder, trials)
     if options.dry_run:
         _list_trials(folder, mine, [config for trial, config in zip(trials, configs, strict=True) if trial in mine])
+    if misfit is not None:
+        raise misfit
+    if options.dry_run:
         return 0
     engine, at_once = _engine(options)
     command = f"python cli.py sweep {' '.join(arguments)}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import yaml
 
+from common.cores import usable_cores
 from common.terminal import say
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
@@ -69,11 +70,11 @@ class WorkerProcesses:
         return not self._stopping
 
     def _stop(self, signum: int, frame: Any) -> None:
-        """Each worker writes its trial's last.ckpt and ends."""
-        self._stopping = True
-        say("\nStopping after this step.")
+        """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
+        again, self._stopping = self._stopping, True
+        say("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
         for worker in list(self._workers.values()):
-            worker.terminate()
+            worker.kill() if again else worker.terminate()
 
     def _work(
         self, place: int, waiting: "queue.SimpleQueue[Trial]", folder: SweepFolder, progress: Progress, write: Write
@@ -86,9 +87,14 @@ class WorkerProcesses:
             with self._turn:
                 progress.started(trial)
             outcome = self._ask(place, folder, trial)
+            if outcome is Outcome.FAILED:
+                self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
             with self._turn:
                 write()
                 progress.ended(trial, outcome)
+        self._retire(place)
+
+    def _retire(self, place: int) -> None:
         worker = self._workers.pop(place, None)
         if worker is not None:
             worker.communicate()  # end of input: the worker ends
@@ -97,6 +103,8 @@ class WorkerProcesses:
         worker = self._workers.get(place)
         if worker is None or worker.poll() is not None:
             worker = self._workers[place] = start_worker(place, self.jobs)
+        if self._stopping:  # the signal came before this worker was there to be told
+            return Outcome.STOPPED
         assert worker.stdin is not None and worker.stdout is not None
         try:
             worker.stdin.write(yaml.safe_dump([str(folder.path), vars(trial)], default_flow_style=True, width=10**9))
@@ -117,7 +125,7 @@ class WorkerProcesses:
 def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
     """A process that runs `experiments.sweep.worker` with its share of the machine."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
-    environment.setdefault("OMP_NUM_THREADS", str(max((os.cpu_count() or 1) // jobs, 1)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // jobs, 1)))
     if (gpu := _gpu_of(place)) is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
     command = [sys.executable, "-m", "experiments.sweep.worker"]
@@ -134,8 +142,9 @@ def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
 def _gpu_of(place: int) -> str | None:
     import torch
 
-    if not torch.cuda.is_available():
+    count = torch.cuda.device_count()  # asks the driver's management library: this process takes no GPU memory
+    if not count:
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    gpus = visible.split(",") if visible else [str(number) for number in range(count)]
     return gpus[place % len(gpus)]

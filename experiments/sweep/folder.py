@@ -1,8 +1,6 @@
 """runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
 
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +13,7 @@ import yaml
 
 from common.errors import InputError
 from common.files import write_json, write_text
+from common.locks import locked
 from experiments.config_files import differences
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
@@ -175,22 +174,6 @@ class SweepFolder:
             raise InputError(
                 f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
             ) from error
-
-
-@contextmanager
-def locked(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    """Holds a lock file; the system frees it when the process ends, however it ends.
-
-    Raises:
-        BlockingIOError: someone else holds it, and `wait` is false.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        yield
-    finally:
-        os.close(descriptor)
 
 
 # Where a run lies and how often it is saved doesn't change what comes out.

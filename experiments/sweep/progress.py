@@ -15,6 +15,7 @@ from experiments.sweep.grid import Trial
 from experiments.sweep.trial_run import FAILURE, LOG, Outcome, shown_results
 
 _ROWS = 20
+_UNDONE = (State.WAITING, State.BEGUN, Outcome.STOPPED, Outcome.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", "running": "bold cyan"}
 
 
@@ -71,7 +72,7 @@ class Progress:
     def summary(self) -> str:
         """Done, running, left, best so far, time left: one line."""
         states = list(self.states.values())
-        running, waiting = states.count("running"), sum(state in (State.WAITING, State.BEGUN) for state in states)
+        running, waiting = states.count("running"), sum(state in _UNDONE for state in states)
         failed = states.count("failed")
         parts = [f"{len(states) - running - waiting} of {len(states)} done" + (f" ({failed} failed)" if failed else "")]
         parts += [f"{running} running", f"{waiting} left"]

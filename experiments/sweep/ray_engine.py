@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.cores import usable_cores
 from common.errors import InputError
 from experiments.sweep.engines import Write
 from experiments.sweep.folder import SweepFolder
@@ -34,7 +35,7 @@ class RayEngine:
     @property
     def at_once(self) -> int:
         """Trials that fit on this machine; on a cluster Ray knows better, and this is only what is shown."""
-        return max(int((os.cpu_count() or 1) // max(self.cpus_per_trial, 0.01)), 1)
+        return max(int(usable_cores() // max(self.cpus_per_trial, 0.01)), 1)
 
     def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
         ray = self._connect()

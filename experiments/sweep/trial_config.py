@@ -32,6 +32,7 @@ class TrialParser(CommandLine):
     """The parser of `fit` alone: reads trials' settings, makes their objects, and trains nothing."""
 
     def __init__(self, arguments: list[str]) -> None:
+        self._fitting: set[str] = set()  # what was tried already
         super().__init__(arguments, "trial")
 
     def _set_seed(self) -> None:
@@ -68,21 +69,45 @@ class TrialParser(CommandLine):
         super().after_instantiate_classes()
         return self.plain_config()
 
+    def check_fit(self, config: dict[str, Any]) -> None:
+        """Tries adapter and budgets of the last `config_of` on the backbone's shape; equal ones are tried once.
 
-def check_trials(folder: SweepFolder, trials: list[Trial]) -> list[dict[str, Any]]:
-    """The complete config of each trial.
+        Raises:
+            InputError: they don't fit.
+        """
+        model = config["model"]["init_args"]
+        asked = [config["model"]["class_path"], model["backbone"], model.get("revision"), model.get("adapter")]
+        key = json.dumps([*asked, config["budget_schedule"]], sort_keys=True, default=str)
+        if key in self._fitting:
+            return
+        self.model.check_adapter()
+        self._get(self.config_init, "budget_schedule").check(self.model.rank_allocation)
+        self._fitting.add(key)
+
+
+def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[list[dict[str, Any]], InputError | None]:
+    """The complete config of each trial, and what keeps the first that doesn't fit its backbone from running.
 
     Raises:
-        InputError: names the first trial whose settings are wrong.
+        InputError: names the first trial whose settings are wrong whatever the backbone.
     """
     parser: TrialParser | None = None
-    configs = []
+    configs: list[dict[str, Any]] = []
+    misfit: InputError | None = None
     for trial in trials:
         arguments = trial_arguments(folder, trial)
         try:
             parser = parser or TrialParser(arguments)
             config = parser.config_of(arguments)
         except InputError as error:
-            raise InputError(f"trial {trial.name} can't run, so none was started: {error}") from error
+            raise _refusal(trial, error) from error
         configs.append(config)
-    return configs
+        try:
+            parser.check_fit(config)
+        except InputError as error:
+            misfit = misfit or _refusal(trial, error)
+    return configs, misfit
+
+
+def _refusal(trial: Trial, error: InputError) -> InputError:
+    return InputError(f"trial {trial.name} can't run, so none was started: {error}")

@@ -10,7 +10,8 @@ import yaml
 
 import cli
 from common.errors import InputError
-from experiments.sweep.folder import SweepFolder, locked
+from common.locks import locked
+from experiments.sweep.folder import SweepFolder
 from tests.command_line import differences, outcome, write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
 
@@ -143,6 +144,10 @@ def test_a_dry_run_lists_trials_and_costs_and_writes_nothing(finished, tmp_path,
         ({"grid": {"model.optimizer.learning_rte": [1]}}, ["learning_rte"]),
         ({"grid": {"trainer.max_steps": [3, "many"]}}, ["max_steps", "many"]),
         ({"grid": {"model.optimizer.warmup_fraction": [0.1, 2]}}, ["warmup_fraction is 2", "none was started"]),
+        ({"grid": {"model.adapter.rank_min": [2, 9]}}, ["rank_min_9", "rank_min is 9 and rank_max is 8"]),
+        ({"grid": {"model.adapter.targets": ["default", ["querry"]]}}, ["'querry'", "matches no layer", "self.query"]),
+        ({"grid": {"model.adapter.rank_max": [8, 60]}}, ["rank_max_60", "rank is 60"]),
+        ({"zip": {f"budget_schedule.memory_{end}": [40, 4e6] for end in ("start", "end")}}, ["4,000,000", "allowed"]),
         ({"grid": {}}, ["the grid is empty"]),
         ({"config": "no_such.yaml"}, ["no_such.yaml"]),
     ],
@@ -156,6 +161,16 @@ def test_bad_grids_are_refused_before_any_trial_starts(finished, tmp_path, capsy
     assert code == 2 and message.startswith("error: ") and "Traceback" not in message
     assert all(part in message for part in expected), message
     assert not trial_folders(tmp_path / "bad")
+
+
+def test_a_dry_run_lists_trials_that_do_not_fit_and_says_so(finished, tmp_path, capsys):
+    path = write_sweep(
+        tmp_path, yaml.safe_load(finished[0].read_text())["config"], grid={"model.adapter.rank_min": [9]}
+    )
+    assert sweep(path, tmp_path, "--dry_run") == 2
+    shown = capsys.readouterr()
+    assert "rank_min_9" in shown.out and "80" in shown.out
+    assert shown.err.startswith("error: trial rank_min_9 can't run")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,55 @@
+"""A rank allocation that starts from gradient norms."""
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+
+from callbacks.gradient_norm_start import GradientNormStart
+from common.errors import InputError
+from lora import AdaptiveLoRAXS, LoRAXS
+from tests import tiny
+
+
+class Watch(Callback):
+    """Notes R's gradients, and the weights each step begins with."""
+
+    def __init__(self):
+        self.gradients, self.weights = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.weights.append(pl_module.rank_allocation.weights.detach().clone())
+
+    def on_after_backward(self, trainer, pl_module):
+        self.gradients.append(pl_module.adapter.R.grad.clone())
+
+
+def test_weights_become_the_standardised_logs_of_the_gradient_norms(tiny_bert, cola_folder):
+    watch = Watch()
+    module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.0), allocation_learning_rate=0.0)
+    trainer = tiny.make_trainer(watch, GradientNormStart(3), max_epochs=1)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    norms = [
+        sum(float((g[layer] ** 2).sum()) for g in watch.gradients[:3]) ** 0.5 for layer in range(len(module.adapter.R))
+    ]
+    logs = torch.tensor(norms).log()
+    torch.testing.assert_close(watch.weights[3], (logs - logs.mean()) / logs.std(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(watch.weights[0], watch.weights[2])
+    assert not torch.equal(watch.weights[2], watch.weights[3])
+    assert torch.equal(watch.weights[3], watch.weights[-1])
+
+
+def test_sums_travel_with_the_checkpoint():
+    first, second = GradientNormStart(4), GradientNormStart(4)
+    first._squares = torch.tensor([1.0, 2.0])
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(second._squares, torch.tensor([1.0, 2.0]))
+
+
+def test_it_needs_an_allocation_over_cores_and_a_step(tiny_bert, cola_folder):
+    with pytest.raises(InputError, match="steps is 0; allowed: 1 or more"):
+        GradientNormStart(0)
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    with pytest.raises(InputError, match=r"GradientNormStart is given with the adapter LoRAXS"):
+        tiny.make_trainer(GradientNormStart(3), max_epochs=1).fit(
+            module, datamodule=tiny.make_data(tiny_bert, cola_folder)
+        )

@@ -1,0 +1,74 @@
+"""Worker processes of `sweep --jobs N`: what a failure or a signal costs, with scripted workers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from experiments.sweep import engines
+from experiments.sweep.engines import WorkerProcesses, start_worker
+from experiments.sweep.folder import State, SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+
+ANSWER = "import os, sys\nfor line in sys.stdin:\n    open({log!r}, 'a').write(f'{{os.getpid()}}\\n')\n    {answer}\n"
+TRIALS = [Trial(f"trial_{number}", "", (), {}) for number in range(3)]
+
+
+@pytest.fixture
+def scripted(tmp_path, monkeypatch):
+    """Runs three trials with workers that do as told; returns their process ids, trial by trial."""
+
+    def run(answer, at_start=lambda engine: None):
+        log, engine, folder = tmp_path / "log", WorkerProcesses(1), SweepFolder(tmp_path / "sweep")
+
+        def start(place, jobs):
+            worker = subprocess.Popen(
+                [sys.executable, "-uc", ANSWER.format(log=str(log), answer=answer)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            at_start(engine)
+            return worker
+
+        monkeypatch.setattr(engines, "start_worker", start)
+        progress = Progress(folder, TRIALS, 1)
+        complete = engine(folder, TRIALS, progress, lambda: None)
+        return complete, log.read_text().split() if log.exists() else [], folder
+
+    return run
+
+
+def test_one_worker_serves_trial_after_trial(scripted):
+    complete, processes, _ = scripted("print('finished')")
+    assert complete and len(processes) == 3 and len(set(processes)) == 1
+
+
+def test_after_a_failure_the_next_trial_gets_a_fresh_process(scripted):
+    complete, processes, _ = scripted("print('failed')")
+    assert complete and len(set(processes)) == 3
+
+
+def test_a_worker_that_dies_costs_its_trial_one_try_and_the_rest_go_on(scripted):
+    complete, processes, folder = scripted("os.kill(os.getpid(), 9)")
+    assert complete and len(set(processes)) == 3
+    assert [folder.state(trial) for trial in TRIALS] == [State.FAILED] * 3
+
+
+def test_a_signal_while_a_worker_starts_begins_no_trial(scripted, capsys):
+    complete, processes, _ = scripted("print('finished')", at_start=lambda engine: engine._stop(15, None))
+    assert not complete and processes == []
+    assert "Stopping" in capsys.readouterr().out
+
+
+def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+    seen = []
+    monkeypatch.setattr(engines, "usable_cores", lambda: 16)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: seen.append(options["env"]["OMP_NUM_THREADS"]))
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    for jobs in (1, 3, 12, 40):
+        start_worker(0, jobs)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    start_worker(0, 12)
+    assert seen == ["16", "5", "1", "1", "2"]
