@@ -1,0 +1,78 @@
+"""The arithmetic that a step is said to need, against what PyTorch counts while a step runs."""
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+)
+
+from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
+from lightning_modules.first_token import use_first_token_only
+from lora import LoRAXS
+from lora.injection import freeze
+
+ROWS, LENGTH, WIDTH, LAYERS = 4, 8, 64, 3
+WORK = Work(ROWS, ROWS * LENGTH, float(ROWS * LENGTH**2))
+
+
+def bert():
+    config = BertConfig(
+        vocab_size=50, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=4 * WIDTH
+    )
+    config._attn_implementation = "eager"  # as single products, which the counter knows
+    return BertForSequenceClassification(config), ("classifier", "bert.pooler")
+
+
+def distilbert():
+    config = DistilBertConfig(vocab_size=50, dim=WIDTH, n_layers=LAYERS, n_heads=2, hidden_dim=4 * WIDTH)
+    config._attn_implementation = "eager"
+    return DistilBertForSequenceClassification(config), ("classifier", "pre_classifier")
+
+
+def adapted(make):
+    torch.manual_seed(0)
+    model, head = make()
+    freeze(model, head)
+    adapter = LoRAXS(5)
+    adapter.attach(model, model.config.model_type, head)
+    use_first_token_only(model)
+    return model.double().eval(), adapter.double(), head  # double: not packed, so that products can be counted
+
+
+def counted(model, adapter):
+    with FlopCounterMode(display=False) as counter:
+        adapter.refresh()
+        tokens = torch.randint(1, 50, (ROWS, LENGTH))
+        model(input_ids=tokens, labels=torch.zeros(ROWS, dtype=torch.long)).loss.backward()
+    return counter.get_total_flops()
+
+
+def test_a_model_that_uses_every_token_needs_what_it_does():
+    model, adapter, head = adapted(distilbert)
+    assert needed_operations(model, head, WORK) == pytest.approx(counted(model, adapter), rel=0.02)
+
+
+def test_what_the_last_layer_leaves_out_is_not_needed():
+    model, adapter, head = adapted(bert)
+    done, needed = counted(model, adapter), needed_operations(model, head, WORK)
+    # a query of the last layer for every token is done, but not needed
+    assert 0.93 * done < needed < done
+    assert formula_operations(model, head, WORK) > 1.2 * done
+
+
+def test_the_formula_is_four_operations_per_parameter_and_token():
+    model, _, head = adapted(distilbert)
+    parameters = LAYERS * 12 * WIDTH**2
+    rest = formula_operations(model, head, WORK) - 4 * parameters * WORK.tokens
+    attention = 12 * WIDTH * WORK.squares * LAYERS
+    # per layer: three square projections and the wide one, A and B forward and back, the core three times
+    adapters = LAYERS * WORK.tokens * (4 * 5 * (3 * 2 * WIDTH + 5 * WIDTH) + 4 * 6 * 25)
+    assert rest == pytest.approx(attention + adapters)
+
+
+def test_the_peak_is_a_rate_above_zero():
+    assert peak_operations_per_second("32-true", samples=1) > 1e8

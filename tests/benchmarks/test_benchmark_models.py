@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from benchmarks import models, scaling
+from benchmarks.data import data_name, training_rows
+from benchmarks.models import ARCHITECTURES, made_model
+from benchmarks.settings import Settings
+from common.errors import InputError
+from lora.injection import choose_layers
+
+SHAPES = {"minilm": (6, 384), "distilbert": (6, 768), "distilgpt2": (6, 768), "roberta-base": (12, 768)}
+SHAPES |= {"roberta-large": (24, 1024)}
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_architectures_have_their_shape_and_known_layers(name):
+    from transformers import AutoModel
+
+    config = ARCHITECTURES[name](pad=7)
+    assert (config.num_hidden_layers, config.hidden_size) == SHAPES[name]
+    assert config.pad_token_id == 7
+    with torch.device("meta"):
+        model = AutoModel.from_config(config)
+    assert len(choose_layers(model, config.model_type, "default")) == SHAPES[name][0] * (3 if "gpt" in name else 4)
+
+
+def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch):
+    def missing(*arguments):
+        raise InputError("not installed")
+
+    def tiny_roberta(pad):
+        return models._roberta(pad, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+
+    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_roberta)
+    monkeypatch.setattr(models, "read_tokenizer", missing)
+    with made_model(Settings(model="tiny")) as settings:
+        rows, tokenizer = training_rows(settings, train_rows=20)
+        assert tokenizer.pad_token_id is not None and tokenizer.model_input_names == ["input_ids", "attention_mask"]
+        assert rows.token_type_ids is None and rows.lengths.double().mean() > 4
+        assert tokenizer.unk_token_id not in rows.input_ids.tolist()
+        first = rows.input_ids[: int(rows.offsets[1])].tolist()
+        assert (first[0], first[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+        assert "quickstart corpus" in data_name(settings)
+    with pytest.raises(InputError):
+        training_rows(settings)
+    with made_model(Settings()) as settings:
+        assert settings == Settings()
+
+
+def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():
+    seconds = dict.fromkeys(scaling.WAYS, 0.1)
+    points = [
+        {"curve": name, name: value, "seconds": seconds} for name, values in scaling.CURVES.items() for value in values
+    ]
+    panels = scaling.draw(points).axes
+    assert len(panels) == len(scaling.CURVES)
+    assert all(len(axes.lines) == len(scaling.WAYS) for axes in panels)
+
+
+@pytest.mark.parametrize("way", scaling.WAYS)
+def test_a_scaling_step_trains_what_it_should(way):
+    sizes = scaling.Sizes(length=3, batch=2, layers=1, rank_max=3)
+    step = scaling.Step(way, sizes, "32-true")
+    before = None if step.adapter is None else step.adapter.R.clone()
+    step()
+    assert before is None or not torch.equal(step.adapter.R, before)
+    assert (step.optimizer is None) == (way == "frozen backbone")
