@@ -152,8 +152,10 @@ class Results(Callback):
                 "train_tokens_per_second": self._counts["tokens"] / seconds,
             },
             "wall_seconds": self.wall_seconds,
-            "peak_memory_bytes": peak_memory_bytes(pl_module.device),
-            "device": str(pl_module.device),
+            # the strategy's: after training Lightning has moved the module to the CPU
+            "peak_memory_bytes": peak_memory_bytes(trainer.strategy.root_device),
+            "device": str(trainer.strategy.root_device),
+            "device_name": device_name(trainer.strategy.root_device),
             "processes": trainer.world_size,
             "status": self.status(trainer, pl_module),
             "skipped_updates": _callback(trainer, Divergence).skipped_updates,
@@ -206,6 +208,11 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, such as NVIDIA H100 80GB HBM3; the processor's kind for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
 def _callback(trainer: Trainer, kind: type) -> Any:

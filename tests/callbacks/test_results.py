@@ -189,3 +189,13 @@ def test_training_loss_is_the_mean_over_the_rows_of_the_epoch(tiny_bert, cola_fo
     tiny.make_trainer(log).fit(module, datamodule=data)  # 12, 12, 12 and 4 rows
     assert [rows for _, rows in losses] == [12, 12, 12, 4]
     assert log.train_losses == [pytest.approx(sum(loss * rows for loss, rows in losses) / 40, rel=1e-5)]
+
+
+def test_the_device_is_the_one_that_trained(tiny_bert, cola_folder, tmp_path, monkeypatch):
+    """After training Lightning moves the module to the CPU: what it is on by then says nothing."""
+    _, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, LoRAXS(3), epochs=1)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", property(lambda strategy: torch.device("cuda:3")))
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", {torch.device("cuda:3"): 12345}.get)
+    monkeypatch.setattr(torch.cuda, "get_device_name", {torch.device("cuda:3"): "a GPU"}.get)
+    summary = made.summary(trainer, module)
+    assert (summary["device"], summary["device_name"], summary["peak_memory_bytes"]) == ("cuda:3", "a GPU", 12345)
