@@ -60,13 +60,16 @@ def test_a_checkpoint_is_never_unpickled(finished, marker, tmp_path, capsys, ver
     assert bomb in refused(capsys, code, marker)
 
 
-@pytest.mark.parametrize("which", ["last", "best"])
-def test_a_checkpoint_in_the_run_folder_is_never_unpickled(finished, marker, tmp_path, capsys, which):
+def test_checkpoints_in_the_run_folder_are_never_unpickled(finished, marker, tmp_path, capsys):
     shutil.copytree(finished / "tiny", tmp_path / "tiny")
-    path = tmp_path / "tiny" / "checkpoints" / f"{which}.ckpt"
-    shutil.copy(bombed_checkpoints(path, marker, tmp_path / "bombs")["zip"], path)
-    code = run("fit", finished / "tiny.yaml", tmp_path, "--ckpt_path", which, "--trainer.max_epochs", "2")
-    refused(capsys, code, marker)
+    longer = ("--trainer.max_epochs", "2")
+    last, best = (tmp_path / "tiny" / "checkpoints" / f"{which}.ckpt" for which in ("last", "best"))
+    shutil.copy(bombed_checkpoints(last, marker, tmp_path / "bombs")["zip"], last)
+    assert run("fit", finished / "tiny.yaml", tmp_path, "--ckpt_path", "last", *longer) == 0
+    assert "Going on from the newest whole checkpoint instead, best.ckpt" in capsys.readouterr().err
+    assert not marker.exists()
+    shutil.copy(bombed_checkpoints(best, marker, tmp_path / "bombs")["zip"], best)
+    refused(capsys, run("fit", finished / "tiny.yaml", tmp_path, "--ckpt_path", "best", *longer), marker)
 
 
 def test_a_backbone_is_never_unpickled(marker, tmp_path, cola_folder, tiny_bert, capsys):
