@@ -1,6 +1,5 @@
 """The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
 
-import errno
 import sys
 import time
 from pathlib import Path
@@ -11,7 +10,7 @@ from jsonargparse import ArgumentError
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.utilities.exceptions import MisconfigurationException, SIGTERMException
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
@@ -26,10 +25,10 @@ from callbacks.results import Results
 from callbacks.stop_together import StopTogether
 from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
-from common.files import storage_error
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
+from experiments.error_causes import about_settings, input_error_behind
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
 from experiments.parser_messages import innermost, readable
@@ -39,7 +38,7 @@ from experiments.run_folder import RunFolder
 from experiments.setting_values import check_range, check_values
 from experiments.stop_signals import StopSignals
 from experiments.strategies import check_strategy, prepare_strategy
-from experiments.trainer_settings import check_trainer, lightning_refuses, make_trainer
+from experiments.trainer_settings import check_trainer, make_trainer
 from lightning_modules.adapted_module import AdaptedModule
 
 _NAMED_CALLBACKS: dict[str, type[Callback]] = {
@@ -289,31 +288,6 @@ class CommandLine(LightningCLI):
         say(f"Predictions for {rows:,} rows: {self.predictions.path}")
 
 
-def input_error_behind(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
-
-    A full disk counts, whoever met it: TensorBoard's writer is a thread of its own.
-    """
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
-        seen.add(id(error))
-        if isinstance(error, InputError):
-            return error
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _about_settings(error: Exception) -> InputError | None:
-    """What a library raises while it runs, but because of what the user asked for."""
-    if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
-        return lightning_refuses(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
-        return InputError(f"can't use {str(error.filename)[:200]!r} as a path: {error.strerror}. Give another one.")
-    return None
-
-
 def _how_to_go_on(arguments: list[str]) -> str:
     command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
     resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
@@ -333,7 +307,7 @@ def parse_and(kind: type[CommandLine], arguments: list[str]) -> CommandLine:
     try:
         return kind(arguments, configs[0].stem if configs else "unnamed")
     except Exception as error:
-        if (cause := input_error_behind(error) or _about_settings(error)) is not None:
+        if (cause := input_error_behind(error) or about_settings(error)) is not None:
             raise cause from error
         raise
 

@@ -8,7 +8,7 @@ import shutil
 import pytest
 import torch
 
-from experiments.command_line import input_error_behind
+from experiments.error_causes import input_error_behind
 from tests.command_line import CrashError, differences, outcome, run, write_config
 
 

@@ -7,7 +7,8 @@ from typing import Any
 from jsonargparse import ArgumentError
 
 from common.errors import InputError
-from experiments.command_line import CommandLine, input_error_behind
+from experiments.command_line import CommandLine
+from experiments.error_causes import input_error_behind
 from experiments.parser_messages import readable
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial

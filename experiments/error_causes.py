@@ -1,0 +1,35 @@
+"""Which exceptions are the user's input at fault, whatever library raised them."""
+
+import errno
+from pathlib import Path
+
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from common.errors import InputError
+from common.files import storage_error
+from experiments.trainer_settings import lightning_refuses
+
+
+def input_error_behind(error: BaseException | None) -> InputError | None:
+    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
+
+    A full disk counts, whoever met it: TensorBoard's writer is a thread of its own.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
+        seen.add(id(error))
+        if isinstance(error, InputError):
+            return error
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def about_settings(error: Exception) -> InputError | None:
+    """What a library raises while it runs, but because of what the user asked for."""
+    if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
+        return lightning_refuses(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
+        return InputError(f"can't use {str(error.filename)[:200]!r} as a path: {error.strerror}. Give another one.")
+    return None
