@@ -131,6 +131,7 @@ class Results(Callback):
         log = _callback(trainer, TrainingLog)
         val_losses = [validation.get(f"{split}/loss") for validation in self.validations]
         seconds = max(self._training_seconds, 1e-9)
+        device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
         return {
             "run_name": self.run_name,
             "seed": self.seed,
@@ -152,8 +153,8 @@ class Results(Callback):
                 "train_tokens_per_second": self._counts["tokens"] / seconds,
             },
             "wall_seconds": self.wall_seconds,
-            "peak_memory_bytes": peak_memory_bytes(pl_module.device),
-            "device": str(pl_module.device),
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "device": str(device),
             "processes": trainer.world_size,
             "status": self.status(trainer, pl_module),
             "skipped_updates": _callback(trainer, Divergence).skipped_updates,

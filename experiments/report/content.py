@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from experiments.metrics import scale
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_ranks import allocating, rank_figures
-from experiments.report.figures_rates import rate_curves, training_curves
+from experiments.report.figures_rates import rate_curves, training_curves, training_left_out
 from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
 from experiments.report.records import Record
 from experiments.report.tables import (
@@ -119,6 +119,8 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
     figure = training_curves(shown)
     if figure is not None:
         caption = "One line per run" + (", each curve at its chosen rate." if content.rates else ".")
+        if left_out := training_left_out(shown):
+            caption += f" The best settings; {left_out} more are left out."
         content.training_figures.append(picture("training", caption, figure))
     _draw_ranks(content, groups, picture)
 

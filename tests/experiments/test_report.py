@@ -12,6 +12,7 @@ import pytest
 import cli
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.records import read_records
+from experiments.report.tables import rate_table
 from tests.experiments import made_runs
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
@@ -193,3 +194,21 @@ def test_bad_folders_get_one_message(tmp_path, capsys, content, expected):
 def test_an_unknown_baseline_lists_the_known_ones(rate_report, capsys, tmp_path):
     assert cli.main(["report", str(rate_report), "--baseline", "rank_8", "--output", str(tmp_path)]) == 2
     assert "rank_16" in capsys.readouterr().err
+
+
+def test_an_optimum_beside_a_collapsed_rate_is_said_to_be_set_by_the_grid(tmp_path):
+    good = {1e-4: 0.88, 3e-4: 0.89, 1e-3: 0.90, 3e-3: 0.25}
+    curves = {
+        "cliff": (16, {rate: dict.fromkeys(SEEDS, height) for rate, height in good.items()}),
+        "smooth": (64, scores(1e-3, 0.9)),
+    }
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", curves)
+    sweep = json.loads((folder / "results.json").read_text())
+    for trial in sweep["trials"]:
+        if trial["name"].startswith("cliff-0.003"):
+            trial["results"]["status"] = "collapsed"
+    (folder / "results.json").write_text(json.dumps(sweep))
+    records = read_records([folder])
+    rows = {row["Curve"]: row for row in rate_table(make_curves(make_groups(records), swept_rate(records)))}
+    told = {name.split()[0]: "set by the grid" in row["Optimum (parabola)"] for name, row in rows.items()}
+    assert told == {"cliff": True, "smooth": False}
