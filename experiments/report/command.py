@@ -73,6 +73,7 @@ def markdown(content: Content) -> str:
     if content.baseline:
         interval = "95 % bootstrap interval (too narrow for few seeds)"
         parts.append(f"Difference to {content.baseline}: mean over common seeds, {interval}.")
+    parts += map(_markdown_picture, content.difference_figures)
     if content.rates:
         parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
     parts += map(_markdown_picture, [*content.rate_figures, *content.training_figures])

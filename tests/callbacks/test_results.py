@@ -134,6 +134,14 @@ def test_the_summary_of_a_run(tiny_bert, cola_folder, tmp_path):
     assert summary["peak_memory_bytes"] > 50e6
 
 
+def test_the_device_is_the_one_trained_on_not_where_the_model_went_afterwards(
+    tiny_bert, cola_folder, tmp_path, monkeypatch
+):
+    _, made, trainer, module = run(tiny_bert, cola_folder, tmp_path, LoRAXS(4), epochs=1)
+    monkeypatch.setattr(type(trainer.strategy), "root_device", property(lambda strategy: torch.device("meta", 3)))
+    assert made.summary(trainer, module)["device"] == "meta:3" and str(module.device) == "cpu"
+
+
 class Slow(Callback):
     """Makes steps and validation take a known time: 5 × 0.02 s per epoch, and 0.2 s."""
 
