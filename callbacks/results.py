@@ -131,6 +131,7 @@ class Results(Callback):
         log = _callback(trainer, TrainingLog)
         val_losses = [validation.get(f"{split}/loss") for validation in self.validations]
         seconds = max(self._training_seconds, 1e-9)
+        device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
         return {
             "run_name": self.run_name,
             "seed": self.seed,
@@ -152,10 +153,9 @@ class Results(Callback):
                 "train_tokens_per_second": self._counts["tokens"] / seconds,
             },
             "wall_seconds": self.wall_seconds,
-            # the strategy's: after training Lightning has moved the module to the CPU
-            "peak_memory_bytes": peak_memory_bytes(trainer.strategy.root_device),
-            "device": str(trainer.strategy.root_device),
-            "device_name": device_name(trainer.strategy.root_device),
+            "peak_memory_bytes": peak_memory_bytes(device),
+            "device": str(device),
+            "device_name": device_name(device),
             "processes": trainer.world_size,
             "status": self.status(trainer, pl_module),
             "skipped_updates": _callback(trainer, Divergence).skipped_updates,

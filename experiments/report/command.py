@@ -7,7 +7,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import say
-from experiments.report.content import Content, draw, gather
+from experiments.report.content import Content, Picture, draw, gather
 from experiments.report.drawing import style
 from experiments.report.groups import Curve, swept_rate
 from experiments.report.records import Record, read_records
@@ -71,16 +71,22 @@ def markdown(content: Content) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
     parts = [f"# {content.title}", f"{content.headline}.", as_markdown(without_empty_columns(content.settings))]
     if content.baseline:
-        parts.append(f"Difference to {content.baseline}: mean over common seeds, 95 % bootstrap interval.")
+        interval = "95 % bootstrap interval (too narrow for few seeds)"
+        parts.append(f"Difference to {content.baseline}: mean over common seeds, {interval}.")
+    parts += map(_markdown_picture, content.difference_figures)
     if content.rates:
         parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
-    sections = [section.figures for section in content.rank_sections]
-    for figure in [*content.rate_figures, *content.training_figures, *(f for figures in sections for f in figures)]:
-        parts.append(f"![{figure.caption}](figures/{figure.name}.png)\n\n{figure.caption}")
+    parts += map(_markdown_picture, [*content.rate_figures, *content.training_figures])
+    for section in content.rank_sections:
+        parts += [f"## Ranks: {section.label}", *map(_markdown_picture, section.figures)]
     parts += ["## Runs that did not simply finish", as_markdown(content.troubles) or "None."]
     parts += ["## Data, model, versions, commands", as_markdown(content.provenance)]
     parts.append("```\n" + "\n".join(content.commands) + "\n```")
     return "\n\n".join(parts) + "\n"
+
+
+def _markdown_picture(figure: Picture) -> str:
+    return f"![{figure.caption}](figures/{figure.name}.png)\n\n{figure.caption}"
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:

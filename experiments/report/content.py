@@ -10,8 +10,9 @@ from matplotlib.figure import Figure
 
 from experiments.metrics import scale
 from experiments.report.drawing import as_svg, write_png
+from experiments.report.figures_differences import difference_figure
 from experiments.report.figures_ranks import allocating, rank_figures
-from experiments.report.figures_rates import rate_curves, training_curves
+from experiments.report.figures_rates import rate_curves, training_curves, training_left_out
 from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
 from experiments.report.records import Record
 from experiments.report.tables import (
@@ -63,6 +64,7 @@ class Content:
     all_runs: list[Row]
     commands: list[str]
     runs: int
+    difference_figures: list[Picture] = field(default_factory=list)
     rate_figures: list[Picture] = field(default_factory=list)
     training_figures: list[Picture] = field(default_factory=list)
     rank_sections: list[RankSection] = field(default_factory=list)
@@ -107,6 +109,13 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
         wide = figure.get_size_inches()[0] > _WIDE
         return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
 
+    for baseline in (group for group in groups if group.label == content.baseline):
+        figure = difference_figure(groups, baseline)
+        if figure is not None:
+            caption = (
+                "Differences to the baseline: a dot per common seed; diamond and bar: mean, 95 % bootstrap interval."
+            )
+            content.difference_figures.append(picture("differences", f"{caption} Logarithmic beyond ±5.", figure))
     if content.rates:
         for kind, what in (("best", "Validation"), ("test", "Test")):
             figure = rate_curves(curves, kind, rate)
@@ -119,6 +128,8 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
     figure = training_curves(shown)
     if figure is not None:
         caption = "One line per run" + (", each curve at its chosen rate." if content.rates else ".")
+        if left_out := training_left_out(shown):
+            caption += f" The best settings; {left_out} more are left out."
         content.training_figures.append(picture("training", caption, figure))
     _draw_ranks(content, groups, picture)
 

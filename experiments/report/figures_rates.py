@@ -13,7 +13,7 @@ from experiments.report.records import Record
 from experiments.report.statistics import curve_optimum
 from experiments.report.tables import metric_of
 
-_MOST_LINES = 8
+_MOST_LINES = 16  # each colour twice: solid, dashed
 _MOST_TICKS = 16
 
 
@@ -53,6 +53,11 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))
     axes.legend(loc="best")
     return figure
+
+
+def training_left_out(groups: list[Group]) -> int:
+    """How many settings `training_curves` has no room for."""
+    return max(len(groups) - _MOST_LINES, 0)
 
 
 def training_curves(groups: list[Group]) -> Figure | None:

@@ -83,7 +83,7 @@ def rate_table(curves: list[Curve]) -> list[Row]:
             "Curve": curve.label,
             "Rates": str(len(curve.groups)),
             "Chosen rate (validation)": text(optimum.chosen),
-            "Optimum (parabola)": optimum_text(optimum),
+            "Optimum (parabola)": optimum_text(optimum) + _collapse_beside(curve, optimum),
             "Validation there": spread(curve.chosen.values("best"), name),
             "Test there": spread(curve.chosen.values("test"), name),
             "Update norm there": text(_mean([_norm(record.results) for record in curve.chosen.records])),
@@ -93,6 +93,16 @@ def rate_table(curves: list[Curve]) -> list[Row]:
             row["Optimum / full fine-tuning's"] = ratio
         rows.append(row)
     return rows
+
+
+def _collapse_beside(curve: Curve, optimum: Optimum) -> str:
+    """A warning where the parabola leans on a collapsed rate: its vertex is the middle of the step before it then."""
+    rates = sorted(curve.groups)
+    if optimum.place != "inside" or optimum.chosen not in rates:
+        return ""
+    place = rates.index(optimum.chosen)
+    beside = [record.status for rate in rates[max(place - 1, 0) : place + 2] for record in curve.groups[rate].records]
+    return ", set by the grid: a rate beside the chosen one collapsed" if "collapsed" in beside else ""
 
 
 def troubles(groups: list[Group]) -> list[Row]:

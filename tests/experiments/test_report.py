@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 import cli
+from experiments.report.figures_differences import difference_figure
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.records import read_records
+from experiments.report.tables import rate_table
 from tests.experiments import made_runs
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]
@@ -84,6 +86,21 @@ def test_differences_are_paired_with_the_baselines_best_settings(rate_report):
     mean = 100 * np.mean([ours[seed] - theirs[seed] for seed in SEEDS])
     assert row["Difference to baseline"].startswith(f"{mean:+.2f} [")
     assert row["Difference to baseline"].endswith("(3 pairs)")
+
+
+def test_differences_are_drawn_seed_by_seed_with_mean_and_interval(tmp_path):
+    fixed, ours = {0: 0.50, 1: 0.52, 2: 0.51}, {0: 0.53, 1: 0.51, 2: 0.01}
+    write = made_runs.write_rate_sweep(tmp_path / "pairs", {"fixed": (16, {1e-3: fixed}), "ours": (64, {1e-3: ours})})
+    groups = make_groups(read_records([write]))
+    baseline = next(group for group in groups if group.method == "fixed")
+    axes = difference_figure(groups, baseline).axes[0]
+    dots, interval, mean = (line.get_xdata() for line in axes.lines[:3])
+    expected = [100 * (ours[seed] - fixed[seed]) for seed in range(3)]
+    np.testing.assert_allclose(dots, expected)
+    np.testing.assert_allclose(mean, [np.mean(expected)])
+    assert min(expected) <= interval[0] < mean[0] < interval[1] <= max(expected)
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ours"]
+    assert difference_figure([baseline], baseline) is None
 
 
 def test_rates_are_chosen_on_validation_and_compared_with_full_fine_tuning(rate_report):
@@ -193,3 +210,21 @@ def test_bad_folders_get_one_message(tmp_path, capsys, content, expected):
 def test_an_unknown_baseline_lists_the_known_ones(rate_report, capsys, tmp_path):
     assert cli.main(["report", str(rate_report), "--baseline", "rank_8", "--output", str(tmp_path)]) == 2
     assert "rank_16" in capsys.readouterr().err
+
+
+def test_an_optimum_beside_a_collapsed_rate_is_said_to_be_set_by_the_grid(tmp_path):
+    good = {1e-4: 0.88, 3e-4: 0.89, 1e-3: 0.90, 3e-3: 0.25}
+    curves = {
+        "cliff": (16, {rate: dict.fromkeys(SEEDS, height) for rate, height in good.items()}),
+        "smooth": (64, scores(1e-3, 0.9)),
+    }
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", curves)
+    sweep = json.loads((folder / "results.json").read_text())
+    for trial in sweep["trials"]:
+        if trial["name"].startswith("cliff-0.003"):
+            trial["results"]["status"] = "collapsed"
+    (folder / "results.json").write_text(json.dumps(sweep))
+    records = read_records([folder])
+    rows = {row["Curve"]: row for row in rate_table(make_curves(make_groups(records), swept_rate(records)))}
+    told = {name.split()[0]: "set by the grid" in row["Optimum (parabola)"] for name, row in rows.items()}
+    assert told == {"cliff": True, "smooth": False}

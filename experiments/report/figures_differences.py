@@ -1,0 +1,50 @@
+"""Figure of the paired differences to a baseline: every seed, the mean and its interval."""
+
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from experiments.metrics import scale
+from experiments.report.drawing import COLORS, INK
+from experiments.report.groups import Group
+from experiments.report.statistics import paired_difference
+from experiments.report.tables import metric_of
+
+_MOST_ROWS = 24
+_PANELS = {"best": "best epoch", "last": "last epoch", "test": "test"}
+
+
+def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
+    """A row per settings, best first: a dot per common seed, the mean with its 95 % bootstrap interval.
+
+    The axis is linear up to 5 (× 100) and logarithmic beyond, so that a collapsed seed doesn't squash the rest.
+    """
+    ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
+    rows = [group for group in ordered if group.values("best").keys() & baseline.values("best").keys()][:_MOST_ROWS]
+    metric = metric_of([baseline])
+    if metric is None or not rows:
+        return None
+    panels = {kind: label for kind, label in _PANELS.items() if baseline.values(kind)}
+    figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
+    for place, (kind, label) in enumerate(panels.items()):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        for row, group in enumerate(rows):
+            _draw_row(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
+        axes.axvline(0, color=INK, lw=1)
+        axes.set_xscale("symlog", linthresh=5)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
+        axes.set_title(f"{label}: difference to {baseline.label}", fontsize=9)
+    return figure
+
+
+def _draw_row(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:
+    found = paired_difference(ours, baseline)
+    if found is None:
+        return
+    dots = [factor * (ours[seed] - baseline[seed]) for seed in sorted(ours.keys() & baseline.keys())]
+    axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6)
+    if found.interval is not None:
+        axes.plot([factor * end for end in found.interval], [row, row], color=COLORS[0], lw=2)
+    axes.plot([factor * found.mean], [row], "D", color=COLORS[0], ms=5)
