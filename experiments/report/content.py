@@ -109,13 +109,12 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
         wide = figure.get_size_inches()[0] > _WIDE
         return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
 
+    shown = [curve.chosen for curve in curves] if content.rates else groups
     for baseline in (group for group in groups if group.label == content.baseline):
-        figure = difference_figure(groups, baseline)
+        figure = difference_figure(shown, baseline)
         if figure is not None:
-            caption = (
-                "Differences to the baseline: a dot per common seed; diamond and bar: mean, 95 % bootstrap interval."
-            )
-            content.difference_figures.append(picture("differences", f"{caption} Logarithmic beyond ±5.", figure))
+            caption = "Differences to the baseline: a dot per common seed; mean and 95 % bootstrap interval in blue."
+            content.difference_figures.append(picture("differences", caption, figure))
     if content.rates:
         for kind, what in (("best", "Validation"), ("test", "Test")):
             figure = rate_curves(curves, kind, rate)
@@ -124,7 +123,6 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
                 if kind == "best":
                     caption += " Dotted: the parabola's optimum."
                 content.rate_figures.append(picture(f"learning_rate_{what.lower()}", caption, figure))
-    shown = [curve.chosen for curve in curves] if content.rates else groups
     figure = training_curves(shown)
     if figure is not None:
         caption = "One line per run" + (", each curve at its chosen rate." if content.rates else ".")

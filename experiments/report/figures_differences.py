@@ -11,13 +11,15 @@ from experiments.report.statistics import paired_difference
 from experiments.report.tables import metric_of
 
 _MOST_ROWS = 24
+_LINEAR_UP_TO = 10
+_TICKS = (0, 2, 5, 10, 20, 50)
 _PANELS = {"best": "best epoch", "last": "last epoch", "test": "test"}
 
 
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     """A row per settings, best first: a dot per common seed, the mean with its 95 % bootstrap interval.
 
-    The axis is linear up to 5 (× 100) and logarithmic beyond, so that a collapsed seed doesn't squash the rest.
+    Where differences exceed 10, the axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
     """
     ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
     rows = [group for group in ordered if group.values("best").keys() & baseline.values("best").keys()][:_MOST_ROWS]
@@ -31,12 +33,23 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
         for row, group in enumerate(rows):
             _draw_row(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
         axes.axvline(0, color=INK, lw=1)
-        axes.set_xscale("symlog", linthresh=5)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        _scale(axes)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
-        axes.set_title(f"{label}: difference to {baseline.label}", fontsize=9)
+        axes.set_title(label, fontsize=10)
+    figure.supxlabel(f"difference to {baseline.label}", fontsize=10)
     return figure
+
+
+def _scale(axes: Any) -> None:
+    low, high = axes.get_xlim()
+    if max(-low, high) <= _LINEAR_UP_TO:
+        axes.locator_params(axis="x", nbins=5)
+        return
+    axes.set_xscale("symlog", linthresh=5)
+    ticks = sorted({sign * tick for sign in (-1, 1) for tick in _TICKS if low <= sign * tick <= high})
+    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.set_xlim(low, high)
 
 
 def _draw_row(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:
