@@ -24,8 +24,9 @@ class MetricsTable(Logger):
         super().__init__()
         self.path = folder / "metrics.csv"
         self._columns: list[str] = ["step"]
-        self._rows: list[dict[str, str]] = []  # the last one is open: its step may still log more
-        self._on_file = 0  # rows that the file holds
+        self._open: dict[str, str] | None = None  # the last row: its step may still log more; all others are on file
+        self._open_on_file = False  # whether the file's last row is the open one
+        self._begun = False  # whether what the file holds is this run's
         self._outdated = True  # whether the file must be written anew instead of appended to
 
     @property
@@ -41,15 +42,14 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Reads the rows of an interrupted run and forgets those from this step on."""
+        """Takes up the rows of an interrupted run and forgets those from this step on."""
         if not self.path.exists():
             return
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or ["step"])
-            rows = [row for row in reader if None not in row.values() and (row.get("step") or "").isdigit()]
-        self._rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["step"]) < step]
-        self.flush()
+        columns, rows = self._read()
+        rows = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+        self._columns = columns
+        self._open, self._open_on_file = (rows.pop() if rows else None), False
+        self._write(rows)
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -57,35 +57,46 @@ class MetricsTable(Logger):
         if new := [name for name in values if name not in self._columns]:
             self._columns.extend(new)
             self._outdated = True
-        if self._rows and self._rows[-1]["step"] == str(step):
-            self._rows[-1].update(values)
-            self._outdated |= self._on_file == len(self._rows)
+        if self._open is not None and self._open["step"] == str(step):
+            self._open.update(values)
+            self._outdated |= self._open_on_file
             return
         self._append()
-        self._rows.append({"step": str(step), **values})
+        self._open, self._open_on_file = {"step": str(step), **values}, False
 
     @rank_zero_only
     def flush(self) -> None:
         """Writes the whole table, the open row included."""
-        text = io.StringIO()
-        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
-        write_text(self.path, text.getvalue())
-        self._on_file, self._outdated = len(self._rows), False
+        rows = self._read()[1] if self._begun else []
+        self._write(rows[:-1] if self._open_on_file else rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self._rows:
+        if self._open is not None:
             self.flush()
 
     def _append(self) -> None:
         if self._outdated:
             self.flush()
-            return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self._columns, lineterminator="\n").writerows(self._rows[self._on_file :])
-        self._on_file = len(self._rows)
+        elif self._open is not None and not self._open_on_file:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._open)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """Columns and whole rows of the file, without empty cells."""
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            columns = list(reader.fieldnames or ["step"])
+            rows = [row for row in reader if None not in row.values()]
+        return columns, [{name: value for name, value in row.items() if value != ""} for row in rows]
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows([*rows, *([self._open] if self._open is not None else [])])
+        write_text(self.path, text.getvalue())
+        self._begun, self._open_on_file, self._outdated = True, self._open is not None, False
 
 
 def _text(value: float) -> str:

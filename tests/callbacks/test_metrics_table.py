@@ -120,3 +120,11 @@ def test_going_on_without_a_file_starts_one(tmp_path):
 def test_a_run_that_logged_nothing_leaves_no_file(tmp_path):
     MetricsTable(tmp_path).finalize("success")
     assert not (tmp_path / "metrics.csv").exists()
+
+
+def test_a_new_run_takes_nothing_from_a_file_that_was_there(tmp_path):
+    (tmp_path / "metrics.csv").write_text("step,train/loss\n0,9.0\n")
+    table = MetricsTable(tmp_path)
+    table.log_metrics({"train/loss": 1.5}, 0)
+    table.finalize("success")
+    assert (tmp_path / "metrics.csv").read_text() == "step,train/loss\n0,1.5\n"
