@@ -2,6 +2,7 @@
 
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from callbacks.stop_together import StopTogether
 from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
+from datamodules.kept_data import holds_data_of
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs
 from experiments.error_causes import about_settings, input_error_behind
@@ -132,6 +134,10 @@ class CommandLine(LightningCLI):
         """The parsed settings of the verb."""
         return self.config[str(self.config.subcommand)]
 
+    @cached_property
+    def _defaults(self) -> Any:
+        return self._parser(self.subcommand).get_defaults()
+
     def plain_config(self) -> dict[str, Any]:
         """The experiment's settings as plain values; `fit --config` with them runs it again."""
         parser = self._parser(self.subcommand)
@@ -162,8 +168,7 @@ class CommandLine(LightningCLI):
 
     def _check_settings(self) -> None:
         settings = self.settings.as_dict()
-        defaults = self._parser(self.subcommand).get_defaults().as_dict()
-        check_values(settings, {"trainer": Trainer, **_NAMED_CALLBACKS}, defaults)
+        check_values(settings, {"trainer": Trainer, **_NAMED_CALLBACKS}, self._defaults.as_dict())
         check_trainer(settings["trainer"])
         check_range("seed_everything", settings["seed_everything"], 0, 2**32 - 1)
         check_range("checkpoint_every_n_minutes", settings["checkpoint_every_n_minutes"], 0)
@@ -204,7 +209,7 @@ class CommandLine(LightningCLI):
         adapter = self.model.adapter
         if adapter is not None and adapter.allocates_ranks:
             return
-        defaults = self._parser(self.subcommand).get_defaults()
+        defaults = self._defaults
         for key in ("alpha_growth", "budget_schedule", "rank_discretisation"):
             for name, value in self.settings[key].items():
                 if value != defaults[key][name]:
@@ -253,6 +258,8 @@ class CommandLine(LightningCLI):
 
     def before_fit(self) -> None:
         _signals.install()
+        if holds_data_of(self.datamodule):  # a sweep's trial before has validated on them
+            self.trainer.num_sanity_val_steps = 0
 
     def after_fit(self) -> None:
         if self.settings.trainer.fast_dev_run:

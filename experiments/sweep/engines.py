@@ -14,6 +14,7 @@ import yaml
 
 from common.cores import usable_cores
 from common.terminal import say
+from datamodules.kept_data import keep_data
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
@@ -26,7 +27,7 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
     """Trials one after another in this process. Returns whether all were carried out, failed ones included."""
-    with keep_backbone():
+    with keep_backbone(), keep_data():
         for trial in todo:
             progress.started(trial)
             outcome = run_trial(folder, trial)

@@ -4,7 +4,7 @@ import json
 import shlex
 from typing import Any
 
-from jsonargparse import ArgumentError
+from jsonargparse import ArgumentError, Namespace
 
 from common.errors import InputError
 from experiments.command_line import CommandLine
@@ -12,6 +12,7 @@ from experiments.error_causes import input_error_behind
 from experiments.parser_messages import readable
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
+from experiments.sweep.trial_settings import Parsed, TrialSettings
 
 
 def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
@@ -43,7 +44,7 @@ class TrialParser(CommandLine):
         """No run folder."""
 
     def instantiate_classes(self) -> None:
-        """`config_of` does it, for one trial after the other."""
+        """`check` does it, for one trial after the other."""
 
     def after_instantiate_classes(self) -> None:
         """Nothing is instantiated yet."""
@@ -51,13 +52,23 @@ class TrialParser(CommandLine):
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""
 
-    def config_of(self, arguments: list[str]) -> dict[str, Any]:
-        """The complete settings of a trial, as its config.yaml will hold them.
+    def parsed(self, arguments: list[str]) -> Parsed:
+        """The complete settings of a trial; nothing is made of them yet.
 
         Raises:
-            InputError: an unknown setting, a wrong type, or a value that a constructor refuses.
+            InputError: an unknown setting or a wrong type.
         """
         self.parse_arguments(self.parser, arguments)
+        return Parsed(self.settings, self.plain_config())
+
+    def check(self, parsed: Parsed) -> None:
+        """Makes the trial's objects.
+
+        Raises:
+            InputError: a value out of range, or one that a constructor refuses.
+        """
+        self.config = Namespace(subcommand="fit", fit=parsed.settings)
+        self._check_settings()
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
         except Exception as error:
@@ -68,10 +79,9 @@ class TrialParser(CommandLine):
             raise
         self.model = self._get(self.config_init, "model")
         super().after_instantiate_classes()
-        return self.plain_config()
 
     def check_fit(self, config: dict[str, Any]) -> None:
-        """Tries adapter and budgets of the last `config_of` on the backbone's shape; equal ones are tried once.
+        """Tries adapter and budgets of the last `check` on the backbone's shape; equal ones are tried once.
 
         Raises:
             InputError: they don't fit.
@@ -93,18 +103,26 @@ def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[list[dict[st
         InputError: names the first trial whose settings are wrong whatever the backbone.
     """
     parser: TrialParser | None = None
+
+    def parse(trial: Trial) -> Parsed:
+        nonlocal parser
+        arguments = trial_arguments(folder, trial)
+        parser = parser or TrialParser(arguments)
+        return parser.parsed(arguments)
+
+    settings = TrialSettings(parse)
     configs: list[dict[str, Any]] = []
     misfit: InputError | None = None
     for trial in trials:
-        arguments = trial_arguments(folder, trial)
         try:
-            parser = parser or TrialParser(arguments)
-            config = parser.config_of(arguments)
+            parsed = settings.of(trial)
+            assert parser is not None
+            parser.check(parsed)
         except InputError as error:
             raise _refusal(trial, error) from error
-        configs.append(config)
+        configs.append(parsed.plain)
         try:
-            parser.check_fit(config)
+            parser.check_fit(parsed.plain)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     return configs, misfit

@@ -14,6 +14,7 @@ def main() -> None:
     """Runs trials until the input ends."""
     from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
+    from datamodules.kept_data import keep_data
     from experiments.sweep.folder import SweepFolder
     from experiments.sweep.grid import Trial
     from experiments.sweep.trial_run import run_trial
@@ -24,7 +25,7 @@ def main() -> None:
     keep_freed_memory()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
-    with keep_backbone():
+    with keep_backbone(), keep_data():
         for line in sys.stdin:
             folder, settings = yaml.safe_load(line)
             settings["configs"] = tuple(settings["configs"])
