@@ -1,0 +1,61 @@
+"""Rows and tokens that one data module reads and the next one takes over."""
+
+import pytest
+
+from datamodules import text_classification
+from datamodules.kept_data import holds_data_of, keep_data
+from tests import tiny
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """How often rows were read."""
+    counted = []
+    read = text_classification.TextClassificationDataModule._read_and_tokenize
+    monkeypatch.setattr(
+        text_classification.TextClassificationDataModule,
+        "_read_and_tokenize",
+        lambda self: (counted.append(self), read(self))[1],
+    )
+    return counted
+
+
+def made(backbone, folder, **settings):
+    data = tiny.make_data(backbone, str(folder), **settings)
+    data.setup("fit")
+    return data
+
+
+def test_the_next_module_takes_over_what_the_last_one_read(tiny_bert, cola_folder, reads):
+    with keep_data():
+        first = made(tiny_bert, cola_folder, seed=1)
+        second = made(tiny_bert, cola_folder, seed=2)
+        assert holds_data_of(tiny.make_data(tiny_bert, str(cola_folder), seed=3))
+    assert len(reads) == 1
+    assert second.row_counts == first.row_counts
+    assert second.train_label_counts == first.train_label_counts
+    assert not holds_data_of(first)  # nothing is held once the sweep is over
+
+
+def test_without_a_sweep_every_module_reads(tiny_bert, cola_folder, reads):
+    for _ in range(2):
+        made(tiny_bert, cola_folder)
+    assert len(reads) == 2
+
+
+@pytest.mark.parametrize("change", [{"max_length": 5}, {"train_rows": 7}, {"subset_seed": 5, "train_rows": 9}])
+def test_another_setting_is_read_again(tiny_bert, cola_folder, reads, change):
+    with keep_data():
+        made(tiny_bert, cola_folder)
+        changed = made(tiny_bert, cola_folder, **change)
+    assert len(reads) == 2
+    assert changed.row_counts["train_rows"] == change.get("train_rows", 40)
+
+
+def test_a_changed_file_is_read_again(tiny_bert, tmp_path, reads):
+    folder = tiny.save_cola(tmp_path / "cola")
+    with keep_data():
+        before = made(tiny_bert, folder).row_counts["train_rows"]
+        tiny.save_cola(tmp_path / "cola", train=44)
+        assert made(tiny_bert, folder).row_counts["train_rows"] == before + 4
+    assert len(reads) == 2
