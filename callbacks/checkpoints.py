@@ -127,8 +127,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own.
-        whole = not trainer.fit_loop._should_accumulate() and batch_idx + 1 < trainer.num_training_batches
+        # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own, also where a step
+        # limit sets it: a run that goes on from the limit itself would not validate any more.
+        last = batch_idx + 1 >= trainer.num_training_batches or trainer.should_stop
+        whole = not trainer.fit_loop._should_accumulate() and not last
         if whole and trainer.global_step > self._saved_step and self._due(trainer):
             self._save(trainer)
 
@@ -146,7 +148,7 @@ class LastCheckpoint(Checkpoint):
     def on_exception(self, trainer: Trainer, pl_module: AdaptedModule, exception: BaseException) -> None:
         # Lightning raises this between two batches, so the state is whole.
         whole = isinstance(exception, SIGTERMException) and not trainer.fit_loop._should_accumulate()
-        if whole and trainer.global_step > max(self._saved_step, 0):
+        if whole and not trainer.should_stop and trainer.global_step > max(self._saved_step, 0):
             self._save(trainer)
 
     def _save(self, trainer: Trainer) -> None:

@@ -35,6 +35,7 @@ MOMENTS = [
     ("budget", "batch_start", 13),  # in the discrete phase
     ("max_steps", "batch_start", 5),
     ("max_steps", "batch_start", 11),
+    ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
 ]
 
 
