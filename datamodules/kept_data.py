@@ -1,57 +1,45 @@
 """Keeps the rows and tokens of the last data module for the next one that would read the same."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
+
+from common.kept import LastMade
 
 # What says how rows are batched, and Lightning's own: neither changes what is read.
 _NO_MATTER = {"seed", "batch_size", "evaluation_batch_size", "batching", "trainer", "tokenizer", "dropped_train_rows"}
 
 
-class _Kept(NamedTuple):
-    key: tuple[Any, ...]
-    attributes: dict[str, Any]
+_last: LastMade[dict[str, Any]] = LastMade()  # the attributes that reading has set
 
 
-_keeping = False
-_kept: _Kept | None = None  # the last one: what neighbouring trials share
-
-
-@contextmanager
-def keep_data() -> Iterator[None]:
+def keep_data() -> AbstractContextManager[None]:
     """Within it, data modules take over what the last one read, if class, settings and files are the same."""
-    global _keeping, _kept
-    _keeping = True
-    try:
-        yield
-    finally:
-        _keeping, _kept = False, None
+    return _last.keeping()
 
 
 def holds_data_of(module: LightningDataModule) -> bool:
     """Whether an earlier data module has read what this one would."""
-    return _kept is not None and _kept.key == _key(module)
+    return _last.is_keeping and _last.get(_key(module)) is not None
 
 
 @contextmanager
 def reading(module: LightningDataModule) -> Iterator[bool]:
     """Yields whether rows have to be read, and if so remembers every attribute that reading sets."""
-    global _kept
-    if not _keeping:
+    if not _last.is_keeping:
         yield True
         return
     key = _key(module)
-    if _kept is not None and _kept.key == key:
-        vars(module).update(_kept.attributes)
+    if (attributes := _last.get(key)) is not None:
+        vars(module).update(attributes)
         yield False
         return
     before = dict(vars(module))
     yield True
-    changed = {name: value for name, value in vars(module).items() if value is not before.get(name, before)}
-    _kept = _Kept(key, changed)
+    _last.put(key, {name: value for name, value in vars(module).items() if value is not before.get(name, before)})
 
 
 def _key(module: LightningDataModule) -> tuple[Any, ...]:

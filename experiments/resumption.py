@@ -8,7 +8,7 @@ from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
 from common.terminal import warn
 from experiments.run_folder import RunFolder
-from lightning_modules.adapted_module import CHECKPOINT_FORMAT
+from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
 _PARTS = ("state_dict", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "rankwise")
 

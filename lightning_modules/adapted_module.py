@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
+from lightning_modules.checkpoint_content import check_identity, check_tensors, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.factors import same_fingerprint
 from lora.injection import freeze, is_inside, pack_frozen_layers
 from lora.rank_allocation import RankAllocation
-
-CHECKPOINT_FORMAT = 1  # to be raised when a checkpoint's content changes so that older code can't go on from it
 
 
 class AdaptedModule(LightningModule):
@@ -230,11 +228,10 @@ class AdaptedModule(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out, and notes what the rest belongs to."""
-        kept = self._checkpoint_keys()
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: state[key] for key in kept}
+        checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)}
         checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
-        checkpoint["rankwise"] = self._identity()
+        checkpoint["rankwise"] = identity(self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that doesn't belong to this model.
@@ -242,22 +239,9 @@ class AdaptedModule(LightningModule):
         Raises:
             InputError: another backbone, adapter, set of layers or shape, other frozen factors, or missing tensors.
         """
-        theirs, ours = checkpoint.get("rankwise"), self._identity()
-        if theirs is None:
-            raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
-        theirs = {"format": 1, **theirs}
-        for name in ("format", "adapter", "backbone", "layers"):
-            if theirs.get(name) != ours[name]:
-                raise _mismatch(name, theirs.get(name), ours[name])
-        if (ours["fingerprint"] is None) != (theirs["fingerprint"] is None) or (
-            ours["fingerprint"] is not None and not same_fingerprint(ours["fingerprint"], theirs["fingerprint"])
-        ):
-            raise InputError(
-                "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "
-                "revision, rank_max or rule for the factors. Use the run's own config.yaml, or start a new run."
-            )
+        check_identity(checkpoint.get("rankwise"), identity(self))
         state = checkpoint["state_dict"]
-        self._check_tensors(state)
+        check_tensors(self, state)
         # Each process takes its part, so that the sum over processes is kept, however many they are.
         state["epoch_loss"] = state["epoch_loss"] / self._processes()
 
@@ -270,56 +254,8 @@ class AdaptedModule(LightningModule):
         self.on_load_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 
-    def _check_tensors(self, state: dict[str, Any]) -> None:
-        current = self.state_dict()
-        expected = set(self._checkpoint_keys())
-        if missing := sorted(expected - set(state)):
-            raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
-        for key in expected:
-            ours, theirs = current[key], state[key]
-            if isinstance(ours, Tensor) and ours.shape != theirs.shape:
-                raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
-
-    def _checkpoint_keys(self) -> list[str]:
-        frozen = {name for name, parameter in self.named_parameters() if not parameter.requires_grad}
-        state = self.state_dict()
-        if self.adapter is None:
-            return list(state)
-        trained, head = _trained(self), tuple(f"model.{path}." for path in self.head_modules)
-        return [
-            key
-            for key in state
-            if key.startswith(head)  # starts at random: frozen under its adapter, it is in no other file
-            or (key not in frozen and (key in trained or not key.startswith("model.")))
-        ]
-
-    def _identity(self) -> dict[str, Any]:
-        return {
-            "backbone": self.backbone_name,
-            "adapter": self.adapter.name if self.adapter is not None else "full fine-tuning",
-            "layers": list(self.adapter.layer_names) if self.adapter is not None else [],
-            "fingerprint": self.adapter.fingerprint if self.adapter is not None else None,
-            "format": CHECKPOINT_FORMAT,
-        }
-
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         return value if self._processes() == 1 else self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
 
     def _processes(self) -> int:
         return self.trainer.world_size if self._trainer is not None else 1
-
-
-def _trained(module: nn.Module) -> set[str]:
-    return {name for name, parameter in module.named_parameters() if parameter.requires_grad}
-
-
-def _mismatch(name: str, theirs: object, ours: object) -> InputError:
-    return InputError(
-        f"the checkpoint's {name} is {_short(theirs)}, this run's is {_short(ours)}; allowed: the same. Use the "
-        "settings it was trained with (the config.yaml in its run folder), or start a new run with --run_name."
-    )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

@@ -2,8 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, redirect_stderr
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -13,31 +12,24 @@ from torch import Tensor, nn
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
+from common.kept import LastMade
 
 # What transformers raises for a folder that is missing, damaged or made by something else.
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
 
 
 class _Kept(NamedTuple):
-    key: tuple[Any, ...]
     model_class: Any
     config: dict[str, Any]
     weights: dict[str, Tensor]
 
 
-_keeping = False
-_kept: _Kept | None = None  # the last backbone: one is what neighbouring trials share, more would cost memory
+_last: LastMade[_Kept] = LastMade()
 
 
-@contextmanager
-def keep_backbone() -> Iterator[None]:
+def keep_backbone() -> AbstractContextManager[None]:
     """Within it, `load_backbone` remembers the last backbone's weights and gives copies of them to the next caller."""
-    global _keeping, _kept
-    _keeping = True
-    try:
-        yield
-    finally:
-        _keeping, _kept = False, None
+    return _last.keeping()
 
 
 def load_backbone(
@@ -91,14 +83,14 @@ def load_pretrained(
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
     key = (auto_class, backbone, revision, repr(sorted(settings.items())))
-    if _kept is not None and _kept.key == key:
-        model, information = _from_kept(_kept)
+    if (kept := _last.get(key)) is not None:
+        model, information = _from_kept(kept)
     elif arguments:
         model, information = _from_gguf(auto_class, backbone, source, revision, {**settings, **arguments})
     else:
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
-        if _keeping:
-            _keep(key, model, information)
+        if _last.is_keeping:
+            _last.put(key, _to_keep(model, information))
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
     # a tensor of another shape starts at random as well
@@ -137,12 +129,11 @@ def _from_gguf(auto_class: Any, backbone: str, source: str, revision: str | None
         )
 
 
-def _keep(key: tuple[Any, ...], model: Any, information: Any) -> None:
-    """Remembers what the checkpoint gave; the rest is drawn anew each time, from the caller's random state."""
-    global _kept
+def _to_keep(model: Any, information: Any) -> _Kept:
+    """What the checkpoint gave; the rest is drawn anew each time, from the caller's random state."""
     fresh = {*information["missing_keys"], *(name for name, *_ in information["mismatched_keys"])}
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in fresh}
-    _kept = _Kept(key, type(model), model.config.to_dict(), weights)
+    return _Kept(type(model), model.config.to_dict(), weights)
 
 
 def _from_kept(kept: _Kept) -> Any:

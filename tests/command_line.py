@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -121,3 +123,25 @@ class SlowSteps(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         time.sleep(0.3)
+
+
+def run_until_signalled(
+    config: Path, runs_dir: Path, number: int, environment: dict[str, str] | None = None
+) -> tuple[int, str]:
+    """Exit code and output of a slow `fit` in a process of its own that gets a signal once it logs."""
+    slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
+    fit = [sys.executable, "cli.py", "fit"]
+    process = subprocess.Popen(
+        [*fit, "--config", str(config), "--runs_dir", str(runs_dir), f"--trainer.callbacks={slow}"],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": ".", **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    table, deadline = runs_dir / "tiny" / "metrics.csv", time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline and not table.exists():
+        time.sleep(0.05)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    return process.returncode, output

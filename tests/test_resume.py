@@ -1,16 +1,11 @@
 """A run that was ended at any moment and resumed ends as one that never was, bit by bit."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
-from tests.command_line import CrashError, differences, outcome, run, write_config
+from tests.command_line import CrashError, differences, outcome, run, run_until_signalled, write_config
 
 VARIANTS = {
     "plain": (),
@@ -76,23 +71,8 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, varia
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, number):
     config, outcome_of = undisturbed
-    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(tmp_path)]
-    slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
-    environment = {**os.environ, "PYTHONPATH": "."}
-    process = subprocess.Popen(
-        [*command, f"--trainer.callbacks={slow}"],
-        cwd=Path(__file__).parents[1],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    table, deadline = tmp_path / "tiny" / "metrics.csv", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and not table.exists():
-        time.sleep(0.05)
-    process.send_signal(number)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
+    code, output = run_until_signalled(config, tmp_path, number)
+    assert code == 1, output
     assert "--ckpt_path last" in output
     assert "Traceback" not in output
     assert (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()

@@ -1,20 +1,13 @@
 """SLURM's warning stops a run like Ctrl-C does, the job is queued again, and the run goes on by itself."""
 
-import json
 import os
 import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from experiments.run_folder import RunFolder
 from experiments.stop_signals import StopSignals
-from tests.command_line import differences, outcome, run, write_config
-
-PROJECT = Path(__file__).parents[2]
+from tests.command_line import differences, outcome, run, run_until_signalled, write_config
 
 
 @pytest.fixture
@@ -32,23 +25,9 @@ def requeued(tmp_path, monkeypatch):
 def test_a_warned_job_writes_last_is_queued_again_and_goes_on(tmp_path, tiny_bert, cola_folder, requeued, monkeypatch):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, "--run_name", "undisturbed") == 0
-    slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
-    arguments = ["fit", "--config", str(config), "--runs_dir", str(tmp_path), f"--trainer.callbacks={slow}"]
-    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "bash", "PYTHONPATH": "."}  # by this name Lightning stays out
-    process = subprocess.Popen(
-        [sys.executable, "cli.py", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **slurm},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    table, deadline = tmp_path / "tiny" / "metrics.csv", time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline and not table.exists():
-        time.sleep(0.05)
-    process.send_signal(signal.SIGUSR1)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode == 1, output
+    slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "bash"}  # by this name Lightning stays out
+    code, output = run_until_signalled(config, tmp_path, signal.SIGUSR1, slurm)
+    assert code == 1, output
     assert requeued.read_text().split() == ["requeue", "4711"]
     assert "SLURM job 4711 will run again and go on from last.ckpt" in output
     assert [path.name for path in (tmp_path / "tiny").rglob("*.ckpt") if path.name.startswith("hpc")] == []
