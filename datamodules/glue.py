@@ -5,8 +5,10 @@ from typing import Any, Literal
 from common.errors import one_of
 from datamodules.sources import Examples
 from datamodules.sources_glue import COLA_VALIDATION, read_glue_folder, read_hub
+from datamodules.subsets import validated_on_training_rows
 from datamodules.task import GLUE_TASKS, Task
 from datamodules.text_classification import TextClassificationDataModule
+from datamodules.tokenized_data import check_positive
 
 
 class GLUEDataModule(TextClassificationDataModule):
@@ -19,6 +21,8 @@ class GLUEDataModule(TextClassificationDataModule):
         cola_validation: for the official CoLA release. in_domain validates on the in-domain and tests on the
             out-of-domain file; combined validates on both, as GLUE does, and leaves no test.
         dataset_revision: hub branch, tag or commit of the data set.
+        held_out_rows: validate on so many random training rows and test on the published validation split, so that
+            no split is both chosen on and reported; null validates on the published one.
     """
 
     def __init__(
@@ -27,30 +31,39 @@ class GLUEDataModule(TextClassificationDataModule):
         data_dir: str | None = None,
         cola_validation: Literal["in_domain", "combined"] = "in_domain",
         dataset_revision: str | None = None,
+        held_out_rows: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._task_name = task
+        self.task_name = task
         self.data_dir = data_dir
         self.cola_validation = cola_validation
         self.dataset_revision = dataset_revision
+        self.held_out_rows = held_out_rows
 
     @property
     def task(self) -> Task:
-        if self._task_name not in GLUE_TASKS:
-            raise one_of("task", self._task_name, sorted(GLUE_TASKS))
-        return GLUE_TASKS[self._task_name]
+        if self.task_name not in GLUE_TASKS:
+            raise one_of("task", self.task_name, sorted(GLUE_TASKS))
+        return GLUE_TASKS[self.task_name]
 
     @property
     def name(self) -> str:
-        return f"glue/{self._task_name}"
+        return f"glue/{self.task_name}"
 
     def check_settings(self) -> None:
         super().check_settings()
         if self.cola_validation not in COLA_VALIDATION:
             raise one_of("cola_validation", self.cola_validation, COLA_VALIDATION)
+        check_positive("held_out_rows", self.held_out_rows)
 
     def load_examples(self) -> dict[str, Examples]:
+        examples = self._published()
+        if self.held_out_rows is None:
+            return examples
+        return validated_on_training_rows(examples, self.held_out_rows, self.subset_seed)
+
+    def _published(self) -> dict[str, Examples]:
         if self.data_dir is None:
             return read_hub(self.task, self.dataset_revision)
         return read_glue_folder(self.task, self.data_dir, self.cola_validation)

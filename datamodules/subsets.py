@@ -13,8 +13,13 @@ def random_subset(examples: Examples, rows: int | None, seed: int) -> Examples:
     return examples.select(_drawn(len(examples), rows, seed))
 
 
-def hold_out(train: Examples, rows: int | None, seed: int) -> tuple[Examples, Examples]:
+def hold_out(
+    train: Examples, rows: int | None, seed: int, setting: str = "validation_rows"
+) -> tuple[Examples, Examples]:
     """The training rows that stay, and `rows` random others for validation; each in their old order.
+
+    Args:
+        setting: the setting of the data module that `rows` comes from, for messages.
 
     Raises:
         InputError: nothing would be left to train on.
@@ -22,12 +27,30 @@ def hold_out(train: Examples, rows: int | None, seed: int) -> tuple[Examples, Ex
     if rows is None or not 1 <= rows < len(train):
         raise InputError(
             f"{rows} validation rows can't be drawn from {len(train)} training rows; allowed: 1 to {len(train) - 1}. "
-            "Set --data.validation_rows."
+            f"Set --data.{setting}."
         )
     held = _drawn(len(train), rows, seed)
     chosen = set(held)
     rest = [row for row in range(len(train)) if row not in chosen]
     return train.select(rest), train.select(held)
+
+
+def validated_on_training_rows(examples: dict[str, Examples], rows: int, seed: int) -> dict[str, Examples]:
+    """The splits with `rows` held-out training rows as validation, and the published validation split as test.
+
+    A test split without labels, as GLUE publishes it, makes room for it.
+
+    Raises:
+        InputError: there is a test split with labels; or nothing would be left to train on.
+    """
+    if any(split.startswith("test") and found.labels is not None for split, found in examples.items()):
+        raise InputError(
+            f"held_out_rows is {rows}, and the data has a test split with labels already. Set --data.held_out_rows "
+            "null, or for CoLA's official release --data.cola_validation combined."
+        )
+    published = {split.replace("validation", "test"): examples[split] for split in examples if "validation" in split}
+    train, validation = hold_out(examples["train"], rows, seed, "held_out_rows")
+    return {"train": train, "validation": validation, **published}
 
 
 def _drawn(total: int, rows: int, seed: int) -> list[int]:

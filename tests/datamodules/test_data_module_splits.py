@@ -75,6 +75,44 @@ def test_mnli_validates_on_two_sets(backbone, tmp_path):
     assert data.train_label_counts == [1, 1, 0]
 
 
+def test_held_out_rows_leave_the_published_validation_split_for_the_test(make):
+    published = make(cola_validation="combined")
+    data = make(cola_validation="combined", held_out_rows=9)
+    for module in (published, data):
+        module.setup()
+    before, after = published.read_splits(), data.read_splits()
+    assert after["test"] == before["validation"]
+    assert len(after["validation"]) == 9
+    assert Counter(after["train"].texts + after["validation"].texts) == Counter(before["train"].texts)
+    assert data.row_counts["test_rows"] == published.row_counts["validation_rows"]
+    assert (
+        data.read_splits()["validation"]
+        == make(cola_validation="combined", held_out_rows=9, seed=7).read_splits()["validation"]
+    )
+
+
+def test_held_out_rows_of_mnli_and_of_data_with_a_test_split(backbone, make, tmp_path):
+    header = "sentence1\tsentence2\tgold_label\n"
+    labels = ("neutral", "entailment", "contradiction")
+    (tmp_path / "train.tsv").write_text(header + "".join(f"w{row}\tw2\t{labels[row % 3]}\n" for row in range(12)))
+    for name in ("dev_matched.tsv", "dev_mismatched.tsv"):
+        (tmp_path / name).write_text(header + f"w5\t{'w' + str(len(name))}\tneutral\n")
+    (tmp_path / "test_matched.tsv").write_text("sentence1\tsentence2\nw1\tw1\n")
+    data = GLUEDataModule("mnli", str(tmp_path), held_out_rows=5, backbone=backbone)
+    data.setup()
+    assert data.validation_names == ("val",)
+    assert data.test_names == ("test", "test_mismatched")
+    assert data.row_counts == {"train_rows": 7, "validation_rows": 5, "test_rows": 2}
+    with pytest.raises(
+        InputError, match=r"held_out_rows is 9, and the data has a test split .*cola_validation combined"
+    ):
+        make(held_out_rows=9).setup()
+    with pytest.raises(InputError, match=r"Set --data\.held_out_rows"):
+        make(cola_validation="combined", held_out_rows=500).setup()
+    with pytest.raises(InputError, match="held_out_rows is 0"):
+        make(cola_validation="combined", held_out_rows=0).setup()
+
+
 def test_the_quickstart_corpus_with_its_phenomena(backbone):
     sizes = {"train_sentences": 200, "validation_sentences": 40, "test_sentences": 60}
     data = QuickstartDataModule(backbone=backbone, **sizes, corpus_seed=3)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from datamodules import text_classification
+from datamodules import GLUEDataModule, text_classification
 from datamodules.kept_data import holds_data_of, keep_data
 from tests import tiny
 
@@ -50,6 +50,21 @@ def test_another_setting_is_read_again(tiny_bert, cola_folder, reads, change):
         changed = made(tiny_bert, cola_folder, **change)
     assert len(reads) == 2
     assert changed.row_counts["train_rows"] == change.get("train_rows", 40)
+
+
+def test_another_task_of_one_folder_is_read_again(tiny_bert, tmp_path, reads):
+    header, glue = "sentence\tlabel\n", tmp_path / "glue"
+    for split in ("train", "dev"):
+        for folder, rows in (("SST-2", header + "w1\t0\nw3\t1\n"), ("CoLA", "a\t0\t*\tw2\nb\t1\t\tw3\n")):
+            (glue / folder).mkdir(parents=True, exist_ok=True)
+            (glue / folder / f"{split}.tsv").write_text(rows)
+    read = {}
+    with keep_data():
+        for task in ("sst2", "cola"):
+            data = GLUEDataModule(task, str(glue), backbone=tiny_bert, max_length=16)
+            data.setup("fit")
+            read[task] = data.predict_examples().texts
+    assert read == {"sst2": ["w1", "w3"], "cola": ["w2", "w3"]}
 
 
 def test_a_changed_file_is_read_again(tiny_bert, tmp_path, reads):
