@@ -43,7 +43,7 @@ def needed_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
             rank, outputs, inputs = len(layer.A), len(layer.B), layer.A.shape[1]
             core, into, out = rank**2, rank * inputs, rank * outputs
             total += 2 * positions * ((into + core + out) + (out + core) + backward * (core + into))
-    return total + 12 * model.config.hidden_size * work.squares * (last + 1)
+    return total + 12 * model.config.hidden_size * work.squares * (last + 1) + _vocabulary_operations(model, work)
 
 
 def formula_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
@@ -54,7 +54,13 @@ def formula_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
         total += 4 * work.tokens * dense_weight(base).numel()
         if isinstance(layer, LoRAXSLinear):
             total += 4 * work.tokens * (layer.A.numel() + layer.B.numel() + 1.5 * len(layer.A) ** 2)
-    return total
+    return total + _vocabulary_operations(model, work)
+
+
+def _vocabulary_operations(model: Any, work: Work) -> float:
+    """A language model's product with the whole vocabulary and back; none in a classifier."""
+    vocabulary = model.get_output_embeddings()
+    return 0.0 if vocabulary is None else 4.0 * work.tokens * vocabulary.weight.numel()
 
 
 def _backbone_layers(model: Any, head: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:

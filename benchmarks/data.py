@@ -3,31 +3,48 @@
 from dataclasses import replace
 from typing import Any
 
+import datamodules
 from benchmarks.settings import MAX_LENGTH, SEED, Settings
 from common.errors import InputError
-from datamodules import GLUEDataModule, QuickstartDataModule
 from datamodules.tokenization import TokenizedSplit
+
+_NAMES = {"cola": "CoLA", "ag_news": "AG-News", "wikitext": "WikiText-2 in blocks"}
+_SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
+    "cola": ("GLUEDataModule", {"task": "cola", "max_length": MAX_LENGTH}),
+    "ag_news": ("AGNewsDataModule", {"max_length": MAX_LENGTH}),
+    "wikitext": ("WikiTextDataModule", {"variant": "wikitext-2", "block_size": MAX_LENGTH, "validation_rows": 64}),
+}
 
 
 def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
-    """The data section of a run's config: CoLA from a folder, or the quickstart corpus."""
-    common = {"batch_size": settings.batch_size, "max_length": MAX_LENGTH, "train_rows": train_rows}
-    if settings.data_dir is None:
-        return {"class_path": "datamodules.QuickstartDataModule", "init_args": common}
-    arguments = {"task": "cola", "data_dir": settings.data_dir, **common}
-    return {"class_path": "datamodules.GLUEDataModule", "init_args": arguments}
+    """The data section of a run's config: what the folder holds, or the quickstart corpus.
+
+    Raises:
+        InputError: data other than CoLA's are to be used, and there is no folder of them.
+    """
+    common = {"batch_size": settings.batch_size, "train_rows": train_rows}
+    if settings.data_dir is not None:
+        name, arguments = _SOURCES[settings.data]
+        return {
+            "class_path": f"datamodules.{name}",
+            "init_args": {"data_dir": settings.data_dir, **arguments, **common},
+        }
+    if settings.data != "cola":
+        raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
+    return {"class_path": "datamodules.QuickstartDataModule", "init_args": {"max_length": MAX_LENGTH, **common}}
 
 
 def data_module(settings: Settings, train_rows: int | None = None) -> Any:
     """The data module of a run with these settings, not yet set up."""
     config = data_config(settings, train_rows)
-    kind = {"GLUEDataModule": GLUEDataModule, "QuickstartDataModule": QuickstartDataModule}
-    return kind[config["class_path"].rpartition(".")[2]](backbone=settings.model, seed=SEED, **config["init_args"])
+    kind = getattr(datamodules, config["class_path"].rpartition(".")[2])
+    return kind(backbone=settings.model, seed=SEED, **config["init_args"])
 
 
 def texts(settings: Settings) -> list[str]:
     """The training texts, which need no tokenizer."""
-    return data_module(settings).load_examples()["train"].texts
+    data = data_module(settings)
+    return data.load_texts()["train"] if settings.models_language else data.load_examples()["train"].texts
 
 
 def data_name(settings: Settings) -> str:
@@ -36,7 +53,7 @@ def data_name(settings: Settings) -> str:
     size = f"{len(lengths):,} training rows of {float(lengths.double().mean()):.1f} tokens on average"
     if settings.data_dir is None:
         return f"quickstart corpus, {size} (not CoLA, whose sentences have other lengths: --data_dir FOLDER)"
-    return f"CoLA, {size}"
+    return f"{_NAMES[settings.data]}, {size}"
 
 
 def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:

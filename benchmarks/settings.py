@@ -10,6 +10,7 @@ MODEL = "package:all-MiniLM-L6-v2"
 MAX_LENGTH = 128
 SEED = 42
 
+DATA = ("cola", "ag_news", "wikitext")
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("32-true", "bf16-mixed")
 Precision = Literal["32-true", "bf16-mixed"]
@@ -20,7 +21,8 @@ class Settings:
     """The settings that both sides of every pair share.
 
     Args:
-        data_dir: CoLA as GLUEDataModule reads it; the quickstart corpus if not given.
+        data_dir: folder of the data, as their data module reads it; the quickstart corpus if not given.
+        data: what data_dir holds: cola, ag_news, or wikitext (language modelling on blocks of 128 tokens).
         model: what `--model.backbone` of cli.py takes; in the measured processes a folder for an architecture.
         device: auto, cpu or cuda.
         precision: 32-true, or bf16-mixed (autocast).
@@ -31,6 +33,7 @@ class Settings:
     """
 
     data_dir: str | None = None
+    data: str = "cola"
     model: str = MODEL
     device: str = "auto"
     precision: Precision = "32-true"
@@ -38,6 +41,11 @@ class Settings:
     steps: int = 100
     warm_up_steps: int = 10
     threads: int = 0
+
+    @property
+    def models_language(self) -> bool:
+        """Whether sides train on language modelling; else on the classification of texts."""
+        return self.data == "wikitext"
 
     @property
     def thread_count(self) -> int:
@@ -78,7 +86,8 @@ def available_cores() -> int:
 def add_settings(parser: ArgumentParser) -> None:
     """Adds the arguments that `Settings` needs."""
     default: dict[str, Any] = {field.name: field.default for field in fields(Settings)}
-    parser.add_argument("--data_dir", default=None, help="CoLA's folder (the quickstart corpus if not given)")
+    parser.add_argument("--data_dir", default=None, help="folder of the data (the quickstart corpus if not given)")
+    parser.add_argument("--data", choices=DATA, default=default["data"], help="what --data_dir holds")
     parser.add_argument(
         "--model",
         default=MODEL,

@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from benchmarks.data import data_module
 from benchmarks.machine import figures
 from benchmarks.settings import Settings
-from benchmarks.sides_peft import pretrained_classifier
+from benchmarks.sides_peft import pretrained_model
 from benchmarks.timing import StepWindow
 from common.memory import keep_freed_memory
 from lightning_modules.first_token import use_first_token_only
@@ -33,7 +33,7 @@ def frozen_backbone_plain(settings: Settings) -> dict[str, Any]:
 
 
 def _frozen(settings: Settings) -> Any:
-    model = pretrained_classifier(settings)
+    model = pretrained_model(settings)
     freeze(model, ())
     # gradients of the activations are asked for from the first layer's input on, and go no further
     model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
@@ -53,7 +53,10 @@ def _run(settings: Settings, model: Any) -> dict[str, Any]:
         inputs = {name: tensor.to(device) for name, tensor in batch["inputs"].items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             logits = model(**inputs).logits.float()
-        cross_entropy(logits, batch["labels"].to(device)).backward()
+        labels = batch["labels"].to(device)
+        if settings.models_language:  # the next token of each
+            logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        cross_entropy(logits, labels).backward()
         rows += batch["real_rows"] if timed else 0
         window.step_ended()
     assert window.complete and rows == settings.train_rows

@@ -7,7 +7,7 @@ from typing import Any
 from benchmarks.machine import figures
 from benchmarks.settings import Settings
 from benchmarks.sides_ours import RANK_MAX
-from benchmarks.sides_peft import pretrained_classifier
+from benchmarks.sides_peft import pretrained_model
 from benchmarks.timing import now
 from lightning_modules.factor_cache import cached_factorise
 from lora.injection import choose_layers
@@ -16,7 +16,7 @@ from lora.layers import dense_weight
 
 def factors(settings: Settings) -> dict[str, Any]:
     """Seconds for the SVD of the default layers at rank 25 with an empty cache, then with a full one."""
-    model = pretrained_classifier(settings)
+    model = pretrained_model(settings)
     layers = choose_layers(model, model.config.model_type, "default")
     weights = [dense_weight(layer) for layer in layers.values()]
     with tempfile.TemporaryDirectory() as folder:

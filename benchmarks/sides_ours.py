@@ -107,10 +107,11 @@ def _config(settings: Settings, adapter: dict[str, Any] | None) -> dict[str, Any
     steps = settings.warm_up_steps + settings.steps
     timer = {"warm_up_steps": settings.warm_up_steps, "steps": settings.steps}
     optimizer = {"learning_rate": 1e-3, "head_learning_rate": 1e-3, "schedule": "linear_with_warmup"}
+    kind = "LanguageModellingModule" if settings.models_language else "TextClassificationModule"
     config: dict[str, Any] = {
         "seed_everything": SEED,
         "model": {
-            "class_path": "lightning_modules.TextClassificationModule",
+            "class_path": f"lightning_modules.{kind}",
             "init_args": {"backbone": settings.model, "adapter": adapter, "optimizer": optimizer},
         },
         "data": data_config(settings, settings.train_rows),

@@ -1,11 +1,10 @@
 """The reference sides that train with Hugging Face's Trainer and PEFT."""
 
-import itertools
 import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.data import training_rows
+from benchmarks.data import data_module, training_rows
 from benchmarks.machine import figures
 from benchmarks.settings import SEED, Settings
 from benchmarks.timing import StepWindow
@@ -66,30 +65,33 @@ def _refuse_without_packages() -> None:
 def _adapted(settings: Settings, config_class: Any, **method: Any) -> Any:
     from peft import get_peft_model
 
-    model = pretrained_classifier(settings)
+    model = pretrained_model(settings)
     head = ["classifier", "score", "pre_classifier"]
     config = config_class(
-        task_type="SEQ_CLS",
+        task_type="CAUSAL_LM" if settings.models_language else "SEQ_CLS",
         lora_alpha=LORA_ALPHA,
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its layers hold their weights as (in, out)
         target_modules=list(DEFAULT_TARGETS[model.config.model_type]),
-        modules_to_save=[name for name in head if hasattr(model, name)],
+        modules_to_save=[name for name in head if hasattr(model, name)] or None,
         **method,
     )
     return get_peft_model(model, config)
 
 
-def pretrained_classifier(settings: Settings) -> Any:
-    """transformers' own model for sequence classification, as it comes."""
+def pretrained_model(settings: Settings) -> Any:
+    """transformers' own model for sequence classification or causal language modelling, as it comes."""
     import torch
-    from transformers import AutoModelForSequenceClassification, set_seed
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
     from transformers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     set_seed(SEED)
-    return AutoModelForSequenceClassification.from_pretrained(
-        locate_backbone(settings.model), num_labels=2, dtype=torch.float32
-    )
+    folder = locate_backbone(settings.model)
+    if settings.models_language:
+        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    labels = data_module(settings).task.num_labels
+    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, dtype=torch.float32)
 
 
 def train_with_trainer(
@@ -112,25 +114,34 @@ def train_with_trainer(
         pad_to: tokens to which every row is padded; the longest of its batch if not given.
         arguments: of TrainingArguments, instead of `_arguments`.
     """
-    from transformers import DataCollatorWithPadding, Trainer
+    from transformers import Trainer
 
     window = StepWindow(settings.warm_up_steps, settings.steps)
     rows, tokenizer = training_rows(settings, settings.train_rows)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
     model.config.pad_token_id = tokenizer.pad_token_id
-    padding: dict[str, Any] = {} if pad_to is None else {"padding": "max_length", "max_length": pad_to}
     with tempfile.TemporaryDirectory() as folder:
         trainer = (trainer_class or Trainer)(
             model=model,
             args=_arguments(settings, folder, arguments),
             train_dataset=examples(rows),
             processing_class=tokenizer,
-            data_collator=DataCollatorWithPadding(tokenizer, **padding),
+            data_collator=_collator(settings, tokenizer, pad_to),
             callbacks=[*callbacks, _timer(window)],
             optimizers=optimizers,
         )
         trainer.train()
     assert window.complete and len(rows) == settings.train_rows
     return figures(window.seconds, len(rows))
+
+
+def _collator(settings: Settings, tokenizer: Any, pad_to: int | None) -> Any:
+    from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding
+
+    if settings.models_language:
+        return DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    padding: dict[str, Any] = {} if pad_to is None else {"padding": "max_length", "max_length": pad_to}
+    return DataCollatorWithPadding(tokenizer, **padding)
 
 
 def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
@@ -166,16 +177,18 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
 
 def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
     """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    spans = list(itertools.pairwise(rows.offsets.tolist()))
+    spans = [(start, start + length) for start, length in zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)]
     tokens = rows.input_ids.tolist()
-    types = None if rows.token_type_ids is None else rows.token_type_ids.tolist()
-    assert rows.labels is not None
-    made = []
-    for (start, end), label in zip(spans, rows.labels.tolist(), strict=True):
-        row = {"input_ids": tokens[start:end], "attention_mask": [1] * (end - start), "labels": label}
-        if types is not None:
+    made: list[dict[str, Any]] = [
+        {"input_ids": tokens[start:end], "attention_mask": [1] * (end - start)} for start, end in spans
+    ]
+    if rows.token_type_ids is not None:
+        types = rows.token_type_ids.tolist()
+        for row, (start, end) in zip(made, spans, strict=True):
             row["token_type_ids"] = types[start:end]
-        made.append(row)
+    if rows.labels is not None:  # language modelling has none of its own
+        for row, label in zip(made, rows.labels.tolist(), strict=True):
+            row["labels"] = label
     return made
 
 

@@ -14,7 +14,7 @@ from torch.nn.functional import linear
 
 from benchmarks.looped_mask import looped_mask, looped_ranks
 from benchmarks.settings import MAX_LENGTH, Settings
-from benchmarks.sides_peft import pretrained_classifier, train_with_trainer
+from benchmarks.sides_peft import pretrained_model, train_with_trainer
 from lora.factors import svd_factors
 from lora.injection import choose_layers, freeze, replace_module
 from lora.layers import dense_weight
@@ -95,7 +95,7 @@ def adapt(model: Any, kind: type[SeedLinear]) -> list[SeedLinear]:
 def _train(settings: Settings, kind: type[SeedLinear]) -> dict[str, Any]:
     from transformers import Trainer
 
-    model = pretrained_classifier(settings)
+    model = pretrained_model(settings)
     layers = adapt(model, kind)
     budget, steps = len(layers) * RANK_AVERAGE**2, settings.warm_up_steps + settings.steps
 

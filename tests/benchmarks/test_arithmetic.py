@@ -8,6 +8,8 @@ from transformers import (
     BertForSequenceClassification,
     DistilBertConfig,
     DistilBertForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
 )
 
 from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
@@ -33,6 +35,11 @@ def distilbert():
     return DistilBertForSequenceClassification(config), ("classifier", "pre_classifier")
 
 
+def gpt2():
+    config = GPT2Config(vocab_size=50, n_embd=WIDTH, n_layer=LAYERS, n_head=2, attn_implementation="eager")
+    return GPT2LMHeadModel(config), ()
+
+
 def adapted(make):
     torch.manual_seed(0)
     model, head = make()
@@ -47,12 +54,14 @@ def counted(model, adapter):
     with FlopCounterMode(display=False) as counter:
         adapter.refresh()
         tokens = torch.randint(1, 50, (ROWS, LENGTH))
-        model(input_ids=tokens, labels=torch.zeros(ROWS, dtype=torch.long)).loss.backward()
+        language = model.get_output_embeddings() is not None
+        model(input_ids=tokens, labels=tokens if language else torch.zeros(ROWS, dtype=torch.long)).loss.backward()
     return counter.get_total_flops()
 
 
-def test_a_model_that_uses_every_token_needs_what_it_does():
-    model, adapter, head = adapted(distilbert)
+@pytest.mark.parametrize("make", [distilbert, gpt2])
+def test_a_model_that_uses_every_token_needs_what_it_does(make):
+    model, adapter, head = adapted(make)
     assert needed_operations(model, head, WORK) == pytest.approx(counted(model, adapter), rel=0.02)
 
 

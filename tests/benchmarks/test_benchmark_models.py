@@ -2,11 +2,14 @@ import pytest
 import torch
 
 from benchmarks import models, scaling
-from benchmarks.data import data_name, training_rows
+from benchmarks.data import _SOURCES, data_name, training_rows
 from benchmarks.models import ARCHITECTURES, made_model
 from benchmarks.settings import Settings
+from benchmarks.side import SIDES
+from benchmarks.sides_peft import pretrained_model
 from common.errors import InputError
 from lora.injection import choose_layers
+from tests import tiny
 
 SHAPES = {"minilm": (6, 384), "distilbert": (6, 768), "distilgpt2": (6, 768), "roberta-base": (12, 768)}
 SHAPES |= {"roberta-large": (24, 1024)}
@@ -45,6 +48,24 @@ def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch):
         training_rows(settings)
     with made_model(Settings()) as settings:
         assert settings == Settings()
+
+
+@pytest.mark.parametrize(("data", "labels"), [("ag_news", 4), ("wikitext", None)])
+def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels):
+    if data == "ag_news":
+        folder, model = str(tiny.save_ag_news(tmp_path / "ag_news", train=60)), request.getfixturevalue("tiny_bert")
+        source = ("AGNewsDataModule", {"max_length": 16, "validation_rows": 12})
+    else:
+        folder, model = (request.getfixturevalue(name) for name in ("wikitext_folder", "tiny_gpt2"))
+        source = ("WikiTextDataModule", {"variant": "wikitext-2-raw", "block_size": 16})
+    monkeypatch.setitem(_SOURCES, data, source)
+    settings = Settings(folder, data, model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
+    assert labels is None or pretrained_model(settings).config.num_labels == labels
+    for side in ("lora", "trainer_peft_lora", "frozen_backbone_plain"):
+        figures = SIDES[side](settings)
+        assert figures["rows"] == 8 and figures["seconds"] > 0
+    with pytest.raises(InputError, match="--data_dir"):
+        training_rows(Settings(data=data))
 
 
 def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():
