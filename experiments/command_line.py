@@ -2,29 +2,19 @@
 
 import sys
 import time
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentError
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from callbacks.alpha_growth import AlphaGrowth
-from callbacks.budget_schedule import BudgetSchedule
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
-from callbacks.divergence import Divergence
 from callbacks.nested_ranks import rank_curve
 from callbacks.predictions import PredictionTable
 from callbacks.progress import TerminalProgress
-from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
 from callbacks.stop_together import StopTogether
-from callbacks.update_norms import UpdateNorms
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from datamodules.kept_data import holds_data_of
@@ -33,116 +23,19 @@ from experiments.config_files import differences, locate_configs
 from experiments.error_causes import about_settings, input_error_behind
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
-from experiments.parser_messages import innermost, readable
 from experiments.process_watch import COURTESY_SECONDS
+from experiments.project_arguments import NAMED_CALLBACKS, ProjectArguments
 from experiments.resumption import checkpoint_to_resume, was_requeued
 from experiments.run_folder import RunFolder
-from experiments.setting_values import check_range, check_values
 from experiments.stop_signals import StopSignals
 from experiments.strategies import check_strategy, prepare_strategy
-from experiments.trainer_settings import check_trainer, make_trainer
-from lightning_modules.adapted_module import AdaptedModule
-
-_NAMED_CALLBACKS: dict[str, type[Callback]] = {
-    "budget_schedule": BudgetSchedule,
-    "alpha_growth": AlphaGrowth,
-    "rank_discretisation": RankDiscretisation,
-    "rank_logging": RankLogging,
-    "update_norms": UpdateNorms,
-    "divergence": Divergence,
-}
-# What belongs to one call, not to the experiment that config.yaml describes.
-_CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output", "export")
+from experiments.trainer_settings import make_trainer
 
 _signals = StopSignals()
 
 
-class CommandLine(LightningCLI):
-    """LightningCLI with run folders, named rank callbacks, and errors that are one message."""
-
-    def __init__(self, arguments: list[str], run_name: str) -> None:
-        self.arguments, self.default_run_name = arguments, run_name
-        super().__init__(
-            AdaptedModule,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-            load_from_checkpoint_support=False,
-            seed_everything_default=42,
-            trainer_defaults={
-                "use_distributed_sampler": False,  # the data modules split each global batch themselves
-                "enable_model_summary": False,
-            },
-            parser_kwargs={"exit_on_error": False, **{verb: {"exit_on_error": False} for verb in self.subcommands()}},
-            args=arguments,
-        )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        skipped = LightningCLI.subcommands()
-        return {verb: {*names, "weights_only", "return_predictions", "verbose"} for verb, names in skipped.items()}
-
-    def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--seed_everything", type=int, default=42, help="Seed of every random choice.")
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_argument("--run_name", type=str, default=self.default_run_name, help="Name of the run's folder.")
-        parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that holds the run folders.")
-        parser.add_argument(
-            "--checkpoint_every_n_minutes", type=float, default=10.0, help="How often last.ckpt is written in an epoch."
-        )
-        parser.add_argument(
-            "--checkpoint_every_n_steps", type=int | None, default=None, help="The same, in optimizer steps, besides."
-        )
-        for key, callback in _NAMED_CALLBACKS.items():
-            parser.add_lightning_class_args(callback, key)
-        for name in ("backbone", "revision"):
-            parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
-        parser.link_arguments("seed_everything", "data.init_args.seed")
-
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "fit":
-            parser.add_argument(
-                "--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first."
-            )
-        else:
-            parser.add_argument(
-                "--export", type=str, default=None, help="Export folder (native, peft or merged) to use as the model."
-            )
-        if subcommand == "predict":
-            parser.add_argument(
-                "--output", type=str, default=None, help="TSV file; predictions.tsv in the run folder if not given."
-            )
-        return parser
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        try:
-            self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            raise InputError(readable(str(error))) from error
-        except ValueError as error:  # a value that the parser tried to open as a file
-            raise InputError(f"a setting can't be read: {error}. See `python cli.py fit --help`.") from error
-
-    def _parse_ckpt_path(self) -> None:
-        """A checkpoint holds no settings: what the user typed and the config say is what counts."""
-
-    @property
-    def settings(self) -> Any:
-        """The parsed settings of the verb."""
-        return self.config[str(self.config.subcommand)]
-
-    @cached_property
-    def _defaults(self) -> Any:
-        return self._parser(self.subcommand).get_defaults()
-
-    def plain_config(self) -> dict[str, Any]:
-        """The experiment's settings as plain values; `fit --config` with them runs it again."""
-        parser = self._parser(self.subcommand)
-        content = yaml.safe_load(parser.dump(self.settings, skip_unset=False))
-        return {key: value for key, value in content.items() if key not in _CALL_SETTINGS}
+class CommandLine(ProjectArguments):
+    """Does what a verb's settings ask for, in a run folder."""
 
     def before_instantiate_classes(self) -> None:
         settings = self.settings
@@ -161,25 +54,6 @@ class CommandLine(LightningCLI):
             self._prepare_run_folder(settings, wanted)
         elif wanted is not None:
             settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
-
-    def _set_seed(self) -> None:
-        self._check_settings()  # before anything is done with them
-        super()._set_seed()
-
-    def _check_settings(self) -> None:
-        settings = self.settings.as_dict()
-        check_values(settings, {"trainer": Trainer, **_NAMED_CALLBACKS}, self._defaults.as_dict())
-        check_trainer(settings["trainer"])
-        check_range("seed_everything", settings["seed_everything"], 0, 2**32 - 1)
-        check_range("checkpoint_every_n_minutes", settings["checkpoint_every_n_minutes"], 0)
-
-    def instantiate_classes(self) -> None:
-        try:
-            super().instantiate_classes()
-        except (ValueError, TypeError) as error:
-            if input_error_behind(error) is None and str(error).startswith("Does not validate"):
-                raise InputError(f"a class can't be made with these settings: {innermost(str(error))}") from error
-            raise
 
     def _prepare_run_folder(self, settings: Any, wanted: str | None) -> None:
         if is_first_process():
@@ -206,23 +80,12 @@ class CommandLine(LightningCLI):
     def after_instantiate_classes(self) -> None:
         if self.settings.ckpt_path is not None:
             self.model.init_from = None  # the checkpoint holds what training made of it
-        adapter = self.model.adapter
-        if adapter is not None and adapter.allocates_ranks:
-            return
-        defaults = self._defaults
-        for key in ("alpha_growth", "budget_schedule", "rank_discretisation"):
-            for name, value in self.settings[key].items():
-                if value != defaults[key][name]:
-                    raise InputError(
-                        f"{key}.{name} is {value}, but would have no effect: the adapter is "
-                        f"{'null (full fine-tuning)' if adapter is None else adapter.name} and no ranks are "
-                        "learned. Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
-                    )
+        self.refuse_settings_without_effect()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
         check_strategy(config["strategy"])
-        named_callbacks = [self.config_init[self.subcommand][key] for key in _NAMED_CALLBACKS]
+        named_callbacks = [self.config_init[self.subcommand][key] for key in NAMED_CALLBACKS]
         config["plugins"] = [*listed(config.get("plugins")), WholeFileCheckpoints()]
         config["callbacks"] = [*listed(config.get("callbacks")), *named_callbacks, StopTogether()]
         if sys.stdout.isatty() and config.get("enable_progress_bar") is not False:

@@ -7,9 +7,9 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace
 
 from common.errors import InputError
-from experiments.command_line import CommandLine
 from experiments.error_causes import input_error_behind
 from experiments.parser_messages import readable
+from experiments.project_arguments import ProjectArguments
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_settings import Parsed, TrialSettings
@@ -30,7 +30,7 @@ def trial_command(folder: SweepFolder, trial: Trial) -> str:
     return f"python cli.py {shlex.join(trial_arguments(folder, trial))}"
 
 
-class TrialParser(CommandLine):
+class TrialParser(ProjectArguments):
     """The parser of `fit` alone: reads trials' settings, makes their objects, and trains nothing."""
 
     def __init__(self, arguments: list[str]) -> None:
@@ -40,14 +40,8 @@ class TrialParser(CommandLine):
     def _set_seed(self) -> None:
         """No run, no seed."""
 
-    def before_instantiate_classes(self) -> None:
-        """No run folder."""
-
     def instantiate_classes(self) -> None:
         """`check` does it, for one trial after the other."""
-
-    def after_instantiate_classes(self) -> None:
-        """Nothing is instantiated yet."""
 
     def _run_subcommand(self, subcommand: str) -> None:
         """Nothing is run."""
@@ -68,7 +62,7 @@ class TrialParser(CommandLine):
             InputError: a value out of range, or one that a constructor refuses.
         """
         self.config = Namespace(subcommand="fit", fit=parsed.settings)
-        self._check_settings()
+        self.check_settings()
         try:
             self.config_init = self.parser.instantiate_classes(self.config)
         except Exception as error:
@@ -78,7 +72,7 @@ class TrialParser(CommandLine):
                 raise InputError(readable(str(error))) from error
             raise
         self.model = self._get(self.config_init, "model")
-        super().after_instantiate_classes()
+        self.refuse_settings_without_effect()
 
     def check_fit(self, config: dict[str, Any]) -> None:
         """Tries adapter and budgets of the last `check` on the backbone's shape; equal ones are tried once.
