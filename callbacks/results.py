@@ -16,6 +16,7 @@ from callbacks.rank_logging import RankLogging
 from callbacks.rank_pictures import rank_map
 from callbacks.training_log import TrainingLog
 from callbacks.update_norms import UpdateNorms
+from callbacks.weight_changes import WeightChanges
 from common.files import write_json, write_whole
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -146,7 +147,7 @@ class Results(Callback):
             "best_val_loss": min((loss for loss in val_losses if loss is not None), default=None),
             "trainable_parameters": pl_module.parameter_counts(),
             **_ranks_summary(pl_module),
-            "update_norms": _callback(trainer, UpdateNorms).summary(),
+            "update_norms": _update_norms(trainer),
             "rank_curve": None,  # of nested training: evaluated once the summary stands
             "throughput": {
                 "train_samples_per_second": self._counts["rows"] / seconds,
@@ -200,6 +201,12 @@ def _ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
         return {"budget": None, "average_rank": average}
     used = float(allocation.area(torch.tensor(ranks)).sum())
     return {"budget": {"requested": allocation.budget, "used": used}, "average_rank": average}
+
+
+def _update_norms(trainer: Trainer) -> dict[str, Any] | None:
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    found = (callback.summary() for callback in callbacks if isinstance(callback, UpdateNorms | WeightChanges))
+    return next((norms for norms in found if norms is not None), None)
 
 
 def peak_memory_bytes(device: torch.device) -> int:

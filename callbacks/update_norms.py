@@ -13,8 +13,8 @@ from lora import update_norm
 class UpdateNorms(Callback):
     """Logs ‖s · B A‖ (‖s · B (R ∘ mask) A‖ in LoRA-XS) of each layer and in total, also relative to the frozen ‖W‖.
 
-    Soft masks count as they are; nothing is read from the device between two logged steps. Full fine-tuning has no
-    update norms: its W₀ isn't kept, and a copy of the model would be needed for it.
+    Soft masks count as they are; nothing is read from the device between two logged steps. Full fine-tuning has none
+    here: its W₀ isn't kept (callbacks.weight_changes.WeightChanges reads it again).
 
     Args:
         every_n_steps: how often norms are logged.
@@ -38,7 +38,7 @@ class UpdateNorms(Callback):
         # not earlier: alpha and budget, on which soft masks depend, are set by now
         if trainer.global_step or self.initial is not None or (norms := self._norms(pl_module)) is None:
             return
-        self.initial = _as_result(norms)
+        self.initial = norms.as_result()
         _log(trainer, norms, step=0)
 
     def on_train_batch_end(
@@ -52,7 +52,7 @@ class UpdateNorms(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         # not when training ends: a run killed after its last epoch doesn't train again
         if (norms := self._norms(pl_module)) is not None:
-            self.final = _as_result(norms)
+            self.final = norms.as_result()
 
     def summary(self) -> dict[str, Any] | None:
         """The norms before and after training for results.json; None without an adapter that has them."""
@@ -65,15 +65,6 @@ class UpdateNorms(Callback):
         if self._weights is None:
             self._weights = update_norm.weight_norms(adapter)
         return update_norm.update_norms(adapter, self._weights)
-
-
-def _as_result(norms: update_norm.UpdateNorms) -> dict[str, Any]:
-    return {
-        "total": norms.total,
-        "relative": norms.relative_total,
-        "layers": norms.layers,
-        "relative_layers": norms.relative_layers,
-    }
 
 
 def _log(trainer: Trainer, norms: update_norm.UpdateNorms, step: int) -> None:

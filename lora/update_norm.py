@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,6 +22,15 @@ class UpdateNorms:
     relative_layers: dict[str, float]
     total: float
     relative_total: float
+
+    def as_result(self) -> dict[str, Any]:
+        """As results.json has them."""
+        return {
+            "total": self.total,
+            "relative": self.relative_total,
+            "layers": self.layers,
+            "relative_layers": self.relative_layers,
+        }
 
 
 def product_norms(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -59,11 +69,15 @@ def update_norms(adapter: Adapter, weights: Tensor) -> UpdateNorms | None:
     factors = adapter.update_factors()
     if not factors:
         return None
-    norms = product_norms(factors)
+    return norms_of(adapter.layer_names, product_norms(factors), weights)
+
+
+def norms_of(names: Sequence[str], norms: Tensor, weights: Tensor) -> UpdateNorms:
+    """Norms (N,) of the named layers' updates, beside the `weights` (N,), the norms of what they were before."""
     norms, weights = torch.stack([norms, weights.to(norms)]).cpu().double()
     return UpdateNorms(
-        dict(zip(adapter.layer_names, norms.tolist(), strict=True)),
-        dict(zip(adapter.layer_names, (norms / weights).tolist(), strict=True)),
+        dict(zip(names, norms.tolist(), strict=True)),
+        dict(zip(names, (norms / weights).tolist(), strict=True)),
         float(norms.norm()),
         float(norms.norm() / weights.norm()),
     )
