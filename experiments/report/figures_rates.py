@@ -15,6 +15,7 @@ from experiments.report.tables import metric_of
 
 _MOST_LINES = 16  # each colour twice: solid, dashed
 _MOST_TICKS = 16
+_OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make one line of all others
 
 
 def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
@@ -44,6 +45,8 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         optimum = curve_optimum(curve.scores())
         if figure_name == "best" and optimum.place == "inside" and optimum.rate is not None:
             axes.axvline(optimum.rate, color=color, ls=":", lw=1)
+    if not metric["higher_is_better"]:
+        _keep_in_sight(axes)
     axes.set_xscale("log")
     rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
     if len(rates) <= _MOST_TICKS:
@@ -53,6 +56,32 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))
     axes.legend(loc="best")
     return figure
+
+
+def _keep_in_sight(axes: Any) -> None:
+    """Ends the vertical axis above the values that can be told apart, and writes those beyond its end beside it."""
+    lines = [line for line in axes.lines if not line.get_label().startswith("_")]  # not those of the optima
+    best = min(float(np.min(line.get_ydata())) for line in lines)
+    beyond = [
+        (line, rate, value)
+        for line in lines
+        for rate, value in zip(line.get_xdata(), line.get_ydata(), strict=True)
+        if value > _OFF_SCALE * best
+    ]
+    if not beyond:
+        return
+    axes.set_ylim(0.9 * best, _OFF_SCALE * best)
+    for place, (line, rate, value) in enumerate(beyond):
+        below = (-4, -4 - 12 * place)  # points
+        axes.annotate(
+            f"{value:,.0f} ↑",
+            (rate, _OFF_SCALE * best),
+            xytext=below,
+            textcoords="offset points",
+            ha="right",
+            va="top",
+            color=line.get_color(),
+        )
 
 
 def training_left_out(groups: list[Group]) -> int:

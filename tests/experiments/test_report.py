@@ -11,6 +11,7 @@ import pytest
 
 import cli
 from experiments.report.figures_differences import difference_figure
+from experiments.report.figures_rates import rate_curves
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.records import read_records
 from experiments.report.tables import rate_table
@@ -228,3 +229,13 @@ def test_an_optimum_beside_a_collapsed_rate_is_said_to_be_set_by_the_grid(tmp_pa
     rows = {row["Curve"]: row for row in rate_table(make_curves(make_groups(records), swept_rate(records)))}
     told = {name.split()[0]: "set by the grid" in row["Optimum (parabola)"] for name, row in rows.items()}
     assert told == {"cliff": True, "smooth": False}
+
+
+def test_a_blown_up_perplexity_leaves_the_others_readable(tmp_path):
+    figures = {1e-4: 20.0, 1e-3: 18.0, 1e-2: 78022.6}
+    curves = {"rank_16": (16, {rate: dict.fromkeys(SEEDS, value) for rate, value in figures.items()})}
+    records = read_records([made_runs.write_rate_sweep(tmp_path / "rates", curves, "perplexity")])
+    rate = swept_rate(records)
+    (axes,) = rate_curves(make_curves(make_groups(records), rate), "best", rate).axes
+    assert axes.get_ylim() == pytest.approx((16.2, 54.0))
+    assert [text.get_text() for text in axes.texts] == ["78,023 ↑"]
