@@ -82,6 +82,10 @@ class AdaptedModule(LightningModule):
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError
 
+    def make_metrics(self) -> None:
+        """Makes what collects the figures of each split that is evaluated."""
+        raise NotImplementedError
+
     def check_adapter(self) -> None:
         """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
 
@@ -107,6 +111,7 @@ class AdaptedModule(LightningModule):
 
     def _build_model(self) -> None:
         self.model, self.head_modules = self.load_model()
+        self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)

@@ -54,7 +54,6 @@ class LanguageModellingModule(AdaptedModule):
         """
         from transformers import AutoModelForCausalLM
 
-        data = self.data
         model, fresh = load_pretrained(AutoModelForCausalLM, self.backbone_name, self.revision)
         if fresh:
             raise InputError(
@@ -63,9 +62,11 @@ class LanguageModellingModule(AdaptedModule):
             )
         self._check_length(model)
         check_causal(model, self.backbone_name)
-        for split in (*data.validation_names, *data.test_names):
-            self.losses[split] = TokenLoss()
         return model, ()
+
+    def make_metrics(self) -> None:
+        for split in (*self.data.validation_names, *self.data.test_names):
+            self.losses[split] = TokenLoss()
 
     def _check_length(self, model: Any) -> None:
         longest = getattr(model.config, "max_position_embeddings", None)

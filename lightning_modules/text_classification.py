@@ -49,7 +49,6 @@ class TextClassificationModule(AdaptedModule):
 
         data = self.data
         self.task = data.task
-        self._make_metrics((*data.validation_names, *data.test_names), len(data.tag_names))
         model, head = load_backbone(
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
@@ -62,15 +61,16 @@ class TextClassificationModule(AdaptedModule):
     def metric_name(self) -> str:
         return self.data.task.metrics[0]
 
-    def _make_metrics(self, splits: tuple[str, ...], tags: int) -> None:
-        for split in splits:
+    def make_metrics(self) -> None:
+        data = self.data
+        for split in (*data.validation_names, *data.test_names):
             self.losses[split] = MeanMetric()
             self.metrics[split] = nn.ModuleDict(
                 {name: make_metric(name, self.task.num_labels) for name in self.task.metrics}
             )
             self.ranges[split] = nn.ModuleList([MinMetric(), MaxMetric()])
-        if tags:
-            self.accuracy_by_tag = AccuracyByTag(tags)
+        if data.tag_names:
+            self.accuracy_by_tag = AccuracyByTag(len(data.tag_names))
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (rows, classes), or scores (rows, 1), float32."""

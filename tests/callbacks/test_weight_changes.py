@@ -13,13 +13,14 @@ from tests import tiny
 def run(backbone, cola, *callbacks, adapter=None):
     torch.manual_seed(0)
     module = tiny.make_module(backbone, adapter, learning_rate=1e-2)
-    tiny.make_trainer(*callbacks, limit_val_batches=0).fit(module, datamodule=tiny.make_data(backbone, cola))
-    return module
+    trainer = tiny.make_trainer(*callbacks, max_epochs=2)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    return module, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 def test_changes_are_those_of_every_linear_layer_of_the_backbone(tiny_bert, cola_folder):
     changes = WeightChanges()
-    module = run(tiny_bert, cola_folder, changes)
+    module, _ = run(tiny_bert, cola_folder, changes)
     start = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
     expected, before = {}, {}
     for name, layer in start.bert.named_modules():
@@ -35,8 +36,11 @@ def test_changes_are_those_of_every_linear_layer_of_the_backbone(tiny_bert, cola
 
 
 def test_looking_changes_nothing(tiny_bert, cola_folder):
-    with_it, without = run(tiny_bert, cola_folder, WeightChanges()), run(tiny_bert, cola_folder)
-    for one, other in zip(with_it.parameters(), without.parameters(), strict=True):
+    (module, metrics), (expected, expected_metrics) = (
+        run(tiny_bert, cola_folder, *callbacks) for callbacks in ([WeightChanges()], [])
+    )
+    assert metrics == expected_metrics
+    for one, other in zip(module.parameters(), expected.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
