@@ -9,9 +9,10 @@ from lightning.pytorch import LightningDataModule
 
 from common.kept import LastMade
 
-# What says how rows are batched, and Lightning's own: neither changes what is read.
-_NO_MATTER = {"seed", "batch_size", "evaluation_batch_size", "batching", "trainer", "tokenizer", "dropped_train_rows"}
-
+# What says how rows are batched, and Lightning's own: neither changes what is read. All else counts, private or not: a
+# setting left out by mistake would hand over the wrong rows, one too many costs a second reading.
+_NO_MATTER = {"seed", "batch_size", "evaluation_batch_size", "batching", "tokenizer", "dropped_train_rows"}
+_NO_MATTER |= vars(LightningDataModule()).keys()
 
 _last: LastMade[dict[str, Any]] = LastMade()  # the attributes that reading has set
 
@@ -43,9 +44,7 @@ def reading(module: LightningDataModule) -> Iterator[bool]:
 
 
 def _key(module: LightningDataModule) -> tuple[Any, ...]:
-    settings = {
-        name: value for name, value in vars(module).items() if name not in _NO_MATTER and not name.startswith("_")
-    }
+    settings = {name: value for name, value in vars(module).items() if name not in _NO_MATTER}
     files = [stamp for value in settings.values() if isinstance(value, str) for stamp in _stamps(Path(value))]
     return type(module), repr(settings), tuple(files)
 
