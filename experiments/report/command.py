@@ -76,7 +76,10 @@ def markdown(content: Content) -> str:
     parts += map(_markdown_picture, content.difference_figures)
     if content.rates:
         parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
-    parts += map(_markdown_picture, [*content.rate_figures, *content.training_figures])
+    parts += map(_markdown_picture, content.rate_figures)
+    if content.rank_curve:
+        parts += ["## Figures against the rank", as_markdown(content.rank_curve)]
+    parts += map(_markdown_picture, [*content.rank_curve_figures, *content.training_figures])
     for section in content.rank_sections:
         parts += [f"## Ranks: {section.label}", *map(_markdown_picture, section.figures)]
     parts += ["## Runs that did not simply finish", as_markdown(content.troubles) or "None."]

@@ -14,6 +14,7 @@ from experiments.report.figures_differences import difference_figure
 from experiments.report.figures_ranks import allocating, rank_figures
 from experiments.report.figures_rates import rate_curves, training_curves, training_left_out
 from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
+from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.records import Record
 from experiments.report.tables import (
     Row,
@@ -59,6 +60,7 @@ class Content:
     settings: list[Row]
     baseline: str
     rates: list[Row]
+    rank_curve: list[Row]
     troubles: list[Row]
     provenance: list[Row]
     all_runs: list[Row]
@@ -66,6 +68,7 @@ class Content:
     runs: int
     difference_figures: list[Picture] = field(default_factory=list)
     rate_figures: list[Picture] = field(default_factory=list)
+    rank_curve_figures: list[Picture] = field(default_factory=list)
     training_figures: list[Picture] = field(default_factory=list)
     rank_sections: list[RankSection] = field(default_factory=list)
     ranks_left_out: int = 0
@@ -84,13 +87,15 @@ def gather(
     curves = make_curves(groups, rate)
     is_rate_study = any(len(curve.groups) > 1 for curve in curves)
     baseline = find_baseline(groups, baseline_name)
+    rates = rate_table(curves) if is_rate_study else []
     content = Content(
         title=" + ".join(folder.resolve().name for folder in folders),
         headline=headline(groups),
         numbers=_numbers(records, groups),
         settings=settings_table(groups, rate, baseline),
         baseline=baseline.label if baseline else "",
-        rates=rate_table(curves) if is_rate_study else [],
+        rates=rates,
+        rank_curve=rank_curve_table(_compared(rates, curves, groups)),
         troubles=troubles(groups),
         provenance=_provenance(records),
         all_runs=[_run_row(record) for record in records],
@@ -98,6 +103,11 @@ def gather(
         runs=len(records),
     )
     return content, curves, groups
+
+
+def _compared(rates: list[Row], curves: list[Curve], groups: list[Group]) -> list[Group]:
+    """The groups to compare: where rates were swept, each curve's at its chosen rate."""
+    return [curve.chosen for curve in curves] if rates else groups
 
 
 def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, folder: Path) -> None:
@@ -109,7 +119,7 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
         wide = figure.get_size_inches()[0] > _WIDE
         return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
 
-    shown = [curve.chosen for curve in curves] if content.rates else groups
+    shown = _compared(content.rates, curves, groups)
     for baseline in (group for group in groups if group.label == content.baseline):
         figure = difference_figure(shown, baseline)
         if figure is not None:
@@ -123,6 +133,10 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
                 if kind == "best":
                     caption += " Dotted: the parabola's optimum."
                 content.rate_figures.append(picture(f"learning_rate_{what.lower()}", caption, figure))
+    figure = rank_curve_figure(shown)
+    if figure is not None:
+        caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."
+        content.rank_curve_figures.append(picture("rank_curve", caption, figure))
     figure = training_curves(shown)
     if figure is not None:
         caption = "One line per run" + (", each curve at its chosen rate." if content.rates else ".")

@@ -10,11 +10,12 @@ from typing import Any
 from experiments.report.records import STATUSES, Record
 from experiments.report.statistics import Scores
 
+RANK = "model.adapter.rank"
 RATE = "model.optimizer.learning_rate"
 ALLOCATION_RATE = "model.optimizer.allocation_learning_rate"
 HEAD_RATE = "model.optimizer.head_learning_rate"
 # What names a run, or says where it runs: no difference in what is studied.
-_NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_minutes", "data.seed")
+NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_minutes", "data.seed")
 _PLAIN_WORDS = {"allocation_learning_rate": "allocation rate", "learning_rate": "rate"}
 
 
@@ -77,7 +78,7 @@ class Curve:
     def rank(self) -> float | None:
         """The adapter's rank, for the order of curves."""
         first = next(iter(self.groups.values()))
-        for name in ("model.adapter.rank", "model.adapter.rank_average"):
+        for name in (RANK, "model.adapter.rank_average"):
             if isinstance(value := first.setting(name), int | float):
                 return float(value)
         return None
@@ -101,9 +102,9 @@ def make_groups(records: list[Record]) -> list[Group]:
     """Records by settings, each group with a label that tells it from the others."""
     by_settings: dict[str, list[Record]] = {}
     for record in records:
-        by_settings.setdefault(_key(record, _NOT_STUDIED), []).append(record)
+        by_settings.setdefault(_key(record, NOT_STUDIED), []).append(record)
     members = list(by_settings.values())
-    labels = _labels([group[0] for group in members], _NOT_STUDIED)
+    labels = _labels([group[0] for group in members], NOT_STUDIED)
     return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
 
 
@@ -116,20 +117,24 @@ def swept_rate(records: list[Record]) -> str:
 def make_curves(groups: list[Group], rate: str) -> list[Curve]:
     """Groups as curves over the rate, full fine-tuning last, smaller ranks first."""
     records = [record for group in groups for record in group.records]
-    left_out = (*_NOT_STUDIED, rate, *_followers(records, rate))
-    by_settings: dict[str, list[Group]] = {}
-    for group in groups:
-        if isinstance(group.setting(rate), int | float):
-            by_settings.setdefault(_key(group.first, left_out), []).append(group)
-    members = list(by_settings.values())
-    labels = _labels([found[0].first for found in members], left_out)
+    left_out = (*NOT_STUDIED, rate, *_followers(records, rate))
+    with_rate = [group for group in groups if isinstance(group.setting(rate), int | float)]
     curves = [
         Curve(
             label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))}
         )
-        for label, found in zip(labels, members, strict=True)
+        for label, found in alike(with_rate, left_out)
     ]
     return sorted(curves, key=lambda curve: (curve.is_full, curve.rank or 0.0))
+
+
+def alike(groups: list[Group], left_out: tuple[str, ...]) -> list[tuple[str, list[Group]]]:
+    """Groups that differ in nothing but the settings left out, with a label that tells them from the others."""
+    by_settings: dict[str, list[Group]] = {}
+    for group in groups:
+        by_settings.setdefault(_key(group.first, left_out), []).append(group)
+    members = list(by_settings.values())
+    return list(zip(_labels([found[0].first for found in members], left_out), members, strict=True))
 
 
 def _followers(records: list[Record], rate: str) -> list[str]:
