@@ -54,7 +54,7 @@ class RayEngine:
         """
         if importlib.util.find_spec("ray") is None:
             raise InputError(
-                "engine is ray, but Ray is not installed. Run `pip install 'rankwise[ray]'` (or `pip install ray`), "
+                "engine is ray, but Ray is not installed. Run `pip install -e '.[ray]'` (or `pip install ray`), "
                 "or leave --engine out: --jobs N runs several trials at once without it."
             )
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # Ray's default to come; else it warns
