@@ -19,7 +19,7 @@ from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from datamodules.kept_data import holds_data_of
 from experiments.closing_table import print_closing_table, print_evaluation
-from experiments.config_files import differences, locate_configs
+from experiments.config_files import differences, locate_configs, read_yaml
 from experiments.error_causes import about_settings, input_error_behind
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
@@ -73,7 +73,7 @@ class CommandLine(ProjectArguments):
         path = self.run_folder.path / "config.yaml"
         if not path.exists():
             return
-        changed = differences(yaml.safe_load(path.read_text()) or {}, self.plain_config())
+        changed = differences(read_yaml(path), self.plain_config())
         if changed:
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
 

@@ -6,10 +6,8 @@ import re
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import InputError, one_of
-from experiments.config_files import flatten, locate_config
+from experiments.config_files import flatten, locate_config, read_yaml
 from experiments.sweep.grid import PARTS, Overrides, Trial, check_mapping, expand, listed_names
 
 _LONGEST_NAME = 120
@@ -22,12 +20,9 @@ def read_definition(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no YAML, or parts that a sweep doesn't have.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {error}. Correct the file.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is empty or no mapping; allowed: config and grid, as in configs/sweeps/.")
+    content = read_yaml(path)
+    if not content:
+        raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
     for name in content:
         if name not in (*PARTS, "methods"):
             raise one_of(f"a part of {path.name}", name, (*PARTS, "methods"))
@@ -75,8 +70,8 @@ def base_values(configs: tuple[str, ...]) -> dict[str, Any]:
     """Values of base configs by command-line name (without class_path and init_args)."""
     values: dict[str, Any] = {}
     for config in listed_names(list(configs)):
-        content = yaml.safe_load(locate_config(config).read_text()) or {}
-        flat = {name.replace(".init_args.", "."): value for name, value in flatten(_with_numbers(content)).items()}
+        content = _with_numbers(read_yaml(locate_config(config)))
+        flat = {name.replace(".init_args.", "."): value for name, value in flatten(content).items()}
         values |= {name: value for name, value in flat.items() if not name.endswith(".class_path")}
     return values
 

@@ -14,7 +14,7 @@ import yaml
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.locks import locked
-from experiments.config_files import differences
+from experiments.config_files import differences, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
@@ -79,10 +79,10 @@ class SweepFolder:
         path = self.path / "sweep.yaml"
         asked = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
         if path.exists():
-            there = yaml.safe_load(path.read_text())
+            there = read_yaml(path)
             if there == yaml.safe_load(asked):
                 return
-            changed = differences(there if isinstance(there, dict) else {}, yaml.safe_load(asked))
+            changed = differences(there, yaml.safe_load(asked))
             raise InputError(
                 f"{self.path} holds another grid (sweep.yaml there -> asked for now):\n  "
                 + "\n  ".join(changed)
@@ -125,7 +125,7 @@ class SweepFolder:
         saved = folder / "config.yaml"
         if not saved.exists():
             return
-        changed = differences(*_common(yaml.safe_load(saved.read_text()) or {}, config))
+        changed = differences(*_common(read_yaml(saved), config))
         if changed:
             raise InputError(
                 f"{folder} was run with other settings than the base config gives now:\n  "

@@ -162,3 +162,11 @@ def test_every_sweep_opens_with_its_command_trials_and_time_and_expands(path):
     assert any(line.startswith("# time:") for line in header) and any(line.startswith("# expected:") for line in header)
     said = next(int(re.match(r"# trials:\s+(\d+)", line)[1]) for line in header if line.startswith("# trials:"))
     assert len(make_trials(read_definition(path))) == said
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"- 1", b"a: \xe9"])
+def test_a_base_config_that_is_none_is_named(tmp_path, content):
+    base = tmp_path / "base.yaml"
+    base.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(str(base))):
+        base_values((str(base),))
