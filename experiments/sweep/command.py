@@ -145,7 +145,7 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
     if part is None:
         return trials
     first, _, count = part.partition("/")
-    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise InputError(f"part is {part!r}; allowed: K/N with 1 <= K <= N, such as 3/20.")
     return trials[int(first) - 1 :: int(count)]
 
