@@ -177,7 +177,7 @@ GRID = "config: quickstart.yaml\ngrid: {seed_everything: [0, 1]}\n"
 
 @pytest.mark.parametrize(
     "text",
-    ["methods: [a, b]", "methods: a", "methods: {a: x}", "methods: {a: {settings: [1]}}", "trials: 3"],
+    [
         "methods: [a, b]",
         "methods: a",
         "methods: {a: x}",
