@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
-from common.files import write_json, write_text
+from common.files import storage_error, write_json, write_text
 from common.locks import locked
 from experiments.config_files import differences, read_yaml
 from experiments.run_folder import RunFolder
@@ -165,7 +165,7 @@ class SweepFolder:
         """Keeps a second sweep out of the folder; the parts of one sweep (`shared`) let each other in.
 
         Raises:
-            InputError: another sweep is at work here.
+            InputError: another sweep is at work here, or the folder can't be written to.
         """
         try:
             with locked(self.path / LOCKS / "sweep", shared=shared):
@@ -174,6 +174,8 @@ class SweepFolder:
             raise InputError(
                 f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
             ) from error
+        except OSError as error:
+            raise storage_error(Path(error.filename or self.path), error) from error
 
 
 # Where a run lies and how often it is saved doesn't change what comes out.
