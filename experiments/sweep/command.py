@@ -1,6 +1,7 @@
 """The verb sweep: many trials from one file; killed and run again, it goes on."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def run_sweep(arguments: list[str]) -> int:
     if options.dry_run:
         return 0
     engine, at_once = _engine(options)
-    command = f"python cli.py sweep {' '.join(arguments)}"
+    command = f"python cli.py sweep {shlex.join(arguments)}"
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
         if options.overwrite:
