@@ -211,7 +211,7 @@ def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_ber
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--data.batchsize", "4"], ["no option 'batchsize'", "Did you mean batch_size"]),
+        (["--data.batchsize", "4"], ["no option 'batchsize'", "Did you mean", "batch_size"]),
         (["--data.task", "colla"], ["'colla'", "allowed", "'cola'"]),
         (["--data.data_dir", "/no/such"], ["/no/such", "in_domain_train.tsv"]),
         (["--model.backbone", "./no_such_model"], ["no_such_model"]),
@@ -284,3 +284,11 @@ def test_unknown_verbs_and_configs_are_named(capsys):
 def test_debug_shows_the_traceback(capsys):
     assert cli.main(["fit", "--config", "nowhere.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_path, capsys):
+    assert cli.main(["fit"]) == 2
+    assert "--config quickstart.yaml" in capsys.readouterr().err
+    (tmp_path / "empty.yaml").touch()
+    assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
+    assert "a config holds nothing; allowed: settings by name" in capsys.readouterr().err
