@@ -14,6 +14,8 @@ from common.errors import InputError
 
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
+# mkdir says EEXIST of a file where a folder should be
+_NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -130,4 +132,6 @@ def storage_error(path: Path, error: OSError) -> OSError | InputError:
             f"can't write {path}: {error.strerror}. Make the folder writable, or choose another one with "
             "--runs_dir (runs), --output (exports) or RANKWISE_CACHE (caches)."
         )
+    if error.errno in _NO_PATH:
+        return InputError(f"can't use {str(path)[:200]!r} as a path: {error.strerror}. Give another one.")
     return error

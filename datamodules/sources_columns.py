@@ -90,9 +90,23 @@ def split_files(folder: Path, names: Sequence[str], endings: Sequence[str] = COL
     for name in names:
         shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
         single = find_file(folder, [name + ending for ending in endings])
-        if single or shards:
-            return [single] if single else shards
+        if single:
+            return [single]
+        if shards:
+            _check_shards(folder, shards)
+            return shards
     return []
+
+
+def _check_shards(folder: Path, shards: Sequence[Path]) -> None:
+    """Raises InputError when the shards are fewer than their names promise: a download that was cut off."""
+    for shard in shards:
+        promised = shard.stem.rpartition("-of-")[2]
+        if promised.isdecimal() and int(promised) != len(shards):
+            raise InputError(
+                f"{folder} holds {len(shards)} of the {int(promised)} pieces that {shard.name} speaks of: "
+                f"{listing([found.name for found in shards])}. Fetch the others, or take the wrong ones away."
+            )
 
 
 def read_tables(paths: Sequence[Path], wanted: Sequence[str], separator: str | None = None) -> Table:
@@ -111,6 +125,11 @@ def read_tables(paths: Sequence[Path], wanted: Sequence[str], separator: str | N
     return Table(columns, where, f"{paths[0].parent} ({paths[0].name} to {paths[-1].name})")
 
 
+def table_ending(name: str) -> str:
+    """The ending that says how a file is read: of plain or .gz files, in small letters."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
 def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) -> Table:
     """Reads a file by its ending: .parquet, .jsonl, .json, .csv or .tsv, all but Parquet plain or .gz.
 
@@ -122,9 +141,9 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
     Raises:
         InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
     """
-    ending = Path(path.name.removesuffix(".gz")).suffix
+    ending = table_ending(path.name)
     if ending == ".parquet":
-        table = _read_parquet(path)
+        table = _read_parquet(path, wanted)
     elif ending in JSON_ENDINGS:
         table = _read_json_lines(path, wanted)
     elif ending in SEPARATORS:
@@ -167,20 +186,22 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
 def _parse_record(line: str, where: str) -> dict[str, Any]:
     try:
         record = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # thousands of brackets in one another
         raise InputError(f"{where}: {line[:60]!r} is not JSON ({error}); allowed: one JSON object per line.") from error
     if not isinstance(record, dict):
         raise InputError(f"{where}: {line[:60]!r} is not a JSON object; allowed: one JSON object per line.")
     return record
 
 
-def _read_parquet(path: Path) -> Table:
+def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        columns = pyarrow.parquet.read_table(path).to_pydict()
-    except (pyarrow.ArrowException, OSError) as error:
+        table = pyarrow.parquet.read_table(path)
+        # the other columns stay as they are: Python may not know their values, such as a date in the year 20,000
+        columns = {name: table[name].to_pylist() if name in wanted else table[name] for name in table.column_names}
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
         raise InputError(f"{path} can't be read as Parquet: {error}. Fetch or write the file again.") from error
     return Table(columns, lambda row: f"{path}, row {row + 1}", str(path))
 
@@ -213,6 +234,8 @@ def table_examples(task: Task, table: Table, labelled: bool) -> Examples:
         f"The task {task.name} needs {', '.join(wanted)} (labels: {task.allowed_labels}). Rename the columns, or check "
         "that these are its files."
     )
+    if labelled and labels is None and table.columns.get(task.label_column) is not None:
+        raise InputError(f"{table.source}: no row has a label: {task.label_column} is empty or -1 in each. {advice}")
     if labelled and labels is None:
         rest = {name: values for name, values in table.columns.items() if name != task.label_column}
         require_columns(replace(table, columns=rest), wanted, advice)

@@ -9,7 +9,7 @@ from typing import Any
 
 from common.errors import InputError
 from datamodules.sources import folder_content, listing, read_text
-from datamodules.sources_columns import SPLIT_NAMES, TABLE_ENDINGS, read_table, split_files
+from datamodules.sources_columns import SPLIT_NAMES, TABLE_ENDINGS, read_table, split_files, table_ending
 from datamodules.sources_datasets import load_hub, load_saved
 
 
@@ -23,8 +23,7 @@ def read_rows(path: Path, column: str = "text") -> list[str]:
         folder = path.parent
         there = f"{folder} holds: {folder_content(folder)}" if folder.is_dir() else f"there is no folder {folder}"
         raise InputError(f"there is no file {path}; {there}. Check the path.")
-    name = path.name.removesuffix(".gz")
-    if name.endswith(TABLE_ENDINGS):
+    if table_ending(path.name) in TABLE_ENDINGS:
         table = read_table(path, (column,))
         return column_rows(table.columns, column, table.source, table.where)
     return _lines(read_text(path))

@@ -7,8 +7,8 @@ from typing import Any, Literal
 from common.errors import InputError, one_of
 from common.terminal import say
 from datamodules.sources import Examples, check_labels, examples_of
-from datamodules.sources_columns import TABLE_ENDINGS, Table, read_table, require_columns, table_examples
-from datamodules.sources_table import TableSource, label_names, with_label_numbers
+from datamodules.sources_columns import TABLE_ENDINGS, Table, read_table, require_columns, table_ending, table_examples
+from datamodules.sources_table import TableSource, label_names, label_text, with_label_numbers
 from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
@@ -94,7 +94,11 @@ class TableDataModule(TextClassificationDataModule):
     @cached_property
     def task(self) -> Task:
         """Its labels are those of the training split, which is read for them."""
-        names = () if self.problem == "regression" else tuple(self.label_names or self._training_labels())
+        names = (
+            ()
+            if self.problem == "regression"
+            else tuple(map(label_text, self.label_names or ())) or self._training_labels()
+        )
         if self.metric == "f1" and len(names) != 2:
             raise InputError(
                 f"metric is 'f1', which is for two labels, and there are {len(names)}: {', '.join(names[:20])}; "
@@ -109,13 +113,28 @@ class TableDataModule(TextClassificationDataModule):
         allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
         if self.metric is not None and self.metric not in allowed:
             raise one_of(f"metric for {self.problem}", self.metric, allowed)
-        if self.label_names is not None and len(set(self.label_names)) != max(len(self.label_names), 2):
-            raise InputError(f"label_names is {self.label_names}; allowed: at least two names, all different.")
+        self._check_labels_and_columns()
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}; allowed: between 0 and 1.")
-        if self.separator is not None and len(self.separator) != 1:
-            raise InputError(f"separator is {self.separator!r}; allowed: one character, such as ';'.")
+        if self.separator is not None and (len(self.separator) != 1 or self.separator in '" \r\n'):
+            raise InputError(
+                f"separator is {self.separator!r}; allowed: one character, such as ';', and no quotation mark, blank "
+                "or line end."
+            )
         self.source.check()
+
+    def _check_labels_and_columns(self) -> None:
+        if self.label_names is not None:
+            if len(set(map(label_text, self.label_names))) != max(len(self.label_names), 2):
+                raise InputError(f"label_names is {self.label_names}; allowed: at least two names, all different.")
+            if self.problem == "regression":
+                raise InputError("label_names is given, but scores (problem: regression) have none. Leave it out.")
+        columns = (*self.text_columns, self.label_column)
+        if twice := next((name for name in columns if columns.count(name) > 1), None):
+            raise InputError(
+                f"the column {twice!r} is named twice; allowed: different ones for --data.text_column, "
+                "--data.pair_column and --data.label_column."
+            )
 
     @cached_property
     def _tables(self) -> dict[str, Table]:
@@ -152,7 +171,7 @@ class TableDataModule(TextClassificationDataModule):
 
     def predict_examples(self) -> Examples:
         """As in the base class; a predict file that is a table is read by its columns."""
-        if self.predict_file is None or not self.predict_file.removesuffix(".gz").endswith(TABLE_ENDINGS):
+        if self.predict_file is None or table_ending(self.predict_file) not in TABLE_ENDINGS:
             return super().predict_examples()
         path = Path(self.predict_file).expanduser()
         table = read_table(path, self.text_columns, self.separator)

@@ -1,12 +1,15 @@
 """The verbs fit, validate, test and predict: Lightning's command line with this project's run folders."""
 
+import shlex
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import yaml
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
@@ -19,7 +22,7 @@ from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from datamodules.kept_data import holds_data_of
 from experiments.closing_table import print_closing_table, print_evaluation
-from experiments.config_files import differences, locate_configs
+from experiments.config_files import differences, locate_configs, read_yaml
 from experiments.error_causes import about_settings, input_error_behind
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
@@ -50,6 +53,7 @@ class CommandLine(ProjectArguments):
                 "or FILE, or --export FOLDER."
             )
         self.resumed_step: int | None = None
+        self.deletes_old_run = False
         if self.subcommand == "fit" and not settings.trainer.fast_dev_run:
             self._prepare_run_folder(settings, wanted)
         elif wanted is not None:
@@ -64,16 +68,18 @@ class CommandLine(ProjectArguments):
             say(f"Going on from {path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
             self._say_what_changed()
         elif is_first_process():  # the other processes start when the first has begun the run
+            self.deletes_old_run = bool(settings.overwrite)
             if settings.overwrite:
-                self.run_folder.clear()
-            self.run_folder.refuse_if_occupied(f"python cli.py {' '.join(self.arguments)}")
-            self.run_folder.forget_false_start()
+                self.run_folder.refuse_to_clear_others()
+            else:
+                self.run_folder.refuse_if_occupied(f"python cli.py {shlex.join(self.arguments)}")
+                self.run_folder.forget_false_start()
 
     def _say_what_changed(self) -> None:
         path = self.run_folder.path / "config.yaml"
         if not path.exists():
             return
-        changed = differences(yaml.safe_load(path.read_text()) or {}, self.plain_config())
+        changed = differences(read_yaml(path), self.plain_config())
         if changed:
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
 
@@ -111,6 +117,8 @@ class CommandLine(ProjectArguments):
             return
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
         settings = self.settings
+        if self.deletes_old_run:  # when model and data are there: a wrong path costs no finished run
+            config["callbacks"].append(LambdaCallback(on_fit_start=lambda trainer, module: folder.clear()))
         config["callbacks"] += file_callbacks(
             config, folder, text, settings.checkpoint_every_n_minutes, settings.checkpoint_every_n_steps
         )
@@ -159,9 +167,19 @@ class CommandLine(ProjectArguments):
 
 
 def _how_to_go_on(arguments: list[str]) -> str:
-    command = " ".join(["python cli.py", *(argument for argument in arguments if argument != "--overwrite")])
-    resume = command if "--ckpt_path" in arguments else f"{command} --ckpt_path last"
-    return f"\nStopped by a signal. Unless not one step was done, last.ckpt is written; go on with:\n  {resume}"
+    kept = [argument for argument in arguments if argument.partition("=")[0] != "--overwrite"]
+    # the last one counts: a run that began at another checkpoint goes on from its own
+    resume = kept if _asks_for_last(kept) else [*kept, "--ckpt_path", "last"]
+    return (
+        "\nStopped by a signal. Unless not one step was done, last.ckpt is written; go on with:\n"
+        f"  python cli.py {shlex.join(resume)}"
+    )
+
+
+def _asks_for_last(arguments: list[str]) -> bool:
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    asked = [value for name, value in pairwise(words) if name == "--ckpt_path"]
+    return asked[-1:] == ["last"]
 
 
 def parse_and(kind: type[CommandLine], arguments: list[str]) -> CommandLine:

@@ -4,8 +4,11 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from common.errors import InputError
 
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 
 
@@ -43,6 +46,21 @@ def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
     if takes_value:
         raise InputError("--config needs the name or path of a YAML file, such as `--config quickstart.yaml`.")
     return located, paths
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file; none in an empty one.
+
+    Raises:
+        InputError: no text, no YAML, or something else than settings by name.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise InputError(f"{path} can't be read as YAML: {error}. Correct the file.") from error
+    if not isinstance(content, dict | None):
+        raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
+    return content or {}
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

@@ -31,5 +31,5 @@ def about_settings(error: Exception) -> InputError | None:
     if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
         return lightning_refuses(error)
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
-        return InputError(f"can't use {str(error.filename)[:200]!r} as a path: {error.strerror}. Give another one.")
+        return InputError(str(storage_error(Path(str(error.filename)), error)))
     return None

@@ -1,6 +1,8 @@
 """The verb export: a run's model as files that other programs load, checked against the run before they are kept."""
 
 import argparse
+import math
+import re
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,6 +19,8 @@ from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
 from experiments.trained_run import TrainedRun, find_run, logits, open_run
 
+_OF_ONE_FORMAT = {"dtype": "merged", "max_shard_size": "merged", "with_factors": "native", "without_head": "native"}
+_SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -48,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
     parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
     parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
-    parser.add_argument("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
+    parser.add_argument("--max_shard_size", help="Largest file of a merged model; 5GB if not given.")
     parser.add_argument(
         "--with_factors", action="store_true", help="native: put in the frozen factors, cut to the ranks."
     )
@@ -71,10 +75,7 @@ def run_export(arguments: list[str]) -> int:
     """
     quiet_libraries()
     asked, overrides = _parser().parse_known_args(arguments)
-    if asked.dtype is not None and asked.format != "merged":
-        raise InputError(
-            f"--dtype is {asked.dtype} and --format is {asked.format}; allowed: --dtype with --format merged."
-        )
+    _check_options(asked)
     folder = find_run(asked.run, asked.runs_dir)
     output = (asked.output or folder.path / "exports" / asked.format).expanduser()
     with whole_folder(output) as temporary:
@@ -85,6 +86,21 @@ def run_export(arguments: list[str]) -> int:
     say(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
     say(f"Use it: python cli.py predict --export {output} --data.predict_file sentences.txt")
     return 0
+
+
+def _check_options(asked: argparse.Namespace) -> None:
+    """Raises `InputError` for a value out of range, or one without effect on the format."""
+    for name, kind in _OF_ONE_FORMAT.items():
+        value = getattr(asked, name)
+        if value and asked.format != kind:
+            given = "given" if value is True else value
+            raise InputError(
+                f"--{name} is {given} and --format is {asked.format}; allowed: --{name} with --format {kind}."
+            )
+    if asked.max_shard_size and not _SIZE.fullmatch(asked.max_shard_size):
+        raise InputError(f"--max_shard_size is {asked.max_shard_size!r}; allowed: a size such as 500MB or 5GB.")
+    if not 0 <= asked.tolerance < math.inf:
+        raise InputError(f"--tolerance is {asked.tolerance}; allowed: a finite number from 0, such as 1e-5.")
 
 
 def _check_ranks(run: TrainedRun, force: bool) -> None:
@@ -108,7 +124,7 @@ def _write(run: TrainedRun, asked: Any, folder: Path) -> str:
     ours = logits(run.module.model, batches)
     ranks = run.module.adapter.discrete_ranks() if run.module.adapter is not None else {}
     dtype = _DTYPES[asked.dtype] if asked.dtype else None
-    options = ExportOptions(dtype, asked.max_shard_size, asked.with_factors, asked.without_head)
+    options = ExportOptions(dtype, asked.max_shard_size or "5GB", asked.with_factors, asked.without_head)
     export = FORMATS[asked.format](run, options)
     export.write(folder)
     loaded = export.logits(folder, batches)
@@ -118,7 +134,9 @@ def _write(run: TrainedRun, asked: Any, folder: Path) -> str:
         said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"the {asked.dtype} model's in memory")
         said += f" Rounding to {asked.dtype} moved them by at most {_largest(ours, loaded):.1e} from the run's."
     write_text(folder / "README.md", model_card(run, asked.format, ranks, said))
-    write_text(folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config), sort_keys=False, allow_unicode=True))
+    write_text(
+        folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config, run.data), sort_keys=False, allow_unicode=True)
+    )
     return said
 
 

@@ -14,14 +14,17 @@ from lightning_modules.native_adapter import NativeAdapter
 CONFIG_NAME = "config.yaml"
 
 
-def serving_config(config: dict[str, Any]) -> dict[str, Any]:
+def serving_config(config: dict[str, Any], data: Any) -> dict[str, Any]:
     """The part of a run's settings that using its export needs: which model class, backbone and data."""
-    model = config["model"]
+    model, settings = config["model"], config["data"]["init_args"]
+    if "label_names" in settings and data.class_names:
+        # as training found them: who has the export needn't have the training split
+        settings = {**settings, "label_names": list(data.class_names)}
     kept = {name: model["init_args"][name] for name in ("backbone", "revision") if name in model["init_args"]}
     # without an adapter: what the export holds is added to the weights
     return {
         "model": {"class_path": model["class_path"], "init_args": {**kept, "adapter": None}},
-        "data": config["data"],
+        "data": {**config["data"], "init_args": settings},
     }
 
 

@@ -3,7 +3,8 @@
 import re
 from difflib import get_close_matches
 from importlib import import_module
-from inspect import signature
+
+from experiments.setting_values import parameters_of
 
 # Lines that tell how the parser searched, not what is wrong.
 _NOISE = re.compile(
@@ -18,7 +19,7 @@ def readable(message: str) -> str:
     """One sentence instead of a tree of attempts; anything unknown is left as it is."""
     keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)"', message)))
     if not keys:
-        return message.strip()
+        return _without_keys(message.strip())
     name = ".".join(keys)
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
     deepest = max(place for place, line in enumerate(lines) if line.startswith("Parser key"))
@@ -32,6 +33,15 @@ def readable(message: str) -> str:
     whole = ("NestedArg", "Namespace", "{'class_path'")  # all settings of the class, not the one at fault
     value = f" is {_short(given)}" if given is not None and not given.startswith(whole) else ""
     return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
+
+
+def _without_keys(message: str) -> str:
+    if message.startswith("Unexpected config:"):
+        held = message.partition(":")[2].strip()
+        return f"a config holds {_short(held) if held else 'nothing'}; allowed: settings by name. Correct the file."
+    if message.startswith("the following arguments are required"):
+        return f"{message}. Give a config that has them, such as `--config quickstart.yaml`."
+    return message
 
 
 def innermost(message: str) -> str:
@@ -54,7 +64,7 @@ def _unknown_option(name: str, option: str, class_path: str | None) -> str:
     known: list[str] = []
     if class_path:
         module, _, attribute = class_path.rpartition(".")
-        known = list(signature(getattr(import_module(module), attribute)).parameters)
+        known = list(parameters_of(getattr(import_module(module), attribute)))
     near = get_close_matches(option, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}.{hint}"

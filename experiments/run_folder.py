@@ -58,6 +58,12 @@ class RunFolder:
         Raises:
             InputError: the folder holds files but no run.
         """
+        self.refuse_to_clear_others()
+        if self.holds_a_run:
+            shutil.rmtree(self.path)
+
+    def refuse_to_clear_others(self) -> None:
+        """Raises `InputError` where `clear` would delete what no run wrote; what a false start left is deleted."""
         if not self.holds_a_run:
             self.forget_false_start()
         if not self.path.exists() or not any(self.path.iterdir()):
@@ -71,7 +77,6 @@ class RunFolder:
                 f"{self.path} is a link to {self.path.resolve()}, so --overwrite won't delete it. Delete the run "
                 "there, or choose another --run_name."
             )
-        shutil.rmtree(self.path)
 
     def forget_false_start(self) -> None:
         """Deletes the event files of a run that stopped before its training began."""

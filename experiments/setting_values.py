@@ -65,9 +65,9 @@ def _check_plain(name: str, value: Any) -> None:
 def _check_group(name: str, value: Any, owner: type) -> None:
     if not isinstance(value, dict):
         raise InputError(
-            f"{name} is {value!r}; allowed: settings by name, such as {name}.{next(iter(_parameters(owner)))}."
+            f"{name} is {value!r}; allowed: settings by name, such as {name}.{next(iter(parameters_of(owner)))}."
         )
-    for key, parameter in _parameters(owner).items():
+    for key, parameter in parameters_of(owner).items():
         if key in value:
             _check_parameter(f"{name}.{key}", value[key], parameter)
 
@@ -89,7 +89,7 @@ def _check_class(name: str, value: dict[str, Any]) -> None:
     _check_group(name, settings, getattr(import_module(module), attribute))
 
 
-def _parameters(owner: type) -> dict[str, Parameter]:
+def parameters_of(owner: type) -> dict[str, Parameter]:
     """The constructor's parameters with evaluated annotations, those that `**kwargs` hands to base classes included."""
     found: dict[str, Parameter] = {}
     for place in owner.__mro__:

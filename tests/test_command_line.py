@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import yaml
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 import cli
+from experiments import command_line
 from tests.command_line import differences, outcome, run, write_config
 
 ROOT = Path(__file__).parents[1]
@@ -124,12 +126,61 @@ def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
     assert (runs_dir / "tiny" / "results.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "options",
+    [["--data.data_dir", "/no/such"], ["--model.backbone", "./nowhere"], ["--budget_schedule.memory_start", "1e9"],
+     ["--model.adapter.targets", "[nothing]"], ["--model.init_from", "/no/such"]],
+)  # fmt: skip
+def test_overwrite_costs_no_run_when_the_new_one_cannot_begin(finished, capsys, options):
+    config, runs_dir = finished
+    before = {path: path.stat().st_mtime_ns for path in (runs_dir / "tiny").rglob("*.*")}
+    assert run("fit", config, runs_dir, "--overwrite", *options) == 2
+    assert capsys.readouterr().err.startswith("error: ")
+    assert before.items() <= {path: path.stat().st_mtime_ns for path in (runs_dir / "tiny").rglob("*.*")}.items()
+
+
+def test_the_ways_out_can_be_pasted_into_a_shell(tmp_path, capsys):
+    runs_dir = tmp_path / "my runs"
+    (runs_dir / "tiny" / "checkpoints").mkdir(parents=True)
+    config = write_config(tmp_path, "none", "none")
+    assert run("fit", config, runs_dir, "--data.task=cola") == 2
+    line = next(line for line in capsys.readouterr().err.splitlines() if "start another" in line)
+    told = shlex.split(line.partition("python cli.py ")[2])
+    assert told == [
+        "fit",
+        "--config",
+        str(config),
+        "--runs_dir",
+        str(runs_dir),
+        "--data.task=cola",
+        "--run_name",
+        "NAME",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["--overwrite"], ["--ckpt_path", "last"]),
+        (["--ckpt_path", "last"], ["--ckpt_path", "last"]),
+        (["--ckpt_path=last"], ["--ckpt_path=last"]),
+        (["--ckpt_path", "best"], ["--ckpt_path", "best", "--ckpt_path", "last"]),
+        (["--runs_dir", "a b"], ["--runs_dir", "a b", "--ckpt_path", "last"]),
+    ],
+)
+def test_a_stopped_run_goes_on_from_its_own_last_checkpoint(typed, expected):
+    line = command_line._how_to_go_on(["fit", "--config", "x.yaml", *typed]).splitlines()[-1]
+    assert shlex.split(line) == ["python", "cli.py", "fit", "--config", "x.yaml", *expected]
+
+
 def test_overwrite_starts_anew_and_more_callbacks_keep_ours(tmp_path, tiny_bert, cola_folder):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     short = ("--trainer.max_epochs", "1", "--rank_discretisation.epochs_rank_discrete", "0")
     assert run("fit", config, tmp_path, *short) == 0
+    board = len(list((tmp_path / "tiny").glob("events.out.tfevents.*")))
     more = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelSummary"
     assert run("fit", config, tmp_path, "--overwrite", *short, more) == 0
+    assert len(list((tmp_path / "tiny").glob("events.out.tfevents.*"))) == board  # none of the old run, all of the new
     history = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["history"]
     assert history[-1]["alpha"] == 3.0  # alpha grew although the list of callbacks was given
 
@@ -160,6 +211,7 @@ def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_ber
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
+        (["--data.batchsize", "4"], ["no option 'batchsize'", "Did you mean", "batch_size"]),
         (["--data.task", "colla"], ["'colla'", "allowed", "'cola'"]),
         (["--data.data_dir", "/no/such"], ["/no/such", "in_domain_train.tsv"]),
         (["--model.backbone", "./no_such_model"], ["no_such_model"]),
@@ -232,3 +284,11 @@ def test_unknown_verbs_and_configs_are_named(capsys):
 def test_debug_shows_the_traceback(capsys):
     assert cli.main(["fit", "--config", "nowhere.yaml", "--debug"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_path, capsys):
+    assert cli.main(["fit"]) == 2
+    assert "--config quickstart.yaml" in capsys.readouterr().err
+    (tmp_path / "empty.yaml").touch()
+    assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
+    assert "a config holds nothing; allowed: settings by name" in capsys.readouterr().err

@@ -106,3 +106,8 @@ def test_expected_figures_of_the_alpha_range_configs_stand_in_the_table_of_the_s
         assert (content["alpha_growth"]["alpha_min"], content["alpha_growth"]["alpha_max"]) == (float(low), float(high))
         assert content["model"]["init_args"]["optimizer"]["schedule"].startswith(schedule)
         assert f"expected:  {figure}" in path.read_text()
+
+
+def test_own_data_may_come_from_a_file_or_the_hub_as_its_header_says():
+    content = yaml.safe_load((CONFIGS / "own_data.yaml").read_text())
+    assert not {"data_dir", "train_file", "dataset"} & content["data"]["init_args"].keys()  # one source is allowed

@@ -1,17 +1,14 @@
 """The runs a report is about: read from sweep folders, run folders, or folders of runs."""
 
 import csv
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import InputError
 from common.files import is_plain_name
-from experiments.config_files import flatten
+from experiments.config_files import flatten, read_yaml
 from experiments.sweep.folder import read_results
 
 STATUSES = ("finished", "collapsed", "diverged", "failed", "begun", "waiting")
@@ -45,8 +42,7 @@ class Record:
         path = self.folder / "config.yaml"
         if not path.exists():
             return {**self.like.config, "seed_everything": self.seed} if self.like else dict(self.overrides)
-        flat = flatten(yaml.load(path.read_text(), Loader=_Loader) or {})
-        return {name.replace(".init_args.", "."): value for name, value in flat.items()}
+        return {name.replace(".init_args.", "."): value for name, value in flatten(read_yaml(path)).items()}
 
     @cached_property
     def ranks(self) -> dict[str, Any] | None:
@@ -62,11 +58,14 @@ class Record:
         columns: dict[str, list[tuple[int, float]]] = {}
         if not path.exists():
             return columns
-        with path.open(newline="") as file:
-            for row in csv.DictReader(file):
-                for name, text in row.items():
-                    if name and name != "step" and text:
-                        columns.setdefault(name, []).append((int(row["step"]), float(text)))
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                for row in csv.DictReader(file):
+                    for name, text in row.items():
+                        if name and name != "step" and text:
+                            columns.setdefault(name, []).append((int(row["step"]), float(text)))
+        except (ValueError, KeyError, TypeError, csv.Error) as error:
+            raise InputError(f"{path} can't be read ({error}): it was changed by hand. Delete this file.") from error
         return columns
 
     @property
@@ -96,9 +95,6 @@ class Record:
         return self.results["test"].get(self.results["metric"]["name"])
 
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
 def read_records(folders: list[Path]) -> list[Record]:
     """All runs in the folders, each once.
 
@@ -120,7 +116,7 @@ def _read(folder: Path) -> list[Record]:
     summary = folder / "results.json"
     if summary.exists():
         content = read_results(summary)
-        return _trials(folder, content) if "trials" in content else [_run(folder)]
+        return _trials(summary, content["trials"]) if "trials" in content else [_run(folder)]
     if (folder / "config.yaml").exists():
         return [_run(folder)]
     return [record for inner in sorted(folder.iterdir()) if inner.is_dir() for record in _read_inner(inner)]
@@ -130,15 +126,17 @@ def _read_inner(folder: Path) -> list[Record]:
     return _read(folder) if any((folder / name).exists() for name in ("results.json", "config.yaml")) else []
 
 
-def _trials(folder: Path, content: dict[str, Any]) -> list[Record]:
+def _trials(path: Path, trials: Any) -> list[Record]:
     records = []
-    for entry in content["trials"]:
+    for entry in trials if isinstance(trials, list) else [trials]:
+        if not isinstance(entry, dict) or not {"results", "overrides"} <= entry.keys():
+            raise InputError(f"{path} isn't what a sweep writes. Delete this file and run the sweep again.")
         name = str(entry.get("name") or (entry["results"] or {}).get("run_name"))
         if not is_plain_name(name):
-            raise InputError(f"{folder}/results.json names the trial {name!r}; allowed: folders inside it.")
+            raise InputError(f"{path} names the trial {name!r}; allowed: folders inside it.")
         results, status = entry["results"], entry.get("status")
         record = Record(
-            folder / name,
+            path.parent / name,
             entry.get("method") or "",
             status or (results["status"] if results else "waiting"),
             results,
@@ -163,7 +161,9 @@ def _run(folder: Path) -> Record:
     path, failure = folder / "results.json", folder / "failure.json"
     if path.exists():
         results = read_results(path)
+        if missing := [name for name in ("status", "metric", "seed") if name not in results]:
+            raise InputError(f"{path} isn't what a fit writes: it has no {missing[0]}. Give folders of runs alone.")
         return Record(folder, "", results["status"], results)
     if failure.exists():
-        return Record(folder, "", "failed", None, error=json.loads(failure.read_text())["error"])
+        return Record(folder, "", "failed", None, error=str(read_results(failure).get("error", "")))
     return Record(folder, "", "begun", None)

@@ -1,6 +1,7 @@
 """The verb sweep: many trials from one file; killed and run again, it goes on."""
 
 import argparse
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def run_sweep(arguments: list[str]) -> int:
     if options.dry_run:
         return 0
     engine, at_once = _engine(options)
-    command = f"python cli.py sweep {' '.join(arguments)}"
+    command = f"python cli.py sweep {shlex.join(arguments)}"
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
         if options.overwrite:
@@ -145,7 +146,7 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
     if part is None:
         return trials
     first, _, count = part.partition("/")
-    if not (first.isdigit() and count.isdigit() and 1 <= int(first) <= int(count)):
+    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise InputError(f"part is {part!r}; allowed: K/N with 1 <= K <= N, such as 3/20.")
     return trials[int(first) - 1 :: int(count)]
 

@@ -3,14 +3,13 @@
 import hashlib
 import json
 import re
+from datetime import date
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import InputError, one_of
-from experiments.config_files import flatten, locate_config
-from experiments.sweep.grid import PARTS, Overrides, Trial, check_mapping, expand, listed_names
+from experiments.config_files import flatten, locate_config, read_yaml
+from experiments.sweep.grid import PARTS, Overrides, Trial, check_mapping, check_parts, expand, listed_names
 
 _LONGEST_NAME = 120
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
@@ -22,18 +21,17 @@ def read_definition(path: Path) -> dict[str, Any]:
     Raises:
         InputError: no YAML, or parts that a sweep doesn't have.
     """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except yaml.YAMLError as error:
-        raise InputError(f"{path} is no YAML: {error}. Correct the file.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} is empty or no mapping; allowed: config and grid, as in configs/sweeps/.")
+    content = read_yaml(path)
+    if not content:
+        raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
     for name in content:
         if name not in (*PARTS, "methods"):
             raise one_of(f"a part of {path.name}", name, (*PARTS, "methods"))
+    for method, own in check_mapping("methods", content.get("methods") or {}).items():
+        check_parts(f"methods.{method}", own or {})
     for name in ("settings", "derived"):
         check_mapping(name, content.get(name) or {})
-    return _with_numbers(content)
+    return _by_short_names(_with_numbers(content))
 
 
 def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any]:
@@ -42,6 +40,7 @@ def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any
     Raises:
         InputError: a setting that the sweep varies or derives itself.
     """
+    typed = _short_names(_with_numbers(typed))
     sections = [definition, *(definition.get("methods") or {}).values()]
     varied = {name for section in sections if section for name in _varied(section)}
     for name in typed:
@@ -75,8 +74,8 @@ def base_values(configs: tuple[str, ...]) -> dict[str, Any]:
     """Values of base configs by command-line name (without class_path and init_args)."""
     values: dict[str, Any] = {}
     for config in listed_names(list(configs)):
-        content = yaml.safe_load(locate_config(config).read_text()) or {}
-        flat = {name.replace(".init_args.", "."): value for name, value in flatten(_with_numbers(content)).items()}
+        content = _with_numbers(read_yaml(locate_config(config)))
+        flat = {name.replace(".init_args.", "."): value for name, value in flatten(content).items()}
         values |= {name: value for name, value in flat.items() if not name.endswith(".class_path")}
     return values
 
@@ -84,16 +83,43 @@ def base_values(configs: tuple[str, ...]) -> dict[str, Any]:
 def _varied(section: dict[str, Any]) -> set[str]:
     zipped = section.get("zip") or []
     groups = zipped if isinstance(zipped, list) else [zipped]
-    parts = [section.get("grid") or {}, section.get("derived") or {}, *groups, *(section.get("trials") or [])]
+    listed = section.get("trials") if isinstance(section.get("trials"), list) else []
+    parts = [section.get("grid") or {}, section.get("derived") or {}, *groups, *(listed or [])]
     return {name for part in parts if isinstance(part, dict) for name in part}
 
 
+def _by_short_names(section: dict[str, Any]) -> dict[str, Any]:
+    """A definition, or a method of it, whose settings all go by their command-line names."""
+    short: dict[str, Any] = {}
+    for part, value in section.items():
+        if part == "methods":
+            short[part] = {method: _by_short_names(own) if own else own for method, own in (value or {}).items()}
+        elif isinstance(value, list):  # of zipped groups or explicit trials
+            short[part] = [_short_names(group) for group in value]
+        else:
+            short[part] = _short_names(value)
+    return short
+
+
+def _short_names(settings: Any) -> Any:
+    """Without init_args: one setting has one name, or formulas and checks would miss it under the other."""
+    if not isinstance(settings, dict):
+        return settings
+    return {_short_name(name): value for name, value in settings.items()}
+
+
+def _short_name(name: Any) -> Any:
+    return name.replace(".init_args.", ".") if isinstance(name, str) else name
+
+
 def _with_numbers(content: Any) -> Any:
-    """YAML 1.1 takes 1e-4 for text; here, as on the command line, it is a number."""
+    """YAML 1.1 takes 1e-4 for text; here, as on the command line, it is a number. A date is text."""
     if isinstance(content, dict):
         return {key: _with_numbers(value) for key, value in content.items()}
     if isinstance(content, list):
         return [_with_numbers(value) for value in content]
+    if isinstance(content, date):
+        return content.isoformat()
     return float(content) if isinstance(content, str) and _NUMBER.fullmatch(content) else content
 
 

@@ -1,5 +1,6 @@
 """How trials are carried out: one after another in this process, or several at once in worker processes."""
 
+import json
 import os
 import queue
 import signal
@@ -9,8 +10,6 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from common.cores import usable_cores
 from common.terminal import say
@@ -108,7 +107,7 @@ class WorkerProcesses:
             return Outcome.STOPPED
         assert worker.stdin is not None and worker.stdout is not None
         try:
-            worker.stdin.write(yaml.safe_dump([str(folder.path), vars(trial)], default_flow_style=True, width=10**9))
+            worker.stdin.write(json.dumps([str(folder.path), vars(trial)]) + "\n")
             worker.stdin.flush()
         except OSError:  # died between two trials: the answer is the end of its output
             pass

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
-from common.files import write_json, write_text
+from common.files import storage_error, write_json, write_text
 from common.locks import locked
-from experiments.config_files import differences
+from experiments.config_files import differences, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
@@ -79,10 +79,10 @@ class SweepFolder:
         path = self.path / "sweep.yaml"
         asked = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
         if path.exists():
-            there = yaml.safe_load(path.read_text())
+            there = read_yaml(path)
             if there == yaml.safe_load(asked):
                 return
-            changed = differences(there if isinstance(there, dict) else {}, yaml.safe_load(asked))
+            changed = differences(there, yaml.safe_load(asked))
             raise InputError(
                 f"{self.path} holds another grid (sweep.yaml there -> asked for now):\n  "
                 + "\n  ".join(changed)
@@ -125,7 +125,7 @@ class SweepFolder:
         saved = folder / "config.yaml"
         if not saved.exists():
             return
-        changed = differences(*_common(yaml.safe_load(saved.read_text()) or {}, config))
+        changed = differences(*_common(read_yaml(saved), config))
         if changed:
             raise InputError(
                 f"{folder} was run with other settings than the base config gives now:\n  "
@@ -165,7 +165,7 @@ class SweepFolder:
         """Keeps a second sweep out of the folder; the parts of one sweep (`shared`) let each other in.
 
         Raises:
-            InputError: another sweep is at work here.
+            InputError: another sweep is at work here, or the folder can't be written to.
         """
         try:
             with locked(self.path / LOCKS / "sweep", shared=shared):
@@ -174,6 +174,8 @@ class SweepFolder:
             raise InputError(
                 f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
             ) from error
+        except OSError as error:
+            raise storage_error(Path(error.filename or self.path), error) from error
 
 
 # Where a run lies and how often it is saved doesn't change what comes out.

@@ -9,6 +9,14 @@ from experiments.sweep.expressions import evaluate
 
 PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
 Overrides = dict[str, Any]
+_OWN = {
+    "config": "trials take their base config from the part `config`",
+    "run_name": "trials are named after their settings",
+    "runs_dir": "trials lie in the sweep's folder",
+    "ckpt_path": "a sweep that is run again goes on from each trial's last checkpoint by itself",
+    "overwrite": "`sweep --overwrite` deletes all trials",
+    "trainer.fast_dev_run": "such a run leaves no results",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +54,7 @@ def expand(definition: dict[str, Any], base_values: Any) -> list[tuple[str, tupl
     found = []
     for method, own in methods.items():
         own = own or {}
-        _check_parts(f"methods.{method}" if method else "the sweep file", own)
+        check_parts(f"methods.{method}" if method else "the sweep file", own)
         configs = listed_names(own.get("config", shared.get("config")), method)
         settings = {**(shared.get("settings") or {}), **(own.get("settings") or {})}
         sections = [shared, own] if method else [shared]
@@ -54,6 +62,7 @@ def expand(definition: dict[str, Any], base_values: Any) -> list[tuple[str, tupl
             derived = {**(shared.get("derived") or {}), **(own.get("derived") or {})}
             values = base_values(configs)
             overrides = {**overrides, **evaluate(derived, {**settings, **overrides}, values)}
+            _refuse_own({**settings, **overrides})
             found.append((str(method), configs, overrides, settings))
     if not any(overrides for _, _, overrides, _ in found) and len(found) < 2:
         raise InputError("the grid is empty; allowed: at least one setting under grid, zip, trials or methods.")
@@ -127,12 +136,20 @@ def listed_names(config: Any, method: str = "") -> tuple[str, ...]:
     return tuple(names)
 
 
-def _check_parts(where: str, section: Any) -> None:
+def check_parts(where: str, section: Any) -> None:
+    """Raises `InputError` unless a method holds the parts that a sweep has."""
     for name in check_mapping(where, section):
         if name not in PARTS:
             raise one_of(f"a part of {where}", name, PARTS)
     for name in ("settings", "derived"):
         check_mapping(name, section.get(name) or {})
+
+
+def _refuse_own(settings: Overrides) -> None:
+    """Raises InputError for what the sweep itself says to each trial, or what would leave a trial without results."""
+    for name, reason in _OWN.items():
+        if settings.get(name):
+            raise InputError(f"{name} is set for the trials of a sweep, but {reason}. Leave it out.")
 
 
 def _refuse_twins(found: list[Any]) -> None:

@@ -2,12 +2,11 @@
 
 import contextlib
 import ctypes
+import json
 import os
 import signal
 import sys
 from pathlib import Path
-
-import yaml
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     with keep_backbone(), keep_data():
         for line in sys.stdin:
-            folder, settings = yaml.safe_load(line)
+            folder, settings = json.loads(line)
             settings["configs"] = tuple(settings["configs"])
             print(str(run_trial(SweepFolder(Path(folder)), Trial(**settings))), file=answers)
 

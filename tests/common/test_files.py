@@ -57,6 +57,15 @@ def test_a_full_disk_is_said_in_one_message(tmp_path, code, message):
     assert names(tmp_path) == ["file"]
 
 
+@pytest.mark.parametrize("place", ["file/below", "file/far/below", "folder", "x" * 300])
+def test_a_path_that_cannot_be_one_is_said_by_the_name_that_was_asked_for(tmp_path, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(InputError, match=f"can't use '{tmp_path / place}'"[:150]):
+        write_text(tmp_path / place, "new")
+    assert names(tmp_path) == ["file", "folder"]
+
+
 def test_the_old_file_stays_readable_until_the_new_one_is_whole(tmp_path):
     path = tmp_path / "file"
     write_text(path, "old")

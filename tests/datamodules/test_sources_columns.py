@@ -67,6 +67,7 @@ def test_labels_may_be_names_and_shards_are_joined(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
+        ("[" * 100_000, "is not JSON (maximum recursion depth"),
         ("{oops", "train.jsonl, line 2: '{oops' is not JSON"),
         ('["a list"]', "line 2: '[\"a list\"]' is not a JSON object"),
         ('{"sentence": "x"}', "line 2: no label among sentence"),
@@ -94,6 +95,29 @@ def test_a_malformed_parquet_row_is_named(tmp_path):
         read_glue_folder(COLA, str(tmp_path))
 
 
+def test_only_the_columns_that_are_asked_for_are_converted(tmp_path):
+    import pyarrow
+
+    far = pyarrow.array([10**7, 10**7]).cast(pyarrow.int32()).cast(pyarrow.date32())  # beyond Python's dates
+    broken = pyarrow.StringArray.from_buffers(2, pyarrow.py_buffer(bytes([0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0])),
+                                              pyarrow.py_buffer(b"\xff\xfe"))  # fmt: skip
+    write_parquet(tmp_path / "validation.parquet", DEV)
+    write_parquet(tmp_path / "train.parquet", {"sentence": ["a", "b"], "label": [1, 0], "day": far, "note": broken})
+    assert read_glue_folder(COLA, str(tmp_path))["train"].texts == ["a", "b"]
+    write_parquet(tmp_path / "train.parquet", {"sentence": broken, "label": [1, 0]})
+    with pytest.raises(InputError, match=r"train.parquet can't be read as Parquet: 'utf-8' codec"):
+        read_glue_folder(COLA, str(tmp_path))
+
+
+def test_a_shard_that_is_missing_is_said(tmp_path):
+    write_parquet(tmp_path / "validation.parquet", DEV)
+    write_parquet(tmp_path / "train-00000-of-00002.parquet", TRAIN)
+    with pytest.raises(InputError, match=r"holds 1 of the 2 pieces that train-00000-of-00002.parquet speaks of"):
+        read_glue_folder(COLA, str(tmp_path))
+    write_parquet(tmp_path / "train-00001-of-00002.parquet", TRAIN)
+    assert len(read_glue_folder(COLA, str(tmp_path))["train"]) == 2 * len(TRAIN["label"])
+
+
 def test_a_damaged_parquet_file_is_refused(tmp_path):
     write_parquet(tmp_path / "validation.parquet", DEV)
     (tmp_path / "train.parquet").write_bytes(b"PAR1 but nothing else")
@@ -109,7 +133,7 @@ def test_missing_columns_and_splits_are_named(tmp_path):
     with pytest.raises(InputError, match=r"no validation split in .*train.parquet.*may be called validation"):
         read_glue_folder(COLA, str(tmp_path))
     write_parquet(tmp_path / "validation.parquet", TEST)
-    with pytest.raises(InputError, match=r"validation.parquet has no label among"):
+    with pytest.raises(InputError, match=r"validation.parquet: no row has a label: label is empty or -1"):
         read_glue_folder(COLA, str(tmp_path))
 
 

@@ -187,6 +187,12 @@ def test_bad_rows_and_columns_are_named(make_table, tmp_path, train, dev, messag
         ({"train_file": "x.csv", "validation_fraction": 1.0}, "validation_fraction is 1.0; allowed: between 0 and 1"),
         ({"train_file": "x.csv", "label_names": ["a", "a"]}, "at least two names, all different"),
         ({"train_file": "x.csv", "separator": ", "}, "separator is ', '; allowed: one character"),
+        ({"train_file": "x.csv", "separator": "\n"}, "no quotation mark, blank or line end"),
+        ({"train_file": "x.csv", "separator": '"'}, "no quotation mark, blank or line end"),
+        ({"train_file": "x.csv", "label_names": ["1", "1.0"]}, "at least two names, all different"),
+        ({"train_file": "x.csv", "label_names": ["a", "b"], "problem": "regression"}, "scores .* have none"),
+        ({"train_file": "x.csv", "pair_column": "review"}, "the column 'review' is named twice"),
+        ({"train_file": "x.csv", "text_column": "kind"}, "the column 'kind' is named twice"),
         ({"train_file": "x.csv", "train_rows": -1}, "train_rows is -1; allowed: 1 or more, or null for all"),
     ],
 )
@@ -211,6 +217,12 @@ def test_label_names_give_order_and_meaning(make_table, tmp_path):
     assert data.task.num_labels == 3
     with pytest.raises(InputError, match="kind is 'no'; allowed: yes, never"):
         make_table(data_dir=folder, label_names=["yes", "never"]).setup()
+
+
+def test_label_names_are_read_as_labels_are(make_table, tmp_path):
+    folder = write_lines(tmp_path, train=["review,kind", "w1,1.0", "w2,0", "w3,very  good"])
+    data = make_table(data_dir=folder, label_names=["very  good", "1.0", "0.0"])
+    assert data.load_examples()["train"].labels != [] and data.task.label_names == ("very good", "1", "0")
 
 
 def test_other_separators_and_long_cells(make_table, tmp_path):
@@ -254,7 +266,8 @@ def test_predict_files_are_plain_text_or_tables(make_table, tmp_path):
     (tmp_path / "new.csv").write_text('id,review\n1,"w1, w2"\n2,w3\n')
     with gzip.open(tmp_path / "new.jsonl.gz", "wt") as file:
         file.write('{"review": "w1, w2", "kind": "other"}\n{"review": "w3"}\n')
-    for name in ("new.txt", "new.csv", "new.jsonl.gz"):
+    (tmp_path / "new.CSV").write_text((tmp_path / "new.csv").read_text())  # as Windows writes them
+    for name in ("new.txt", "new.csv", "new.CSV", "new.jsonl.gz"):
         data = make_table(data_dir=folder, predict_file=str(tmp_path / name))
         data.setup("predict")
         assert data.predict_examples().texts == ["w1, w2", "w3"]

@@ -217,6 +217,12 @@ def test_an_existing_folder_is_not_overwritten(runs, capsys):
         (["--format", "native", "--data.data_dir", "/no/such"], ["/no/such"]),
         (["--format", "peft", "--dtype", "bfloat16"], ["--format merged"]),
         (["--format", "native", "--bogus", "1"], ["--bogus"]),
+        (["--format", "peft", "--max_shard_size", "1MB"], ["--format merged"]),
+        (["--format", "merged", "--with_factors"], ["--format native"]),
+        (["--format", "merged", "--max_shard_size", "foo"], ["'foo'", "5GB"]),
+        (["--format", "merged", "--max_shard_size", "0GB"], ["'0GB'", "5GB"]),
+        (["--format", "native", "--tolerance", "nan"], ["--tolerance is nan"]),
+        (["--format", "native", "--tolerance=-1"], ["--tolerance is -1.0"]),
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, options, expected):
@@ -225,6 +231,25 @@ def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, opti
     message = capsys.readouterr().err
     assert message.startswith("error: ") and all(part in message for part in expected), message
     assert nothing_was_written(folder)
+
+
+def test_an_export_of_a_table_answers_where_its_training_rows_are_not(tmp_path, tiny_bert):
+    data = tiny.save_table(tmp_path / "data")
+    settings = {"class_path": "datamodules.TableDataModule", "init_args": {"data_dir": str(data), "batch_size": 8}}
+    config = write_config(tmp_path, tiny_bert, str(data))
+    content = yaml.safe_load(config.read_text())
+    settings["init_args"] |= {"max_length": 32, "validation_fraction": 0.2}
+    config.write_text(yaml.safe_dump({**content, "data": settings, "trainer": content["trainer"] | {"max_epochs": 1}}))
+    assert run("fit", config, tmp_path) == 0
+    for kind in KINDS:
+        assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 0
+    shutil.rmtree(data)
+    (tmp_path / "sentences.txt").write_text("a cat sees a dog\n")
+    for kind in KINDS:
+        file = ["--data.predict_file", str(tmp_path / "sentences.txt")]
+        assert cli.main(["predict", "--export", str(tmp_path / "tiny" / "exports" / kind), *file]) == 0
+        row = table(tmp_path / "tiny" / "exports" / kind / "predictions.tsv")[0]
+        assert {"probability_kind 0", "probability_kind 1"} < row.keys()
 
 
 def test_a_wrong_run_is_named_with_near_misses(runs, capsys):

@@ -239,3 +239,37 @@ def test_a_blown_up_perplexity_leaves_the_others_readable(tmp_path):
     (axes,) = rate_curves(make_curves(make_groups(records), rate), "best", rate).axes
     assert axes.get_ylim() == pytest.approx((16.2, 54.0))
     assert [text.get_text() for text in axes.texts] == ["78,023 ↑"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("results.json", b"{}"),
+        ("config.yaml", b"a: [1"),
+        ("config.yaml", b"- a"),
+        ("config.yaml", b"a: \xe9"),
+        ("metrics.csv", b"\x00\xff"),
+        ("metrics.csv", b"a,b\n1,x\n"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_named(tmp_path, capsys, name, content):
+    for seed in (0, 1):
+        outcome = made_runs.results(f"run{seed}", seed, 0.5)
+        made_runs.write_run(tmp_path / f"run{seed}", made_runs.config(0.1, seed, 4), outcome)
+    (tmp_path / "run0" / name).write_bytes(content)
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert str(tmp_path / "run0" / name) in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trials", [3, [3], [{}], [{"results": None}]])
+def test_a_summary_that_no_sweep_wrote_is_refused(tmp_path, capsys, trials):
+    (tmp_path / "results.json").write_text(json.dumps({"trials": trials}))
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "isn't what a sweep writes" in capsys.readouterr().err
+
+
+def test_a_damaged_failure_is_named(tmp_path, capsys):
+    made_runs.write_run(tmp_path / "run0", made_runs.config(0.1, 0, 4), None)
+    (tmp_path / "run0" / "failure.json").write_text("{")
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "failure.json can't be read" in capsys.readouterr().err

@@ -289,3 +289,11 @@ def test_what_is_no_folder_name_is_refused(finished, tmp_path):
         from experiments.sweep.command import run_sweep
 
         run_sweep(["--config", str(finished[0]), "--run_name", "a/b", "--runs_dir", str(tmp_path)])
+
+
+@pytest.mark.parametrize("options", [[], ["--run_name", "x" * 300]])
+def test_a_folder_that_cannot_be_one_is_said(finished, tmp_path, capsys, options):
+    (tmp_path / "file").touch()
+    place = tmp_path if options else tmp_path / "file"
+    assert sweep(finished[0], place, *options) == 2
+    assert "as a path" in capsys.readouterr().err

@@ -162,3 +162,72 @@ def test_every_sweep_opens_with_its_command_trials_and_time_and_expands(path):
     assert any(line.startswith("# time:") for line in header) and any(line.startswith("# expected:") for line in header)
     said = next(int(re.match(r"# trials:\s+(\d+)", line)[1]) for line in header if line.startswith("# trials:"))
     assert len(make_trials(read_definition(path))) == said
+
+
+@pytest.mark.parametrize("content", [b"a: [1", b"- 1", b"a: \xe9"])
+def test_a_base_config_that_is_none_is_named(tmp_path, content):
+    base = tmp_path / "base.yaml"
+    base.write_bytes(content)
+    with pytest.raises(InputError, match=re.escape(str(base))):
+        base_values((str(base),))
+
+
+GRID = "config: quickstart.yaml\ngrid: {seed_everything: [0, 1]}\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "methods: [a, b]",
+        "methods: a",
+        "methods: {a: x}",
+        "methods: {a: [x]}",
+        "methods: {a: {settings: [1]}}",
+        "trials: 3",
+    ],
+)
+def test_a_part_of_the_wrong_form_is_refused_whatever_is_typed(tmp_path, text):
+    for typed in ({}, {"trainer.max_epochs": 1}):
+        with pytest.raises(InputError, match="allowed:"):
+            make_trials(with_settings(read_definition(write(tmp_path, f"{GRID}{text}\n")), typed))
+
+
+def test_a_typed_number_like_1e_4_is_a_number_in_formulas(tmp_path):
+    text = GRID + "derived: {model.optimizer.head_learning_rate: 2 * model.optimizer.learning_rate}\n"
+    trials = make_trials(
+        with_settings(read_definition(write(tmp_path, text)), {"model.optimizer.learning_rate": "1e-4"})
+    )
+    assert trials[0].overrides["model.optimizer.head_learning_rate"] == 2e-4
+
+
+def test_a_setting_is_the_same_with_and_without_init_args(tmp_path):
+    text = """
+config: quickstart.yaml
+grid: {model.init_args.optimizer.init_args.learning_rate: [0.1, 0.2]}
+derived: {model.init_args.optimizer.head_learning_rate: 2 * model.optimizer.learning_rate}
+methods: {a: {settings: {data.init_args.batch_size: 4}}, b: null}
+"""
+    definition = read_definition(write(tmp_path, text))
+    trials = make_trials(definition)
+    expected = [
+        {"model.optimizer.learning_rate": rate, "model.optimizer.head_learning_rate": 2 * rate} for rate in (0.1, 0.2)
+    ]
+    assert [trial.overrides for trial in trials] == expected * 2
+    assert trials[0].settings == {"data.batch_size": 4}
+    with pytest.raises(InputError, match="the sweep varies it"):
+        with_settings(definition, {"model.init_args.optimizer.learning_rate": 0.5})
+
+
+def test_a_date_is_text(tmp_path):
+    definition = read_definition(write(tmp_path, f"{GRID}settings: {{data.dataset_revision: 2024-05-01}}\n"))
+    typed = yaml.safe_load("2024-05-02")
+    assert make_trials(definition)[0].settings == {"data.dataset_revision": "2024-05-01"}
+    trials = make_trials(with_settings(definition, {"model.revision": typed}))
+    assert trials[0].settings["model.revision"] == "2024-05-02"
+
+
+@pytest.mark.parametrize("name", ["run_name", "runs_dir", "ckpt_path", "overwrite", "config", "trainer.fast_dev_run"])
+def test_what_the_sweep_says_itself_cannot_be_set(tmp_path, name):
+    for text, typed in ((f"config: quickstart.yaml\ngrid: {{{name}: [a, b]}}", {}), (GRID, {name: "last"})):
+        with pytest.raises(InputError, match=f"{name} is set for the trials"):
+            make_trials(with_settings(read_definition(write(tmp_path, text)), typed))

@@ -45,6 +45,14 @@ def test_one_worker_serves_trial_after_trial(scripted):
     assert complete and len(processes) == 3 and len(set(processes)) == 1
 
 
+def test_a_trial_is_one_line_whatever_its_settings_hold(scripted, monkeypatch):
+    settings = {"data.label_names": ["first\nsecond", "é\u2028"], "model.optimizer.learning_rate": 1e-5}
+    monkeypatch.setattr(sys.modules[__name__], "TRIALS", [Trial("trial_0", "", ("a.yaml",), {}, settings)])
+    complete, processes, folder = scripted("import json; json.loads(line)[1]['settings']; print('finished')")
+    assert complete and len(processes) == 1
+    assert folder.state(TRIALS[0]) is State.WAITING  # not failed: the scripted worker wrote nothing
+
+
 def test_after_a_failure_the_next_trial_gets_a_fresh_process(scripted):
     complete, processes, _ = scripted("print('failed')")
     assert complete and len(set(processes)) == 3
