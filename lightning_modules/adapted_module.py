@@ -8,6 +8,7 @@ import transformers
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
@@ -168,6 +169,23 @@ class AdaptedModule(LightningModule):
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
         }
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips in mixed precision, too, where Lightning refuses to: a fused optimizer can take scaled gradients."""
+        if not gradient_clip_val:
+            return
+        precision: Any = self.trainer.precision_plugin
+        if (scaler := getattr(precision, "scaler", None)) is not None:
+            scaler.unscale_(optimizer)  # it notes that, and the optimizer's step then doesn't divide again
+        if gradient_clip_algorithm == "value":
+            precision.clip_grad_by_value(optimizer, gradient_clip_val)
+        else:
+            precision.clip_grad_by_norm(optimizer, gradient_clip_val)
 
     def refresh_adapter(self) -> None:
         """Prepares the adapted layers for the next pass."""

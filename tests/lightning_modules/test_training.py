@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from common.errors import InputError
@@ -102,6 +103,25 @@ def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_b
         value.dtype for state in trainer.optimizers[0].state.values() for value in state.values() if value.ndim > 0
     }
     assert moments == {torch.float32}
+    assert module.adapter.R.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_in_every_precision(tiny_bert, cola_folder, precision, algorithm):
+    largest, most = [], 1e-4
+
+    class Gradients(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            gradients = [p.grad.flatten() for p in pl_module.parameters() if p.requires_grad]
+            largest.append(float(torch.cat(gradients).norm(p=2 if algorithm == "norm" else float("inf"))))
+
+    # Lightning has a scaler on accelerators only; torch has one for the CPU
+    scaled = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))]}
+    chosen = scaled if precision == "16-mixed" else {"precision": precision}
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    fit(module, data, Gradients(), gradient_clip_val=most, gradient_clip_algorithm=algorithm, **chosen)
+    assert largest == pytest.approx([most] * 5, rel=1e-2)  # without clipping they are a thousand times as large
     assert module.adapter.R.abs().max() > 1e-4
 
 
