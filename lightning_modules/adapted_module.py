@@ -26,7 +26,7 @@ class AdaptedModule(LightningModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
-    `metric_name`, `parameter_counts` and `epoch_loss`.
+    `metric_name`, `parameter_counts` and `mean_epoch_loss`.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
@@ -207,6 +207,11 @@ class AdaptedModule(LightningModule):
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
+
+    def mean_epoch_loss(self) -> float:
+        """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
+        total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
+        return total / counted if counted else float("nan")
 
     def regularisation(self) -> Tensor | float:
         """What the adapter adds to the loss of a training step."""
