@@ -9,6 +9,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from common.errors import InputError
+from datamodules import QuickstartDataModule
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
@@ -185,3 +186,12 @@ def test_a_pair_task_gives_both_texts_to_the_model(tiny_bert, tmp_path):
 def test_a_run_without_end_is_refused(tiny_bert, cola_folder):
     with pytest.raises(InputError, match="max_epochs is -1"):
         fit(tiny.make_module(tiny_bert, adaptive()), tiny.make_data(tiny_bert, cola_folder), max_epochs=-1)
+
+
+def test_accuracy_by_tag_is_that_of_one_test_however_many_there_were(tiny_bert):
+    module = tiny.make_module(tiny_bert, adaptive())
+    data = QuickstartDataModule(backbone=tiny_bert, max_length=32, evaluation_batch_size=8)
+    trainer = tiny.make_trainer(limit_test_batches=2)
+    for _ in range(2):  # as nested training does, rank by rank
+        trainer.test(module, datamodule=data, verbose=False)
+        assert float(module.accuracy_by_tag.rows.sum()) == 16
