@@ -46,8 +46,8 @@ class RankDiscretisation(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if pl_module.rank_allocation is None or trainer.state.fn != "fit":
             return
-        # The masks go back to what the last step trained with.
-        if trainer.global_step - 1 < last_epochs_start(trainer, pl_module, self.epochs_rank_discrete):
+        # The masks go back to what the last step trained with; before the first step there is no budget for good yet.
+        if trainer.sanity_checking or trainer.global_step - 1 < last_epochs_start(trainer, pl_module, self.epochs_rank_discrete):
             pl_module.rank_allocation.soften()
 
     def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
