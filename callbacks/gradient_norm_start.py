@@ -39,12 +39,14 @@ class GradientNormStart(Callback):
                 f"GradientNormStart is given with the adapter {type(pl_module.adapter).__name__}; allowed: "
                 "lora.AdaptiveLoRAXS, whose R it looks at. Take it out of trainer.callbacks, or change the adapter."
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         soft = soft_steps(trainer, pl_module)
         if self.steps > soft:
             raise InputError(
                 f"GradientNormStart's steps is {self.steps}, but only {soft} steps train soft masks; allowed: up "
-                "to that, or the allocation would never start. Lower steps or rank_discretisation.epochs_rank_discrete, "
-                "or train for more epochs."
+                "to that, or the allocation would never start. Lower steps or "
+                "rank_discretisation.epochs_rank_discrete, or train for more epochs."
             )
 
     @torch.no_grad()
