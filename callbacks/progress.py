@@ -57,10 +57,11 @@ class EpochLines(Callback):
             return
         self._printed = time.monotonic()
         parts = [f"epoch {trainer.current_epoch}", self._position(trainer, pl_module), f"train loss {loss:.4f}"]
+        figures = pl_module.validation_figures()
         for name in ("loss", pl_module.metric_name):
-            value = trainer.callback_metrics.get(f"val/{name}")
+            value = figures.get(f"val/{name}")
             if value is not None:
-                parts.append(f"val {name.replace('_', ' ')} {float(value):.4f}")
+                parts.append(f"val {name.replace('_', ' ')} {value:.4f}")
         allocation = pl_module.rank_allocation
         if allocation is not None:
             parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe(pl_module)}")

@@ -26,7 +26,7 @@ class AdaptedModule(LightningModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
-    `metric_name`, `parameter_counts` and `mean_epoch_loss`.
+    `metric_name`, `parameter_counts`, `mean_epoch_loss` and `validation_figures`.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
@@ -49,6 +49,7 @@ class AdaptedModule(LightningModule):
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
         self.step_limit = float("inf")
+        self._validated_epoch = -1
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -208,6 +209,13 @@ class AdaptedModule(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
 
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation splits by their tags; empty if this epoch has had no validation."""
+        if self._validated_epoch != self.trainer.current_epoch:
+            return {}  # Lightning keeps those of an earlier epoch
+        figures = self.trainer.callback_metrics.items()
+        return {name: float(value) for name, value in figures if name.partition("/")[0] in self.data.validation_names}
+
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
         total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
@@ -234,6 +242,8 @@ class AdaptedModule(LightningModule):
         self._prepare_evaluation()
 
     def on_validation_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._validated_epoch = self.trainer.current_epoch
         self._end_evaluation()
 
     def on_test_end(self) -> None:

@@ -216,6 +216,14 @@ def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(t
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
 
 
+def test_an_epoch_without_a_validation_has_no_figures_of_an_earlier_one(tiny_bert, cola_folder, tmp_path, capsys):
+    made, module = Results(tmp_path, "a_run", 7), tiny.make_module(tiny_bert, LoRAXS(4))
+    settings = {"max_epochs": 3, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 1}
+    tiny.make_trainer(made, EpochLines(), **settings).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert [len(entry) > 1 for entry in made.validations] == [False, True, False]
+    assert ["val loss" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
+
+
 def test_an_epoch_without_a_finite_loss_has_no_mean(tiny_bert, cola_folder, capsys):
     class Nothing(LoRAXS):
         def refresh(self):
