@@ -4,8 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.steps import epochs_done, last_epochs_start
+from callbacks.rank_discretisation import soft_steps
+from callbacks.steps import epochs_done
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
 from lora.rank_allocation import RankAllocation
@@ -68,18 +68,9 @@ class BudgetSchedule(Callback):
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
         pl_module.rank_allocation.budget = budget_at(
-            epochs_done(trainer, _last_step(trainer, pl_module)),
+            epochs_done(trainer, min(trainer.global_step, soft_steps(trainer, pl_module))),
             self.memory_start,
             self.memory_end,
             self.epochs_memory_start,
             self.epochs_memory_start_to_end,
         )
-
-
-def _last_step(trainer: Trainer, pl_module: AdaptedModule) -> int:
-    """This step, or the one from which ranks are discrete for good."""
-    step = trainer.global_step
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, RankDiscretisation):
-            step = min(step, max(0, last_epochs_start(trainer, pl_module, callback.epochs_rank_discrete)))
-    return step

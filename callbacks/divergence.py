@@ -139,12 +139,11 @@ def _scaler(trainer: Trainer) -> Any:
 def _parts(pl_module: AdaptedModule) -> list[tuple[list[str], nn.Parameter]]:
     """What is told apart: each trained parameter by its name, one that holds all adapted layers by the layers'."""
     layers = pl_module.adapter.layer_names if pl_module.adapter is not None else ()
-    own = [id(parameter) for parameter in pl_module.adapter.parameters()] if pl_module.adapter is not None else []
     parts = []
     for name, parameter in pl_module.named_parameters():
         if not parameter.requires_grad:
             continue
-        stacked = id(parameter) in own and parameter.dim() > 0 and len(parameter) == len(layers)
+        stacked = name in ("adapter.R", "adapter.rank_allocation.weights")
         parts.append(([f"{name} of {layer}" for layer in layers] if stacked else [name], parameter))
     return parts
 

@@ -33,6 +33,7 @@ class EpochLines(Callback):
         self.every_n_seconds = every_n_seconds
         self._printed = self._started = time.monotonic()
         self._first_step = 0
+        self._loss: Any = 0.0  # Σ over the micro-batches of a step
 
     def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._printed = self._started = time.monotonic()
@@ -41,22 +42,26 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self._loss = self._loss + outputs["loss"].detach()
+        if trainer.fit_loop._should_accumulate():
+            return
+        loss, self._loss = self._loss, 0.0
         if time.monotonic() - self._printed < self.every_n_seconds or not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
-        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        loss = pl_module.mean_epoch_loss()
         if not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
-        total, rows = pl_module.epoch_loss.tolist()
-        parts = [f"epoch {trainer.current_epoch}", self._position(trainer, pl_module), f"train loss {total / rows:.4f}"]
+        parts = [f"epoch {trainer.current_epoch}", self._position(trainer, pl_module), f"train loss {loss:.4f}"]
+        figures = pl_module.validation_figures()
         for name in ("loss", pl_module.metric_name):
-            value = trainer.callback_metrics.get(f"val/{name}")
+            value = figures.get(f"val/{name}")
             if value is not None:
-                parts.append(f"val {name.replace('_', ' ')} {float(value):.4f}")
+                parts.append(f"val {name.replace('_', ' ')} {value:.4f}")
         allocation = pl_module.rank_allocation
         if allocation is not None:
             parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe(pl_module)}")

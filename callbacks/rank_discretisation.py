@@ -46,8 +46,10 @@ class RankDiscretisation(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         if pl_module.rank_allocation is None or trainer.state.fn != "fit":
             return
-        # The masks go back to what the last step trained with.
-        if trainer.global_step - 1 < last_epochs_start(trainer, pl_module, self.epochs_rank_discrete):
+        # The masks go back to what the last step trained with; before the first step, its budget isn't set.
+        if trainer.sanity_checking or trainer.global_step - 1 < last_epochs_start(
+            trainer, pl_module, self.epochs_rank_discrete
+        ):
             pl_module.rank_allocation.soften()
 
     def on_test_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
@@ -55,6 +57,15 @@ class RankDiscretisation(Callback):
 
     def on_predict_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self.on_validation_start(trainer, pl_module)
+
+
+def soft_steps(trainer: Trainer, pl_module: AdaptedModule) -> int:
+    """Steps of the run before ranks become discrete for good."""
+    steps = pl_module.training_steps()
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, RankDiscretisation):
+            steps = min(steps, max(0, last_epochs_start(trainer, pl_module, callback.epochs_rank_discrete)))
+    return steps
 
 
 def describe(pl_module: AdaptedModule) -> str:

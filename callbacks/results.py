@@ -94,11 +94,7 @@ class Results(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._stop_clock(pl_module)
-        names = pl_module.data.validation_names
-        values = {
-            name: float(value) for name, value in trainer.callback_metrics.items() if name.partition("/")[0] in names
-        }
-        self.validations.append({"epoch": trainer.current_epoch, **values})
+        self.validations.append({"epoch": trainer.current_epoch, **pl_module.validation_figures()})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._tag_accuracies = pl_module.tag_accuracies()

@@ -4,6 +4,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.steps import steps_per_epoch
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -15,6 +16,9 @@ class StepLimit(Callback):
 
     Args:
         steps: optimizer steps of the whole run.
+
+    Raises:
+        InputError: steps is below 1, or trainer.min_epochs or min_steps ask for more.
     """
 
     def __init__(self, steps: int) -> None:
@@ -26,9 +30,20 @@ class StepLimit(Callback):
         pl_module.step_limit = self.steps
 
     def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+        self._check_least(trainer)
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
+
+    def _check_least(self, trainer: Trainer) -> None:
+        """Lightning would go on until then, beyond the end of every schedule."""
+        epochs = (trainer.min_epochs or 0) * steps_per_epoch(trainer)
+        for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
+            if least > self.steps:
+                raise InputError(
+                    f"trainer.max_steps is {self.steps}, but trainer.{name} asks for {least} steps; allowed: up to "
+                    f"max_steps. Leave out trainer.{name}, or raise trainer.max_steps."
+                )

@@ -10,7 +10,8 @@ from lightning_modules.adapted_module import AdaptedModule
 class TrainingLog(Callback):
     """train/loss at the logging interval and train/epoch_loss per epoch, straight to the loggers.
 
-    Both are means over all processes. Values are read from the device at the interval only, never every step.
+    Both are means over all processes, train/loss over the whole global batch of its step. Values are read from the
+    device at the interval only, never every step.
 
     Args:
         every_n_steps: the logging interval in optimizer steps.
@@ -19,6 +20,7 @@ class TrainingLog(Callback):
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self.train_losses: list[float] = []
+        self._loss: Any = 0.0  # Σ over the micro-batches of a step
 
     def state_dict(self) -> dict[str, Any]:
         return {"train_losses": self.train_losses}
@@ -29,14 +31,15 @@ class TrainingLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps != 0:
+        self._loss = self._loss + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
+        if trainer.fit_loop._should_accumulate():
             return
-        loss = float(trainer.strategy.reduce(outputs["loss"].detach().clone(), reduce_op="mean"))
-        self._log(trainer, {"train/loss": loss * trainer.accumulate_grad_batches})
+        loss, self._loss = self._loss, 0.0
+        if trainer.global_step % self.every_n_steps == 0:
+            self._log(trainer, {"train/loss": float(trainer.strategy.reduce(loss, reduce_op="mean"))})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        total, rows = trainer.strategy.reduce(pl_module.epoch_loss.clone(), reduce_op="sum").tolist()
-        mean = total / max(rows, 1)
+        mean = pl_module.mean_epoch_loss()
         self.train_losses.append(mean)
         self._log(trainer, {"train/epoch_loss": mean})
 

@@ -8,6 +8,7 @@ import transformers
 from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
@@ -25,7 +26,7 @@ class AdaptedModule(LightningModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
-    `metric_name`, `parameter_counts` and `epoch_loss`.
+    `metric_name`, `parameter_counts`, `mean_epoch_loss` and `validation_figures`.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
@@ -48,6 +49,7 @@ class AdaptedModule(LightningModule):
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
         self.step_limit = float("inf")
+        self._validated_epoch = -1
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -169,6 +171,23 @@ class AdaptedModule(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
         }
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: int | float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips in mixed precision, too, where Lightning refuses to: a fused optimizer can take scaled gradients."""
+        if not gradient_clip_val:
+            return
+        precision: Any = self.trainer.precision_plugin
+        if (scaler := getattr(precision, "scaler", None)) is not None:
+            scaler.unscale_(optimizer)  # it notes that, and the optimizer's step then doesn't divide again
+        if gradient_clip_algorithm == "value":
+            precision.clip_grad_by_value(optimizer, gradient_clip_val)
+        else:
+            precision.clip_grad_by_norm(optimizer, gradient_clip_val)
+
     def refresh_adapter(self) -> None:
         """Prepares the adapted layers for the next pass."""
         if self.adapter is not None:
@@ -189,6 +208,18 @@ class AdaptedModule(LightningModule):
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
+
+    def validation_figures(self) -> dict[str, float]:
+        """Figures of the validation splits by their tags; empty if this epoch has had no validation."""
+        if self._validated_epoch != self.trainer.current_epoch:
+            return {}  # Lightning keeps those of an earlier epoch
+        figures = self.trainer.callback_metrics.items()
+        return {name: float(value) for name, value in figures if name.partition("/")[0] in self.data.validation_names}
+
+    def mean_epoch_loss(self) -> float:
+        """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
+        total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
+        return total / counted if counted else float("nan")
 
     def regularisation(self) -> Tensor | float:
         """What the adapter adds to the loss of a training step."""
@@ -211,6 +242,8 @@ class AdaptedModule(LightningModule):
         self._prepare_evaluation()
 
     def on_validation_end(self) -> None:
+        if not self.trainer.sanity_checking:
+            self._validated_epoch = self.trainer.current_epoch
         self._end_evaluation()
 
     def on_test_end(self) -> None:

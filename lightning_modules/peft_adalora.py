@@ -65,6 +65,11 @@ class AdaLoRABudget(nn.Module):
         Args:
             step: optimizer steps done, from 1.
         """
+        for layer in self._layers.values():
+            for factors in (layer.lora_A, layer.lora_B, layer.lora_E):
+                if (gradient := factors[ADAPTER_NAME].grad) is not None:
+                    # of an update that was left out (callbacks.divergence): averages would be NaN from here on
+                    gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)
         self._update_and_allocate(step)
 
     def regularisation(self) -> Tensor:

@@ -135,6 +135,11 @@ class TextClassificationModule(AdaptedModule):
         for split in self.data.validation_names:
             self._log_split(split)
 
+    def on_test_epoch_start(self) -> None:
+        super().on_test_epoch_start()
+        if self.accuracy_by_tag is not None:
+            self.accuracy_by_tag.reset()
+
     def on_test_epoch_end(self) -> None:
         for split in self.data.test_names:
             self._log_split(split)

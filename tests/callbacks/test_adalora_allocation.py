@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback
 
 from callbacks.adalora_allocation import AdaLoRAAllocation
+from callbacks.divergence import Divergence
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
 from tests import tiny
@@ -161,3 +162,17 @@ def test_a_run_that_stops_early_fails_loudly_and_loses_nothing(config, tmp_path,
     results = json.loads((tmp_path / "tiny" / "results.json").read_text())
     assert results["status"] == "budget_missed" and results["test"] is not None
     assert (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_update_that_was_left_out_does_not_spoil_the_allocation(tiny_bert, cola_folder):
+    class Spoil(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if trainer.global_step == 1:
+                batch["weights"] = batch["weights"] * float("nan")
+
+    module = tiny.make_module(tiny_bert, adalora(), learning_rate=0.02)
+    divergence = Divergence(skip_at_most=1)
+    trainer = tiny.make_trainer(Spoil(), divergence, AdaLoRAAllocation(), max_epochs=2, limit_val_batches=0)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert divergence.skipped_updates == 1
+    assert sum(module.adapter.discrete_ranks().values()) == LAYERS * SETTINGS["target_r"]

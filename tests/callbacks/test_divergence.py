@@ -7,7 +7,7 @@ from callbacks.divergence import Divergence
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.training_log import TrainingLog
 from common.errors import InputError
-from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRAXS
+from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS
 from tests import tiny
 
 
@@ -69,6 +69,12 @@ def test_a_gradient_is_named_by_step_parameter_and_layer_and_the_run_stops(tiny_
     said = capsys.readouterr().err
     assert "Step 3: the gradient of adapter.R of bert.encoder.layer.0.attention.self.value holds NaN" in said
     assert "diverged" in said and "last.ckpt" in said
+
+
+def test_a_matrix_with_as_many_rows_as_there_are_layers_is_told_by_its_own_name(tiny_bert, cola_folder, capsys):
+    wrong = "adapter.A.bert/encoder/layer/0/attention/self/query"
+    fit(tiny_bert, cola_folder, Spoil([3], parameter=wrong, row=5), adapter=LoRA(8, 8.0, targets="default"))
+    assert f"Step 3: the gradient of {wrong} holds NaN" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_value(tiny_bert, cola_folder, capsys):

@@ -77,6 +77,20 @@ def test_the_sanity_check_leaves_no_trace(tiny_bert, cola_folder):
     assert torch.equal(*ends)
 
 
+def test_ranks_that_are_discrete_from_the_start_follow_the_schedules_budget(tiny_bert, cola_folder):
+    used = []
+
+    class Used(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            used.append(float(pl_module.rank_allocation.masks().detach().sum()))
+
+    for sanity in (0, 1):
+        schedule = BudgetSchedule(100.0, 100.0)
+        fit(tiny_bert, cola_folder, RankDiscretisation(9), schedule, Used(), epochs=1, num_sanity_val_steps=sanity)
+    assert 80 < used[0] <= 100  # not the adapter's 50
+    assert used == used[:1] * 2 * STEPS
+
+
 def test_allocation_weights_move_before_the_last_epochs_and_rest_in_them(tiny_bert, cola_folder):
     _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1))
     moved = [not torch.equal(before, after) for before, after in zip(phases.weights, phases.weights[1:])]

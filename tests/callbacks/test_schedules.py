@@ -9,6 +9,7 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
+from callbacks.step_limit import StepLimit
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
@@ -127,3 +128,16 @@ def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
     trainer = tiny.make_trainer(AlphaGrowth(), BudgetSchedule(1.0, 2.0), limit_train_batches=1)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert trainer.global_step == 1
+
+
+@pytest.mark.parametrize(("least", "asked"), [({"min_epochs": 2}, 10), ({"min_steps": 8}, 8)])
+def test_a_step_limit_below_what_is_asked_for_at_least_is_refused(tiny_bert, cola_folder, least, asked):
+    (name,) = least
+    with pytest.raises(InputError, match=rf"max_steps is 7, but trainer.{name} asks for {asked} steps"):
+        fit(tiny_bert, cola_folder, StepLimit(7), max_epochs=-1, **least)
+
+
+def test_a_step_limit_ends_a_run_that_has_done_what_is_asked_for_at_least(tiny_bert, cola_folder):
+    moments = Moments()
+    fit(tiny_bert, cola_folder, StepLimit(7), moments, max_epochs=-1, min_epochs=1, min_steps=7)
+    assert len(moments.alphas) == 7

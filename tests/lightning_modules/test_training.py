@@ -5,9 +5,11 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.plugins.precision import MixedPrecision
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 from common.errors import InputError
+from datamodules import QuickstartDataModule
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
@@ -105,6 +107,25 @@ def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_b
     assert module.adapter.R.abs().max() > 1e-4
 
 
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_in_every_precision(tiny_bert, cola_folder, precision, algorithm):
+    largest, most = [], 1e-4
+
+    class Gradients(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            gradients = [p.grad.flatten() for p in pl_module.parameters() if p.requires_grad]
+            largest.append(float(torch.cat(gradients).norm(p=2 if algorithm == "norm" else float("inf"))))
+
+    # Lightning has a scaler on accelerators only; torch has one for the CPU
+    scaled = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))]}
+    chosen = scaled if precision == "16-mixed" else {"precision": precision}
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    fit(module, data, Gradients(), gradient_clip_val=most, gradient_clip_algorithm=algorithm, **chosen)
+    assert largest == pytest.approx([most] * 5, rel=1e-2)  # without clipping they are a thousand times as large
+    assert module.adapter.R.abs().max() > 1e-4
+
+
 def test_validation_figures_are_those_of_the_models_own_predictions(tiny_bert, cola_folder):
     module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
     data.evaluation_batch_size = 5  # 12 rows: uneven batches
@@ -165,3 +186,12 @@ def test_a_pair_task_gives_both_texts_to_the_model(tiny_bert, tmp_path):
 def test_a_run_without_end_is_refused(tiny_bert, cola_folder):
     with pytest.raises(InputError, match="max_epochs is -1"):
         fit(tiny.make_module(tiny_bert, adaptive()), tiny.make_data(tiny_bert, cola_folder), max_epochs=-1)
+
+
+def test_accuracy_by_tag_is_that_of_one_test_however_many_there_were(tiny_bert):
+    module = tiny.make_module(tiny_bert, adaptive())
+    data = QuickstartDataModule(backbone=tiny_bert, max_length=32, evaluation_batch_size=8)
+    trainer = tiny.make_trainer(limit_test_batches=2)
+    for _ in range(2):  # as nested training does, rank by rank
+        trainer.test(module, datamodule=data, verbose=False)
+        assert float(module.accuracy_by_tag.rows.sum()) == 16
