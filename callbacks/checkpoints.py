@@ -128,9 +128,10 @@ class LastCheckpoint(Checkpoint):
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own, also where a step
-        # limit sets it: a run that goes on from the limit itself would not validate any more.
-        last = batch_idx + 1 >= trainer.num_training_batches or trainer.should_stop
-        whole = not trainer.fit_loop._should_accumulate() and not last
+        # limit sets it: a run that goes on from there, or from a validation within the epoch, would not validate.
+        interval: Any = trainer.val_check_batch
+        validates = batch_idx + 1 >= trainer.num_training_batches or bool(interval and (batch_idx + 1) % interval == 0)
+        whole = not trainer.fit_loop._should_accumulate() and not validates and not trainer.should_stop
         if whole and trainer.global_step > self._saved_step and self._due(trainer):
             self._save(trainer)
 

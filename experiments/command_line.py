@@ -117,8 +117,8 @@ class CommandLine(ProjectArguments):
             return
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
         settings = self.settings
-        if self.deletes_old_run:  # when model and data are there: a wrong path costs no finished run
-            config["callbacks"].append(LambdaCallback(on_fit_start=lambda trainer, module: folder.clear()))
+        if self.deletes_old_run:  # when all else is checked: a wrong path or setting costs no finished run
+            config["callbacks"].append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
         config["callbacks"] += file_callbacks(
             config, folder, text, settings.checkpoint_every_n_minutes, settings.checkpoint_every_n_steps
         )

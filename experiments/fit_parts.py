@@ -18,6 +18,7 @@ from callbacks.results import Results
 from callbacks.saved_config import SavedConfig
 from callbacks.step_limit import StepLimit
 from callbacks.training_log import TrainingLog
+from callbacks.validated_epochs import ValidatedEpochs
 from experiments.config_files import flatten
 from experiments.run_folder import RunFolder
 
@@ -32,6 +33,7 @@ def listed(value: Any) -> list[Any]:
 def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
+        ValidatedEpochs(),
         AdaLoRAAllocation(),
         TrainingLog(trainer.get("log_every_n_steps") or 50),
         CollapseDetection(),

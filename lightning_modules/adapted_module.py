@@ -5,8 +5,6 @@ from typing import Any
 
 import torch
 import transformers
-from lightning.pytorch import LightningModule
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -15,6 +13,7 @@ from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.checkpoint_content import check_identity, check_tensors, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
+from lightning_modules.merged_evaluation import MergedEvaluation
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
@@ -22,7 +21,7 @@ from lora.injection import freeze, is_inside, pack_frozen_layers
 from lora.rank_allocation import RankAllocation
 
 
-class AdaptedModule(LightningModule):
+class AdaptedModule(MergedEvaluation):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
@@ -49,7 +48,6 @@ class AdaptedModule(LightningModule):
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
         self.step_limit = float("inf")
-        self._validated_epoch = -1
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -62,11 +60,6 @@ class AdaptedModule(LightningModule):
     def metric_name(self) -> str:
         """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
         raise NotImplementedError
-
-    @property
-    def data(self) -> Any:
-        """The data module of the run."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def constant_answer(self, split: str) -> str | None:
         """What the model answered for every row of the split just evaluated, or None if answers differed."""
@@ -188,11 +181,6 @@ class AdaptedModule(LightningModule):
         else:
             precision.clip_grad_by_norm(optimizer, gradient_clip_val)
 
-    def refresh_adapter(self) -> None:
-        """Prepares the adapted layers for the next pass."""
-        if self.adapter is not None:
-            self.adapter.refresh()
-
     def training_loss(self, total: Tensor, counted: Tensor, batch: dict[str, Any]) -> Tensor:
         """The loss to differentiate: this process's share of the mean over the global batch.
 
@@ -209,13 +197,6 @@ class AdaptedModule(LightningModule):
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
         return loss
 
-    def validation_figures(self) -> dict[str, float]:
-        """Figures of the validation splits by their tags; empty if this epoch has had no validation."""
-        if self._validated_epoch != self.trainer.current_epoch:
-            return {}  # Lightning keeps those of an earlier epoch
-        figures = self.trainer.callback_metrics.items()
-        return {name: float(value) for name, value in figures if name.partition("/")[0] in self.data.validation_names}
-
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
         total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
@@ -231,38 +212,6 @@ class AdaptedModule(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()
-
-    def on_validation_epoch_start(self) -> None:
-        self._prepare_evaluation()
-
-    def on_test_epoch_start(self) -> None:
-        self._prepare_evaluation()
-
-    def on_predict_epoch_start(self) -> None:
-        self._prepare_evaluation()
-
-    def on_validation_end(self) -> None:
-        if not self.trainer.sanity_checking:
-            self._validated_epoch = self.trainer.current_epoch
-        self._end_evaluation()
-
-    def on_test_end(self) -> None:
-        self._end_evaluation()
-
-    def on_predict_end(self) -> None:
-        self._end_evaluation()
-
-    def _prepare_evaluation(self) -> None:
-        """Hands the adapter over, merged into the frozen weights where rounding and the strategy allow it."""
-        self.refresh_adapter()
-        # in 16 bits W + ΔW would lose most of ΔW; a sharded W can't be added to
-        whole = isinstance(self.trainer.strategy, SingleDeviceStrategy | DDPStrategy)
-        if self.adapter is not None and whole and self.trainer.precision == "32-true":
-            self.adapter.merge()
-
-    def _end_evaluation(self) -> None:
-        if self.adapter is not None:
-            self.adapter.unmerge()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out, and notes what the rest belongs to."""

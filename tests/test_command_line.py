@@ -129,7 +129,8 @@ def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
 @pytest.mark.parametrize(
     "options",
     [["--data.data_dir", "/no/such"], ["--model.backbone", "./nowhere"], ["--budget_schedule.memory_start", "1e9"],
-     ["--model.adapter.targets", "[nothing]"], ["--model.init_from", "/no/such"]],
+     ["--model.adapter.targets", "[nothing]"], ["--model.init_from", "/no/such"],
+     ["--trainer.val_check_interval", "0.5"], ["--trainer.min_epochs", "9", "--trainer.max_steps", "3"]],
 )  # fmt: skip
 def test_overwrite_costs_no_run_when_the_new_one_cannot_begin(finished, capsys, options):
     config, runs_dir = finished

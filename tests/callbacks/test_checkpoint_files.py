@@ -130,6 +130,11 @@ def test_last_is_written_between_steps_and_after_each_epoch(tiny_bert, cola_fold
     assert written == [(step, step) for step in range(1, 11)]
 
 
+def test_last_is_not_written_just_before_a_validation_which_a_resumed_run_would_skip(tiny_bert, cola_folder, tmp_path):
+    settings = {"limit_train_batches": 4, "val_check_interval": 2}
+    assert fit(tiny_bert, cola_folder, tmp_path, **settings) == [(1, 1), (3, 3), (4, 4)]
+
+
 def test_last_is_never_written_while_gradients_accumulate(tiny_bert, cola_folder, tmp_path):
     # 40 rows in batches of 8, each in 4 parts: 20 micro-batches, 5 steps
     parts = []
