@@ -172,7 +172,7 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
         return f"{path}, line {lines[row][0]}"
 
     records = [_parse_record(line, where(row)) for row, (_, line) in enumerate(lines)]
-    needed = [name for name in wanted if name in records[0]]
+    needed = [name for name in wanted if any(name in record for record in records)]
     for row, record in enumerate(records):
         missing = [name for name in needed if name not in record]
         if missing:

@@ -88,6 +88,13 @@ def test_a_malformed_json_line_is_named(tmp_path, line, message):
     assert message in str(caught.value)
 
 
+def test_a_first_line_without_its_label_does_not_make_the_split_unlabelled(tmp_path):
+    write_json_lines(tmp_path / "train.jsonl", DEV)
+    (tmp_path / "validation.jsonl").write_text('{"sentence": "a"}\n{"sentence": "b", "label": 1}\n')
+    with pytest.raises(InputError, match=r"validation.jsonl, line 1: no label among sentence"):
+        read_glue_folder(COLA, str(tmp_path))
+
+
 def test_a_malformed_parquet_row_is_named(tmp_path):
     write_parquet(tmp_path / "validation.parquet", DEV)
     write_parquet(tmp_path / "train.parquet", {"sentence": ["a", "b"], "label": [1, 5]})
