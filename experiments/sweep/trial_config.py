@@ -7,11 +7,13 @@ from typing import Any
 from jsonargparse import ArgumentError, Namespace
 
 from common.errors import InputError
+from common.terminal import warn
 from experiments.error_causes import input_error_behind
 from experiments.parser_messages import readable
 from experiments.project_arguments import ProjectArguments
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
+from experiments.sweep.taken_over import taken_over
 from experiments.sweep.trial_settings import Parsed, TrialSettings
 
 
@@ -106,6 +108,7 @@ def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[list[dict[st
 
     settings = TrialSettings(parse)
     configs: list[dict[str, Any]] = []
+    notes: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
         try:
@@ -115,10 +118,13 @@ def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[list[dict[st
         except InputError as error:
             raise _refusal(trial, error) from error
         configs.append(parsed.plain)
+        notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, parsed.plain))
         try:
             parser.check_fit(parsed.plain)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
+    for note in notes:
+        warn(f"{note} Name it in the sweep, too, if it should be otherwise.")
     return configs, misfit
 
 
