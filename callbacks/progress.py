@@ -7,6 +7,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from callbacks.rank_discretisation import describe
+from callbacks.training_log import TrainingLog
 from lightning_modules.adapted_module import AdaptedModule
 
 
@@ -26,14 +27,15 @@ class EpochLines(Callback):
     """One line per epoch, and one every half minute within an epoch.
 
     Args:
+        training_log: where the losses are; it comes before this one among the callbacks.
         every_n_seconds: the interval within an epoch.
     """
 
-    def __init__(self, every_n_seconds: float = 30.0) -> None:
+    def __init__(self, training_log: TrainingLog, every_n_seconds: float = 30.0) -> None:
+        self.training_log = training_log
         self.every_n_seconds = every_n_seconds
         self._printed = self._started = time.monotonic()
         self._first_step = 0
-        self._loss: Any = 0.0  # Σ over the micro-batches of a step
 
     def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         self._printed = self._started = time.monotonic()
@@ -42,21 +44,22 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._loss = self._loss + outputs["loss"].detach()
-        if trainer.fit_loop._should_accumulate():
-            return
-        loss, self._loss = self._loss, 0.0
-        if time.monotonic() - self._printed < self.every_n_seconds or not trainer.is_global_zero:
+        early = time.monotonic() - self._printed < self.every_n_seconds
+        if early or not trainer.is_global_zero or trainer.fit_loop._should_accumulate():
             return
         self._printed = time.monotonic()
+        loss = float(self.training_log.step_loss)
         print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        loss = pl_module.mean_epoch_loss()
         if not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
-        parts = [f"epoch {trainer.current_epoch}", self._position(trainer, pl_module), f"train loss {loss:.4f}"]
+        parts = [
+            f"epoch {trainer.current_epoch}",
+            self._position(trainer, pl_module),
+            f"train loss {self.training_log.train_losses[-1]:.4f}",
+        ]
         figures = pl_module.validation_figures()
         for name in ("loss", pl_module.metric_name):
             value = figures.get(f"val/{name}")

@@ -15,12 +15,17 @@ class TrainingLog(Callback):
 
     Args:
         every_n_steps: the logging interval in optimizer steps.
+
+    Attributes:
+        train_losses: mean loss of each epoch.
+        step_loss: this process's share of the last step's loss, a tensor on the device.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
         self.train_losses: list[float] = []
-        self._loss: Any = 0.0  # Σ over the micro-batches of a step
+        self.step_loss: Any = 0.0
+        self._sum: Any = 0.0  # over the micro-batches of the step under way
 
     def state_dict(self) -> dict[str, Any]:
         return {"train_losses": self.train_losses}
@@ -31,12 +36,12 @@ class TrainingLog(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._loss = self._loss + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
+        self._sum = self._sum + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
         if trainer.fit_loop._should_accumulate():
             return
-        loss, self._loss = self._loss, 0.0
+        self.step_loss, self._sum = self._sum, 0.0
         if trainer.global_step % self.every_n_steps == 0:
-            self._log(trainer, {"train/loss": float(trainer.strategy.reduce(loss, reduce_op="mean"))})
+            self._log(trainer, {"train/loss": float(trainer.strategy.reduce(self.step_loss.clone(), reduce_op="mean"))})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
         mean = pl_module.mean_epoch_loss()

@@ -219,7 +219,9 @@ def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(t
 def test_an_epoch_without_a_validation_has_no_figures_of_an_earlier_one(tiny_bert, cola_folder, tmp_path, capsys):
     made, module = Results(tmp_path, "a_run", 7), tiny.make_module(tiny_bert, LoRAXS(4))
     settings = {"max_epochs": 3, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 1}
-    tiny.make_trainer(made, EpochLines(), **settings).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    log = TrainingLog()
+    trainer = tiny.make_trainer(log, made, EpochLines(log), **settings)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert [len(entry) > 1 for entry in made.validations] == [False, True, False]
     assert ["val loss" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
 
@@ -231,7 +233,7 @@ def test_an_epoch_without_a_finite_loss_has_no_mean(tiny_bert, cola_folder, caps
             self.adapted_layers[0].core = self.adapted_layers[0].core * float("nan")
 
     log, module = Logged(), tiny.make_module(tiny_bert, Nothing(4))
-    trainer = tiny.make_trainer(Divergence(), log, EpochLines(), limit_val_batches=0)
+    trainer = tiny.make_trainer(Divergence(), log, EpochLines(log), limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert [math.isnan(loss) for loss in log.train_losses] == [True]
     assert "train loss nan" in capsys.readouterr().out
