@@ -148,6 +148,7 @@ class Results(Callback):
             "throughput": {
                 "train_samples_per_second": self._counts["rows"] / seconds,
                 "train_tokens_per_second": self._counts["tokens"] / seconds,
+                "train_rows": self._counts["rows"],
             },
             "wall_seconds": self.wall_seconds,
             "peak_memory_bytes": peak_memory_bytes(device),

@@ -1,6 +1,7 @@
 """What trials will cost: rows to train on, and time where a finished run tells the speed."""
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def estimate_costs(folder: SweepFolder, trials: list[Trial], configs: list[dict[
     costs, total_rows, total_seconds, unknown = [], 0, 0.0, 0
     for config in configs:
         rows, epochs = rows_of(_data_of(config)), config["trainer"]["max_epochs"]
-        seen = None if rows is None or epochs is None else rows * epochs
+        seen = _rows_seen(config, rows)
         known = speeds.get(_kind(config))
         seconds = None if seen is None or not known else seen * sorted(known)[len(known) // 2]
         total_rows += seen or 0
@@ -94,6 +95,22 @@ def _count(data: dict[str, Any]) -> int | None:
         return None
 
 
+def _rows_seen(config: dict[str, Any], rows: int | None) -> int | None:
+    """Rows that a run trains on, each epoch counted, in one process; None where only the run itself can tell."""
+    trainer, batch_size = config["trainer"], config["data"]["init_args"].get("batch_size")
+    epochs, steps = trainer["max_epochs"], trainer["max_steps"]
+    if rows is None or not batch_size:
+        return None
+    limit = trainer["overfit_batches"] or trainer["limit_train_batches"]
+    if limit is not None:  # as Lightning reads it: a whole number of batches, or a share of them
+        batches = math.ceil(rows / batch_size)
+        rows = min(rows, (min(limit, batches) if isinstance(limit, int) else int(limit * batches)) * batch_size)
+    until_steps = steps * trainer["accumulate_grad_batches"] * batch_size if steps >= 0 else math.inf
+    until_epochs = rows * epochs if epochs is not None and epochs >= 0 else math.inf
+    seen = min(until_steps, until_epochs)
+    return int(seen) if seen < math.inf else None
+
+
 def _kind(config: dict[str, Any]) -> tuple[str, str]:
     model = config["model"]["init_args"]
     adapter = model.get("adapter")
@@ -105,8 +122,7 @@ def _speeds(folder: Path) -> Speed:
     for path in [*folder.glob("*/results.json"), *folder.parent.glob("*/results.json")]:
         try:
             results = json.loads(path.read_text())
-            seconds, epochs = results["wall_seconds"], len(results["train_losses"])
-            rows = results["data"]["train_rows"] * epochs
+            seconds, rows = results["wall_seconds"], results["throughput"]["train_rows"]
             kind = (results["backbone"], results["adapter"])
         except (OSError, ValueError, KeyError, TypeError):
             continue  # another file of this name, or one cut short: it tells nothing

@@ -41,6 +41,8 @@ class Trial:
 def expand(definition: dict[str, Any], base_values: Any) -> list[tuple[str, tuple[str, ...], Overrides, Overrides]]:
     """All trials of a definition, as (method, config names, overrides, settings), in the order of the file.
 
+    Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
+
     Args:
         definition: the content of a sweep file; `methods` hold the same parts once more, each for itself.
         base_values: `base_values(configs)` gives the values that derived settings may read from the base config.
@@ -67,7 +69,8 @@ def expand(definition: dict[str, Any], base_values: Any) -> list[tuple[str, tupl
     if not any(overrides for _, _, overrides, _ in found) and len(found) < 2:
         raise InputError("the grid is empty; allowed: at least one setting under grid, zip, trials or methods.")
     _refuse_twins(found)
-    return found
+    seeds = list(dict.fromkeys(str(overrides.get("seed_everything")) for _, _, overrides, _ in found))
+    return sorted(found, key=lambda trial: seeds.index(str(trial[2].get("seed_everything"))))
 
 
 def _combinations(sections: list[Overrides]) -> list[Overrides]:

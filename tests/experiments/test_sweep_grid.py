@@ -51,10 +51,23 @@ def test_methods_have_their_own_configs_grids_and_settings():
         },
     }
     found = expand(definition, lambda configs: {})
-    assert [(method, configs, settings) for method, configs, _, settings in found] == [
-        ("small", ("quickstart.yaml",), {"trainer.max_epochs": 2})
-    ] * 4 + [("other", ("debug.yaml",), {"trainer.max_epochs": 1})] * 2
+    small = ("small", ("quickstart.yaml",), {"trainer.max_epochs": 2})
+    other = ("other", ("debug.yaml",), {"trainer.max_epochs": 1})
+    assert [(method, configs, settings) for method, configs, _, settings in found] == [small, small, other] * 2
     assert found[0][2] == {"seed_everything": 0, "model.adapter.rank_max": 10}
+
+
+@pytest.mark.parametrize("place", ["first", "last", "zip"])
+def test_all_trials_of_a_seed_come_before_those_of_the_next(place):
+    """Cut off after any whole seed, every method and setting can be compared on the seeds there are."""
+    rates, seeds = {"model.optimizer.learning_rate": [1e-3, 1e-4]}, {"seed_everything": [7, 0]}
+    grid = {"first": {**seeds, **rates}, "last": {**rates, **seeds}, "zip": rates}[place]
+    definition = {"grid": grid, "methods": {"one": {}, "two": {}}} | ({"zip": seeds} if place == "zip" else {})
+    found = [(seed, method, rate) for seed in (7, 0) for method in ("one", "two") for rate in (1e-3, 1e-4)]
+    trials = expand({"config": "quickstart.yaml", **definition}, lambda configs: {})
+    assert [
+        (own["seed_everything"], method, own["model.optimizer.learning_rate"]) for method, _, own, _ in trials
+    ] == found
 
 
 def test_derived_values_follow_the_trial_and_the_base_config():
