@@ -51,7 +51,7 @@ class Step:
         from lightning_modules.first_token import use_first_token_only
         from lora import AdaptiveLoRAXS, LoRAXS
         from lora.dropout import use_sixteen_bit_dropout
-        from lora.injection import freeze, pack_frozen_layers
+        from lora.injection import freeze, prepare_frozen_layers
 
         torch.manual_seed(SEED)
         config = BertConfig(
@@ -69,7 +69,7 @@ class Step:
             self.adapter = AdaptiveLoRAXS(1, rank, rank_average=0.8 * rank) if adaptive else LoRAXS(rank)
             self.adapter.attach(self.model, "bert", ("classifier", "bert.pooler"))
             self.adapter.to(self.device)
-        pack_frozen_layers(self.model)
+        prepare_frozen_layers(self.model)
         use_sixteen_bit_dropout(self.model)
         use_first_token_only(self.model)
         self.model.to(self.device)

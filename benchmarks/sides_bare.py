@@ -14,14 +14,14 @@ from benchmarks.timing import StepWindow
 from common.memory import keep_freed_memory
 from lightning_modules.first_token import use_first_token_only
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import freeze, pack_frozen_layers
+from lora.injection import freeze, prepare_frozen_layers
 
 
 def frozen_backbone(settings: Settings) -> dict[str, Any]:
     """Forward and activation backward of the frozen model, made as fast as ours: packed, cheap dropout, one token."""
     model = _frozen(settings)
     use_first_token_only(model)
-    pack_frozen_layers(model)
+    prepare_frozen_layers(model)
     use_sixteen_bit_dropout(model)
     keep_freed_memory()
     return _run(settings, model)

@@ -17,7 +17,7 @@ from lightning_modules.merged_evaluation import MergedEvaluation
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import freeze, is_inside, pack_frozen_layers
+from lora.injection import freeze, is_inside, prepare_frozen_layers
 from lora.rank_allocation import RankAllocation
 
 
@@ -113,7 +113,7 @@ class AdaptedModule(MergedEvaluation):
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:
-            pack_frozen_layers(self.model)
+            prepare_frozen_layers(self.model)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.packed_linear import PackedPair, inference_product, is_packable, lora_xs_product
+from lora.frozen_linear import inference_product, lora_xs_product
+from lora.frozen_products import KeptProducts, product_type
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
@@ -76,15 +77,15 @@ class LoRAXSLinear(AdaptedLinear):
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
         self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
-        self.pair = PackedPair()
+        self.products = KeptProducts()
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
-        if is_packable(x, self.weight):
+        if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
-            return lora_xs_product(x, self.core, weight, self.bias, self.A, self.B, self.pair)
+            return lora_xs_product(x, self.core, dtype, self.products, weight, self.bias, self.A, self.B)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
 
     def update(self) -> Tensor:

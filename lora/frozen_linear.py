@@ -1,0 +1,96 @@
+"""Frozen linear layers whose products are prepared once (lora.frozen_products), for autograd.
+
+Results agree with the ordinary products up to rounding: of float32, or of autocast's 16-bit type.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from lora.frozen_products import KeptProducts, is_packable, multiply, pack, product_type
+
+
+class _FrozenProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, products: Any, dtype: torch.dtype) -> Tensor:
+        ctx.products, ctx.type_of_x = products, x.dtype
+        return products.frozen(x.to(dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return ctx.products.frozen_back(gradients[0].contiguous()).to(ctx.type_of_x), None, None
+
+
+class _LoRAXSProduct(torch.autograd.Function):
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ; of x only x Aᵀ (tokens, r) is kept."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, core: Tensor, products: Any, dtype: torch.dtype) -> Tensor:
+        ctx.products, ctx.types = products, (x.dtype, core.dtype)
+        core = core.to(dtype)
+        y, reduced = products.adapted(x.to(dtype), core)
+        ctx.save_for_backward(reduced, core)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+        gradient = gradients[0].contiguous()  # (tokens, out)
+        reduced, core = ctx.saved_tensors
+        type_of_x, type_of_core = ctx.types
+        if not ctx.needs_input_grad[0]:
+            return None, ((gradient @ ctx.products.B).T @ reduced).to(type_of_core), None, None
+        towards_x, towards_core = ctx.products.adapted_back(gradient, core)
+        return towards_x.to(type_of_x), (towards_core.T @ reduced).to(type_of_core), None, None
+
+
+def lora_xs_product(
+    x: Tensor, core: Tensor, dtype: torch.dtype, kept: KeptProducts, weight: Tensor, *others: Tensor | None
+) -> Tensor:
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ in this type (`product_type`), (..., in) -> (..., out).
+
+    Args:
+        x: (..., in).
+        core: C (r, r), the only one that is trained.
+        dtype: float32, or the 16-bit type.
+        kept: the layer's prepared products.
+        weight: W (out, in).
+        others: b (out,) or None, A (r, in), B (out, r).
+    """
+    products = kept.of(dtype, weight, *others)
+    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, products, dtype)
+    return flat.view(*x.shape[:-1], weight.shape[0])
+
+
+def inference_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """x (..., in) -> x Wᵀ + b (..., out) for evaluation in float32; W (out, in) is packed where possible."""
+    if weight.dtype != torch.float32 or not is_packable(weight, torch.float32):
+        return lambda x: linear(x, weight, bias)
+    packed, outputs = pack(weight), len(weight)
+
+    def product(x: Tensor) -> Tensor:
+        return multiply(x.reshape(-1, x.shape[-1]), packed, bias).view(*x.shape[:-1], outputs)
+
+    return product
+
+
+class FrozenLinear(nn.Linear):
+    """A frozen linear layer with the weights of another one, under the same names; prepared where that is possible."""
+
+    def __init__(self, base: nn.Linear) -> None:
+        super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
+        self.weight, self.bias = base.weight, base.bias
+        self.products = KeptProducts()
+        self.train(base.training)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        dtype = product_type(x, self.weight)
+        if dtype is None:
+            return linear(x, self.weight, self.bias)
+        products = self.products.of(dtype, self.weight, self.bias)
+        y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), products, dtype)
+        # no view of rows: who adds to them in place (LoRA) would copy gradients
+        return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)

@@ -1,0 +1,154 @@
+"""Products with frozen weights, which are prepared once instead of at every step.
+
+A frozen weight W (out, in) is needed as x Wᵀ going forward and as g W going back, at every step, and never changes. On
+the CPU it is laid out for oneDNN; where autocast computes in 16 bits it is cast once, instead of at every pass.
+"""
+
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear
+
+# Packed copies hold every weight twice more: a larger one isn't packed (an output embedding, say).
+LARGEST_PACKED_WEIGHT = 2**24
+
+
+def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
+    """The type that a prepared product of x with this weight computes in; None where the ordinary product is used.
+
+    That is float32 on the CPU if oneDNN can pack the weight, and autocast's 16-bit type on any device under autocast.
+    """
+    device = weight.device.type
+    if x.device.type != device or weight.dtype != torch.float32 or weight.requires_grad or x.numel() == 0:
+        return None
+    if torch.is_autocast_enabled(device):
+        sixteen_bits = torch.get_autocast_dtype(device)
+        return sixteen_bits if x.dtype in (torch.float32, sixteen_bits) else None
+    return torch.float32 if x.dtype == torch.float32 and is_packable(weight, torch.float32) else None
+
+
+def is_packable(weight: Tensor, dtype: torch.dtype) -> bool:
+    """Whether oneDNN is to hold copies of this weight in this type."""
+    return weight.device.type == "cpu" and weight.numel() <= LARGEST_PACKED_WEIGHT and can_pack(dtype)
+
+
+@cache
+def can_pack(dtype: torch.dtype) -> bool:
+    """Whether this build of PyTorch has oneDNN's packed products, and this processor the type."""
+    if not torch.backends.mkldnn.is_available():
+        return False
+    eye = torch.eye(2, dtype=dtype)
+    try:
+        product = multiply(eye, pack(eye), None)
+    except (AttributeError, NotImplementedError, RuntimeError):
+        return False
+    return torch.equal(product, eye)
+
+
+def pack(weight: Tensor) -> Any:
+    """A weight (out, in) in oneDNN's own layout: an opaque tensor."""
+    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
+
+
+def multiply(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
+    """x Wᵀ + bias: (tokens, in) -> (tokens, out)."""
+    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
+
+
+def _cast(dtype: torch.dtype, *frozen: Tensor | None) -> list[Any]:
+    return [None if tensor is None else tensor.detach().to(dtype) for tensor in frozen]
+
+
+class CastProducts:
+    """Products with copies of W (out, in), b (out,), A (r, in) and B (out, r), cast once.
+
+    Every tensor that is handed over has the copies' type.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
+    ) -> None:
+        self.weight, self.bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
+
+    def frozen(self, x: Tensor) -> Tensor:
+        """x Wᵀ + b: (tokens, in) -> (tokens, out)."""
+        return linear(x, self.weight, self.bias)
+
+    def frozen_back(self, gradient: Tensor) -> Tensor:
+        """g W: (tokens, out) -> (tokens, in)."""
+        return gradient @ self.weight
+
+    def adapted(self, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+        """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
+        reduced = x @ self.A.T
+        return self.frozen(x).addmm_(reduced @ core.T, self.B.T), reduced
+
+    def adapted_back(self, gradient: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+        """g W + g B C A (tokens, in), and g B (tokens, r)."""
+        towards_core = gradient @ self.B
+        return self.frozen_back(gradient).addmm_(towards_core @ core, self.A), towards_core
+
+
+class PackedProducts:
+    """The same products with weights packed for oneDNN, A appended to W going forward and B going back.
+
+    So both ride on one product each way. The sum is a new tensor: what comes next reads rows that are next to each
+    other.
+    """
+
+    def __init__(
+        self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
+    ) -> None:
+        weight, bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
+        self.outputs, self.inputs = weight.shape
+        if self.A is None:
+            self._forward, self._backward, self.bias = pack(weight), pack(weight.T), bias
+            return
+        self._forward = pack(torch.cat([weight, self.A]))  # (out + r, in)
+        self._backward = pack(torch.cat([weight.T, self.B.T]))  # (in + r, out)
+        self.bias = None if bias is None else torch.cat([bias, bias.new_zeros(len(self.A))])
+
+    def frozen(self, x: Tensor) -> Tensor:
+        """x Wᵀ + b: (tokens, in) -> (tokens, out)."""
+        return multiply(x, self._forward, self.bias)
+
+    def frozen_back(self, gradient: Tensor) -> Tensor:
+        """g W: (tokens, out) -> (tokens, in)."""
+        return multiply(gradient, self._backward, None)
+
+    def adapted(self, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+        """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
+        both = self.frozen(x)  # (tokens, out + r)
+        reduced = both[:, self.outputs :].contiguous()
+        return torch.addmm(both[:, : self.outputs], reduced @ core.T, self.B.T), reduced
+
+    def adapted_back(self, gradient: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+        """g W + g B C A (tokens, in), and g B (tokens, r)."""
+        both = self.frozen_back(gradient)  # (tokens, in + r)
+        towards_core = both[:, self.inputs :].contiguous()
+        return torch.addmm(both[:, : self.inputs], towards_core @ core, self.A), towards_core
+
+
+class KeptProducts:
+    """A layer's products, prepared when first used and again if a weight or the type has changed."""
+
+    def __init__(self) -> None:
+        self._key: tuple[Any, ...] = ()
+        self._products: CastProducts | PackedProducts | None = None
+
+    def __deepcopy__(self, memory: Any) -> "KeptProducts":
+        return KeptProducts()  # opaque tensors can't be copied; the copy packs its own weight
+
+    def __reduce__(self) -> Any:
+        return (KeptProducts, ())
+
+    def of(self, dtype: torch.dtype, weight: Tensor, *others: Tensor | None) -> "CastProducts | PackedProducts":
+        """Products with these frozen tensors: weight, bias, and A and B where there are any."""
+        frozen = [tensor for tensor in (weight, *others) if tensor is not None]
+        key = (dtype, *(number for tensor in frozen for number in (tensor.data_ptr(), tensor._version)))
+        if self._products is None or key != self._key:
+            kind = PackedProducts if is_packable(weight, dtype) else CastProducts
+            self._products, self._key = kind(dtype, weight, *others), key
+        return self._products
