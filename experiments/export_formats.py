@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
-from common.errors import InputError
+from common.errors import InputError, VerificationError
 from experiments.trained_run import TrainedRun, logits
 from lightning_modules.adapter_import import backbone_sketch, load_head, native_low_rank_factors
 from lightning_modules.native_adapter import NativeAdapter
@@ -168,7 +168,10 @@ class MergedExport(Export):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         text = tokenizer.decode(batches[0]["inputs"]["input_ids"][0], skip_special_tokens=True)
         if tokenizer(text)["input_ids"] != self.run.data.tokenizer(text)["input_ids"]:
-            raise RuntimeError("the tokenizer that was written gives other tokens than the run's")
+            raise VerificationError(
+                "the tokenizer that was written gives other tokens than the run's, so the merged model would answer "
+                "something else. Nothing was kept. Use --format peft or native, with the backbone's own tokenizer."
+            )
         return logits(type(self.model).from_pretrained(folder, dtype="auto"), batches)
 
 
