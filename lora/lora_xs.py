@@ -186,5 +186,10 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
 
     @torch.no_grad()
     def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+        """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
+
+        Raises:
+            InputError: see `LoRAXS`; also a budget too small for their ranks, whose masks would cut the update.
+        """
         super().load_blocks(blocks)
         self.allocation.start_from(torch.tensor([len(blocks[name]) for name in self.layer_names]))
