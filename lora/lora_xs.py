@@ -54,6 +54,9 @@ class LoRAXS(Adapter):
         """The scale s that these settings give an adapter of another rank."""
         return scaling_factor(self.scaling_rule, self.lora_alpha, rank)
 
+    def update_settings(self) -> dict[str, float | str]:
+        return {"scale": self.scaling_at(self.rank)}
+
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
