@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,11 @@ _NOT_PLAIN = (
     "lora_ga_config",
     "arrow_config",
     "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "monteclora_config",
+    "use_bdlora",
+    "kasa_config",
 )
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
@@ -159,10 +165,20 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
     try:
-        loaded = peft.PeftModel.from_pretrained(model, folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
+            loaded = peft.PeftModel.from_pretrained(model, folder)
+            keys = loaded.load_adapter(folder, "default")  # again, because only this says what didn't fit
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
+    foreign = [key for key in keys.unexpected_keys if ".lora_" in key]
+    for what, odd in (("lacks", keys.missing_keys), ("has more than this backbone takes:", foreign)):
+        if odd:
+            raise InputError(
+                f"the adapter in {folder} {what} {odd[0]} (and {len(odd) - 1} more), so only a part of it would be "
+                "used: it is damaged, or of another backbone. Fetch or export it again, or set --model.backbone."
+            )
     factors: LowRankFactors = {}
     for name, layer in loaded.get_base_model().named_modules():
         if isinstance(layer, peft.tuners.lora.LoraLayer):
