@@ -114,6 +114,11 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
     named = {name.removesuffix(".base"): module for name, module in model.named_modules()}
     wanted = set(native.layer_names)
     layers = {name: module for name, module in named.items() if name in wanted and isinstance(module, LINEAR_TYPES)}
+    if absent := sorted(wanted - set(layers)):
+        raise InputError(
+            f"the exported adapter changes {absent[0]} (and {len(absent) - 1} more layers) that this model doesn't "
+            "have under these names; allowed: the same model class, as the run's version of transformers named it."
+        )
     return native.low_rank_factors({name: dense_weight(layer) for name, layer in layers.items()})
 
 
