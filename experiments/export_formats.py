@@ -16,7 +16,7 @@ from lightning_modules.adapter_import import backbone_sketch, load_head, native_
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import LowRankFactors
-from lora.export import merge, plain_parameters, unwrap
+from lora.export import merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
 
 Batches = list[dict[str, Any]]
@@ -153,7 +153,10 @@ class MergedExport(Export):
     """What transformers' `save_pretrained` writes: the whole model, the update in its weights, and the tokenizer."""
 
     def write(self, folder: Path) -> None:
+        tied = any(shares_weight(self.model, name) for name in self.factors)
         merge(self.model, self.factors)
+        if tied:  # no longer: else loading would tie them again
+            self.model.config.tie_word_embeddings = False
         labels = dict(enumerate(self.run.data.class_names))
         if labels:
             self.model.config.id2label = labels

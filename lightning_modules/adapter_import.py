@@ -15,7 +15,7 @@ from common.terminal import say
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
-from lora.export import merge, plain_parameters, weight_sketch
+from lora.export import merge, plain_parameters, shares_weight, weight_sketch
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
@@ -145,6 +145,11 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
 def _take_over(module: Any, factors: LowRankFactors) -> None:
     adapter: Adapter | None = module.adapter
     if adapter is None:
+        if module.trainer.state.fn == "fit" and (tied := [n for n in factors if shares_weight(module.model, n)]):
+            raise InputError(
+                f"the adapter changes {tied[0]}, which shares its weight with another layer: with --model.adapter null "
+                "the two would be trained as one again; allowed: an adapter such as lora.LoRA to go on with it."
+            )
         merge(module.model, factors)
     else:
         adapter.load_low_rank_factors(factors)
