@@ -157,10 +157,9 @@ class MergedExport(Export):
         merge(self.model, self.factors)
         if tied:  # no longer: else loading would tie them again
             self.model.config.tie_word_embeddings = False
-        labels = dict(enumerate(self.run.data.class_names))
-        if labels:
-            self.model.config.id2label = labels
-            self.model.config.label2id = {name: label for label, name in labels.items()}
+        if task_type(self.model) == "SEQ_CLS":
+            for name, value in head_settings(self.run.data).items():
+                setattr(self.model.config, name, value)
         self.model.to(self.options.dtype or torch.float32)
         self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
         self.run.data.tokenizer.save_pretrained(folder)
@@ -179,6 +178,18 @@ class MergedExport(Export):
 
 
 FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, "native": NativeExport}
+
+
+def head_settings(data: Any) -> dict[str, Any]:
+    """What transformers must be told about a classification head, by the names its configurations have.
+
+    Labels by name; the padding token, by which decoders find the token to classify; for regression that the score is
+    no probability (a pipeline would answer its sigmoid).
+    """
+    labels = dict(enumerate(data.class_names))
+    named = {"id2label": labels, "label2id": {name: label for label, name in labels.items()}}
+    kind = named if labels else {"num_labels": 1, "problem_type": "regression"}
+    return {**kind, "pad_token_id": data.tokenizer.pad_token_id}
 
 
 def task_type(model: nn.Module) -> str:
