@@ -37,6 +37,7 @@ class AdaptedModule(MergedEvaluation):
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
+    brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
     higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(

@@ -293,6 +293,20 @@ def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch,
     assert "Traceback" not in message and nothing_was_written(folder)
 
 
+def test_a_merged_model_without_a_fitting_head_does_not_answer(runs, tmp_path, capsys):
+    """transformers starts what is missing, or has another shape, at random."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "merged"
+    shutil.copytree(exports(runs) / "merged", folder)
+    weights = load_file(folder / "model.safetensors")
+    others = {name: weight for name, weight in weights.items() if name != "classifier.weight"}
+    for name, content in (("lacking", others), ("other", others | {"classifier.weight": torch.zeros(3, 16)})):
+        save_file(content, folder / "model.safetensors", {"format": "pt"})
+        assert cli.main(["validate", "--export", str(folder)]) == 2, name
+        assert "no weights that fit for classifier.weight" in capsys.readouterr().err
+
+
 def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, capsys):
     def full(self: NativeAdapter, folder: Path) -> None:
         (folder / "half").write_text("written")
