@@ -169,11 +169,12 @@ class RankAllocation(nn.Module):
         _, area_min, span = self._constants()
         areas = self.area(ranks.clamp(self.rank_min, self.rank_max))  # (N,)
         if (needed := float(areas.sum())) > self.budget * (1 + 1e-9):
+            average = (needed / float(self.coefficients.sum())) ** (1 / self.exponent)
             raise InputError(
                 f"the ranks to start from ({int(ranks.min())} to {int(ranks.max())}, none below rank_min "
                 f"{self.rank_min} here) need a budget of {math.ceil(needed):,}, this run has {self.budget:,.0f}; "
-                f"allowed: {math.ceil(needed)} or more, or some would be cut. Set --model.adapter.budget (with "
-                "--model.adapter.rank_average null), or lower rank_min."
+                f"allowed: {math.ceil(needed)} or more, or some would be cut. Raise --model.adapter.rank_average to "
+                f"{math.ceil(average * 1000) / 1000} (or the budget), or lower rank_min."
             )
         room = areas.to(area_min) - area_min  # (N,)
         # softmax shares the budget's room out in proportion to exp(w); bounded fills each layer's own span

@@ -1,6 +1,7 @@
 """Updates cut to their ranks: as plain LoRA factors, in the weights, and back from blocks."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -146,6 +147,10 @@ def test_a_budget_too_small_for_the_blocks_is_refused_and_one_that_fits_keeps_th
     for rank_min, needed in ((1, used), (3, used + 9 + 9 - 1 - 4)):  # a larger rank_min takes from the others
         with pytest.raises(InputError, match=f"need a budget of {needed}, this run has {needed - 1}; allowed"):
             started(rank_min, needed - 1)
+        average = math.ceil((needed / 8) ** 0.5 * 1000) / 1000  # what the message recommends is enough
+        with pytest.raises(InputError, match=f"rank_average to {average} "):
+            started(rank_min, needed - 1)
+        started(rank_min, 8 * average**2)
         for budget in (needed, needed + 50):
             factors = started(rank_min, budget).low_rank_factors()
             for name, (A, B) in factors.items():
