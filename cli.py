@@ -52,7 +52,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    from common.errors import IncompleteRunError, InputError, one_of
+    from common.errors import IncompleteRunError, InputError, VerificationError, one_of
     from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
 
@@ -67,7 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 2
-    except IncompleteRunError as error:
+    except (IncompleteRunError, VerificationError) as error:
+        if debug:
+            traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
         return 1
 

@@ -1,10 +1,17 @@
-"""The exceptions that cli.py shows as one message: the input is at fault, or a run fell short."""
+"""The exceptions that cli.py shows as one message: bad input, a run that fell short, files that say something else."""
 
 
 class InputError(Exception):
     """The input is at fault: the message gives the value, what is allowed and what to do next.
 
     cli.py prints the message alone and ends with exit code 2; every other exception ends with 1.
+    """
+
+
+class VerificationError(Exception):
+    """The files of an export don't say what the run says, so they aren't kept.
+
+    cli.py prints the message alone and ends with exit code 1: the input needn't be at fault.
     """
 
 

@@ -33,6 +33,7 @@ from experiments.run_folder import RunFolder
 from experiments.stop_signals import StopSignals
 from experiments.strategies import check_strategy, prepare_strategy
 from experiments.trainer_settings import make_trainer
+from lightning_modules.adapter_import import export_kind
 
 _signals = StopSignals()
 
@@ -84,6 +85,8 @@ class CommandLine(ProjectArguments):
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
 
     def after_instantiate_classes(self) -> None:
+        export = self.settings.get("export")
+        self.model.brings_its_head = export is not None and export_kind(Path(export).expanduser()) == "merged"
         if self.settings.ckpt_path is not None:
             self.model.init_from = None  # the checkpoint holds what training made of it
         self.refuse_settings_without_effect()

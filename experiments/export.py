@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from callbacks.rank_discretisation import describe
-from common.errors import InputError
+from common.errors import InputError, VerificationError
 from common.files import whole_folder, write_text
 from common.terminal import quiet_libraries, say
 from experiments.export_formats import FORMATS, ExportOptions
@@ -22,10 +22,6 @@ from experiments.trained_run import TrainedRun, find_run, logits, open_run
 _OF_ONE_FORMAT = {"dtype": "merged", "max_shard_size": "merged", "with_factors": "native", "without_head": "native"}
 _SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-
-class VerificationError(RuntimeError):
-    """The files that were written don't say what the run says."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -145,11 +141,20 @@ def _compare(ours: list[Tensor], theirs: list[Tensor], tolerance: float, whose: 
     # float32 has seven digits: logits of 30, as language models have, can't agree to 1e-5
     allowed = tolerance * max(1.0, *(float(batch.abs().max()) for batch in ours))
     rows = sum(len(batch) for batch in ours)
+    if not all(bool(batch.isfinite().all()) for batch in ours):
+        raise VerificationError(
+            f"{whose} logits of {rows} validation rows aren't all finite, so an export can't be compared with them. "
+            "Nothing was kept. Choose another checkpoint (--ckpt_path); for --dtype float16, bfloat16 or float32."
+        )
     said = f"logits of {rows} validation rows differ by at most {difference:.1e} from {whose}"
     if not difference <= allowed:  # also when it isn't a number
-        raise VerificationError(f"{said}; allowed: {allowed:.1e} (--tolerance). Nothing was kept.")
+        raise VerificationError(
+            f"loaded from the files, {said}; allowed: {allowed:.1e}. Nothing was kept. Try another --format; pass a "
+            "larger --tolerance only if a difference of this size is rounding for your logits."
+        )
     return f"{said} (allowed: {allowed:.1e})."
 
 
 def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:
-    return max(float((a - b).abs().max()) for a, b in zip(ours, theirs, strict=True))
+    # torch's maximum, because Python's passes over a NaN that comes after a number
+    return float(torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max())

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
-from common.errors import InputError
+from common.errors import InputError, VerificationError
 from experiments.trained_run import TrainedRun, logits
 from lightning_modules.adapter_import import backbone_sketch, load_head, native_low_rank_factors
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import LowRankFactors
-from lora.export import merge, plain_parameters, unwrap
+from lora.export import merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
 
 Batches = list[dict[str, Any]]
@@ -153,11 +153,13 @@ class MergedExport(Export):
     """What transformers' `save_pretrained` writes: the whole model, the update in its weights, and the tokenizer."""
 
     def write(self, folder: Path) -> None:
+        tied = any(shares_weight(self.model, name) for name in self.factors)
         merge(self.model, self.factors)
-        labels = dict(enumerate(self.run.data.class_names))
-        if labels:
-            self.model.config.id2label = labels
-            self.model.config.label2id = {name: label for label, name in labels.items()}
+        if tied:  # no longer: else loading would tie them again
+            self.model.config.tie_word_embeddings = False
+        if task_type(self.model) == "SEQ_CLS":
+            for name, value in head_settings(self.run.data).items():
+                setattr(self.model.config, name, value)
         self.model.to(self.options.dtype or torch.float32)
         self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
         self.run.data.tokenizer.save_pretrained(folder)
@@ -168,11 +170,26 @@ class MergedExport(Export):
         tokenizer = AutoTokenizer.from_pretrained(folder)
         text = tokenizer.decode(batches[0]["inputs"]["input_ids"][0], skip_special_tokens=True)
         if tokenizer(text)["input_ids"] != self.run.data.tokenizer(text)["input_ids"]:
-            raise RuntimeError("the tokenizer that was written gives other tokens than the run's")
+            raise VerificationError(
+                "the tokenizer that was written gives other tokens than the run's, so the merged model would answer "
+                "something else. Nothing was kept. Use --format peft or native, with the backbone's own tokenizer."
+            )
         return logits(type(self.model).from_pretrained(folder, dtype="auto"), batches)
 
 
 FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, "native": NativeExport}
+
+
+def head_settings(data: Any) -> dict[str, Any]:
+    """What transformers must be told about a classification head, by the names its configurations have.
+
+    Labels by name; the padding token, by which decoders find the token to classify; for regression that the score is
+    no probability (a pipeline would answer its sigmoid).
+    """
+    labels = dict(enumerate(data.class_names))
+    named = {"id2label": labels, "label2id": {name: label for label, name in labels.items()}}
+    kind = named if labels else {"num_labels": 1, "problem_type": "regression"}
+    return {**kind, "pad_token_id": data.tokenizer.pad_token_id}
 
 
 def task_type(model: nn.Module) -> str:

@@ -1,22 +1,32 @@
 """README.md of an export: what it is, what it was trained on, how well it does, and how to load it."""
 
+from typing import Any
+
 import yaml
 
 from callbacks.rank_discretisation import describe
-from common.backbones import public_name
-from experiments.export_formats import task_type
+from common.backbones import pretrained_arguments, public_name
+from experiments.export_formats import head_settings, task_type
 from experiments.trained_run import TrainedRun
 
 _LOADING = {
-    "peft": """from peft import PeftModel
-from transformers import {auto_class}
+    "peft": """```python
+from peft import PeftModel
+from transformers import {imports}
 
-base = {auto_class}.from_pretrained({base!r}, revision={revision!r}{labels})
-model = PeftModel.from_pretrained(base, FOLDER).eval()""",
-    "merged": """from transformers import pipeline
+folder = "."  # where this file lies
+base = {auto_class}.from_pretrained({arguments})
+model = PeftModel.from_pretrained(base, folder).eval()
+```""",
+    "merged": """```python
+from transformers import pipeline
 
-answer = pipeline("{pipeline}", model=FOLDER)""",
-    "native": """# a command: python cli.py predict --export FOLDER --data.predict_file sentences.txt""",
+folder = "."  # where this file lies
+answer = pipeline("{pipeline}", model=folder)
+```""",
+    "native": """```
+python cli.py predict --export FOLDER --data.predict_file sentences.txt    # FOLDER: where this file lies
+```""",
 }
 
 
@@ -55,22 +65,28 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
         "has its data settings.",
         f"- **Checked**: loaded from these files, {difference}",
         "",
-        "```python",
-        _loading(run, kind, base, revision or "main"),
-        "```",
+        _loading(run, kind, base, revision),
     ]
     if ranks:
         lines += ["", "| layer | rank |", "| --- | --- |", *(f"| {name} | {rank} |" for name, rank in ranks.items())]
     return "\n".join(lines) + "\n"
 
 
-def _loading(run: TrainedRun, kind: str, base: str, revision: str) -> str:
+def _loading(run: TrainedRun, kind: str, base: str, revision: str | None) -> str:
     classifies = task_type(run.module.model) == "SEQ_CLS"
+    auto_class = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
+    source, gguf = pretrained_arguments(base)
+    settings: dict[str, Any] = {"revision": revision} if revision is not None else {}
+    settings |= {**gguf, "dtype": "float32"}  # as trained: transformers would take the file's own type
+    if classifies:
+        settings |= head_settings(run.data)
+    written = [repr(source), *(f"{name}={value!r}" for name, value in settings.items())]
+    if gguf:  # else weights stay in blocks of four bits
+        written.append("quantization_config=GgufConfig(dequantize=True)")
     return _LOADING[kind].format(
-        base=base,
-        revision=revision,
-        auto_class="AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM",
-        labels=f", num_labels={len(run.data.class_names) or 1}" if classifies else "",
+        imports=f"{auto_class}, GgufConfig" if gguf else auto_class,
+        arguments=", ".join(written),
+        auto_class=auto_class,
         pipeline="text-classification" if classifies else "text-generation",
     )
 

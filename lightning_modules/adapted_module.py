@@ -11,7 +11,13 @@ from torch.optim import Optimizer
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
-from lightning_modules.checkpoint_content import check_identity, check_tensors, checkpoint_keys, identity
+from lightning_modules.checkpoint_content import (
+    check_identity,
+    check_settings,
+    check_tensors,
+    checkpoint_keys,
+    identity,
+)
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.merged_evaluation import MergedEvaluation
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
@@ -31,6 +37,7 @@ class AdaptedModule(MergedEvaluation):
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
+    brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
     higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(
@@ -224,11 +231,12 @@ class AdaptedModule(MergedEvaluation):
         """Refuses a checkpoint that doesn't belong to this model.
 
         Raises:
-            InputError: another backbone, adapter, set of layers or shape, other frozen factors, or missing tensors.
+            InputError: another backbone, adapter, set of layers, shape, scale or frozen factors, or missing tensors.
         """
         check_identity(checkpoint.get("rankwise"), identity(self))
         state = checkpoint["state_dict"]
         check_tensors(self, state)
+        check_settings(checkpoint["rankwise"], identity(self))
         # Each process takes its part, so that the sum over processes is kept, however many they are.
         state["epoch_loss"] = state["epoch_loss"] / self._processes()
 

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from common.terminal import say
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
-from lora.export import merge, plain_parameters, weight_sketch
+from lora.export import merge, plain_parameters, shares_weight, weight_sketch
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
@@ -32,6 +33,11 @@ _NOT_PLAIN = (
     "lora_ga_config",
     "arrow_config",
     "target_parameters",
+    "alora_invocation_tokens",
+    "use_qalora",
+    "monteclora_config",
+    "use_bdlora",
+    "kasa_config",
 )
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
@@ -108,6 +114,11 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
     named = {name.removesuffix(".base"): module for name, module in model.named_modules()}
     wanted = set(native.layer_names)
     layers = {name: module for name, module in named.items() if name in wanted and isinstance(module, LINEAR_TYPES)}
+    if absent := sorted(wanted - set(layers)):
+        raise InputError(
+            f"the exported adapter changes {absent[0]} (and {len(absent) - 1} more layers) that this model doesn't "
+            "have under these names; allowed: the same model class, as the run's version of transformers named it."
+        )
     return native.low_rank_factors({name: dense_weight(layer) for name, layer in layers.items()})
 
 
@@ -134,6 +145,11 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
 def _take_over(module: Any, factors: LowRankFactors) -> None:
     adapter: Adapter | None = module.adapter
     if adapter is None:
+        if module.trainer.state.fn == "fit" and (tied := [n for n in factors if shares_weight(module.model, n)]):
+            raise InputError(
+                f"the adapter changes {tied[0]}, which shares its weight with another layer: with --model.adapter null "
+                "the two would be trained as one again; allowed: an adapter such as lora.LoRA to go on with it."
+            )
         merge(module.model, factors)
     else:
         adapter.load_low_rank_factors(factors)
@@ -159,10 +175,20 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
     try:
-        loaded = peft.PeftModel.from_pretrained(model, folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
+            loaded = peft.PeftModel.from_pretrained(model, folder)
+            keys = loaded.load_adapter(folder, "default")  # again, because only this says what didn't fit
     except (ValueError, RuntimeError, OSError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
+    foreign = [key for key in keys.unexpected_keys if ".lora_" in key]
+    for what, odd in (("lacks", keys.missing_keys), ("has more than this backbone takes:", foreign)):
+        if odd:
+            raise InputError(
+                f"the adapter in {folder} {what} {odd[0]} (and {len(odd) - 1} more), so only a part of it would be "
+                "used: it is damaged, or of another backbone. Fetch or export it again, or set --model.backbone."
+            )
     factors: LowRankFactors = {}
     for name, layer in loaded.get_base_model().named_modules():
         if isinstance(layer, peft.tuners.lora.LoraLayer):

@@ -44,6 +44,24 @@ def load_backbone(
     return model, _head_modules(model, fresh)
 
 
+def load_whole(
+    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
+) -> tuple[Any, tuple[str, ...]]:
+    """`load_backbone` for a model that was trained to its end: nothing in it may start at random.
+
+    Raises:
+        InputError: it lacks a weight, or has one of another shape; see also `load_pretrained`.
+    """
+    model, fresh = load_pretrained(auto_class, backbone, revision, **settings)
+    if fresh:
+        raise InputError(
+            f"the model in {backbone} has no weights that fit for {sorted(fresh)[0]} (and {len(fresh) - 1} more), "
+            "which would be random: it is damaged, or made for other labels; allowed: the data it was exported for. "
+            "Leave the --data settings as its config.yaml has them, or export the run again."
+        )
+    return model, _head_modules(model, ())
+
+
 @lru_cache(maxsize=4)
 def load_skeleton(auto_class: Any, backbone: str, revision: str | None = None) -> tuple[Any, tuple[str, ...]]:
     """The backbone's shape alone, on the meta device, and the names of its head's modules; copy it before changes.

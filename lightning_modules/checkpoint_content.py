@@ -36,6 +36,7 @@ def identity(module: "AdaptedModule") -> dict[str, Any]:
         "adapter": adapter.name if adapter is not None else "full fine-tuning",
         "layers": list(adapter.layer_names) if adapter is not None else [],
         "fingerprint": adapter.fingerprint if adapter is not None else None,
+        "settings": adapter.update_settings() if adapter is not None else {},
         "format": CHECKPOINT_FORMAT,
     }
 
@@ -74,6 +75,18 @@ def check_tensors(module: "AdaptedModule", state: dict[str, Any]) -> None:
         ours, theirs = current[key], state[key]
         if isinstance(ours, Tensor) and ours.shape != theirs.shape:
             raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
+
+
+def check_settings(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuses a checkpoint whose tensors would be another update here, though they fit.
+
+    Raises:
+        InputError: another scale, or other rules by which the ranks follow from the weights.
+    """
+    noted = theirs.get("settings") or {}  # checkpoints of earlier versions have none
+    for name, value in ours["settings"].items():
+        if noted.get(name, value) != value:
+            raise _mismatch(f"{name} (a setting of model.adapter)", noted[name], value)
 
 
 def _mismatch(name: str, theirs: object, ours: object) -> InputError:

@@ -67,14 +67,21 @@ class NativeAdapter:
         """
         try:
             with safe_open(folder / FILE_NAME, framework="pt") as file:
-                description = json.loads(file.metadata()["rankwise"])
+                description = dict(json.loads(file.metadata()["rankwise"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / FILE_NAME} can't be read: {error}. Export the run again.") from error
-        if description["version"] != _VERSION:
+        if description.get("version") != _VERSION:
             raise InputError(
-                f"{folder / FILE_NAME} has format version {description['version']}; allowed: {_VERSION}. "
+                f"{folder / FILE_NAME} has format version {description.get('version')}; allowed: {_VERSION}. "
                 "Use the version of this project that wrote it."
+            )
+        is_lora_xs = description.get("method") == "lora_xs"
+        needed = {"method", "backbone", "head", *(("rank", "scale", "factors") if is_lora_xs else ())}
+        held = {"backbone_sketch", *(("fingerprint",) if is_lora_xs else ())}
+        if lacking := sorted((needed - set(description)) | (held - set(tensors))):
+            raise InputError(
+                f"{folder / FILE_NAME} lacks {', '.join(lacking)}: it is no whole export. Export the run again."
             )
         return cls(description, tensors)
 

@@ -93,6 +93,11 @@ class PEFTAdapter(Adapter):
                 ". Change model.adapter.settings or model.adapter.targets, or choose another method."
             ) from error
 
+    def update_settings(self) -> dict[str, float | str]:
+        layer = next(iter(self._layers.values()))  # all have the same
+        scales = getattr(layer, "scaling", None) or {}  # some methods have none
+        return {"scale": float(scales[ADAPTER_NAME])} if ADAPTER_NAME in scales else {}
+
     def check_ready_to_train(self) -> None:
         if self.adalora is not None and not self.adalora.is_scheduled:
             raise InputError(

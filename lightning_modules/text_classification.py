@@ -8,7 +8,7 @@ from torch.nn import functional
 from torchmetrics import MaxMetric, MeanMetric, MinMetric
 
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_backbone
+from lightning_modules.backbone_loading import load_backbone, load_whole
 from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
 from lightning_modules.optimization import OptimizerSettings
@@ -49,7 +49,8 @@ class TextClassificationModule(AdaptedModule):
 
         data = self.data
         self.task = data.task
-        model, head = load_backbone(
+        load = load_whole if self.brings_its_head else load_backbone
+        model, head = load(
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.

@@ -57,6 +57,10 @@ class Adapter(nn.Module):
         """What results and checkpoints call it."""
         return type(self).__name__
 
+    def update_settings(self) -> dict[str, float | str]:
+        """What decides, beside the tensors of an attached adapter, which update they stand for: its scale, say."""
+        return {}
+
     def check_ready_to_train(self) -> None:
         """Raises `InputError` if something this adapter needs in training is missing."""
 

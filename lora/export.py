@@ -50,9 +50,17 @@ def plain_parameters(model: nn.Module, adapted: Iterable[str]) -> dict[str, Tens
     return parameters
 
 
+def shares_weight(model: nn.Module, name: str) -> bool:
+    """Whether the layer with this full path has the weight of another module, as an output layer often has."""
+    weight = model.get_submodule(name).weight
+    return sum(parameter is weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1
+
+
 @torch.no_grad()
 def merge(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
     """Adds each update B A to the weight of the plain layer with this full path, in place.
+
+    A layer that shares its weight with another module gets its own first: the update is the layer's alone.
 
     Args:
         model: holds Linear and Conv1D layers under these paths.
@@ -60,6 +68,8 @@ def merge(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
     """
     for name, (A, B) in factors.items():
         layer = model.get_submodule(name)
+        if shares_weight(model, name):
+            layer.weight = nn.Parameter(layer.weight.clone(), layer.weight.requires_grad)  # type: ignore[arg-type,operator]
         weight = layer.weight
         assert isinstance(weight, Tensor)
         update = B.to(weight.device).double() @ A.to(weight.device).double()  # (out, in)

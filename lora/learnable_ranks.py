@@ -64,6 +64,11 @@ class LearnableRanks(Adapter):
             budget = float(coefficients.double().sum()) * math.prod([self._rank_average] * exponent)  # ** may overflow
         self.rank_allocation = RankAllocation(coefficients, exponent, budget=budget, **self._allocation_settings)
 
+    def update_settings(self) -> dict[str, float | str]:
+        names = {"allocation": "rule", "rank_min": "rank_min", "rounding": "rounding"}  # ranks follow from them
+        ranks = {name: self._allocation_settings[key] for name, key in names.items()}
+        return {**super().update_settings(), **ranks}
+
     @property
     def allocation(self) -> RankAllocation:
         """The rank allocation of an attached adapter."""

@@ -68,6 +68,9 @@ class LoRA(Adapter):
         assert alpha is not None
         return scaling_factor(self.scaling_rule, alpha, rank)
 
+    def update_settings(self) -> dict[str, float | str]:
+        return {"scale": self.scaling_at(self.rank)}
+
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
     ) -> None:

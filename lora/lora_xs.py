@@ -54,6 +54,9 @@ class LoRAXS(Adapter):
         """The scale s that these settings give an adapter of another rank."""
         return scaling_factor(self.scaling_rule, self.lora_alpha, rank)
 
+    def update_settings(self) -> dict[str, float | str]:
+        return {"scale": self.scaling_at(self.rank)}
+
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
@@ -186,5 +189,10 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
 
     @torch.no_grad()
     def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+        """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
+
+        Raises:
+            InputError: see `LoRAXS`; also a budget too small for their ranks, whose masks would cut the update.
+        """
         super().load_blocks(blocks)
         self.allocation.start_from(torch.tensor([len(blocks[name]) for name in self.layer_names]))

@@ -161,11 +161,27 @@ class RankAllocation(nn.Module):
 
     @torch.no_grad()
     def start_from(self, ranks: Tensor) -> None:
-        """Sets the weights so that the ranks are these (N,) if they use the budget up, and no smaller if they don't."""
+        """Sets the weights so that the ranks are these (N,) if they use the budget up, and no smaller if they don't.
+
+        Raises:
+            InputError: these ranks, none below rank_min, need more than the budget.
+        """
         _, area_min, span = self._constants()
-        room = self.area(ranks.clamp(self.rank_min, self.rank_max)).to(area_min) - area_min  # (N,)
-        share = (room / span).clamp(1e-12, 1 - 1e-12)
-        self.weights.copy_(share.log() if self.rule == "softmax" else share.logit())
+        areas = self.area(ranks.clamp(self.rank_min, self.rank_max))  # (N,)
+        if (needed := float(areas.sum())) > self.budget * (1 + 1e-9):
+            average = (needed / float(self.coefficients.sum())) ** (1 / self.exponent)
+            raise InputError(
+                f"the ranks to start from ({int(ranks.min())} to {int(ranks.max())}, none below rank_min "
+                f"{self.rank_min} here) need a budget of {math.ceil(needed):,}, this run has {self.budget:,.0f}; "
+                f"allowed: {math.ceil(needed)} or more, or some would be cut. Raise --model.adapter.rank_average to "
+                f"{math.ceil(average * 1000) / 1000} (or the budget), or lower rank_min."
+            )
+        room = areas.to(area_min) - area_min  # (N,)
+        # softmax shares the budget's room out in proportion to exp(w); bounded fills each layer's own span
+        if self.rule == "softmax":
+            self.weights.copy_((room / span.max()).clamp_min(1e-12).log())
+        else:
+            self.weights.copy_((room / span).clamp(1e-12, 1 - 1e-12).logit())
 
     @property
     def is_discrete(self) -> bool:

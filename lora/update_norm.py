@@ -41,7 +41,7 @@ def product_norms(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     alike: dict[tuple[torch.Size, torch.Size], list[int]] = {}
     for place, (A, B) in enumerate(factors):
         alike.setdefault((A.shape, B.shape), []).append(place)
-    norms = torch.empty(len(factors), device=factors[0][0].device)
+    norms = factors[0][1].new_empty(len(factors))  # float64 in a run of that precision
     for places in alike.values():
         A = torch.stack([factors[place][0] for place in places])  # (n, k, in)
         B = torch.stack([factors[place][1] for place in places])  # (n, out, k)

@@ -13,7 +13,6 @@ import yaml
 from sklearn.metrics import matthews_corrcoef
 
 import cli
-from experiments.export import VerificationError
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from tests import tiny
 from tests.command_line import run, write_config
@@ -279,7 +278,7 @@ def test_another_backbone_is_refused_by_its_fingerprint(runs, tmp_path, capsys):
     assert "trained on another backbone" in capsys.readouterr().err
 
 
-def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch):
+def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch, capsys):
     write = NativeAdapter.write
 
     def damaged(self: NativeAdapter, folder: Path) -> None:
@@ -288,9 +287,24 @@ def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch)
 
     monkeypatch.setattr(NativeAdapter, "write", damaged)
     folder = copy_of_run(runs, tmp_path)
-    with pytest.raises(VerificationError, match=r"differ by at most \d.*; allowed: \d\.\de-05"):  # exit code 1
-        cli.main(["export", str(folder), "--format", "native"])
-    assert nothing_was_written(folder)
+    assert cli.main(["export", str(folder), "--format", "native"]) == 1
+    message = capsys.readouterr().err
+    assert re.search(r"^error: .* differ by at most \d.*; allowed: \d\.\de-05. Nothing was kept.*--tolerance", message)
+    assert "Traceback" not in message and nothing_was_written(folder)
+
+
+def test_a_merged_model_without_a_fitting_head_does_not_answer(runs, tmp_path, capsys):
+    """transformers starts what is missing, or has another shape, at random."""
+    from safetensors.torch import load_file, save_file
+
+    folder = tmp_path / "merged"
+    shutil.copytree(exports(runs) / "merged", folder)
+    weights = load_file(folder / "model.safetensors")
+    others = {name: weight for name, weight in weights.items() if name != "classifier.weight"}
+    for name, content in (("lacking", others), ("other", others | {"classifier.weight": torch.zeros(3, 16)})):
+        save_file(content, folder / "model.safetensors", {"format": "pt"})
+        assert cli.main(["validate", "--export", str(folder)]) == 2, name
+        assert "no weights that fit for classifier.weight" in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 from common.errors import InputError
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.trained_run import logits
+from lightning_modules.adapter_import import native_low_rank_factors
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lora import AdaptiveLoRAXS
 from tests import tiny
@@ -125,10 +126,36 @@ def test_damaged_and_later_native_files_are_refused(tokenizer, tmp_path):
     NativeAdapter(native.description | {"version": 99}, native.tensors).write(tmp_path)
     with pytest.raises(InputError, match="format version 99; allowed: 1"):
         NativeAdapter.read(tmp_path)
+    for lacking in ("version", "scale", "head"):
+        NativeAdapter({k: v for k, v in native.description.items() if k != lacking}, native.tensors).write(tmp_path)
+        with pytest.raises(InputError, match=f"lacks {lacking}|format version None"):
+            NativeAdapter.read(tmp_path)
+    for lacking in ("backbone_sketch", "fingerprint"):
+        NativeAdapter(native.description, {k: v for k, v in native.tensors.items() if k != lacking}).write(tmp_path)
+        with pytest.raises(InputError, match=f"lacks {lacking}: it is no whole export"):
+            NativeAdapter.read(tmp_path)
+    NativeAdapter([1], native.tensors).write(tmp_path)
+    with pytest.raises(InputError, match="can't be read"):
+        NativeAdapter.read(tmp_path)
+    native.write(tmp_path)
     content = (tmp_path / FILE_NAME).read_bytes()
     (tmp_path / FILE_NAME).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="can't be read"):
         NativeAdapter.read(tmp_path)
+
+
+def test_a_native_file_is_never_used_in_part(tokenizer, tmp_path):
+    """As another version of transformers would name the layers, with weights in the same order."""
+    run = run_of("bert", [2] * 8, tokenizer)
+    FORMATS["native"](run, ExportOptions(with_factors=True)).write(tmp_path)
+    model, _ = classifier("bert")
+    for layer in model.bert.encoder.layer:
+        layer.attention.self.query_proj = layer.attention.self.query
+        del layer.attention.self.query
+        layer.attention.self.z_value = layer.attention.self.value  # stays after query
+        del layer.attention.self.value
+    with pytest.raises(InputError, match=r"changes bert.*query .*3 more layers.* that this model doesn't have"):
+        native_low_rank_factors(NativeAdapter.read(tmp_path), model)
 
 
 def test_a_native_file_of_roberta_large_at_average_rank_20_is_under_200_kilobytes(tmp_path):

@@ -6,7 +6,8 @@ import torch
 from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
 from common.files import write_whole
-from lora import AdaptiveLoRAXS, LoRAXS
+from lightning_modules import PEFTAdapter
+from lora import AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
 from tests import tiny
 
 RATES = {"learning_rate": 1e-2, "allocation_learning_rate": 2e-2}
@@ -35,6 +36,10 @@ def loaded(module, path, backbone, cola, **data):
         module, datamodule=tiny.make_data(backbone, cola, **data), ckpt_path=str(path), verbose=False
     )
     return module, figures[0]
+
+
+def peft_lora(**settings):
+    return PEFTAdapter("lora", {"r": 4, **settings})
 
 
 def edited(path, tmp_path, change):
@@ -92,12 +97,47 @@ def test_a_loaded_module_equals_the_trained_one(trained, tiny_bert, cola_folder)
         (lambda: adaptive(targets=["query"]), "the checkpoint's layers is .*query"),
         (lambda: adaptive(rank_max=5), "other frozen factors"),
         (lambda: adaptive(factors="random"), "other frozen factors"),
+        # the same tensors, but another update: evaluated, or exported, they would say something else without a word
+        (lambda: adaptive(lora_alpha=160.0), r"the checkpoint's scale \(.*\) is 4.0, this run's is 40.0"),
+        (lambda: adaptive(scaling="constant"), "the checkpoint's scale .* is 4.0, this run's is 16.0"),
+        (
+            lambda: adaptive(allocation="bounded"),
+            "the checkpoint's allocation .* is 'softmax', this run's is 'bounded'",
+        ),
+        (lambda: adaptive(rank_min=2), "the checkpoint's rank_min .* is 1, this run's is 2"),
+        (lambda: adaptive(rounding="plain"), "the checkpoint's rounding .* is 'budgeted', this run's is 'plain'"),
     ],
-    ids=["kind", "none", "layers", "rank", "factors"],
+    ids=["kind", "none", "layers", "rank", "factors", "alpha", "scaling", "allocation", "rank_min", "rounding"],
 )
 def test_another_adapter_is_refused(trained, tiny_bert, cola_folder, adapter, message):
     with pytest.raises(InputError, match=message):
         loaded(tiny.make_module(tiny_bert, adapter()), trained[1], tiny_bert, cola_folder)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "scales"),
+    [
+        (lambda: LoRA(4, lora_alpha=8.0), lambda: LoRA(4, lora_alpha=80.0), ("2.0", "20.0")),
+        (lambda: peft_lora(lora_alpha=8), lambda: peft_lora(lora_alpha=80), ("2.0", "20.0")),
+        (lambda: NestedLoRA(1, 4, lora_alpha=8.0), lambda: NestedLoRA(1, 4, lora_alpha=80.0), ("2.0", "20.0")),
+    ],
+    ids=["lora", "peft", "nested"],
+)
+def test_another_scale_is_refused_whatever_the_adapter(tiny_bert, cola_folder, tmp_path, ours, theirs, scales):
+    module, data = tiny.make_module(tiny_bert, ours()), tiny.make_data(tiny_bert, cola_folder)
+    trainer = tiny.make_trainer(limit_train_batches=1, limit_val_batches=1)
+    trainer.fit(module, datamodule=data)
+    if isinstance(module.adapter, NestedLoRA):
+        module.adapter.use_rank(2)  # a step's own scale is none of the checkpoint's
+    trainer.save_checkpoint(path := tmp_path / "some.ckpt")
+    with pytest.raises(InputError, match="the checkpoint's scale .* is {}, this run's is {}".format(*scales)):
+        loaded(tiny.make_module(tiny_bert, theirs()), path, tiny_bert, cola_folder)
+    loaded(tiny.make_module(tiny_bert, ours()), path, tiny_bert, cola_folder)
+
+
+def test_a_checkpoint_that_notes_no_settings_is_still_taken(trained, tiny_bert, cola_folder, tmp_path):
+    path = edited(trained[1], tmp_path, lambda content: content["rankwise"].pop("settings"))
+    assert loaded(tiny.make_module(tiny_bert, adaptive()), path, tiny_bert, cola_folder)[1] == trained[2]
 
 
 def test_another_backbone_is_refused_by_name(trained, cola_folder, tmp_path):

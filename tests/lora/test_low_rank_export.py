@@ -1,6 +1,7 @@
 """Updates cut to their ranks: as plain LoRA factors, in the weights, and back from blocks."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -115,6 +116,45 @@ def test_an_allocation_starts_from_ranks(rule, data):
     assert allocation.discrete_ranks().tolist() == ranks.tolist()
     allocation.budget = used + (layers * 625 - used) / 2  # a larger budget leaves no rank smaller
     assert (allocation.discrete_ranks() >= ranks).all()
+
+
+@pytest.mark.parametrize("rule", ["softmax", "bounded"])
+@settings(max_examples=30, deadline=None)
+@given(data=st.data())
+def test_an_allocation_of_layers_with_unequal_areas_starts_from_ranks(rule, data):
+    """Plain LoRA: a rank costs in + out, which differs from layer to layer."""
+    layers = data.draw(st.integers(2, 12))
+    sides = torch.tensor(data.draw(st.lists(st.sampled_from([24, 48, 4096]), min_size=layers, max_size=layers)))
+    ranks = torch.tensor(data.draw(st.lists(st.integers(2, 25), min_size=layers, max_size=layers)))
+    allocation = RankAllocation(sides, 1, 2, 25, float((sides * ranks).sum()), rule)
+    allocation.start_from(ranks)
+    torch.testing.assert_close(allocation.ranks().detach(), ranks.float(), rtol=1e-4, atol=1e-3)
+    assert allocation.discrete_ranks().tolist() == ranks.tolist()
+
+
+def test_a_budget_too_small_for_the_blocks_is_refused_and_one_that_fits_keeps_the_update():
+    _, _, adapter = adapted("bert", [1, 2, 3, 4, 5, 6, 7, 8])
+    expected = {name: B @ A for name, (A, B) in adapter.low_rank_factors().items()}
+    used = 1 + 4 + 9 + 16 + 25 + 36 + 49 + 64
+
+    def started(rank_min: int, budget: float) -> AdaptiveLoRAXS:
+        model, head = classifier("bert")
+        other = AdaptiveLoRAXS(rank_min=rank_min, rank_max=8, budget=budget)
+        other.attach(model, "bert", head)
+        other.load_blocks(adapter.blocks())
+        return other
+
+    for rank_min, needed in ((1, used), (3, used + 9 + 9 - 1 - 4)):  # a larger rank_min takes from the others
+        with pytest.raises(InputError, match=f"need a budget of {needed}, this run has {needed - 1}; allowed"):
+            started(rank_min, needed - 1)
+        average = math.ceil((needed / 8) ** 0.5 * 1000) / 1000  # what the message recommends is enough
+        with pytest.raises(InputError, match=f"rank_average to {average} "):
+            started(rank_min, needed - 1)
+        started(rank_min, 8 * average**2)
+        for budget in (needed, needed + 50):
+            factors = started(rank_min, budget).low_rank_factors()
+            for name, (A, B) in factors.items():
+                torch.testing.assert_close(B @ A, expected[name], rtol=1e-5, atol=1e-6)
 
 
 def test_a_sketch_tells_weights_apart():

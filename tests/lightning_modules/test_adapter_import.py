@@ -1,0 +1,74 @@
+"""PEFT LoRA folders as a start: read in full and as PEFT computes them, or refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import KasaConfig, LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+
+from common.errors import InputError
+from lightning_modules.adapter_import import peft_low_rank_factors
+from lora.export import merge
+from tests.architectures import classifier
+
+TOKENS = torch.arange(2, 14).view(2, 6)
+QUERY = "base_model.model.bert.encoder.layer.{}.attention.self.query.lora_B.weight"
+
+
+def save(folder: Path, **settings: Any) -> Any:
+    """A LoRA with random factors, made and written by PEFT alone."""
+    torch.manual_seed(1)
+    config = LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query", "value"], **settings)
+    model = get_peft_model(classifier("bert")[0], config).eval()
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    model.save_pretrained(folder)
+    return model
+
+
+def edit(folder: Path, change: Any) -> None:
+    path = folder / "adapter_model.safetensors"
+    tensors = load_file(path)
+    change(tensors)
+    save_file(tensors, path, {"format": "pt"})
+
+
+def test_a_whole_folder_says_what_peft_says(tmp_path):
+    theirs = save(tmp_path, lora_alpha=5, rank_pattern={"value": 4})
+    factors, head = peft_low_rank_factors(classifier("bert")[0], tmp_path)
+    ours, _ = classifier("bert")
+    merge(ours, factors)
+    assert set(head) == {"classifier.weight", "classifier.bias"}
+    with torch.no_grad():
+        torch.testing.assert_close(ours(TOKENS).logits, theirs(TOKENS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_folder_that_lacks_a_tensor_is_refused(tmp_path):
+    save(tmp_path)
+    edit(tmp_path, lambda tensors: tensors.pop(QUERY.format(0)))
+    with pytest.warns(UserWarning, match="missing adapter keys"):  # PEFT itself goes on with a part of the update
+        PeftModel.from_pretrained(classifier("bert")[0], tmp_path)
+    with pytest.raises(InputError, match=r"lacks base_model.*layer\.0.*query.lora_B.*only a part"):
+        peft_low_rank_factors(classifier("bert")[0], tmp_path)
+
+
+def test_an_adapter_of_a_deeper_backbone_is_refused(tmp_path):
+    save(tmp_path)
+    edit(tmp_path, lambda tensors: tensors.update({QUERY.format(7): torch.zeros(8, 2)}))
+    with pytest.raises(InputError, match=r"more than this backbone takes: base_model.*layer\.7.*another backbone"):
+        peft_low_rank_factors(classifier("bert")[0], tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:aLoRA is currently only supported")
+@pytest.mark.parametrize(
+    "settings", [{"alora_invocation_tokens": [5]}, {"kasa_config": KasaConfig()}], ids=["alora", "kasa"]
+)
+def test_variants_whose_update_is_not_b_a_are_refused(tmp_path, settings):
+    save(tmp_path, **settings)
+    (name,) = settings
+    with pytest.raises(InputError, match=rf"{name}.*allowed: plain LoRA"):
+        peft_low_rank_factors(classifier("bert")[0], tmp_path)
