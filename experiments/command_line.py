@@ -60,9 +60,9 @@ class CommandLine(ProjectArguments):
             settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
 
     def _prepare_run_folder(self, settings: Any, wanted: str | None) -> None:
-        if is_first_process():
-            self.run_folder.clean_up()
         if wanted is not None:
+            if is_first_process():
+                self.run_folder.clean_up()
             path, checkpoint = checkpoint_to_resume(self.run_folder, wanted, settings.model.init_args.get("backbone"))
             settings["ckpt_path"], self.resumed_step = str(path), int(checkpoint["global_step"])
             say(f"Going on from {path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
