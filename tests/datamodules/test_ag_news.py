@@ -153,6 +153,14 @@ def test_a_row_that_cannot_be_used_is_named(make_news, row, message):
         make_news({"train": {2: row}}).setup()
 
 
+@pytest.mark.parametrize("split", COUNTS)
+def test_a_file_with_a_header_alone_is_named(make_news, tmp_path, split):
+    data = make_news()
+    (tmp_path / f"{split}.csv").write_text('"Class Index","Title","Description"\n')
+    with pytest.raises(InputError, match=rf"{split}.csv has a header and no rows"):
+        data.setup()
+
+
 def test_a_quote_that_is_never_closed_is_found_where_it_begins(make_news, tmp_path):
     data = make_news()
     path = tmp_path / "train.csv"
