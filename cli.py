@@ -70,6 +70,9 @@ def main(arguments: list[str] | None = None) -> int:
     except IncompleteRunError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("\nStopped by Ctrl-C.", file=sys.stderr)
+        return 1
 
 
 def _run(arguments: list[str]) -> int:

@@ -129,6 +129,8 @@ class CommandLine(ProjectArguments):
 
     def before_fit(self) -> None:
         _signals.install()
+        if self.trainer.world_size == 1:
+            _signals.stop_outside_loops()
         if holds_data_of(self.datamodule):  # a sweep's trial before has validated on them
             self.trainer.num_sanity_val_steps = 0
 
