@@ -80,7 +80,8 @@ def test_subsets_are_fixed_disjoint_and_of_the_asked_size(make_news):
     everything = texts(train_rows=None)
     assert len(everything[0]) == 50 and everything[1] == validation
     order = [" ".join(news("train", row)[1:]) for row in range(60)]
-    assert [order.index(text) for text in everything[0]] == sorted(map(order.index, everything[0]))
+    for drawn in (train, validation, everything[0]):
+        assert [order.index(text) for text in drawn] == sorted(map(order.index, drawn))
 
 
 def test_the_settings_of_the_study_are_the_defaults(backbone):

@@ -20,6 +20,13 @@ def test_pairs_are_still_grouped_by_length():
     assert padded / int(lengths.sum()) < 1.10
 
 
+def test_a_pair_is_as_long_as_its_longer_row():
+    longer = torch.arange(1600) * 7 % 40 + 5
+    lengths = torch.stack([torch.full_like(longer, 4), longer], dim=1).flatten()
+    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
+    assert sum(int(lengths[batch].max()) * 16 for batch in grouped) / int(longer.sum()) < 1.10
+
+
 def test_epochs_differ():
     first, second = (global_batches(torch.full((64,), 5), 8, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
     assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
