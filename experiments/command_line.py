@@ -86,6 +86,7 @@ class CommandLine(ProjectArguments):
     def after_instantiate_classes(self) -> None:
         if self.settings.ckpt_path is not None:
             self.model.init_from = None  # the checkpoint holds what training made of it
+        self.refuse_data_of_another_kind()
         self.refuse_settings_without_effect()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
