@@ -28,6 +28,7 @@ class MetricsTable(Logger):
         self._open_on_file = False  # whether the file's last row is the open one
         self._begun = False  # whether what the file holds is this run's
         self._outdated = True  # whether the file must be written anew instead of appended to
+        self._resumed_step: int | None = None  # where an interrupted run goes on, until its rows are taken up
 
     @property
     def name(self) -> str:
@@ -42,9 +43,17 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def continue_from(self, step: int) -> None:
-        """Takes up the rows of an interrupted run and forgets those from this step on."""
-        if not self.path.exists():
+        """Takes up the rows of an interrupted run and forgets those from this step on, once there is a new one.
+
+        Not earlier: a resumption that is refused must cost no row.
+        """
+        if self.path.exists():
+            self._resumed_step = step
+
+    def _take_up(self) -> None:
+        if self._resumed_step is None:
             return
+        step, self._resumed_step = self._resumed_step, None
         columns, rows = self._read()
         rows = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
         self._columns = columns
@@ -53,6 +62,7 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._take_up()
         values = {name: _text(value) for name, value in metrics.items()}
         if new := [name for name in values if name not in self._columns]:
             self._columns.extend(new)
@@ -67,6 +77,7 @@ class MetricsTable(Logger):
     @rank_zero_only
     def flush(self) -> None:
         """Writes the whole table, the open row included."""
+        self._take_up()
         rows = self._read()[1] if self._begun else []
         self._write(rows[:-1] if self._open_on_file else rows)
 

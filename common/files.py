@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 from common.errors import InputError
 
-_NO_SPACE = {errno.ENOSPC, errno.EDQUOT}
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
 # mkdir says EEXIST of a file where a folder should be
 _NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -121,9 +121,9 @@ def _umask() -> int:
 
 def storage_error(path: Path, error: OSError) -> OSError | InputError:
     """What to tell when a file couldn't be written: an `InputError` if the disk or the folder is the reason."""
-    if error.errno in _NO_SPACE:
+    if error.errno in NO_SPACE:
         return InputError(
-            f"no space left to write {path}; nothing that was there before is lost. "
+            f"no space left to write {path} ({error.strerror}); nothing that was there before is lost. "
             "Free some space, or choose another disk with --runs_dir (runs), --output (exports) or "
             "RANKWISE_CACHE (caches)."
         )

@@ -49,8 +49,7 @@ def global_batches(
     Raises:
         InputError: an unknown `batching`, or pairs that can't be formed.
     """
-    if batching not in BATCHING:
-        raise one_of("batching", batching, BATCHING)
+    _check_batching(lengths, batch_size, batching)
     if batching == "neighbour_pairs":
         return _batches_of_pairs(lengths, batch_size, seed, epoch)
     generator = _generator(seed, epoch)
@@ -67,12 +66,17 @@ def global_batches(
     return [batches[index] for index in order] + [_sorted_by_length(rows, lengths) for rows in left_over]
 
 
-def _batches_of_pairs(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    if len(lengths) % 2 or batch_size % 2:
+def _check_batching(lengths: Tensor, batch_size: int, batching: str) -> None:
+    if batching not in BATCHING:
+        raise one_of("batching", batching, BATCHING)
+    if batching == "neighbour_pairs" and (len(lengths) % 2 or batch_size % 2):
         raise InputError(
             f"batching is 'neighbour_pairs' with {len(lengths)} rows and batch_size {batch_size}; allowed: even "
             "numbers of both. Use length_grouped for data that isn't made of pairs."
         )
+
+
+def _batches_of_pairs(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
     longer = lengths.view(-1, 2).amax(dim=1)  # (pairs,)
     batches = global_batches(longer, batch_size // 2, seed, epoch)
     return [torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten() for pairs in batches]
@@ -106,7 +110,7 @@ class TrainingBatchSampler:
         row_counts: what each row counts in the mean, (rows,): 1 if not given, its scored tokens in language modelling.
 
     Raises:
-        InputError: `batch_size` can't be split evenly.
+        InputError: `batch_size` can't be split evenly; or see `global_batches`.
     """
 
     def __init__(
@@ -133,6 +137,7 @@ class TrainingBatchSampler:
         self.epoch = 0
         self._batches: tuple[int, list[Tensor]] | None = None
         self._check_shares()
+        _check_batching(lengths, batch_size, batching)  # at the first batch the run's folder would have been begun
 
     @property
     def sampler(self) -> "TrainingBatchSampler":

@@ -43,6 +43,8 @@ def _read_csv(task: Task, path: Path) -> Examples:
     check_widths(path, rows, COLUMNS, ",")
     if rows[0].cells[0].lower().startswith("class"):  # some copies name the columns
         rows = rows[1:]
+    if not rows:
+        raise InputError(f"{path} has a header and no rows. Fetch the file again.")
 
     def where(row: int) -> str:
         return f"{path}, line {rows[row].line}"

@@ -113,7 +113,12 @@ class TableSource:
 
 
 def label_text(label: Any) -> str:
-    """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`."""
+    """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`.
+
+    None is no label: it must not pass for one that is called "None".
+    """
+    if label is None:
+        return ""
     if isinstance(label, bool):
         return str(label).lower()
     text = " ".join(str(label).split())
@@ -132,7 +137,7 @@ def label_names(table: Table, column: str) -> tuple[str, ...]:
     first: dict[str, int] = {}  # label: the row it is first seen in
     for row, label in enumerate(table.columns[column]):
         text = label_text(label)
-        if label is None or text in ("", "nan"):
+        if text in ("", "nan"):
             raise InputError(f"{table.where(row)}: {column} is empty; allowed: a label. Correct or remove the row.")
         if _FRACTION.fullmatch(text):
             raise InputError(
@@ -158,10 +163,12 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
     Raises:
         InputError: a label that is not among them.
     """
-    labels = table.labels(column)
+    labels = table.columns.get(column)
     if labels is None or column in table.class_names:  # class labels are numbers already
         return table
     places = {name: place for place, name in enumerate(names)}
+    if table.labels(column) is None and not any(label_text(label) in places for label in labels):
+        return table  # unlabelled; but -1 is a label like any other where the training split has it
     numbers = []
     for row, label in enumerate(labels):
         text = label_text(label)

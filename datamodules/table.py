@@ -1,14 +1,14 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError, one_of
 from common.terminal import say
-from datamodules.sources import Examples, check_labels, examples_of
-from datamodules.sources_columns import TABLE_ENDINGS, Table, read_table, require_columns, table_ending, table_examples
+from datamodules.sources import Examples, check_labels
+from datamodules.sources_columns import Table, require_columns, table_examples
 from datamodules.sources_table import TableSource, label_names, label_text, with_label_numbers
+from datamodules.sources_text import read_predict_file
 from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
@@ -170,11 +170,7 @@ class TableDataModule(TextClassificationDataModule):
         return table_examples(self.task, table, labelled=not split.startswith("test"))
 
     def predict_examples(self) -> Examples:
-        """As in the base class; a predict file that is a table is read by its columns."""
-        if self.predict_file is None or table_ending(self.predict_file) not in TABLE_ENDINGS:
+        if self.predict_file is None:
             return super().predict_examples()
-        path = Path(self.predict_file).expanduser()
-        table = read_table(path, self.text_columns, self.separator)
-        require_columns(table, self.text_columns, "Set --data.text_column and --data.pair_column.")
-        texts = [list(table.columns[column]) for column in self.text_columns]
-        return examples_of(self.task, texts, None, table.where)
+        advice = "Set --data.text_column and --data.pair_column."
+        return read_predict_file(self.task, self.predict_file, self.separator, advice)

@@ -11,7 +11,7 @@ from datamodules.batching import Batching
 from datamodules.kept_data import reading
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.sources import Examples, check_labels
-from datamodules.sources_text import read_sentences
+from datamodules.sources_text import read_predict_file
 from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
@@ -34,7 +34,8 @@ class TextClassificationDataModule(TokenizedDataModule):
         train_rows: train on a fixed random subset of at most this many rows; null takes all.
         validation_rows: validate on a fixed random subset of at most this many rows; null takes all.
         subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
-        predict_file: text file for predict, one sentence per line (pairs: separated by a tab).
+        predict_file: file for predict: plain text, one sentence per line (pairs: separated by a tab), or a table with
+            the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     def predict_examples(self) -> Examples:
         """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
         if self.predict_file is not None:
-            return read_sentences(self.task, self.predict_file)
+            return read_predict_file(self.task, self.predict_file)
         self.setup()
         return self._examples["test" if "test" in self._examples else "validation"]
 

@@ -1,5 +1,6 @@
 """The last screen of a run: what came out, and what to do next."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,10 @@ def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: 
         console.print(_rank_table(ranks))
     if results["test"] and "accuracy_by_tag" in results["test"]:
         console.print(_tag_table(results["test"]["accuracy_by_tag"]))
-    config = folder / "config.yaml"
+    config = shlex.quote(str(folder / "config.yaml"))
     console.print(
         f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
-        f"  tensorboard --logdir {folder.parent}\n"
+        f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
         f"  python cli.py predict --config {config} --ckpt_path best --data.predict_file sentences.txt\n",
         highlight=False,
         soft_wrap=True,

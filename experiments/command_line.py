@@ -61,9 +61,9 @@ class CommandLine(ProjectArguments):
             settings["ckpt_path"] = str(self.run_folder.checkpoint(wanted))
 
     def _prepare_run_folder(self, settings: Any, wanted: str | None) -> None:
-        if is_first_process():
-            self.run_folder.clean_up()
         if wanted is not None:
+            if is_first_process():
+                self.run_folder.clean_up()
             path, checkpoint = checkpoint_to_resume(self.run_folder, wanted, settings.model.init_args.get("backbone"))
             settings["ckpt_path"], self.resumed_step = str(path), int(checkpoint["global_step"])
             say(f"Going on from {path}: epoch {checkpoint['epoch']}, step {self.resumed_step}.")
@@ -89,6 +89,7 @@ class CommandLine(ProjectArguments):
         self.model.brings_its_head = export is not None and export_kind(Path(export).expanduser()) == "merged"
         if self.settings.ckpt_path is not None:
             self.model.init_from = None  # the checkpoint holds what training made of it
+        self.refuse_data_of_another_kind()
         self.refuse_settings_without_effect()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -132,6 +133,8 @@ class CommandLine(ProjectArguments):
 
     def before_fit(self) -> None:
         _signals.install()
+        if self.trainer.world_size == 1:
+            _signals.stop_outside_loops()
         if holds_data_of(self.datamodule):  # a sweep's trial before has validated on them
             self.trainer.num_sanity_val_steps = 0
 

@@ -6,21 +6,22 @@ from pathlib import Path
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from common.errors import InputError
-from common.files import storage_error
+from common.files import NO_SPACE, storage_error
 from experiments.trainer_settings import lightning_refuses
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
 
-    A full disk counts, whoever met it: TensorBoard's writer is a thread of its own.
+    A full disk or quota counts, whoever met it: TensorBoard's writer is a thread of its own, and torch's says
+    something else on top.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
         seen.add(id(error))
         if isinstance(error, InputError):
             return error
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
             return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
         error = error.__cause__ or error.__context__
     return None

@@ -17,6 +17,7 @@ from callbacks.random_state import RandomState
 from callbacks.results import Results
 from callbacks.saved_config import SavedConfig
 from callbacks.step_limit import StepLimit
+from callbacks.tensor_board import ResumedTensorBoard
 from callbacks.training_log import TrainingLog
 from callbacks.validated_epochs import ValidatedEpochs
 from experiments.config_files import flatten
@@ -74,8 +75,10 @@ def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
         return [table]
     if asked not in (None, True):
         return [*listed(asked), table]
-    board = TensorBoardLogger(str(folder), name="", version="", default_hp_metric=False, purge_step=resumed_step)
-    return [board, table]
+    place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
+    if resumed_step is None:
+        return [TensorBoardLogger(str(folder), **place), table]
+    return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
 
 
 def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: dict[str, Any]) -> None:

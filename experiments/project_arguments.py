@@ -16,10 +16,13 @@ from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.update_norms import UpdateNorms
 from common.errors import InputError
+from datamodules.language_modelling import LanguageModellingDataModule
+from datamodules.text_classification import TextClassificationDataModule
 from experiments.error_causes import input_error_behind
 from experiments.parser_messages import innermost, readable
 from experiments.setting_values import check_range, check_values
 from experiments.trainer_settings import check_trainer
+from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
 
 NAMED_CALLBACKS: dict[str, type[Callback]] = {
@@ -29,6 +32,10 @@ NAMED_CALLBACKS: dict[str, type[Callback]] = {
     "rank_logging": RankLogging,
     "update_norms": UpdateNorms,
     "divergence": Divergence,
+}
+DATA_OF: dict[type, type] = {
+    TextClassificationModule: TextClassificationDataModule,
+    LanguageModellingModule: LanguageModellingDataModule,
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 _CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "weights_only", "output", "export")
@@ -141,6 +148,16 @@ class ProjectArguments(LightningCLI):
             if input_error_behind(error) is None and str(error).startswith("Does not validate"):
                 raise InputError(f"a class can't be made with these settings: {innermost(str(error))}") from error
             raise
+
+    def refuse_data_of_another_kind(self) -> None:
+        """Raises `InputError` when a model is given data that are made for another kind of model."""
+        for kind, data in DATA_OF.items():
+            others = tuple(other for other in DATA_OF.values() if other is not data)
+            if isinstance(self.model, kind) and isinstance(self.datamodule, others):
+                raise InputError(
+                    f"model is {type(self.model).__name__} and data is {type(self.datamodule).__name__}; allowed with "
+                    f"this model: a {data.__name__}. Set --data or --model."
+                )
 
     def refuse_settings_without_effect(self) -> None:
         """Raises `InputError` when rank callbacks are set and the model made of these settings learns no ranks."""

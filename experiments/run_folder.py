@@ -79,14 +79,17 @@ class RunFolder:
             )
 
     def forget_false_start(self) -> None:
-        """Deletes the event files of a run that stopped before its training began."""
+        """Deletes what a run has left that stopped before its training began."""
+        self.clean_up()
         for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("hparams.yaml")):
             path.unlink()
 
     def clean_up(self) -> None:
-        """Deletes what a killed process had half written."""
-        for path in self.path.rglob(".*.partial"):
-            path.unlink(missing_ok=True)
+        """Deletes files that a killed run had half written: not where another process may be writing the same run."""
+        for folder in (self.path, self.checkpoints):
+            for path in folder.glob(".*.partial"):
+                if not path.is_dir():  # an export has folders of its own
+                    path.unlink(missing_ok=True)
 
     def checkpoint(self, wanted: str) -> Path:
         """The file that `last`, `best` or a path stands for.

@@ -6,13 +6,16 @@ import signal
 import subprocess
 from typing import Any
 
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
 from common.terminal import is_first_process, say
 
 
 class StopSignals:
     """Ctrl-C and SIGUSR1, with which SLURM warns of the end of a job, stop a run as SIGTERM does.
 
-    Lightning handles SIGTERM between two steps. Its own handling of SIGUSR1 is left out: it writes a checkpoint in
+    Lightning handles SIGTERM between two steps, while its loops run: `stop_outside_loops` is for the time before and
+    between them. Its own handling of SIGUSR1 is left out: it writes a checkpoint in
     the middle of whatever is going on, under another name.
     """
 
@@ -24,10 +27,23 @@ class StopSignals:
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGUSR1, self._warn)
 
+    def stop_outside_loops(self) -> None:
+        """SIGTERM while factors are made or results written ends the run with words, and SLURM is asked to requeue.
+
+        For one process only: one that waits for others in a collective runs no handler, and should die at once.
+        """
+        signal.signal(signal.SIGTERM, self._terminate)
+
     def restore(self) -> None:
-        """Gives both signals back what they do by default."""
+        """Gives the signals back what they do by default."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+        if signal.getsignal(signal.SIGTERM) == self._terminate:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def _terminate(self, number: int, frame: Any) -> None:
+        if signal.getsignal(signal.SIGTERM) == self._terminate:  # else Lightning calls this besides its own
+            raise SIGTERMException
 
     def _interrupt(self, number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)

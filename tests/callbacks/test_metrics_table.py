@@ -78,8 +78,10 @@ def test_going_on_forgets_the_rows_from_that_step_on(tmp_path):
     table.finalize("failed")
     again = MetricsTable(tmp_path)
     again.continue_from(4)
-    assert [row["step"] for row in read(tmp_path)] == ["0", "1", "2", "3"]
+    again.finalize("failed")  # refused before its first step: nothing is lost
+    assert [row["step"] for row in read(tmp_path)] == ["0", "1", "2", "3", "4", "5"]
     again.log_metrics({"train/loss": 0.5}, step=4)
+    assert [row["step"] for row in read(tmp_path)] == ["0", "1", "2", "3"]
     again.log_metrics({"val/loss": 0.25}, step=5)
     again.finalize("success")
     rows = read(tmp_path)
@@ -95,6 +97,7 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
         file.write(torn)
     table = MetricsTable(tmp_path)
     table.continue_from(10)
+    table.flush()
     assert [row["step"] for row in read(tmp_path)] == ["0", "1"]
 
 

@@ -45,6 +45,7 @@ def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
     [
         (errno.ENOSPC, "no space left to write .*nothing that was there before is lost.*--runs_dir"),
         (errno.EDQUOT, "no space left"),
+        (errno.EFBIG, r"no space left to write .* \(x\)"),
         (errno.EACCES, "can't write .*Make the folder writable"),
         (errno.EROFS, "can't write"),
     ],

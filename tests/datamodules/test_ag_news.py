@@ -80,7 +80,8 @@ def test_subsets_are_fixed_disjoint_and_of_the_asked_size(make_news):
     everything = texts(train_rows=None)
     assert len(everything[0]) == 50 and everything[1] == validation
     order = [" ".join(news("train", row)[1:]) for row in range(60)]
-    assert [order.index(text) for text in everything[0]] == sorted(map(order.index, everything[0]))
+    for drawn in (train, validation, everything[0]):
+        assert [order.index(text) for text in drawn] == sorted(map(order.index, drawn))
 
 
 def test_the_settings_of_the_study_are_the_defaults(backbone):
@@ -151,6 +152,14 @@ def test_without_the_hub_the_local_layouts_are_named(make_news, monkeypatch):
 def test_a_row_that_cannot_be_used_is_named(make_news, row, message):
     with pytest.raises(InputError, match=message):
         make_news({"train": {2: row}}).setup()
+
+
+@pytest.mark.parametrize("split", COUNTS)
+def test_a_file_with_a_header_alone_is_named(make_news, tmp_path, split):
+    data = make_news()
+    (tmp_path / f"{split}.csv").write_text('"Class Index","Title","Description"\n')
+    with pytest.raises(InputError, match=rf"{split}.csv has a header and no rows"):
+        data.setup()
 
 
 def test_a_quote_that_is_never_closed_is_found_where_it_begins(make_news, tmp_path):

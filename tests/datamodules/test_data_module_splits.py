@@ -1,5 +1,6 @@
 from collections import Counter
 
+import pandas as pd
 import pytest
 
 from common.errors import InputError
@@ -40,6 +41,28 @@ def test_predict_file_of_pairs(backbone, tmp_path):
     file.unlink()
     with pytest.raises(InputError, match="which is not a file"):
         data.predict_examples()
+
+
+def test_a_predict_file_that_is_a_table_is_read_by_its_columns(backbone, tmp_path):
+    """A line of JSON or a header must not be answered as if it were a sentence."""
+    pairs = pd.DataFrame({"sentence2": ["w2 w3", "w5"], "id": [0, 1], "sentence1": ['w1, "w1"', "w4"]})
+    writers = {
+        "csv": lambda path: pairs.to_csv(path, index=False),
+        "tsv": lambda path: path.write_text('sentence2\tsentence1\nw2 w3\tw1, "w1"\nw5\tw4\n'),
+        "jsonl": lambda path: pairs.to_json(path, orient="records", lines=True),
+        "parquet": lambda path: pairs.to_parquet(path),
+    }
+    for ending, write in writers.items():
+        file = tmp_path / f"new.{ending}"
+        write(file)
+        data = GLUEDataModule("rte", backbone=backbone, predict_file=str(file))
+        data.setup("predict")
+        examples = data.predict_examples()
+        assert (examples.texts, examples.pairs) == (pairs["sentence1"].tolist(), pairs["sentence2"].tolist()), ending
+        with pytest.raises(
+            InputError, match=r"has no sentence among its columns .*Did you mean .*call a file of plain"
+        ):
+            QuickstartDataModule(backbone=backbone, predict_file=str(file)).predict_examples()
 
 
 def test_predict_without_a_file_takes_test_else_validation(make):

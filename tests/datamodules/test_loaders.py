@@ -194,6 +194,8 @@ def test_accumulation_may_change_between_epochs_only():
     other = make_loader(accumulate=2)
     other.load_state_dict(finished.state_dict())
     assert list(other) == []
+    other.load_state_dict(make_loader().state_dict())  # before the first batch
+    assert len(list(other)) == len(other)
 
 
 class Recorder(LightningModule):

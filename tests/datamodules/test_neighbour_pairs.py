@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+import cli
 from common.errors import InputError
-from datamodules.batching import global_batches
+from datamodules.batching import TrainingBatchSampler, global_batches
 
 
 def test_each_pair_is_in_one_batch_and_each_row_once():
@@ -20,6 +21,13 @@ def test_pairs_are_still_grouped_by_length():
     assert padded / int(lengths.sum()) < 1.10
 
 
+def test_a_pair_is_as_long_as_its_longer_row():
+    longer = torch.arange(1600) * 7 % 40 + 5
+    lengths = torch.stack([torch.full_like(longer, 4), longer], dim=1).flatten()
+    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
+    assert sum(int(lengths[batch].max()) * 16 for batch in grouped) / int(longer.sum()) < 1.10
+
+
 def test_epochs_differ():
     first, second = (global_batches(torch.full((64,), 5), 8, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
     assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
@@ -29,3 +37,14 @@ def test_epochs_differ():
 def test_odd_numbers_are_refused(rows, batch_size):
     with pytest.raises(InputError, match="neighbour_pairs"):
         global_batches(torch.full((rows,), 5), batch_size, 1, 0, "neighbour_pairs")
+    with pytest.raises(InputError, match="neighbour_pairs"):  # before training, and before --overwrite deletes a run
+        TrainingBatchSampler(torch.full((rows,), 5), batch_size, batching="neighbour_pairs")
+
+
+def test_a_wrong_batch_size_costs_no_finished_run(tmp_path, tiny_bert):
+    finished = tmp_path / "debug" / "results.json"
+    finished.parent.mkdir()
+    finished.write_text("{}")
+    setting = ("--model.backbone", tiny_bert, "--data.batch_size", "7", "--trainer.accelerator", "cpu", "--overwrite")
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path), *setting]) == 2
+    assert [path.name for path in finished.parent.iterdir() if "tfevents" not in path.name] == ["results.json"]

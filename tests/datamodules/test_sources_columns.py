@@ -64,6 +64,19 @@ def test_labels_may_be_names_and_shards_are_joined(tmp_path):
     assert splits["validation"].labels == [1, 0]
 
 
+@pytest.mark.parametrize("row", range(4))
+def test_a_row_of_a_shard_is_named_by_its_own_file(tmp_path, row):
+    shards = [{**PAIRS, "sentence1": ["A.", "B."]}, {**PAIRS, "sentence1": ["E.", "F."]}]
+    shards[row // 2]["sentence1"][row % 2] = " "
+    for number, columns in enumerate(shards):
+        write_parquet(tmp_path / f"train-0000{number}-of-00002.parquet", columns)
+    write_json_lines(tmp_path / "validation.jsonl", PAIRS)
+    with pytest.raises(
+        InputError, match=f"train-0000{row // 2}-of-00002.parquet, row {row % 2 + 1}: sentence1 is empty"
+    ):
+        read_glue_folder(RTE, str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [

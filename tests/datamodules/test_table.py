@@ -286,6 +286,23 @@ def test_a_test_file_without_labels_is_for_predict(make_table, tmp_path):
     assert data.predict_examples().texts == ["w8", "w9"]
 
 
+def test_minus_one_is_a_label_where_the_training_split_has_it(make_table, tmp_path):
+    train = frame(6).assign(kind=[1, -1, 1, -1, 1, -1])
+    train.to_csv(tmp_path / "train.csv", index=False)
+    train[train["kind"] == -1].to_csv(tmp_path / "test.csv", index=False)
+    data = make_table(data_dir=str(tmp_path))
+    assert data.load_examples()["test"].labels == [0, 0, 0]
+    assert data.task.label_names == ("-1", "1")
+
+
+def test_a_row_without_a_label_has_not_the_label_called_none(make_table, tmp_path):
+    pd.DataFrame({"review": ["w1", "w2"], "kind": ["None", "some"]}).to_csv(tmp_path / "train.csv", index=False)
+    rows = pd.DataFrame({"review": ["w3", "w4"], "kind": ["some", None]})
+    rows.to_json(tmp_path / "test.jsonl", orient="records", lines=True)
+    with pytest.raises(InputError, match=r"test.jsonl, line 2: kind is ''; allowed: None, some"):
+        make_table(data_dir=str(tmp_path)).load_examples()
+
+
 def test_the_command_line_knows_the_column_options(backbone, tmp_path):
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(LightningDataModule, "data")

@@ -1,5 +1,6 @@
 import pytest
 
+import cli
 from common.errors import InputError
 from experiments.run_folder import RunFolder
 
@@ -23,6 +24,29 @@ def test_what_a_false_start_left_is_in_nobodys_way(tmp_path):
     run.refuse_if_occupied("command")
     run.clear()
     assert list(run.path.iterdir()) == []
+
+
+def test_only_half_written_files_are_cleaned_up(tmp_path):
+    run = RunFolder.of(str(tmp_path), "run")
+    export = run.path / "exports" / ".peft.abc.partial"  # of an export that was killed, or is under way
+    export.mkdir(parents=True)
+    run.checkpoints.mkdir()
+    halves = [run.path / ".config.yaml.abc.partial", run.checkpoints / ".last.ckpt.abc.partial"]
+    for path in (*halves, run.path / "notes.partial", export / ".weights.partial"):
+        path.touch()
+    run.clean_up()
+    assert not any(path.exists() for path in halves)
+    assert (run.path / "notes.partial").exists() and (export / ".weights.partial").exists()
+
+
+def test_a_refused_start_touches_nothing_of_the_run_that_may_be_writing(tmp_path, capsys):
+    folder = RunFolder.of(str(tmp_path), "debug")
+    folder.checkpoints.mkdir(parents=True)
+    half = folder.checkpoints / ".last.ckpt.abc.partial"
+    half.touch()
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert half.exists()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc"])

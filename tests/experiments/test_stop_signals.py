@@ -4,9 +4,13 @@ import os
 import signal
 
 import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+import cli
 from experiments.run_folder import RunFolder
 from experiments.stop_signals import StopSignals
+from lightning_modules import TextClassificationModule
 from tests.command_line import differences, outcome, run, run_until_signalled, write_config
 
 
@@ -73,6 +77,52 @@ def test_a_second_interrupt_stops_at_once(monkeypatch):
     finally:
         signals.restore()
     assert stopped == [signal.SIGTERM]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_outside_lightnings_loops_a_signal_ends_the_run_with_words(number):
+    signals = StopSignals()
+    signals.install()
+    signals.stop_outside_loops()
+    try:
+        with pytest.raises(SIGTERMException):  # the default would kill this process
+            signal.raise_signal(number)
+    finally:
+        signals.restore()
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_within_lightnings_loops_its_own_handler_decides():
+    trainer, signals = Trainer(accelerator="cpu", logger=False), StopSignals()
+    signals.stop_outside_loops()
+    connector = trainer._signal_connector
+    connector.register_signal_handlers()
+    try:
+        signal.raise_signal(signal.SIGTERM)
+        assert trainer.received_sigterm
+    finally:
+        connector.teardown()
+    with pytest.raises(SIGTERMException):
+        signal.raise_signal(signal.SIGTERM)
+    signals.restore()
+
+
+def test_a_signal_while_factors_are_made_says_how_to_go_on(tmp_path, tiny_bert, cola_folder, monkeypatch, capsys):
+    def signalled(module):
+        signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(TextClassificationModule, "configure_model", signalled)
+    assert run("fit", write_config(tmp_path, tiny_bert, cola_folder), tmp_path) == 1
+    assert "Stopped by a signal. Unless not one step was done" in capsys.readouterr().out
+
+
+def test_an_interrupt_before_anything_has_begun_is_one_line(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_run", interrupted)
+    assert cli.main(["fit"]) == 1
+    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
 
 
 @pytest.mark.parametrize("count", ["0", "", "x"])

@@ -1,0 +1,48 @@
+"""What TensorBoard itself shows of a run that was interrupted."""
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from callbacks.tensor_board import ResumedTensorBoard
+from tests.command_line import run, write_config
+
+
+def shown(folder) -> dict[str, list[tuple[int, float]]]:
+    """Steps and values by tag, as TensorBoard's own reader finds them."""
+    events = EventAccumulator(str(folder)).Reload()
+    return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+
+
+def board(folder, step) -> ResumedTensorBoard:
+    logger = ResumedTensorBoard(str(folder), step, name="", version="", default_hp_metric=False)
+    _ = logger.experiment  # as a trainer does when it is set up
+    return logger
+
+
+def test_what_was_logged_after_the_checkpoint_is_forgotten_with_the_first_new_figure(tmp_path):
+    first = board(tmp_path, 0)
+    for step in range(6):
+        first.log_metrics({"loss": step / 8}, step)
+    first.finalize("failed")
+    everything = {"loss": [(step, step / 8) for step in range(6)]}
+    board(tmp_path, 4).finalize("failed")  # refused before its first step
+    assert shown(tmp_path) == everything
+    again = board(tmp_path, 4)
+    again.log_metrics({"loss": 9.0}, 4)
+    again.finalize("success")  # a later file must not forget once more
+    again.log_metrics({"loss": 8.0}, 5)
+    again.finalize("success")
+    assert shown(tmp_path) == {"loss": [*everything["loss"][:4], (4, 9.0), (5, 8.0)]}
+
+
+def test_a_refused_resumption_costs_no_figure(tmp_path, tiny_bert, cola_folder):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    folder = tmp_path / "tiny"
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
+    table, figures = (folder / "metrics.csv").read_text(), shown(folder)
+    assert "test/loss" in figures and "test/loss" in table
+    assert run("fit", config, tmp_path, "--ckpt_path", "last", "--data.batch_size", "4") == 2
+    assert (folder / "metrics.csv").read_text() == table
+    assert shown(folder) == figures
+    assert run("fit", config, tmp_path, "--ckpt_path", "last", "--trainer.max_epochs", "1") == 0
+    assert (folder / "metrics.csv").read_text() == table  # finished once more: nothing twice
+    assert shown(folder) == figures
