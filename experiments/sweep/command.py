@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import InputError
 from common.terminal import say
@@ -178,11 +180,11 @@ def _ray_engine(options: argparse.Namespace) -> tuple[RayEngine, int]:
 
 def _list_trials(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> None:
     costs = estimate_costs(folder, trials, configs)
-    table = Table(title=f"{folder.path.name}: {len(trials)} trials")
+    table = Table(title=escape(f"{folder.path.name}: {len(trials)} trials"))
     for column in ("trial", "state", "epochs", "training rows", "estimated time"):
         table.add_column(column, overflow="fold", justify="left" if column in ("trial", "state") else "right")
     for trial, cost in zip(trials, costs.of_trials, strict=True):
-        table.add_row(trial.name, str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
+        table.add_row(Text(trial.name), str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     say(costs.summary)

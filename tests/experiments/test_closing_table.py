@@ -1,0 +1,46 @@
+"""What a run and a sweep print last, with brackets in names: they are no markup, and commands can be pasted."""
+
+import shlex
+
+import pytest
+from rich.console import Console
+
+from experiments import closing_table
+from experiments.closing_table import print_closing_table
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+from experiments.sweep.trial_run import LOG, record_failure
+from tests.experiments import made_runs
+
+
+@pytest.fixture
+def wide(monkeypatch):
+    """Consoles wide enough that nothing is wrapped."""
+    monkeypatch.setattr(closing_table, "Console", lambda: Console(width=300))
+
+
+def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
+    folder = tmp_path / "my [red]runs [" / "data]" / "run[bold]"
+    print_closing_table(made_runs.results("run[bold]", 0, 0.5), {}, folder)
+    shown = capsys.readouterr().out
+    assert "run[bold]: finished" in shown and f"{folder}/results.json" in shown
+    command = next(line for line in shown.splitlines() if "predict" in line)
+    assert shlex.split(command)[4] == str(folder / "config.yaml")
+    assert shlex.split(next(line for line in shown.splitlines() if "tensorboard" in line))[2] == str(folder.parent)
+
+
+def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, capsys):
+    trials = [Trial("trial_[a]", "", (), {}), Trial("trial_[b]", "", (), {})]
+    folder = SweepFolder(tmp_path / "sweep[x]")
+    for trial in trials:
+        folder.trial_folder(trial).mkdir(parents=True)
+    (folder.trial_folder(trials[0]) / LOG).write_text("reading [/data/news]\n")
+    record_failure(folder.trial_folder(trials[1]), "OSError: no file [/data/words]")
+    progress = Progress(folder, trials, 1)
+    progress.started(trials[0])
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(progress)
+    for part in ("sweep[x]", "trial_[a]", "reading [/data/news]", "trial_[b]", "no file [/data/words]"):
+        assert part in captured.get()
