@@ -11,7 +11,14 @@ from common.files import is_plain_name
 from experiments.config_files import flatten, read_yaml
 from experiments.sweep.folder import read_results
 
-STATUSES = ("finished", "collapsed", "diverged", "failed", "begun", "waiting")
+STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
+# What the report reads of every results.json; a dot goes one level down.
+_NEEDED = (
+    *("status", "seed", "backbone", "adapter", "average_rank", "wall_seconds", "peak_memory_bytes", "versions"),
+    *("train_losses", "val_losses", "best_val_loss", "trainable_parameters.total"),
+    *(f"metric.{name}" for name in ("name", "higher_is_better", "best", "best_epoch", "last")),
+    *(f"data.{name}" for name in ("name", "train_rows", "validation_rows", "test_rows")),
+)
 
 
 @dataclass(frozen=True)
@@ -21,7 +28,7 @@ class Record:
     Attributes:
         folder: its run folder.
         method: the sweep's name for it; empty where there is none.
-        status: finished, collapsed, diverged, failed, begun or waiting.
+        status: finished, collapsed, diverged, budget_missed, failed, begun or waiting.
         results: its results.json, or None.
         overrides: what the sweep set.
         error: why it failed.
@@ -135,6 +142,8 @@ def _trials(path: Path, trials: Any) -> list[Record]:
         if not is_plain_name(name):
             raise InputError(f"{path} names the trial {name!r}; allowed: folders inside it.")
         results, status = entry["results"], entry.get("status")
+        if results is not None:
+            _check(results, f"{path} (trial {name})")
         record = Record(
             path.parent / name,
             entry.get("method") or "",
@@ -145,6 +154,18 @@ def _trials(path: Path, trials: Any) -> list[Record]:
         )
         records.append(record)
     return [_with_likeness(record, records) for record in records]
+
+
+def _check(results: Any, where: str) -> None:
+    for name in _NEEDED:
+        part = results
+        for step in name.split("."):
+            if not isinstance(part, dict) or step not in part:
+                raise InputError(
+                    f"{where} isn't what a fit of this version writes: it has no {name}. Give folders of runs alone, "
+                    "and move this run elsewhere or run it again."
+                )
+            part = part[step]
 
 
 def _with_likeness(record: Record, records: list[Record]) -> Record:
@@ -161,8 +182,7 @@ def _run(folder: Path) -> Record:
     path, failure = folder / "results.json", folder / "failure.json"
     if path.exists():
         results = read_results(path)
-        if missing := [name for name in ("status", "metric", "seed") if name not in results]:
-            raise InputError(f"{path} isn't what a fit writes: it has no {missing[0]}. Give folders of runs alone.")
+        _check(results, str(path))
         return Record(folder, "", results["status"], results)
     if failure.exists():
         return Record(folder, "", "failed", None, error=str(read_results(failure).get("error", "")))
