@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from experiments.report.records import STATUSES, Record
-from experiments.report.statistics import Scores
+from experiments.report.statistics import Scores, find_optimum, mean_scores
 
 BACKBONE = "model.backbone"
 RANK = "model.adapter.rank"
@@ -111,9 +111,8 @@ class Curve:
     @property
     def chosen(self) -> Group:
         """The group whose rate is best on the validation split: its test figures are the ones to report."""
-        scores = self.scores()
-        means = {rate: sum(by_seed.values()) / len(by_seed) for rate, by_seed in scores.items()}
-        return self.groups[max(means, key=lambda rate: means[rate])] if means else next(iter(self.groups.values()))
+        rate = find_optimum(*mean_scores(self.scores())).chosen
+        return next(iter(self.groups.values())) if rate is None else self.groups[rate]
 
 
 def make_groups(records: list[Record]) -> list[Group]:
