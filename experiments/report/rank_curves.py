@@ -99,5 +99,6 @@ def rank_curve_figure(groups: list[Group]) -> Figure | None:
         axes.set_xlabel("rank")
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
     figure.axes[0].set_ylabel(title(metric["name"]))
-    figure.axes[0].legend(loc="best")
+    lines = figure.axes[0].lines  # handed over, since a label that begins with _ would hide its line
+    figure.axes[0].legend(lines, [curve.label for curve in curves], loc="best")
     return figure

@@ -31,9 +31,7 @@ def rate_table(curves: list[Curve]) -> list[Row]:
 
 
 def _reference(curve: Curve, curves: list[Curve]) -> Curve | None:
-    """Full fine-tuning that was measured alike, of the same backbone."""
-    if curve.is_full:
-        return curve
+    """The first full fine-tuning that was measured alike, of the same backbone."""
     alike = (other for other in curves if other.is_full and other.chosen.measure == curve.chosen.measure)
     return next((other for other in alike if other.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)), None)
 

@@ -41,14 +41,15 @@ def _settings_row(group: Group, baseline: Group | None) -> Row:
         "Median ± Std": spread(group.values("best"), name),
         "Last epoch": spread(group.values("last"), name),
         "Test": spread(group.values("test"), name),
+    }
+    if baseline is not None:
+        row["Difference to baseline"] = _difference(group, baseline, name)
+    return row | {
         "n": str(len(group.values("best"))),
         "Used rank": text(mean([r.results["average_rank"] for r in group.records if r.results])),
         "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
         "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
     }
-    if baseline is not None:
-        row["Difference to baseline"] = _difference(group, baseline, name)
-    return row
 
 
 def _requested_rank(group: Group) -> Any:
