@@ -126,6 +126,6 @@ def _line(axes: Any, record: Record, name: str, factor: float, color: str, numbe
         return None
     steps, values = zip(*points, strict=True)
     style, marker = "-" if number < len(COLORS) else "--", MARKERS[number % len(MARKERS)]
-    values = [factor * value for value in values]
+    scaled = [factor * value for value in values]
     # the marker at a line's end tells settings apart without colours
-    return axes.plot(steps, values, style, color=color, lw=1.2, marker=marker, ms=5, markevery=[len(steps) - 1])[0]
+    return axes.plot(steps, scaled, style, color=color, lw=1.2, marker=marker, ms=5, markevery=[len(steps) - 1])[0]

@@ -9,16 +9,9 @@ from typing import Any
 from common.errors import InputError
 from common.files import is_plain_name
 from experiments.config_files import flatten, read_yaml
-from experiments.sweep.folder import read_results
+from experiments.results_file import check_results, read_results
 
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
-# What the report reads of every results.json; a dot goes one level down.
-_NEEDED = (
-    *("status", "seed", "backbone", "adapter", "average_rank", "wall_seconds", "peak_memory_bytes", "versions"),
-    *("train_losses", "val_losses", "best_val_loss", "trainable_parameters.total"),
-    *(f"metric.{name}" for name in ("name", "higher_is_better", "best", "best_epoch", "last")),
-    *(f"data.{name}" for name in ("name", "train_rows", "validation_rows", "test_rows")),
-)
 
 
 @dataclass(frozen=True)
@@ -143,7 +136,7 @@ def _trials(path: Path, trials: Any) -> list[Record]:
             raise InputError(f"{path} names the trial {name!r}; allowed: folders inside it.")
         results, status = entry["results"], entry.get("status")
         if results is not None:
-            _check(results, f"{path} (trial {name})")
+            check_results(results, f"{path} (trial {name})")
         record = Record(
             path.parent / name,
             entry.get("method") or "",
@@ -154,18 +147,6 @@ def _trials(path: Path, trials: Any) -> list[Record]:
         )
         records.append(record)
     return [_with_likeness(record, records) for record in records]
-
-
-def _check(results: Any, where: str) -> None:
-    for name in _NEEDED:
-        part = results
-        for step in name.split("."):
-            if not isinstance(part, dict) or step not in part:
-                raise InputError(
-                    f"{where} isn't what a fit of this version writes: it has no {name}. Give folders of runs alone, "
-                    "and move this run elsewhere or run it again."
-                )
-            part = part[step]
 
 
 def _with_likeness(record: Record, records: list[Record]) -> Record:
@@ -182,7 +163,7 @@ def _run(folder: Path) -> Record:
     path, failure = folder / "results.json", folder / "failure.json"
     if path.exists():
         results = read_results(path)
-        _check(results, str(path))
+        check_results(results, str(path))
         return Record(folder, "", results["status"], results)
     if failure.exists():
         return Record(folder, "", "failed", None, error=str(read_results(failure).get("error", "")))

@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.sweep.folder import State, SweepFolder, read_results
+from experiments.results_file import read_results
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_run import FAILURE, LOG, Outcome, shown_results
 
