@@ -21,8 +21,18 @@ def rank_grid(ranks: dict[str, float]) -> tuple[list[int], list[str], list[list[
     return layers, projections, [[places.get((layer, name)) for layer in layers] for name in projections]
 
 
-def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str) -> Figure:
-    """A heat map, projection by layer, with the rank in each cell."""
+def rank_map(
+    ranks: dict[str, float], rank_min: int, rank_max: int, title: str, label: str = "rank", decimals: int = 0
+) -> Figure:
+    """A heat map, projection by layer, with the rank in each cell.
+
+    Args:
+        ranks: by module path.
+        rank_min: lower end of the colours; rank_max the upper one.
+        title: above the map.
+        label: what the values are, beside the colours.
+        decimals: digits after the point in the cells, for means and deviations.
+    """
     layers, projections, rows = rank_grid(ranks)
     figure = Figure(figsize=(2.6 + 0.42 * len(layers), 1.4 + 0.42 * len(projections)), layout="constrained")
     axes = figure.add_subplot()
@@ -37,8 +47,8 @@ def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str) 
         for x, rank in enumerate(row):
             if rank is not None:
                 color = "white" if rank < middle else "black"
-                axes.text(x, y, f"{rank:.0f}", ha="center", va="center", fontsize=8, color=color)
-    figure.colorbar(image, ax=axes, label="rank")
+                axes.text(x, y, f"{rank:.{decimals}f}", ha="center", va="center", fontsize=8, color=color)
+    figure.colorbar(image, ax=axes, label=label)
     return figure
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -26,13 +27,14 @@ def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: 
         f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
         f"  python cli.py predict --config {config} --ckpt_path best --data.predict_file sentences.txt\n",
         highlight=False,
+        markup=False,  # a folder's name may hold brackets
         soft_wrap=True,
     )
 
 
 def _figures(results: dict[str, Any]) -> Table:
     metric, parameters, budget = results["metric"], results["trainable_parameters"], results["budget"]
-    table = Table(title=f"{results['run_name']}: {results['status']}", show_header=False)
+    table = Table(title=escape(f"{results['run_name']}: {results['status']}"), show_header=False)
     name = metric["name"].replace("_", " ")
     table.add_row(f"best {name}", f"{_number(metric['best'])} (epoch {metric['best_epoch']})")
     table.add_row(f"last {name}", _number(metric["last"]))
@@ -82,7 +84,7 @@ def _tag_table(accuracies: dict[str, float]) -> Table:
     table.add_column("phenomenon")
     table.add_column("accuracy", justify="right")
     for name, value in sorted(accuracies.items(), key=lambda item: -item[1]):
-        table.add_row(name.replace("_", " "), f"{value:.3f}")
+        table.add_row(Text(name.replace("_", " ")), f"{value:.3f}")
     return table
 
 
@@ -90,7 +92,7 @@ def print_evaluation(split: str, trainer: Any, data: Any) -> None:
     """Prints the figures of a validate or test call."""
     if not is_first_process():
         return
-    table = Table(title=f"{data.name}: {split}", show_header=False)
+    table = Table(title=escape(f"{data.name}: {split}"), show_header=False)
     for name, value in trainer.callback_metrics.items():
         table.add_row(name, _number(float(value)))
     Console().print(table)

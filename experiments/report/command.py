@@ -69,7 +69,13 @@ def page(content: Content) -> str:
 
 def markdown(content: Content) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    parts = [f"# {content.title}", f"{content.headline}.", as_markdown(without_empty_columns(content.settings))]
+    parts = [f"# {content.title}", f"{content.headline}."]
+    if content.other_measures:
+        others = "; ".join(content.other_measures)
+        parts.append(f"Not all were measured alike: differences are within one measure, figures leave out {others}.")
+    parts.append(as_markdown(without_empty_columns(content.settings)))
+    if content.mixtures:
+        parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
     if content.baseline:
         interval = "95 % bootstrap interval (too narrow for few seeds)"
         parts.append(f"Difference to {content.baseline}: mean over common seeds, {interval}.")

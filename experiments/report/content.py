@@ -10,18 +10,18 @@ from matplotlib.figure import Figure
 
 from experiments.metrics import scale
 from experiments.report.drawing import as_svg, write_png
-from experiments.report.figures_differences import difference_figure
+from experiments.report.figures_differences import difference_figure, differences_left_out
 from experiments.report.figures_ranks import allocating, rank_figures
 from experiments.report.figures_rates import rate_curves, training_curves, training_left_out
 from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
+from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
+from experiments.report.rate_tables import rate_table
 from experiments.report.records import Record
 from experiments.report.tables import (
     Row,
     find_baseline,
     headline,
-    metric_of,
-    rate_table,
     settings_table,
     spread,
     text,
@@ -59,6 +59,8 @@ class Content:
     numbers: dict[str, str]
     settings: list[Row]
     baseline: str
+    other_measures: list[str]
+    mixtures: list[Row]
     rates: list[Row]
     rank_curve: list[Row]
     troubles: list[Row]
@@ -92,22 +94,41 @@ def gather(
         title=" + ".join(folder.resolve().name for folder in folders),
         headline=headline(groups),
         numbers=_numbers(records, groups),
-        settings=settings_table(groups, rate, baseline),
+        settings=settings_table(groups, baseline),
         baseline=baseline.label if baseline else "",
+        other_measures=_other_measures(groups),
+        mixtures=mixtures(groups),
         rates=rates,
-        rank_curve=rank_curve_table(_compared(rates, curves, groups)),
+        rank_curve=rank_curve_table(_measured_alike(_compared(rates, curves, groups))),
         troubles=troubles(groups),
-        provenance=_provenance(records),
+        provenance=provenance(records),
         all_runs=[_run_row(record) for record in records],
-        commands=_commands(records, folders),
+        commands=_commands(records, folders, baseline_name),
         runs=len(records),
     )
     return content, curves, groups
 
 
 def _compared(rates: list[Row], curves: list[Curve], groups: list[Group]) -> list[Group]:
-    """The groups to compare: where rates were swept, each curve's at its chosen rate."""
-    return [curve.chosen for curve in curves] if rates else groups
+    """The groups to compare: where rates were swept, each curve's at its chosen rate; and those without such a rate."""
+    if not rates:
+        return groups
+    swept = [group for curve in curves for group in curve.groups.values()]
+    return [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
+
+
+def _measures(groups: list[Group]) -> list[tuple[str, str, int]]:
+    return list(dict.fromkeys(group.measure for group in groups if group.measure is not None))
+
+
+def _measured_alike(groups: list[Group]) -> list[Group]:
+    """Groups for one axis, which can't hold two metrics: what was measured like the first."""
+    return [group for group in groups if group.measure in (None, *_measures(groups)[:1])]
+
+
+def _other_measures(groups: list[Group]) -> list[str]:
+    """What all but the first were measured by, where groups aren't measured alike."""
+    return [f"{name.replace('_', ' ')} on {data} ({rows:,} rows)" for name, data, rows in _measures(groups)[1:]]
 
 
 def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, folder: Path) -> None:
@@ -119,11 +140,18 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
         wide = figure.get_size_inches()[0] > _WIDE
         return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
 
-    shown = _compared(content.rates, curves, groups)
+    compared = _compared(content.rates, curves, groups)
+    shown = _measured_alike(compared)
+    curves = [curve for curve in curves if curve.chosen in shown]
     for baseline in (group for group in groups if group.label == content.baseline):
-        figure = difference_figure(shown, baseline)
+        figure = difference_figure(compared, baseline)
         if figure is not None:
-            caption = "Differences to the baseline: a dot per common seed; mean and 95 % bootstrap interval in blue."
+            caption = (
+                "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a line for its 95 % "
+                "bootstrap interval."
+            )
+            if left_out := differences_left_out(compared, baseline):
+                caption += f" The best settings; {left_out} more are left out."
             content.difference_figures.append(picture("differences", caption, figure))
     if content.rates:
         for kind, what in (("best", "Validation"), ("test", "Test")):
@@ -164,41 +192,15 @@ def _best_of_methods(groups: list[Group]) -> Iterator[Group]:
 
 
 def _numbers(records: list[Record], groups: list[Group]) -> dict[str, str]:
-    metric = metric_of(groups)
     seconds = sum(record.results["wall_seconds"] for record in records if record.results)
     numbers = {"runs": str(len(records)), "settings": str(len(groups))}
-    if metric is not None:
-        best = max(groups, key=lambda group: group.score)
-        numbers["best median (" + best.label + ")"] = spread(best.values("best"), metric["name"])
-    numbers["hours of training"] = f"{seconds / 3600:.2f}"
+    for measure in _measures(groups):
+        best = max((group for group in groups if group.measure == measure), key=lambda group: group.score)
+        numbers[f"best median {measure[0].replace('_', ' ')} ({best.label})"] = spread(best.values("best"), measure[0])
+    numbers["hours, evaluation included"] = f"{seconds / 3600:.2f}"
     odd = sum(record.status != "finished" for record in records)
-    numbers["collapsed, diverged, failed or unfinished"] = str(odd)
+    numbers["not simply finished"] = str(odd)
     return numbers
-
-
-def _provenance(records: list[Record]) -> list[Row]:
-    """What the runs were made with; several values where runs differ."""
-    facts: dict[str, dict[str, None]] = {}
-    for record in records:
-        results = record.results
-        if results is None:
-            continue
-        data = results["data"]
-        rows = f"{data['train_rows']:,} train, {data['validation_rows']:,} validation, {data['test_rows']:,} test rows"
-        found = {
-            "data": f"{data['name']}: {rows}",
-            "data folder": text(record.config.get("data.data_dir")),
-            "backbone": results["backbone"],
-            "adapter": results["adapter"],
-            "device": f"{results.get('device', '')} × {results.get('processes', 1)}",
-            **{f"{name} version": version for name, version in results["versions"].items()},
-        }
-        for name, value in found.items():
-            if value:
-                facts.setdefault(name, {})[str(value)] = None
-    return [{"What": name, "Value": "; ".join(values)} for name, values in facts.items()] or [
-        {"What": "runs", "Value": "none has finished"}
-    ]
 
 
 def _run_row(record: Record) -> Row:
@@ -214,7 +216,7 @@ def _run_row(record: Record) -> Row:
         "Status": record.status,
         "Seed": str(record.seed),
         "Best": figure(record.best),
-        "Best epoch": text(metric["best_epoch"] if metric else None),
+        "Best epoch (from 0)": text(metric["best_epoch"] if metric else None),
         "Last": figure(record.last),
         "Test": figure(record.test),
         "Used rank": text(results.get("average_rank")),
@@ -223,11 +225,15 @@ def _run_row(record: Record) -> Row:
     }
 
 
-def _commands(records: list[Record], folders: list[Path]) -> list[str]:
-    commands = [f"python cli.py report {shlex.join(str(folder) for folder in folders)}"]
+def _commands(records: list[Record], folders: list[Path], baseline: str | None) -> list[str]:
+    chosen = [] if baseline is None else ["--baseline", baseline]
+    commands = [["report", *map(str, folders), *chosen]]
     for folder in folders:
         if (folder / "sweep.yaml").exists():
-            where = f"--run_name {folder.name} --runs_dir {folder.parent}"
-            commands.append(f"python cli.py sweep --config {folder / 'sweep.yaml'} {where}")
-    runs = (f"python cli.py fit --config {record.folder / 'config.yaml'} --run_name again" for record in records[:1])
-    return [*commands, *runs]
+            where = ["--run_name", folder.name, "--runs_dir", str(folder.parent)]
+            commands.append(["sweep", "--config", str(folder / "sweep.yaml"), *where])
+    configs = (record.folder / "config.yaml" for record in records)
+    again = next((config for config in configs if config.exists()), None)
+    if again is not None:
+        commands.append(["fit", "--config", str(again), "--run_name", "again"])
+    return [f"python cli.py {shlex.join(command)}" for command in commands]

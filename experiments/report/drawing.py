@@ -37,6 +37,7 @@ def style() -> Iterator[None]:
         "legend.frameon": False,
         "legend.fontsize": 9,
         "font.size": 10,
+        "text.parse_math": False,  # a dollar sign in a name or a folder is a dollar sign
         "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
         "svg.hashsalt": "report",
     }

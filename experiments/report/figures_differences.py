@@ -4,7 +4,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale
+from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK
 from experiments.report.groups import Group
 from experiments.report.statistics import paired_difference
@@ -19,10 +19,10 @@ _PANELS = {"best": "best epoch", "last": "last epoch", "test": "test"}
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     """A row per settings, best first: a dot per common seed, the mean with its 95 % bootstrap interval.
 
-    Where differences exceed 10, the axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
+    Groups that were measured otherwise than the baseline are left out, and those for which there is no room. Where
+    differences exceed 10, the axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
     """
-    ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
-    rows = [group for group in ordered if group.values("best").keys() & baseline.values("best").keys()][:_MOST_ROWS]
+    rows = _comparable(groups, baseline)[:_MOST_ROWS]
     metric = metric_of([baseline])
     if metric is None or not rows:
         return None
@@ -37,8 +37,20 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
         axes.set_title(label, fontsize=10)
-    figure.supxlabel(f"difference to {baseline.label}", fontsize=10)
+    better = "higher" if metric["higher_is_better"] else "lower"
+    figure.supxlabel(f"{title(metric['name'])}: difference to {baseline.label} ({better} is better)", fontsize=10)
     return figure
+
+
+def differences_left_out(groups: list[Group], baseline: Group) -> int:
+    """How many settings `difference_figure` has no room for."""
+    return max(len(_comparable(groups, baseline)) - _MOST_ROWS, 0)
+
+
+def _comparable(groups: list[Group], baseline: Group) -> list[Group]:
+    ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
+    alike = [group for group in ordered if group.measure == baseline.measure]
+    return [group for group in alike if group.values("best").keys() & baseline.values("best").keys()]
 
 
 def _scale(axes: Any) -> None:

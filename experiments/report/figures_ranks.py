@@ -31,16 +31,14 @@ def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
     ends = np.asarray([list(_ranks(record)["layers"].values()) for record in records], dtype=float)
     seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
     for when, values in (("start", starts), ("end", ends)):
-        picture = rank_map(dict(zip(names, values.mean(0).tolist(), strict=True)), low, high, f"rank at the {when}")
+        means = dict(zip(names, values.mean(0).tolist(), strict=True))
+        whole = bool((values.mean(0) % 1 == 0).all())
+        picture = rank_map(means, low, high, f"rank at the {when}", decimals=0 if whole else 1)
         yield f"ranks_{when}", f"Ranks at the {when}: mean over {seeds}.", picture
     if len(records) > 1:
         spread = ends.std(0, ddof=1)
-        picture = rank_map(
-            dict(zip(names, spread.tolist(), strict=True)),
-            0,
-            max(int(np.ceil(spread.max())), 1),
-            "deviation over seeds",
-        )
+        deviations, highest = dict(zip(names, spread.tolist(), strict=True)), max(int(np.ceil(spread.max())), 1)
+        picture = rank_map(deviations, 0, highest, "deviation over seeds", "standard deviation of the rank", 1)
         yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {stability_text(ends)}", picture
     yield (
         "ranks_over_time",
@@ -111,7 +109,7 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
             right.plot(when, values, ".", color=COLORS[1], ms=4, label="used by discrete ranks" if first else None)
     left.set_title("alpha", fontsize=10)
     right.set_title("budget (entries of R)", fontsize=10)
-    right.set_ylim(bottom=0)
+    right.set_ylim(0, 1.08 * right.dataLim.y1)  # a constant budget would lie on the frame
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.set_xlabel("step")

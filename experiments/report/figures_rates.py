@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK, MARKERS
@@ -33,6 +33,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     sign = scale(metric["name"]) * (1 if metric["higher_is_better"] else -1)
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.add_subplot()
+    lines: list[Any] = []
     for place, curve in enumerate(shown):
         scores = curve.scores(figure_name)
         rates = sorted(scores)
@@ -40,27 +41,28 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         color = INK if curve.is_full else COLORS[place % len(COLORS)]
         line = "--" if curve.is_full else "-"
         means = [float(np.mean(found)) for found in values]
-        axes.plot(rates, means, line, marker=MARKERS[place % len(MARKERS)], color=color, label=curve.label, ms=5)
+        lines += axes.plot(rates, means, line, marker=MARKERS[place % len(MARKERS)], color=color, ms=5)
         axes.fill_between(rates, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
         optimum = curve_optimum(curve.scores())
         if figure_name == "best" and optimum.place == "inside" and optimum.rate is not None:
             axes.axvline(optimum.rate, color=color, ls=":", lw=1)
     if not metric["higher_is_better"]:
-        _keep_in_sight(axes)
+        _keep_in_sight(axes, lines)
     axes.set_xscale("log")
     rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
     if len(rates) <= _MOST_TICKS:
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=0 if len(rates) < 9 else 45)
+    else:
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
     axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))
-    axes.legend(loc="best")
+    axes.legend(lines, [curve.label for curve in shown], loc="best")
     return figure
 
 
-def _keep_in_sight(axes: Any) -> None:
+def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
     """Ends the vertical axis above the values that can be told apart, and writes those beyond its end beside it."""
-    lines = [line for line in axes.lines if not line.get_label().startswith("_")]  # not those of the optima
     best = min(float(np.min(line.get_ydata())) for line in lines)
     beyond = [
         (line, rate, value)
@@ -123,5 +125,7 @@ def _line(axes: Any, record: Record, name: str, factor: float, color: str, numbe
     if not points:
         return None
     steps, values = zip(*points, strict=True)
-    style = "-" if number < len(COLORS) else "--"
-    return axes.plot(steps, [factor * v for v in values], style, color=color, lw=1.2, marker=".", ms=4)[0]
+    style, marker = "-" if number < len(COLORS) else "--", MARKERS[number % len(MARKERS)]
+    scaled = [factor * value for value in values]
+    # the marker at a line's end tells settings apart without colours
+    return axes.plot(steps, scaled, style, color=color, lw=1.2, marker=marker, ms=5, markevery=[len(steps) - 1])[0]

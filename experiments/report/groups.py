@@ -3,13 +3,15 @@
 import json
 import statistics
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from experiments.report.records import STATUSES, Record
-from experiments.report.statistics import Scores
+from experiments.report.statistics import Scores, find_optimum, mean_scores
 
+BACKBONE = "model.backbone"
 RANK = "model.adapter.rank"
 RATE = "model.optimizer.learning_rate"
 ALLOCATION_RATE = "model.optimizer.allocation_learning_rate"
@@ -17,6 +19,15 @@ HEAD_RATE = "model.optimizer.head_learning_rate"
 # What names a run, or says where it runs: no difference in what is studied.
 NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_minutes", "data.seed")
 _PLAIN_WORDS = {"allocation_learning_rate": "allocation rate", "learning_rate": "rate"}
+
+
+def by_seed(figures: Iterable[tuple[int, float | None]]) -> dict[int, float]:
+    """Each seed's figure; the mean of its runs where it was run more than once, so that it counts once."""
+    found: dict[int, list[float]] = {}
+    for seed, figure in figures:
+        if figure is not None:
+            found.setdefault(seed, []).append(figure)
+    return {seed: statistics.fmean(values) if len(values) > 1 else values[0] for seed, values in found.items()}
 
 
 @dataclass(frozen=True)
@@ -40,14 +51,21 @@ class Group:
 
     def values(self, figure: str) -> dict[int, float]:
         """best, last or test by seed, of the records that have one."""
-        found = {record.seed: getattr(record, figure) for record in self.records}
-        return {seed: value for seed, value in found.items() if value is not None}
+        return by_seed((record.seed, getattr(record, figure)) for record in self.records)
 
     @cached_property
     def statuses(self) -> dict[str, int]:
         """How many records ended how, in a fixed order."""
         counts = Counter(record.status for record in self.records)
-        return {status: counts[status] for status in STATUSES if counts[status]}
+        return {status: counts[status] for status in dict.fromkeys((*STATUSES, *counts)) if counts[status]}
+
+    @cached_property
+    def measure(self) -> tuple[str, str, int] | None:
+        """Metric, data and number of validation rows: figures compare where these are alike. None without results."""
+        results = next((record.results for record in self.records if record.results), None)
+        if results is None:
+            return None
+        return results["metric"]["name"], results["data"]["name"], results["data"]["validation_rows"]
 
     @property
     def score(self) -> float:
@@ -93,9 +111,8 @@ class Curve:
     @property
     def chosen(self) -> Group:
         """The group whose rate is best on the validation split: its test figures are the ones to report."""
-        scores = self.scores()
-        means = {rate: sum(by_seed.values()) / len(by_seed) for rate, by_seed in scores.items()}
-        return self.groups[max(means, key=lambda rate: means[rate])] if means else next(iter(self.groups.values()))
+        rate = find_optimum(*mean_scores(self.scores())).chosen
+        return next(iter(self.groups.values())) if rate is None else self.groups[rate]
 
 
 def make_groups(records: list[Record]) -> list[Group]:
@@ -161,17 +178,24 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     varied = {
         name: _varied([r for r, theirs in zip(records, names) if theirs == name], left_out) for name in set(names)
     }
-    labels = []
-    for record, name in zip(records, names, strict=True):
-        settings = (f"{_words(key)} {_short(record.config[key])}" for key in varied[name] if key in record.config)
-        labels.append(" ".join([name, *settings]))
-    return labels
+    words = {name: _words(keys) for name, keys in varied.items()}
+
+    def label(record: Record, name: str, value: Callable[[Any], str]) -> str:
+        keys = (key for key in varied[name] if key in record.config)
+        return " ".join([name, *(f"{words[name][key]} {value(record.config[key])}" for key in keys)])
+
+    labels = [label(record, name, _short) for record, name in zip(records, names, strict=True)]
+    counts = Counter(labels)  # values that differ only where they were cut short are told in full
+    return [
+        short if counts[short] == 1 else label(record, name, repr)
+        for short, record, name in zip(labels, records, names, strict=True)
+    ]
 
 
 def _varied(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     """Settings that differ among the records."""
     keys = dict.fromkeys(key for record in records for key in record.config if key not in left_out)
-    return [key for key in keys if len({str(record.config.get(key)) for record in records}) > 1]
+    return [key for key in keys if len({repr(record.config.get(key)) for record in records}) > 1]
 
 
 def _method_name(record: Record) -> str:
@@ -182,9 +206,15 @@ def _method_name(record: Record) -> str:
     return str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
 
 
-def _words(key: str) -> str:
-    last = key.rpartition(".")[2]
-    return _PLAIN_WORDS.get(last, last.replace("_", " "))
+def _words(keys: list[str]) -> dict[str, str]:
+    """Settings by the last part of their names; two that share it keep the part before."""
+    lasts = Counter(key.rpartition(".")[2] for key in keys)
+    words = {}
+    for key in keys:
+        last = key.rpartition(".")[2]
+        told = _PLAIN_WORDS.get(last, last) if lasts[last] == 1 else " ".join(key.split(".")[-2:])
+        words[key] = told.replace("_", " ")
+    return words
 
 
 def _short(value: Any) -> str:

@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, MARKERS
-from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike
+from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike, by_seed
 from experiments.report.tables import Row, metric_of, spread
 
 _SPLITS = {"best": "val", "test": "test"}
@@ -49,14 +49,13 @@ def _is_nested(group: Group) -> bool:
 
 
 def _nested_values(group: Group) -> dict[str, dict[int, dict[int, float]]]:
-    values: dict[str, dict[int, dict[int, float]]] = {kind: {} for kind in _SPLITS}
+    found: dict[str, dict[int, list[tuple[int, float | None]]]] = {kind: {} for kind in _SPLITS}
     for record in group.records:
         for entry in (record.results or {}).get("rank_curve") or []:
             for kind, split in _SPLITS.items():
                 figure = entry.get(f"{split}/{record.metric['name']}") if record.metric else None
-                if figure is not None:
-                    values[kind].setdefault(entry["rank"], {})[record.seed] = figure
-    return values
+                found[kind].setdefault(entry["rank"], []).append((record.seed, figure))
+    return {kind: {rank: by_seed(figures) for rank, figures in ranks.items()} for kind, ranks in found.items()}
 
 
 def rank_curve_table(groups: list[Group]) -> list[Row]:
@@ -100,5 +99,6 @@ def rank_curve_figure(groups: list[Group]) -> Figure | None:
         axes.set_xlabel("rank")
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
     figure.axes[0].set_ylabel(title(metric["name"]))
-    figure.axes[0].legend(loc="best")
+    lines = figure.axes[0].lines  # handed over, since a label that begins with _ would hide its line
+    figure.axes[0].legend(lines, [curve.label for curve in curves], loc="best")
     return figure

@@ -9,9 +9,9 @@ from typing import Any
 from common.errors import InputError
 from common.files import is_plain_name
 from experiments.config_files import flatten, read_yaml
-from experiments.sweep.folder import read_results
+from experiments.results_file import check_results, read_results
 
-STATUSES = ("finished", "collapsed", "diverged", "failed", "begun", "waiting")
+STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Record:
     Attributes:
         folder: its run folder.
         method: the sweep's name for it; empty where there is none.
-        status: finished, collapsed, diverged, failed, begun or waiting.
+        status: finished, collapsed, diverged, budget_missed, failed, begun or waiting.
         results: its results.json, or None.
         overrides: what the sweep set.
         error: why it failed.
@@ -135,6 +135,8 @@ def _trials(path: Path, trials: Any) -> list[Record]:
         if not is_plain_name(name):
             raise InputError(f"{path} names the trial {name!r}; allowed: folders inside it.")
         results, status = entry["results"], entry.get("status")
+        if results is not None:
+            check_results(results, f"{path} (trial {name})")
         record = Record(
             path.parent / name,
             entry.get("method") or "",
@@ -161,8 +163,7 @@ def _run(folder: Path) -> Record:
     path, failure = folder / "results.json", folder / "failure.json"
     if path.exists():
         results = read_results(path)
-        if missing := [name for name in ("status", "metric", "seed") if name not in results]:
-            raise InputError(f"{path} isn't what a fit writes: it has no {missing[0]}. Give folders of runs alone.")
+        check_results(results, str(path))
         return Record(folder, "", results["status"], results)
     if failure.exists():
         return Record(folder, "", "failed", None, error=str(read_results(failure).get("error", "")))

@@ -91,7 +91,7 @@ def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: fl
     logs, values = np.log10(np.asarray(rates, dtype=float)), np.asarray(scores, dtype=float)
     if len(values) == 0:
         return Optimum("too few rates", None, None)
-    best = int(values.argmax())
+    best = _best_place(values)
     chosen = float(rates[best])
     if len(values) < 3:
         return Optimum("too few rates", None, chosen)
@@ -100,6 +100,13 @@ def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: fl
     if best in (0, len(values) - 1):
         return Optimum("lower edge" if best == 0 else "upper edge", chosen, chosen)
     return Optimum("inside", float(10 ** _vertex(logs[best - 1 : best + 2], values[best - 1 : best + 2])), chosen)
+
+
+def _best_place(values: Array) -> int:
+    """Place of the highest value; of equal ones the first that isn't at an edge, whichever edge it is."""
+    tied = np.flatnonzero(values == values.max())
+    inside = tied[(tied > 0) & (tied < len(values) - 1)]
+    return int(inside[0] if len(inside) else tied[0])
 
 
 def _vertex(x: Array, y: Array) -> float:

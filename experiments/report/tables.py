@@ -7,32 +7,27 @@ from typing import Any
 
 from common.errors import InputError
 from experiments.metrics import scale, title
-from experiments.report.groups import ALLOCATION_RATE, RATE, Curve, Group
-from experiments.report.statistics import (
-    Interval,
-    Optimum,
-    Ratio,
-    curve_optimum,
-    median_and_deviation,
-    paired_difference,
-    rate_ratio,
-)
+from experiments.report.groups import ALLOCATION_RATE, RATE, Group
+from experiments.report.statistics import Interval, median_and_deviation, paired_difference
 
 Row = dict[str, str]
 
 
-def settings_table(groups: list[Group], rate: str, baseline: Group | None) -> list[Row]:
-    """One row per settings, best first: the columns of the study's report, and best, last, test, n and difference."""
-    ordered = sorted(groups, key=lambda group: -group.score)
-    return [_settings_row(group, rate, baseline) for group in ordered]
+def settings_table(groups: list[Group], baseline: Group | None) -> list[Row]:
+    """One row per settings, best first: the columns of the study's report, and best, last, test, n and difference.
+
+    Rows that were measured alike stand together.
+    """
+    measures = list(dict.fromkeys(group.measure for group in groups))
+    ordered = sorted(groups, key=lambda group: (measures.index(group.measure), -group.score))
+    return [_settings_row(group, baseline) for group in ordered]
 
 
-def _settings_row(group: Group, rate: str, baseline: Group | None) -> Row:
+def _settings_row(group: Group, baseline: Group | None) -> Row:
     metric = metric_of([group])
     name = metric["name"] if metric else ""
     results = next((record.results for record in group.records if record.results), None)
     adaptive = group.setting("model.adapter.rank_average") is not None
-    swept = ALLOCATION_RATE if rate == ALLOCATION_RATE and adaptive else RATE
     row = {
         "Method": group.label,
         "Task": results["data"]["name"].rpartition("/")[2] if results else text(group.setting("data.task")),
@@ -40,19 +35,21 @@ def _settings_row(group: Group, rate: str, baseline: Group | None) -> Row:
         "Rank Max": text(group.setting("model.adapter.rank_max")),
         "Alpha Min": text(group.setting("alpha_growth.alpha_min") if adaptive else None),
         "Alpha Max": text(group.setting("alpha_growth.alpha_max") if adaptive else None),
-        "LR": text(group.setting(swept)),
+        "LR": text(group.setting(RATE)),
+        "Allocation LR": text(group.setting(ALLOCATION_RATE) if adaptive else None),
         "Rank Avg": text(_requested_rank(group)),
         "Median ± Std": spread(group.values("best"), name),
         "Last epoch": spread(group.values("last"), name),
         "Test": spread(group.values("test"), name),
-        "n": str(len(group.values("best"))),
-        "Used rank": text(_mean([r.results["average_rank"] for r in group.records if r.results])),
-        "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
-        "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
     }
     if baseline is not None:
         row["Difference to baseline"] = _difference(group, baseline, name)
-    return row
+    return row | {
+        "n": str(len(group.values("best"))),
+        "Used rank": text(mean([r.results["average_rank"] for r in group.records if r.results])),
+        "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
+        "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
+    }
 
 
 def _requested_rank(group: Group) -> Any:
@@ -63,46 +60,15 @@ def _requested_rank(group: Group) -> Any:
 def _difference(group: Group, baseline: Group, name: str) -> str:
     if group is baseline:
         return "baseline"
+    if None not in (group.measure, baseline.measure) and group.measure != baseline.measure:
+        return "other data or metric"
     difference = paired_difference(group.values("best"), baseline.values("best"))
     if difference is None:
         return "no common seed"
     factor = scale(name)
     interval = "" if difference.interval is None else f" {span(difference.interval, factor, signed=True)}"
-    return f"{factor * difference.mean:+.2f}{interval} ({difference.pairs} pairs)"
-
-
-def rate_table(curves: list[Curve]) -> list[Row]:
-    """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
-    full = next((curve for curve in curves if curve.is_full), None)
-    rows = []
-    for curve in curves:
-        metric = metric_of([curve.chosen])
-        optimum = curve_optimum(curve.scores())
-        name = metric["name"] if metric else ""
-        row = {
-            "Curve": curve.label,
-            "Rates": str(len(curve.groups)),
-            "Chosen rate (validation)": text(optimum.chosen),
-            "Optimum (parabola)": optimum_text(optimum) + _collapse_beside(curve, optimum),
-            "Validation there": spread(curve.chosen.values("best"), name),
-            "Test there": spread(curve.chosen.values("test"), name),
-            "Update norm there": text(_mean([_norm(record.results) for record in curve.chosen.records])),
-        }
-        if full is not None:
-            ratio = "1 (reference)" if curve is full else ratio_text(rate_ratio(curve.scores(), full.scores()))
-            row["Optimum / full fine-tuning's"] = ratio
-        rows.append(row)
-    return rows
-
-
-def _collapse_beside(curve: Curve, optimum: Optimum) -> str:
-    """A warning where the parabola leans on a collapsed rate: its vertex is the middle of the step before it then."""
-    rates = sorted(curve.groups)
-    if optimum.place != "inside" or optimum.chosen not in rates:
-        return ""
-    place = rates.index(optimum.chosen)
-    beside = [record.status for rate in rates[max(place - 1, 0) : place + 2] for record in curve.groups[rate].records]
-    return ", set by the grid: a rate beside the chosen one collapsed" if "collapsed" in beside else ""
+    pairs = "1 pair" if difference.pairs == 1 else f"{difference.pairs} pairs"
+    return f"{factor * difference.mean:+.2f}{interval} ({pairs})"
 
 
 def troubles(groups: list[Group]) -> list[Row]:
@@ -121,6 +87,8 @@ def _trouble(record: Any) -> str:
         return f"one answer for every validation row at the end (epochs {', '.join(map(str, epochs))})"
     if record.status == "diverged":
         return f"the training loss stopped being finite after {len(record.results['train_losses'])} epochs"
+    if record.status == "budget_missed":
+        return f"AdaLoRA ended with other ranks than its target: {record.results['average_rank']:.4g} on average"
     return "not finished: run the sweep again" if record.status in ("begun", "waiting") else ""
 
 
@@ -154,25 +122,6 @@ def spread(values: dict[int, float], name: str) -> str:
     if median is None:
         return "none"
     return f"{factor * median:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
-
-
-def optimum_text(optimum: Optimum) -> str:
-    """The best rate with its interval, or why there is none."""
-    if optimum.place in ("lower edge", "upper edge"):
-        return f"at the {optimum.place} of the grid ({optimum.chosen:g}): the true one may lie outside"
-    if optimum.place != "inside" or optimum.rate is None:
-        return f"none: {optimum.place}"
-    interval = "" if optimum.interval is None else f" [{optimum.interval[0]:.2g}, {optimum.interval[1]:.2g}]"
-    edges = f", at the grid's edge in {optimum.edge_share:.0%} of resamples" if optimum.edge_share else ""
-    return f"{optimum.rate:.2g}{interval}{edges}"
-
-
-def ratio_text(ratio: Ratio) -> str:
-    """A ratio with its interval, or why there is none."""
-    if ratio.value is None:
-        return f"unknown ({ratio.reason})"
-    interval = "" if ratio.interval is None else f" [{ratio.interval[0]:.2g}, {ratio.interval[1]:.2g}]"
-    return f"{ratio.value:.2g}×{interval}"
 
 
 def span(interval: Interval, factor: float = 1.0, signed: bool = False) -> str:
@@ -214,18 +163,18 @@ def as_markdown(rows: list[Row]) -> str:
 
 def headline(groups: list[Group]) -> str:
     """What the figures are, in one line."""
-    metric = metric_of(groups)
-    if metric is None:
-        return "No run has finished yet."
-    better = "higher" if metric["higher_is_better"] else "lower"
-    return f"{title(metric['name'])} on the validation split ({better} is better), best epoch unless said otherwise"
+    metrics = {group.measure[0]: metric_of([group]) for group in groups if group.measure is not None}
+    if not metrics:
+        return "No run has finished yet"
+    told = [f"{title(name)} ({_better(metric)} is better)" for name, metric in metrics.items()]
+    return f"{' and '.join(told)} on the validation split, best epoch unless said otherwise"
 
 
-def _mean(values: list[Any]) -> float | None:
+def _better(metric: dict[str, Any] | None) -> str:
+    return "higher" if metric and metric["higher_is_better"] else "lower"
+
+
+def mean(values: list[Any]) -> float | None:
+    """Mean of the values there are."""
     known = [float(value) for value in values if value is not None]
     return sum(known) / len(known) if known else None
-
-
-def _norm(results: dict[str, Any] | None) -> float | None:
-    norms = (results or {}).get("update_norms") or {}
-    return (norms.get("final") or {}).get("total")

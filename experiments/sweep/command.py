@@ -8,7 +8,9 @@ from typing import Any
 
 import yaml
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from common.errors import InputError
 from common.terminal import say
@@ -30,6 +32,8 @@ _EPILOG = (
     "sweep was stopped, 2 the input is at fault."
 )
 
+_RAY_OPTIONS = ("ray_address", "cpus_per_trial", "gpus_per_trial")
+
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
@@ -46,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--jobs", type=int, default=1, help="trials at once on this machine, in worker processes (default: 1, here)")
     add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
     add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
-    add("--cpus_per_trial", type=float, default=1.0, help="with ray: cores, and threads, of a trial (default: 1)")
+    add("--cpus_per_trial", type=float, help="with ray: cores, and threads, of a trial (default: 1)")
     add(
         "--gpus_per_trial",
         type=float,
@@ -64,6 +68,7 @@ def run_sweep(arguments: list[str]) -> int:
         InputError: the grid, a trial's settings or an option is at fault; no trial was started.
     """
     options, rest = _parser().parse_known_args(arguments)
+    engine, at_once = _engine(options)
     path = locate_config(options.config)
     definition = with_settings(read_definition(path), _settings(rest))
     trials = make_trials(definition)
@@ -76,7 +81,6 @@ def run_sweep(arguments: list[str]) -> int:
         raise misfit
     if options.dry_run:
         return 0
-    engine, at_once = _engine(options)
     command = f"python cli.py sweep {shlex.join(arguments)}"
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
@@ -153,28 +157,38 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
 
 def _engine(options: argparse.Namespace) -> tuple[Any, int]:
     if options.jobs < 1:
-        raise InputError(f"jobs is {options.jobs}; allowed: 1 or more.")
+        raise InputError(f"jobs is {options.jobs}; allowed: 1 or more. Leave --jobs out to run one trial at a time.")
     if options.engine == "ray":
-        if options.jobs != 1:
-            raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
-        for name in ("cpus_per_trial", "gpus_per_trial"):
-            if (getattr(options, name) or 0) < 0:
-                raise InputError(f"{name} is {getattr(options, name)}; allowed: 0 or more.")
-        engine = RayEngine(options.ray_address, options.cpus_per_trial, options.gpus_per_trial)
-        return engine, engine.at_once
-    if options.ray_address:
-        raise InputError("--ray_address is given without --engine ray; add it, or leave the address out.")
+        return _ray_engine(options)
+    for name in _RAY_OPTIONS:
+        if getattr(options, name) is not None:
+            raise InputError(f"--{name} is given without --engine ray; add it, or leave --{name} out.")
     return (run_here, 1) if options.jobs == 1 else (WorkerProcesses(options.jobs), options.jobs)
+
+
+def _ray_engine(options: argparse.Namespace) -> tuple[RayEngine, int]:
+    if options.jobs != 1:
+        raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
+    for name in ("cpus_per_trial", "gpus_per_trial"):
+        value = getattr(options, name)
+        if value is not None and not 0 <= value < float("inf"):  # NaN, too
+            raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
+    cpus = 1.0 if options.cpus_per_trial is None else options.cpus_per_trial
+    engine = RayEngine(options.ray_address, cpus, options.gpus_per_trial)
+    return engine, engine.at_once
 
 
 def _list_trials(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> None:
     costs = estimate_costs(folder, trials, configs)
-    table = Table(title=f"{folder.path.name}: {len(trials)} trials")
+    table = Table(title=escape(f"{folder.path.name}: {len(trials)} trials"))
     for column in ("trial", "state", "epochs", "training rows", "estimated time"):
         table.add_column(column, overflow="fold", justify="left" if column in ("trial", "state") else "right")
     for trial, cost in zip(trials, costs.of_trials, strict=True):
-        table.add_row(trial.name, str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
+        table.add_row(Text(trial.name), str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     say(costs.summary)
+    if not trials:  # an array may have more parts than there are trials
+        say("This part has no trial.")
+        return
     say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), trials[0])}")

@@ -48,6 +48,7 @@ class WorkerProcesses:
         self.jobs = jobs
         self._workers: dict[int, subprocess.Popen[str]] = {}
         self._stopping = False
+        self._errors: list[Exception] = []
         self._turn = threading.Lock()
 
     def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
@@ -55,7 +56,7 @@ class WorkerProcesses:
         for trial in todo:
             waiting.put(trial)
         threads = [
-            threading.Thread(target=self._work, args=(place, waiting, folder, progress, write), daemon=True)
+            threading.Thread(target=self._work_or_stop, args=(place, waiting, folder, progress, write), daemon=True)
             for place in range(min(self.jobs, len(todo)))
         ]
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -67,6 +68,8 @@ class WorkerProcesses:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+        if self._errors:
+            raise self._errors[0]
         return not self._stopping
 
     def _stop(self, signum: int, frame: Any) -> None:
@@ -75,6 +78,17 @@ class WorkerProcesses:
         say("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
+
+    def _work_or_stop(self, place: int, *arguments: Any) -> None:
+        """An error that isn't a trial's own (a full disk, say) stops the others, too: it would end in this thread."""
+        try:
+            self._work(place, *arguments)
+        except Exception as error:
+            self._errors.append(error)
+            self._stopping = True
+            for worker in list(self._workers.values()):
+                worker.terminate()
+            self._retire(place)
 
     def _work(
         self, place: int, waiting: "queue.SimpleQueue[Trial]", folder: SweepFolder, progress: Progress, write: Write

@@ -1,6 +1,5 @@
 """runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from common.errors import InputError
 from common.files import storage_error, write_json, write_text
 from common.locks import locked
 from experiments.config_files import differences, read_yaml
+from experiments.results_file import check_failure, check_results, read_results
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
@@ -28,24 +28,6 @@ class State(StrEnum):
     BEGUN = "begun"
     FINISHED = "finished"
     FAILED = "failed"
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """A results.json.
-
-    Raises:
-        InputError: it isn't whole.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} can't be read ({error}): it was cut short or changed by hand. Delete this file; the run itself is "
-            "kept, and running the sweep (or fit with --ckpt_path last) again writes it anew."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
-    return content
 
 
 @dataclass(frozen=True)
@@ -117,11 +99,12 @@ class SweepFolder:
         """Refuses a begun trial whose base config has changed since.
 
         Raises:
-            InputError: its config.yaml says something else, or its results.json isn't whole.
+            InputError: its config.yaml says something else, or its results.json or failure.json isn't whole.
         """
         folder = self.trial_folder(trial)
-        if (folder / "results.json").exists():
-            read_results(folder / "results.json")
+        for name, check in (("results.json", check_results), ("failure.json", check_failure)):
+            if (folder / name).exists():
+                check(read_results(folder / name), str(folder / name))
         saved = folder / "config.yaml"
         if not saved.exists():
             return

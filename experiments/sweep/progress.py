@@ -7,10 +7,12 @@ from types import TracebackType
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.sweep.folder import State, SweepFolder, read_results
+from experiments.results_file import read_results
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_run import FAILURE, LOG, Outcome, shown_results
 
@@ -88,7 +90,7 @@ class Progress:
         return ", ".join(parts)
 
     def __rich__(self) -> Group:
-        table = Table(title=self.folder.path.name, expand=False)
+        table = Table(title=escape(self.folder.path.name), expand=False)
         for column in ("trial", "state", "result", "time"):
             table.add_column(column, overflow="fold" if column == "trial" else "ellipsis", no_wrap=column != "trial")
         for trial in self._shown():
@@ -96,7 +98,8 @@ class Progress:
             seconds = time.monotonic() - self.started_at[trial.name] if state == "running" else None
             note = _last_line(self.folder.trial_folder(trial) / LOG) if state == "running" else self._figure(trial)
             clock = "" if seconds is None else _clock(seconds)
-            table.add_row(trial.name, Text(state, style=_STYLES.get(state, "")), note, clock)
+            # as Text: brackets in a name, a log or an error are no markup
+            table.add_row(Text(trial.name), Text(state, style=_STYLES.get(state, "")), Text(note), clock)
         return Group(table, Text(self.summary()))
 
     def _shown(self) -> list[Trial]:

@@ -10,9 +10,10 @@ from typing import Any
 
 from common.errors import InputError
 from common.files import write_json
+from experiments.results_file import read_results
 from experiments.resumption import checkpoint_to_resume
 from experiments.run_folder import RunFolder
-from experiments.sweep.folder import State, SweepFolder, read_results
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_config import trial_arguments
 

@@ -1,26 +1,52 @@
+"""What a run and a sweep print last, with brackets in names: they are no markup, and commands can be pasted."""
+
 import shlex
-from pathlib import Path
 
+import pytest
+from rich.console import Console
+
+from experiments import closing_table
 from experiments.closing_table import print_closing_table
+from experiments.sweep.folder import SweepFolder
+from experiments.sweep.grid import Trial
+from experiments.sweep.progress import Progress
+from experiments.sweep.trial_run import LOG, record_failure
+from tests.experiments import made_runs
 
 
-def results(**changes):
-    parameters = dict.fromkeys(("adapter", "allocation", "head", "total"), 7)
-    throughput = {"train_samples_per_second": 1.0, "train_tokens_per_second": 2.0}
-    metric = {"name": "accuracy", "best": 0.5, "best_epoch": 1, "last": None}
-    figures = {"run_name": "run", "status": "finished", "metric": metric, "trainable_parameters": parameters}
-    figures |= {"test": None, "budget": {"used": 32.0, "requested": 32.0}, "average_rank": 4.0}
-    return {**figures, "throughput": throughput, "wall_seconds": 3.0, "peak_memory_bytes": 2**20, **changes}
+@pytest.fixture
+def wide(monkeypatch):
+    """Consoles wide enough that nothing is wrapped."""
+    monkeypatch.setattr(closing_table, "Console", lambda: Console(width=300))
 
 
-def test_the_commands_it_prints_can_be_pasted(capsys):
-    folder = Path("runs") / "a run; of mine" / "x"
-    print_closing_table(results(), {"layer.0.query": 4, "layer.1.query": 5}, folder)
-    lines = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
-    assert ["tensorboard", "--logdir", str(folder.parent)] in lines
-    assert str(folder / "config.yaml") in next(line for line in lines if "predict" in line)
+def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
+    folder = tmp_path / "my [red]runs [" / "data]" / "run[bold]"
+    print_closing_table(made_runs.results("run[bold]", 0, 0.5), {}, folder)
+    shown = capsys.readouterr().out
+    assert "run[bold]: finished" in shown and f"{folder}/results.json" in shown
+    command = next(line for line in shown.splitlines() if "predict" in line)
+    assert shlex.split(command)[4] == str(folder / "config.yaml")
+    assert shlex.split(next(line for line in shown.splitlines() if "tensorboard" in line))[2] == str(folder.parent)
 
 
-def test_ranks_that_are_all_the_same_have_a_map_too(capsys):
-    print_closing_table(results(), {"layer.0.query": 4, "layer.1.query": 4}, Path("runs/run"))
+def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, capsys):
+    trials = [Trial("trial_[a]", "", (), {}), Trial("trial_[b]", "", (), {})]
+    folder = SweepFolder(tmp_path / "sweep[x]")
+    for trial in trials:
+        folder.trial_folder(trial).mkdir(parents=True)
+    (folder.trial_folder(trials[0]) / LOG).write_text("reading [/data/news]\n")
+    record_failure(folder.trial_folder(trials[1]), "OSError: no file [/data/words]")
+    progress = Progress(folder, trials, 1)
+    progress.started(trials[0])
+    console = Console(width=200)
+    with console.capture() as captured:
+        console.print(progress)
+    for part in ("sweep[x]", "trial_[a]", "reading [/data/news]", "trial_[b]", "no file [/data/words]"):
+        assert part in captured.get()
+
+
+def test_ranks_that_are_all_the_same_have_a_map_too(tmp_path, capsys):
+    outcome = made_runs.results("run", 0, 0.5, budget={"used": 32.0, "requested": 32.0}, average_rank=4.0)
+    print_closing_table(outcome, {"layer.0.query": 4, "layer.1.query": 4}, tmp_path / "run")
     assert "4" in next(line for line in capsys.readouterr().out.splitlines() if "query" in line)

@@ -130,3 +130,13 @@ def test_stability_over_seeds():
     assert correlation == pytest.approx(np.mean(pairs))
     assert deviation == pytest.approx(sets.std(0, ddof=1).mean())
     assert stability(sets[:1]) == (None, None)
+
+
+def test_a_tie_between_an_edge_and_its_neighbour_is_the_same_from_both_sides():
+    rates = [1e-4, 1e-3, 1e-2, 1e-1]
+    rising, falling = find_optimum(rates, [0.1, 0.2, 0.3, 0.3]), find_optimum(rates, [0.3, 0.3, 0.2, 0.1])
+    assert rising.place == falling.place == "inside"
+    for found, x, y in ((rising, [-3, -2, -1], [0.2, 0.3, 0.3]), (falling, [-4, -3, -2], [0.3, 0.3, 0.2])):
+        slope = np.polyfit(x, y, 2)  # numpy's parabola through the same three points
+        assert np.log10(found.rate) == pytest.approx(-slope[1] / (2 * slope[0]))
+    assert find_optimum(rates, [0.3, 0.2, 0.2, 0.1]).place == "lower edge"

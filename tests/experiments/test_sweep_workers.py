@@ -5,6 +5,7 @@ import sys
 
 import pytest
 
+from common.errors import InputError
 from experiments.sweep import engines
 from experiments.sweep.engines import WorkerProcesses, start_worker
 from experiments.sweep.folder import State, SweepFolder
@@ -19,7 +20,7 @@ TRIALS = [Trial(f"trial_{number}", "", (), {}) for number in range(3)]
 def scripted(tmp_path, monkeypatch):
     """Runs three trials with workers that do as told; returns their process ids, trial by trial."""
 
-    def run(answer, at_start=lambda engine: None):
+    def run(answer, at_start=lambda engine: None, write=lambda: None):
         log, engine, folder = tmp_path / "log", WorkerProcesses(1), SweepFolder(tmp_path / "sweep")
 
         def start(place, jobs):
@@ -34,7 +35,7 @@ def scripted(tmp_path, monkeypatch):
 
         monkeypatch.setattr(engines, "start_worker", start)
         progress = Progress(folder, TRIALS, 1)
-        complete = engine(folder, TRIALS, progress, lambda: None)
+        complete = engine(folder, TRIALS, progress, write)
         return complete, log.read_text().split() if log.exists() else [], folder
 
     return run
@@ -68,6 +69,15 @@ def test_a_signal_while_a_worker_starts_begins_no_trial(scripted, capsys):
     complete, processes, _ = scripted("print('finished')", at_start=lambda engine: engine._stop(15, None))
     assert not complete and processes == []
     assert "Stopping" in capsys.readouterr().out
+
+
+def test_an_error_of_the_sweep_itself_stops_it_and_is_not_lost_in_a_thread(scripted, tmp_path):
+    def write():
+        raise InputError("no space left to write results.json")
+
+    with pytest.raises(InputError, match="no space left"):
+        scripted("print('finished')", write=write)
+    assert len((tmp_path / "log").read_text().split()) == 1  # no trial was begun after it
 
 
 def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):

@@ -1,0 +1,60 @@
+"""Reading results.json and failure.json back, with what is relied on in them checked."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+
+# What sweeps and reports read of every run's results.json; a dot goes one level down.
+_NEEDED = (
+    *("status", "seed", "backbone", "adapter", "average_rank", "wall_seconds", "peak_memory_bytes", "versions"),
+    *("train_losses", "val_losses", "best_val_loss", "trainable_parameters.total"),
+    *(f"metric.{name}" for name in ("name", "higher_is_better", "best", "best_epoch", "last")),
+    *(f"data.{name}" for name in ("name", "train_rows", "validation_rows", "test_rows")),
+)
+
+
+def read_results(path: Path) -> dict[str, Any]:
+    """A results.json.
+
+    Raises:
+        InputError: it isn't whole.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): it was cut short or changed by hand. Delete this file; the run itself is "
+            "kept, and running the sweep (or fit with --ckpt_path last) again writes it anew."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
+    return content
+
+
+def check_results(results: Any, where: str) -> None:
+    """Refuses a run's results that lack something.
+
+    Raises:
+        InputError: names the file (`where`) and the first part that is missing.
+    """
+    for name in _NEEDED:
+        part = results
+        for step in name.split("."):
+            if not isinstance(part, dict) or step not in part:
+                raise InputError(
+                    f"{where} isn't what a fit of this version writes: it has no {name}. Move this run elsewhere, or "
+                    "delete the file and run it again."
+                )
+            part = part[step]
+
+
+def check_failure(failure: dict[str, Any], where: str) -> None:
+    """Refuses a failure.json that lacks something.
+
+    Raises:
+        InputError: names the file (`where`).
+    """
+    if not (isinstance(failure.get("error"), str) and isinstance(failure.get("attempts"), int)):
+        raise InputError(f"{where} isn't what a sweep writes: it has no error or attempts. Delete this file.")

@@ -1,0 +1,125 @@
+"""Figures read without colours, with any name, and with numbers where and as they are."""
+
+import html
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import cli
+from callbacks.rank_pictures import rank_map
+from experiments.report.drawing import style, write_png
+from experiments.report.figures_differences import difference_figure, differences_left_out
+from experiments.report.figures_ranks import rank_figures
+from experiments.report.figures_rates import rate_curves, training_curves
+from experiments.report.groups import make_curves, make_groups, swept_rate
+from experiments.report.rank_curves import rank_curve_figure
+from experiments.report.records import read_records
+from tests.experiments import made_runs
+
+CURVE = {1e-4: {0: 0.5, 1: 0.6}, 1e-3: {0: 0.6, 1: 0.7}, 1e-2: {0: 0.5, 1: 0.6}}
+
+
+@pytest.fixture
+def adaptive(tmp_path):
+    """Three seeds of adaptive ranks, and their final ranks (seed, layer)."""
+    final = np.array([[4, 5, 2, 8], [7, 6, 2, 3], [5, 5, 2, 6]])
+    for seed, ranks in enumerate(final.tolist()):
+        outcome = made_runs.results(f"run{seed}", seed, 0.5 + seed / 10, adapter="AdaptiveLoRAXS")
+        made_runs.write_run(tmp_path / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks(ranks))
+    (group,) = make_groups(read_records([tmp_path]))
+    return group, final
+
+
+def cells(figure):
+    """Numbers in a rank map's cells, row by row."""
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+@pytest.mark.parametrize("name", ["a $x_{ b$", "_hidden", '<b>&"x'])
+def test_a_name_is_written_as_it_is(tmp_path, name):
+    folder = made_runs.write_rate_sweep(tmp_path / "sweep", {name: (16, CURVE), "full": (None, CURVE)})
+    assert cli.main(["report", str(folder), "--baseline", "full"]) == 0
+    page = (folder / "report.html").read_text()
+    drawn = [html.unescape(text) for text in re.findall(r"<text[^>]*>([^<]*)</text>", page)]
+    assert drawn.count(name) >= 2  # both rate figures' legends
+    assert "<b>&" not in page
+
+
+def test_many_rates_have_plain_ticks(tmp_path):
+    rates = {10 ** (-4 + place / 8): {0: 0.5} for place in range(20)}
+    records = read_records([made_runs.write_rate_sweep(tmp_path / "sweep", {"rank_16": (16, rates)})])
+    with style():
+        figure = rate_curves(make_curves(make_groups(records), swept_rate(records)), "best", swept_rate(records))
+        write_png(figure, tmp_path / "rates.png")
+        assert {"0.0001", "0.001", "0.01"} <= {text.get_text() for text in figure.axes[0].get_xticklabels()}
+
+
+def test_lines_of_training_differ_in_more_than_colour(tmp_path):
+    curves = {f"rank_{rank}": (rank, {1e-3: {0: 0.5}}) for rank in range(1, 13)}
+    groups = make_groups(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]))
+    looks = {(line.get_marker(), line.get_linestyle()) for line in training_curves(groups).axes[0].lines}
+    assert len(looks) == 12
+
+
+def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
+    group, final = adaptive
+    figures = {name: figure for name, _, figure in rank_figures(group)}
+    for name, values in (("ranks_end", final.mean(0)), ("ranks_spread", final.std(0, ddof=1))):
+        by_projection = values.reshape(2, 2).T.ravel()  # made_runs.LAYERS: layer by layer
+        assert cells(figures[name]) == [f"{value:.1f}" for value in by_projection]
+    assert figures["ranks_spread"].axes[1].get_ylabel() == "standard deviation of the rank"
+    assert cells(figures["ranks_start"]) == ["5"] * 4
+    assert cells(rank_map({"layer.0.query": 7.0}, 2, 8, "ranks")) == ["7"]
+
+
+def test_a_constant_budget_does_not_lie_on_the_frame(adaptive):
+    figure = next(figure for name, _, figure in rank_figures(adaptive[0]) if name == "alpha_and_budget")
+    assert figure.axes[1].get_ylim() == pytest.approx((0, 108))
+
+
+def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_path):
+    curves = {"fixed": (1, {1e-3: {0: 20.0}})}
+    curves |= {f"rank_{rank}": (rank, {1e-3: {0: 20.0 + rank}}) for rank in range(2, 30)}
+    groups = make_groups(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves, "perplexity")]))
+    baseline = next(group for group in groups if group.method == "fixed")
+    figure = difference_figure(groups, baseline)
+    assert figure.get_supxlabel() == "perplexity: difference to fixed (lower is better)"
+    assert len(figure.axes[0].get_yticks()) == 24 and differences_left_out(groups, baseline) == 28 - 24
+
+
+def test_a_rank_curve_with_a_leading_underscore_is_in_the_legend(tmp_path):
+    runs = [("_ours", rank) for rank in (4, 8)] + [("theirs", rank) for rank in (4, 8)]
+    folders = [
+        made_runs.write_rate_sweep(tmp_path / f"{name}{rank}", {name: (rank, {1e-3: {0: 0.5 + rank / 100}})})
+        for name, rank in runs
+    ]
+    legend = rank_curve_figure(make_groups(read_records(folders))).axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_ours", "theirs"]
+
+
+class Outline(HTMLParser):
+    """Tags with their attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def handle_starttag(self, tag, attributes):
+        self.found.append((tag, dict(attributes)))
+
+
+def test_the_page_can_be_read_by_ear_and_scrolled_by_key(tmp_path):
+    folder = made_runs.write_rate_sweep(tmp_path / "sweep", {"rank_16": (16, CURVE)})
+    assert cli.main(["report", str(folder)]) == 0
+    outline = Outline()
+    outline.feed((folder / "report.html").read_text())
+    tags = [tag for tag, _ in outline.found]
+    assert tags.count("main") == 1 and "aria-label" in next(named for tag, named in outline.found if tag == "nav")
+    scrolled = [named for _, named in outline.found if named.get("class") == "scroll"]
+    assert len(scrolled) == tags.count("table")
+    assert all(named["tabindex"] == "0" and named["role"] == "region" for named in scrolled)
+    assert len({named["aria-label"] for named in scrolled}) == len(scrolled)
+    scopes = [named["scope"] for tag, named in outline.found if tag == "th"]
+    assert scopes.count("row") + tags.count("thead") == tags.count("tr")  # every row but the heads' has a header
