@@ -13,6 +13,7 @@ from experiments.report.tables import metric_of
 _MOST_ROWS = 24
 _LINEAR_UP_TO = 10
 _TICKS = (0, 2, 5, 10, 20, 50)
+_LABEL_WIDTH = 0.15  # of an axis
 _PANELS = {"best": "best epoch", "last": "last epoch", "test": "test"}
 
 
@@ -59,9 +60,20 @@ def _scale(axes: Any) -> None:
         axes.locator_params(axis="x", nbins=5)
         return
     axes.set_xscale("symlog", linthresh=5)
-    ticks = sorted({sign * tick for sign in (-1, 1) for tick in _TICKS if low <= sign * tick <= high})
+    ticks = _apart([sign * tick for tick in _TICKS for sign in (-1, 1) if low <= sign * tick <= high], axes, low, high)
     axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.set_xlim(low, high)
+
+
+def _apart(ticks: list[int], axes: Any, low: float, high: float) -> list[int]:
+    """Those ticks whose labels have room, the ones nearest to zero first."""
+    place = axes.xaxis.get_transform().transform
+    kept: list[int] = []
+    for tick in ticks:
+        gaps = [abs(place(tick) - place(other)) / (place(high) - place(low)) for other in kept]
+        if min(gaps, default=1.0) >= _LABEL_WIDTH:
+            kept.append(tick)
+    return sorted(kept)
 
 
 def _draw_row(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:

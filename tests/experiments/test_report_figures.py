@@ -89,6 +89,19 @@ def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_pa
     assert len(figure.axes[0].get_yticks()) == 24 and differences_left_out(groups, baseline) == 28 - 24
 
 
+@pytest.mark.parametrize("lowest", [2.0, 8.0, 45.0, 90.0])
+def test_labels_of_differences_do_not_touch(tmp_path, lowest):
+    """A collapsed seed, up to 80 points below the others, as drawn."""
+    curves = {"fixed": (1, {1e-3: {0: 90.0, 1: 90.0}}), "other": (2, {1e-3: {0: lowest, 1: 91.0}})}
+    groups = make_groups(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves, "perplexity")]))
+    figure = difference_figure(groups, next(group for group in groups if group.method == "fixed"))
+    figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        assert len(boxes) > 2
+        assert all(left.x1 < right.x0 for left, right in zip(boxes, boxes[1:], strict=False))
+
+
 def test_a_rank_curve_with_a_leading_underscore_is_in_the_legend(tmp_path):
     runs = [("_ours", rank) for rank in (4, 8)] + [("theirs", rank) for rank in (4, 8)]
     folders = [
