@@ -15,35 +15,35 @@ from lora.frozen_products import KeptProducts, is_packable, multiply, pack, prod
 
 class _FrozenProduct(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, products: Any, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, products: Any) -> Tensor:
         ctx.products, ctx.type_of_x = products, x.dtype
-        return products.frozen(x.to(dtype))
+        return products.frozen(x.to(products.dtype))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        return ctx.products.frozen_back(gradients[0].contiguous()).to(ctx.type_of_x), None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return ctx.products.frozen_back(gradients[0].contiguous()).to(ctx.type_of_x), None
 
 
 class _LoRAXSProduct(torch.autograd.Function):
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ; of x only x Aᵀ (tokens, r) is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, core: Tensor, products: Any, dtype: torch.dtype) -> Tensor:
+    def forward(ctx: Any, x: Tensor, core: Tensor, products: Any) -> Tensor:
         ctx.products, ctx.types = products, (x.dtype, core.dtype)
-        core = core.to(dtype)
-        y, reduced = products.adapted(x.to(dtype), core)
+        core = core.to(products.dtype)
+        y, reduced = products.adapted(x.to(products.dtype), core)
         ctx.save_for_backward(reduced, core)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
         gradient = gradients[0].contiguous()  # (tokens, out)
         reduced, core = ctx.saved_tensors
         type_of_x, type_of_core = ctx.types
         if not ctx.needs_input_grad[0]:
-            return None, ((gradient @ ctx.products.B).T @ reduced).to(type_of_core), None, None
+            return None, ((gradient @ ctx.products.B).T @ reduced).to(type_of_core), None
         towards_x, towards_core = ctx.products.adapted_back(gradient, core)
-        return towards_x.to(type_of_x), (towards_core.T @ reduced).to(type_of_core), None, None
+        return towards_x.to(type_of_x), (towards_core.T @ reduced).to(type_of_core), None
 
 
 def lora_xs_product(
@@ -60,7 +60,7 @@ def lora_xs_product(
         others: b (out,) or None, A (r, in), B (out, r).
     """
     products = kept.of(dtype, weight, *others)
-    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, products, dtype)
+    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, products)
     return flat.view(*x.shape[:-1], weight.shape[0])
 
 
@@ -91,6 +91,6 @@ class FrozenLinear(nn.Linear):
         if dtype is None:
             return linear(x, self.weight, self.bias)
         products = self.products.of(dtype, self.weight, self.bias)
-        y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), products, dtype)
+        y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), products)
         # no view of rows: who adds to them in place (LoRA) would copy gradients
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)

@@ -70,6 +70,7 @@ class CastProducts:
     def __init__(
         self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
     ) -> None:
+        self.dtype = dtype
         self.weight, self.bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
 
     def frozen(self, x: Tensor) -> Tensor:
@@ -95,12 +96,13 @@ class PackedProducts:
     """The same products with weights packed for oneDNN, A appended to W going forward and B going back.
 
     So both ride on one product each way. The sum is a new tensor: what comes next reads rows that are next to each
-    other.
+    other. With A and B `adapted` is to be used, without them `frozen`.
     """
 
     def __init__(
         self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
     ) -> None:
+        self.dtype = dtype
         weight, bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
         self.outputs, self.inputs = weight.shape
         if self.A is None:
@@ -120,13 +122,13 @@ class PackedProducts:
 
     def adapted(self, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
         """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
-        both = self.frozen(x)  # (tokens, out + r)
+        both = multiply(x, self._forward, self.bias)  # (tokens, out + r)
         reduced = both[:, self.outputs :].contiguous()
         return torch.addmm(both[:, : self.outputs], reduced @ core.T, self.B.T), reduced
 
     def adapted_back(self, gradient: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
         """g W + g B C A (tokens, in), and g B (tokens, r)."""
-        both = self.frozen_back(gradient)  # (tokens, in + r)
+        both = multiply(gradient, self._backward, None)  # (tokens, in + r)
         towards_core = both[:, self.inputs :].contiguous()
         return torch.addmm(both[:, : self.inputs], towards_core @ core, self.A), towards_core
 
