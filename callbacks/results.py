@@ -17,6 +17,7 @@ from callbacks.rank_pictures import rank_map
 from callbacks.training_log import TrainingLog
 from callbacks.update_norms import UpdateNorms
 from callbacks.weight_changes import WeightChanges
+from common.code_version import code_version
 from common.files import write_json, write_whole
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -37,6 +38,7 @@ class Results(Callback):
         self.validations: list[dict[str, float]] = []
         self.test: dict[str, Any] | None = None
         self._tag_accuracies: dict[str, float] = {}
+        self._code = [code for code in [code_version()] if code is not None]
         self._counts = {"rows": 0, "tokens": 0}
         self._training_seconds = 0.0
         self._wall_seconds = 0.0
@@ -49,6 +51,7 @@ class Results(Callback):
             "counts": self._counts,
             "training_seconds": self._training_seconds + self._running_seconds(),
             "wall_seconds": self.wall_seconds,
+            "code": self._code,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -56,6 +59,8 @@ class Results(Callback):
         self._counts = dict(state_dict["counts"])
         self._training_seconds = state_dict["training_seconds"]
         self._wall_seconds = state_dict["wall_seconds"]
+        before = state_dict.get("code", [])  # checkpoints of earlier versions have none
+        self._code = [*before, *(code for code in self._code if code not in before[-1:])]
 
     @property
     def wall_seconds(self) -> float:
@@ -158,8 +163,12 @@ class Results(Callback):
             "status": self.status(trainer, pl_module),
             "skipped_updates": _callback(trainer, Divergence).skipped_updates,
             "collapsed_epochs": _callback(trainer, CollapseDetection).collapsed_epochs,
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+            "versions": self._versions(),
         }
+
+    def _versions(self) -> dict[str, str]:
+        code = {"rankwise": ", then ".join(self._code)} if self._code else {}  # several: resumed with other code
+        return {**code, "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
     def status(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
         """finished, collapsed (the last validation gave one answer for every row), diverged or budget_missed."""

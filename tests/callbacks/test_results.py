@@ -96,6 +96,19 @@ def test_figures_survive_a_checkpoint(tmp_path):
     assert 100.0 <= again.wall_seconds < 110.0
 
 
+def test_every_code_that_trained_a_run_is_told(tmp_path, monkeypatch):
+    versions = []
+    state: dict = {}
+    for code in ("aaa", "aaa", "bbb-dirty", None):  # resumed by the same code, by another, by one without a version
+        monkeypatch.setattr("callbacks.results.code_version", lambda code=code: code)
+        part = results(tmp_path, [])
+        if state:
+            part.load_state_dict(json.loads(json.dumps(state)))
+        state = part.state_dict()
+        versions.append(part._versions()["rankwise"])
+    assert versions == ["aaa", "aaa", "aaa, then bbb-dirty", "aaa, then bbb-dirty"]
+
+
 def run(backbone, cola, folder, adapter, epochs=2, **rates):
     """The summary of a real run."""
     torch.manual_seed(0)
