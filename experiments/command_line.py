@@ -3,6 +3,7 @@
 import shlex
 import sys
 import time
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,10 @@ _signals = StopSignals()
 class CommandLine(ProjectArguments):
     """Does what a verb's settings ask for, in a run folder."""
 
+    def __init__(self, arguments: list[str], run_name: str) -> None:
+        with ExitStack() as self._held:  # all is done within the constructor, as in Lightning
+            super().__init__(arguments, run_name)
+
     def before_instantiate_classes(self) -> None:
         settings = self.settings
         self.run_folder = RunFolder.of(settings.runs_dir, settings.run_name)
@@ -63,6 +68,7 @@ class CommandLine(ProjectArguments):
     def _prepare_run_folder(self, settings: Any, wanted: str | None) -> None:
         if wanted is not None:
             if is_first_process():
+                self._held.enter_context(self.run_folder.held())
                 self.run_folder.clean_up()
             path, checkpoint = checkpoint_to_resume(self.run_folder, wanted, settings.model.init_args.get("backbone"))
             settings["ckpt_path"], self.resumed_step = str(path), int(checkpoint["global_step"])
@@ -70,10 +76,12 @@ class CommandLine(ProjectArguments):
             self._say_what_changed()
         elif is_first_process():  # the other processes start when the first has begun the run
             self.deletes_old_run = bool(settings.overwrite)
+            if not settings.overwrite:
+                self.run_folder.refuse_if_occupied(f"python cli.py {shlex.join(self.arguments)}")
+            self._held.enter_context(self.run_folder.held())
             if settings.overwrite:
                 self.run_folder.refuse_to_clear_others()
             else:
-                self.run_folder.refuse_if_occupied(f"python cli.py {shlex.join(self.arguments)}")
                 self.run_folder.forget_false_start()
 
     def _say_what_changed(self) -> None:

@@ -1,13 +1,20 @@
 """runs/<run_name>/: where a run's files lie, and what may be done to them."""
 
-import shutil
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
-from common.files import is_plain_name
+from common.files import delete_content, is_plain_name
+from common.locks import locked
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
+_LOCK = ".lock"
+_PATIENCE_SECONDS = 10.0  # data loading processes of a killed run hold its lock until they notice
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,26 @@ class RunFolder:
         """Whether a run was begun here."""
         return any((self.path / name).exists() for name in _CONTENT)
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps any other process from training in this folder; what is left empty is deleted at the end.
+
+        Where the file system has no locks, or the folder can't be written to, nothing is kept out.
+
+        Raises:
+            InputError: another process is at work here.
+        """
+        lock = self.path / _LOCK
+        made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
+        with ExitStack() as stack:
+            try:
+                _wait_for(lock, stack)
+                lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+                stack.callback(_remove, lock, made)
+            except OSError:
+                stack.close()
+            yield
+
     def refuse_if_occupied(self, command: str) -> None:
         """Raises `InputError` if the folder holds a run, naming the three ways out."""
         if not self.holds_a_run:
@@ -60,13 +87,14 @@ class RunFolder:
         """
         self.refuse_to_clear_others()
         if self.holds_a_run:
-            shutil.rmtree(self.path)
+            delete_content(self.path, kept=_LOCK)
+            _remove_empty([self.path])
 
     def refuse_to_clear_others(self) -> None:
         """Raises `InputError` where `clear` would delete what no run wrote; what a false start left is deleted."""
         if not self.holds_a_run:
             self.forget_false_start()
-        if not self.path.exists() or not any(self.path.iterdir()):
+        if not self.path.exists() or all(path.name == _LOCK for path in self.path.iterdir()):
             return
         if not self.holds_a_run:
             raise InputError(
@@ -111,3 +139,29 @@ class RunFolder:
             + (f"; there is {', '.join(there)}." if there else f": no run was begun in {self.path}.")
             + " Check --run_name and --runs_dir, or leave --ckpt_path out to start a new run."
         )
+
+
+def _wait_for(lock: Path, stack: ExitStack) -> None:
+    until = time.monotonic() + _PATIENCE_SECONDS
+    while True:
+        try:
+            stack.enter_context(locked(lock))
+            return
+        except BlockingIOError as error:
+            if time.monotonic() > until:
+                raise InputError(
+                    f"{lock.parent} is being written by another run ({lock.read_text() or 'unknown'}). Wait for it, "
+                    "stop it, or choose another --run_name."
+                ) from error
+        time.sleep(0.1)
+
+
+def _remove(lock: Path, folders: list[Path]) -> None:
+    lock.unlink(missing_ok=True)
+    _remove_empty(folders)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()

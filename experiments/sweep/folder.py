@@ -1,6 +1,5 @@
 """runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from typing import Any
 import yaml
 
 from common.errors import InputError
-from common.files import storage_error, write_json, write_text
+from common.files import delete_content, storage_error, write_json, write_text
 from common.locks import locked
 from experiments.config_files import differences, read_yaml
 from experiments.results_file import check_failure, check_results, read_results
@@ -87,13 +86,7 @@ class SweepFolder:
             return
         if not (self.path / "sweep.yaml").exists():
             raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
-        for path in self.path.iterdir():
-            if path.name == LOCKS:  # one of them is ours
-                continue
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+        delete_content(self.path, kept=LOCKS)  # one of them is ours
 
     def check_trial(self, trial: Trial, config: dict[str, Any]) -> None:
         """Refuses a begun trial whose base config has changed since.

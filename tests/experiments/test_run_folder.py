@@ -1,7 +1,13 @@
+import errno
+import multiprocessing
+import os
+import time
+
 import pytest
 
 import cli
 from common.errors import InputError
+from experiments import run_folder
 from experiments.run_folder import RunFolder
 
 
@@ -53,3 +59,79 @@ def test_a_refused_start_touches_nothing_of_the_run_that_may_be_writing(tmp_path
 def test_a_run_name_can_not_leave_the_runs_folder(tmp_path, name):
     with pytest.raises(InputError, match="run_name"):
         RunFolder.of(str(tmp_path), name)
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.0)
+
+
+@pytest.mark.parametrize("way", [["--overwrite"], ["--ckpt_path", "last"]])
+def test_a_run_that_is_under_way_is_neither_deleted_nor_gone_on_with(tmp_path, capsys, impatient, way):
+    folder = RunFolder.of(str(tmp_path), "debug")
+    folder.checkpoints.mkdir(parents=True)
+    kept = [
+        folder.checkpoints / "last.ckpt",
+        folder.checkpoints / ".last.ckpt.abc.partial",
+        folder.path / "metrics.csv",
+    ]
+    for path in kept:
+        path.write_text("of the run under way")
+    with folder.held():
+        assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path), *way]) == 2
+        said = capsys.readouterr().err
+        assert f"is being written by another run (process {os.getpid()} on " in said and "--run_name" in said
+        assert [path.read_text() for path in kept] == ["of the run under way"] * 3
+    assert not (folder.path / ".lock").exists()
+
+
+def test_two_runs_can_not_begin_in_one_folder(tmp_path, impatient):
+    folder = RunFolder.of(str(tmp_path), "run")
+    with folder.held(), pytest.raises(InputError, match="written by another run"), folder.held():
+        pass
+    with folder.held(), RunFolder.of(str(tmp_path), "other").held():
+        pass
+
+
+def test_overwriting_keeps_the_lock_that_it_holds(tmp_path, impatient):
+    folder = RunFolder.of(str(tmp_path), "run")
+    with folder.held():
+        folder.checkpoints.mkdir()
+        folder.clear()
+        assert [path.name for path in folder.path.iterdir()] == [".lock"]
+        folder.refuse_to_clear_others()  # a lock is no foreign file
+        with pytest.raises(InputError, match="written by another run"), folder.held():
+            pass
+
+
+def test_a_refused_command_leaves_no_folder(tmp_path):
+    runs = tmp_path / "new" / "runs"
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(runs), "--ckpt_path", "last"]) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+def _hold(path):
+    with RunFolder(path).held():
+        time.sleep(60)
+
+
+def test_a_killed_run_holds_nothing(tmp_path):
+    process = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path / "run",))
+    process.start()
+    lock = tmp_path / "run" / ".lock"
+    while not (lock.exists() and lock.read_text()):
+        time.sleep(0.01)
+    process.kill()
+    with RunFolder(tmp_path / "run").held():  # waits, should the system be slow to free it
+        assert lock.read_text().startswith(f"process {os.getpid()} ")
+    process.join(10)
+
+
+def test_where_no_lock_can_be_had_the_run_goes_on(tmp_path, monkeypatch):
+    def unsupported(path):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(run_folder, "locked", unsupported)
+    with RunFolder(tmp_path / "run").held():
+        done = True
+    assert done
