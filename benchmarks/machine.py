@@ -10,6 +10,7 @@ import psutil
 import torch
 
 from benchmarks.settings import Settings, available_cores
+from common.code_version import code_version
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -55,8 +56,9 @@ def _peak_resident_bytes() -> int:
 
 
 def versions() -> dict[str, str | None]:
-    """Python and the packages that the figures depend on; None for one that isn't installed."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in _PACKAGES}}
+    """This code's commit, Python and the packages that the figures depend on; None for what isn't known."""
+    packages = {name: _version(name) for name in _PACKAGES}
+    return {"rankwise": code_version(), "python": platform.python_version(), **packages}
 
 
 def _version(name: str) -> str | None:
