@@ -22,10 +22,11 @@ def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: 
     if results["test"] and "accuracy_by_tag" in results["test"]:
         console.print(_tag_table(results["test"]["accuracy_by_tag"]))
     config = shlex.quote(str(folder / "config.yaml"))
+    which = "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"  # none without validation
     console.print(
         f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
         f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
-        f"  python cli.py predict --config {config} --ckpt_path best --data.predict_file sentences.txt\n",
+        f"  python cli.py predict --config {config} --ckpt_path {which} --data.predict_file sentences.txt\n",
         highlight=False,
         markup=False,  # a folder's name may hold brackets
         soft_wrap=True,
@@ -36,7 +37,8 @@ def _figures(results: dict[str, Any]) -> Table:
     metric, parameters, budget = results["metric"], results["trainable_parameters"], results["budget"]
     table = Table(title=escape(f"{results['run_name']}: {results['status']}"), show_header=False)
     name = metric["name"].replace("_", " ")
-    table.add_row(f"best {name}", f"{_number(metric['best'])} (epoch {metric['best_epoch']})")
+    epoch = f" (epoch {metric['best_epoch']})" if metric["best_epoch"] is not None else ""
+    table.add_row(f"best {name}", f"{_number(metric['best'])}{epoch}")
     table.add_row(f"last {name}", _number(metric["last"]))
     for key, value in (results["test"] or {}).items():
         if isinstance(value, float):

@@ -12,7 +12,8 @@ from transformers.pytorch_utils import Conv1D
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
 from experiments.trained_run import TrainedRun, logits
-from lightning_modules.adapter_import import backbone_sketch, load_head, native_low_rank_factors
+from lightning_modules.adapter_import import load_head, native_low_rank_factors
+from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import LowRankFactors
@@ -106,7 +107,7 @@ class NativeExport(Export):
 
 
 class PeftExport(Export):
-    """`adapter_config.json` and `adapter_model.safetensors`: plain LoRA with a rank per layer."""
+    """`adapter_config.json` and `adapter_model.safetensors`: plain LoRA with a rank per layer; a backbone's sketch."""
 
     def write(self, folder: Path) -> None:
         if self.native is None:
@@ -117,6 +118,7 @@ class PeftExport(Export):
         factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
         if not factors:
             raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
+        write_sketch(folder, self.model, self.head, name)
         wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
         with torch.no_grad():
             for name, (A, B) in factors.items():

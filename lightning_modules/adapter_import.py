@@ -12,10 +12,11 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import say
+from lightning_modules.backbone_sketch import backbone_sketch, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
-from lora.export import merge, plain_parameters, shares_weight, weight_sketch
+from lora.export import merge, plain_parameters, shares_weight
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
@@ -122,12 +123,6 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
     return native.low_rank_factors({name: dense_weight(layer) for name, layer in layers.items()})
 
 
-def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
-    """`weight_sketch` of the pretrained parameters, those of the head (module paths) left out."""
-    inside = tuple(f"{path}." for path in head)
-    return weight_sketch({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
-
-
 def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
     names = adapter.layer_names if adapter is not None else ()
@@ -170,10 +165,12 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
         folder: what PEFT's `save_pretrained` wrote.
 
     Raises:
-        InputError: PEFT is missing, or the folder holds something else than plain LoRA for this backbone.
+        InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
+            from a run with another backbone.
     """
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
+    check_sketch(folder, model)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import write_whole
+from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
-from lora.export import fold, same_sketch
+from lora.export import fold
 from lora.factors import same_fingerprint
 from lora.lora_xs import LoRAXS
 
@@ -117,12 +118,7 @@ class NativeAdapter:
 
     def check_backbone(self, sketch: Tensor) -> None:
         """Raises `InputError` unless the sketch is that of the backbone the adapter was trained on."""
-        if not same_sketch(sketch, self.tensors["backbone_sketch"]):
-            raise InputError(
-                f"the exported adapter was trained on another backbone ({self.description['backbone']}): the weights "
-                "here have a different fingerprint. Use the very same weights: set --model.backbone and "
-                "--model.revision."
-            )
+        refuse_other_backbone(sketch, self.tensors["backbone_sketch"], self.description["backbone"])
 
     def check_factors(self, fingerprint: Tensor | None) -> None:
         """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between."""

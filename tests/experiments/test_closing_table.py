@@ -30,6 +30,18 @@ def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
     assert shlex.split(next(line for line in shown.splitlines() if "tensorboard" in line))[2] == str(folder.parent)
 
 
+@pytest.mark.parametrize(("there", "offered"), [("last.ckpt", "last"), ("best.ckpt", "best")])
+def test_the_checkpoint_that_is_offered_is_there(wide, tmp_path, capsys, there, offered):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / there).touch()
+    unvalidated = made_runs.results("run", 0, 0.5)
+    unvalidated["metric"] |= {"best": None, "best_epoch": None, "last": None}
+    print_closing_table(unvalidated, {}, tmp_path)
+    shown = capsys.readouterr().out
+    assert f"--ckpt_path {offered} " in shown
+    assert "None" not in shown
+
+
 def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, capsys):
     trials = [Trial("trial_[a]", "", (), {}), Trial("trial_[b]", "", (), {})]
     folder = SweepFolder(tmp_path / "sweep[x]")

@@ -13,7 +13,8 @@ from transformers import AutoTokenizer
 from common.errors import InputError
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.trained_run import logits
-from lightning_modules.adapter_import import native_low_rank_factors
+from lightning_modules.adapter_import import native_low_rank_factors, peft_low_rank_factors
+from lightning_modules.backbone_sketch import SKETCH_FILE_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lora import AdaptiveLoRAXS
 from tests import tiny
@@ -84,6 +85,24 @@ def test_peft_is_told_each_rank_under_a_path_that_matches_one_module(tokenizer, 
     assert set(config["target_modules"]) == set(names)
     assert (config["task_type"], config["fan_in_fan_out"], config["inference_mode"]) == ("SEQ_CLS", True, True)
     assert config["base_model_name_or_path"] == "somebody/tiny"
+
+
+def test_a_peft_export_is_only_used_with_the_backbone_it_was_trained_on(tokenizer, tmp_path):
+    FORMATS["peft"](run_of("bert", [2] * 8, tokenizer), ExportOptions()).write(tmp_path)
+    with torch.no_grad():
+        same, _ = classifier("bert")
+        same.classifier.weight += 1  # not pretrained: it comes with the export
+        peft_low_rank_factors(same, tmp_path)
+        other, _ = classifier("bert")  # of the same shapes, so that PEFT would say nothing
+        other.bert.embeddings.word_embeddings.weight[3, 0] += 0.01
+    with pytest.raises(InputError, match=r"trained on another backbone \(somebody/tiny\).*--model.backbone"):
+        peft_low_rank_factors(other, tmp_path)
+    sketch = tmp_path / SKETCH_FILE_NAME
+    sketch.write_bytes(sketch.read_bytes()[:-8])
+    with pytest.raises(InputError, match="backbone_sketch.safetensors can't be read"):
+        peft_low_rank_factors(classifier("bert")[0], tmp_path)
+    sketch.unlink()  # as in PEFT's own folders
+    peft_low_rank_factors(other, tmp_path)
 
 
 def test_a_layer_of_rank_0_is_left_out_of_a_peft_adapter(tokenizer, tmp_path):
