@@ -3,9 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
+from torch import Tensor
+
 import datamodules
 from benchmarks.settings import MAX_LENGTH, SEED, Settings
 from common.errors import InputError
+from datamodules.batching import global_batches
 from datamodules.tokenization import TokenizedSplit
 
 _NAMES = {"cola": "CoLA", "ag_news": "AG-News", "wikitext": "WikiText-2 in blocks"}
@@ -66,6 +69,29 @@ def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[To
     data = data_module(settings, train_rows)
     data.setup("fit")
     return data.train_dataloader().split, data.tokenizer
+
+
+def epoch_rows(settings: Settings) -> int:
+    """Rows of an epoch: as many training rows as fill whole batches."""
+    return len(training_rows(settings)[0]) // settings.batch_size * settings.batch_size
+
+
+def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
+    """Row indices of each batch of a measured run, warm-up first: those that a run of ours draws, epoch by epoch.
+
+    Grouped by length within an epoch of all rows, where the Trainer's grouping pads as much as ours. Of a few rows
+    alone it makes batches that pad up to twice as much, which would count as our speed.
+
+    Args:
+        lengths: tokens of each row of an epoch, (rows,).
+        settings: of the measurement.
+    """
+    found: list[Tensor] = []
+    epoch = 0
+    while len(found) < settings.warm_up_steps + settings.steps:
+        found += global_batches(lengths, settings.batch_size, SEED, epoch)
+        epoch += 1
+    return found[: settings.warm_up_steps + settings.steps]
 
 
 def with_possible_steps(settings: Settings) -> Settings:

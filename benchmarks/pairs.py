@@ -49,9 +49,9 @@ def _mask_operations(settings: Settings, repetition: int) -> Sides:
     return counts.our_mask_operations(), counts.looped_mask_operations()
 
 
-_STEPS = "whole steps from batch to optimizer, after a warm-up, one epoch of the same rows"
+_STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
 _OURS = "ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers"
-_TRAINER = "Hugging Face Trainer, grouped by length, without logging"
+_TRAINER = "Hugging Face Trainer, without logging"
 _FIXED = f"{_STEPS}; adaptive LoRA-XS [5, 25], {{}} allocation, soft masks, against LoRA-XS of rank 25, all callbacks"
 _BARE = "forward and activation backward of the frozen model on the same batches in a bare loop, no optimizer"
 _PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"

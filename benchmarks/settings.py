@@ -27,7 +27,7 @@ class Settings:
         device: auto, cpu or cuda.
         precision: 32-true, or bf16-mixed (autocast).
         batch_size: rows of a batch.
-        steps: timed optimizer steps, one whole epoch over rows drawn once; 0 for all whole batches.
+        steps: timed optimizer steps; 0 for an epoch of all whole batches.
         warm_up_steps: steps before them, not timed.
         threads: threads of PyTorch in each process; 0 for all cores.
     """
@@ -53,8 +53,8 @@ class Settings:
         return self.threads or available_cores()
 
     @property
-    def train_rows(self) -> int:
-        """Rows of the timed epoch."""
+    def timed_rows(self) -> int:
+        """Rows of the timed steps."""
         return self.steps * self.batch_size
 
     def arguments(self) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
-from benchmarks.data import data_module
+from benchmarks.data import data_module, epoch_rows
 from benchmarks.machine import figures
 from benchmarks.settings import Settings
 from benchmarks.sides_peft import pretrained_model
@@ -44,7 +44,7 @@ def _run(settings: Settings, model: Any) -> dict[str, Any]:
     """Batches as ours, in the same order; no optimizer, no adapter, no Lightning, nothing recorded."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)
-    data = data_module(settings, settings.train_rows)
+    data = data_module(settings, epoch_rows(settings))
     data.setup("fit")
     model.config.pad_token_id = data.tokenizer.pad_token_id
     window, rows = StepWindow(settings.warm_up_steps, settings.steps), 0
@@ -59,7 +59,7 @@ def _run(settings: Settings, model: Any) -> dict[str, Any]:
         cross_entropy(logits, labels).backward()
         rows += batch["real_rows"] if timed else 0
         window.step_ended()
-    assert window.complete and rows == settings.train_rows
+    assert window.complete and rows == settings.timed_rows
     return figures(window.seconds, rows)
 
 

@@ -5,10 +5,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
 from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
-from benchmarks.data import data_config
+from benchmarks.data import batches, data_config, epoch_rows
 from benchmarks.machine import figures
 from benchmarks.settings import SEED, Settings
 from benchmarks.timing import StepTimer, now
@@ -25,8 +26,10 @@ def adaptive_softmax(settings: Settings) -> dict[str, Any]:
     Then, in the same process, a large product of matrices: operations per second of both.
     """
     found, trainer = trained(settings, ADAPTIVE)
-    lengths = trainer.datamodule.train_dataloader().split.lengths.double()
-    work = Work(found["rows"], found["tokens"], float((lengths**2).mean()) * found["rows"])
+    lengths = trainer.datamodule.train_dataloader().split.lengths
+    timed = lengths[torch.cat(batches(lengths, settings)[settings.warm_up_steps :])].double()
+    assert int(timed.sum()) == found["tokens"]  # these are the batches that the run had
+    work = Work(found["rows"], found["tokens"], float((timed**2).sum()))
     module = trainer.lightning_module
     return {
         **found,
@@ -91,7 +94,7 @@ def trained(settings: Settings, adapter: dict[str, Any] | None) -> tuple[dict[st
         checkpoint = _checkpoint_cost(trainer, Path(folder) / "measured.ckpt")
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
     assert timer is trainer.callbacks[0] and timer.window.complete
-    assert timer.rows == settings.train_rows
+    assert timer.rows == settings.timed_rows
     found = {**figures(timer.window.seconds, timer.rows), "tokens": timer.tokens, **checkpoint}
     assert trainer.strategy.root_device.type == found["device"]
     return found, trainer
@@ -104,7 +107,7 @@ def _checkpoint_cost(trainer: Any, path: Path) -> dict[str, float]:
 
 
 def _config(settings: Settings, adapter: dict[str, Any] | None) -> dict[str, Any]:
-    steps = settings.warm_up_steps + settings.steps
+    steps, rows = settings.warm_up_steps + settings.steps, epoch_rows(settings)
     timer = {"warm_up_steps": settings.warm_up_steps, "steps": settings.steps}
     optimizer = {"learning_rate": 1e-3, "head_learning_rate": 1e-3, "schedule": "linear_with_warmup"}
     kind = "LanguageModellingModule" if settings.models_language else "TextClassificationModule"
@@ -114,9 +117,9 @@ def _config(settings: Settings, adapter: dict[str, Any] | None) -> dict[str, Any
             "class_path": f"lightning_modules.{kind}",
             "init_args": {"backbone": settings.model, "adapter": adapter, "optimizer": optimizer},
         },
-        "data": data_config(settings, settings.train_rows),
+        "data": data_config(settings, rows),
         "trainer": {
-            "max_epochs": math.ceil(steps / settings.steps),
+            "max_epochs": math.ceil(steps * settings.batch_size / rows),
             "max_steps": steps,
             "limit_val_batches": 0,
             "devices": 1,

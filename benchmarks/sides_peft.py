@@ -4,7 +4,7 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.data import data_module, training_rows
+from benchmarks.data import batches, data_module, epoch_rows, training_rows
 from benchmarks.machine import figures
 from benchmarks.settings import SEED, Settings
 from benchmarks.timing import StepWindow
@@ -19,8 +19,8 @@ RANK, LORA_ALPHA = 8, 16
 def trainer_peft_lora(settings: Settings) -> dict[str, Any]:
     """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
 
-    The same model, rows (tokenised beforehand), batch size, number of steps, AdamW and schedule as ours; batches
-    grouped by length and padded to their longest row. As ours, it neither evaluates, nor clips gradients; unlike
+    The same model, batches (tokenised beforehand), number of steps, AdamW and schedule as ours; each batch is padded
+    to its longest row. As ours, it neither evaluates, nor clips gradients; unlike
     ours, it logs nothing, saves nothing and shows no progress.
     """
     _refuse_without_packages()
@@ -117,22 +117,24 @@ def train_with_trainer(
     from transformers import Trainer
 
     window = StepWindow(settings.warm_up_steps, settings.steps)
-    rows, tokenizer = training_rows(settings, settings.train_rows)
+    rows, tokenizer = training_rows(settings, epoch_rows(settings))
+    made = examples(rows)
+    ordered = [made[row] for batch in batches(rows.lengths, settings) for row in batch.tolist()]
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
     model.config.pad_token_id = tokenizer.pad_token_id
     with tempfile.TemporaryDirectory() as folder:
         trainer = (trainer_class or Trainer)(
             model=model,
             args=_arguments(settings, folder, arguments),
-            train_dataset=examples(rows),
+            train_dataset=ordered,
             processing_class=tokenizer,
             data_collator=_collator(settings, tokenizer, pad_to),
             callbacks=[*callbacks, _timer(window)],
             optimizers=optimizers,
         )
         trainer.train()
-    assert window.complete and len(rows) == settings.train_rows
-    return figures(window.seconds, len(rows))
+    assert window.complete
+    return figures(window.seconds, settings.timed_rows)
 
 
 def _collator(settings: Settings, tokenizer: Any, pad_to: int | None) -> Any:
@@ -150,7 +152,7 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
 
     cuda = torch.cuda.is_available()
     chosen: dict[str, Any] = {
-        "train_sampling_strategy": "group_by_length",
+        "train_sampling_strategy": "sequential",  # the very batches of our side, which are grouped by length
         "learning_rate": 1e-3,
         "lr_scheduler_type": "linear",
         "warmup_steps": 0.06,  # a share of all steps

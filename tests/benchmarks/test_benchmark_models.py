@@ -60,10 +60,21 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
         source = ("WikiTextDataModule", {"variant": "wikitext-2-raw", "block_size": 16})
     monkeypatch.setitem(_SOURCES, data, source)
     settings = Settings(folder, data, model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
-    assert labels is None or pretrained_model(settings).config.num_labels == labels
-    for side in ("lora", "trainer_peft_lora", "frozen_backbone_plain"):
-        figures = SIDES[side](settings)
-        assert figures["rows"] == 8 and figures["seconds"] > 0
+    plain = pretrained_model(settings)
+    assert labels is None or plain.config.num_labels == labels
+    seen: list[list[list[int]]] = []
+
+    def look(module, inputs):
+        if isinstance(module, torch.nn.Embedding) and module.num_embeddings == plain.config.vocab_size:
+            seen[-1].append(inputs[0].tolist())
+
+    with torch.nn.modules.module.register_module_forward_pre_hook(look):
+        for side in ("lora", "trainer_peft_lora", "frozen_backbone_plain"):
+            seen.append([])
+            figures = SIDES[side](settings)
+            assert figures["rows"] == 8 and figures["seconds"] > 0
+    assert len(seen[1]) == 3 and all(len(tokens) == 4 for tokens in seen[1])
+    assert seen[0][-3:] == seen[1] == seen[2]  # padding included; a language model is first tried on a few tokens
     with pytest.raises(InputError, match="--data_dir"):
         training_rows(Settings(data=data))
 
