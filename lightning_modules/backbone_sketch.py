@@ -3,16 +3,14 @@
 import json
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.files import write_whole
+from common.files import write_json
 from lora.export import plain_parameters, same_sketch, weight_sketch
 
-SKETCH_FILE_NAME = "backbone_sketch.safetensors"
-_KEY = "backbone_sketch"
+SKETCH_FILE_NAME = "backbone_sketch.json"
 
 
 def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
@@ -40,8 +38,7 @@ def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: st
         name: the backbone's.
     """
     sketch = backbone_sketch(plain_parameters(model, ()), head)
-    content = save({_KEY: sketch}, {"rankwise": json.dumps({"backbone": name, "head": list(head)})})
-    write_whole(folder / SKETCH_FILE_NAME, lambda file: file.write(content))
+    write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist()})
 
 
 def check_sketch(folder: Path, model: nn.Module) -> None:
@@ -54,10 +51,10 @@ def check_sketch(folder: Path, model: nn.Module) -> None:
     if not path.is_file():
         return
     try:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["rankwise"])
-            theirs, head, name = file.get_tensor(_KEY), [str(part) for part in about["head"]], str(about["backbone"])
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        about = json.loads(path.read_text())
+        theirs = torch.tensor(about["sketch"], dtype=torch.float32)
+        head, name = tuple(map(str, about["head"])), str(about["backbone"])
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{path} can't be read: {error}. Export the run again, or delete this file to use the adapter unchecked."
         ) from error

@@ -98,9 +98,10 @@ def test_a_peft_export_is_only_used_with_the_backbone_it_was_trained_on(tokenize
     with pytest.raises(InputError, match=r"trained on another backbone \(somebody/tiny\).*--model.backbone"):
         peft_low_rank_factors(other, tmp_path)
     sketch = tmp_path / SKETCH_FILE_NAME
-    sketch.write_bytes(sketch.read_bytes()[:-8])
-    with pytest.raises(InputError, match=r"backbone_sketch\.safetensors can't be read"):
-        peft_low_rank_factors(classifier("bert")[0], tmp_path)
+    for damaged in (sketch.read_text()[:-8], "[1]", '{"backbone": "b", "head": [], "sketch": {"a": 1}}', "[" * 10**5):
+        sketch.write_text(damaged)
+        with pytest.raises(InputError, match=r"backbone_sketch\.json can't be read"):
+            peft_low_rank_factors(classifier("bert")[0], tmp_path)
     sketch.unlink()  # as in PEFT's own folders
     peft_low_rank_factors(other, tmp_path)
 
