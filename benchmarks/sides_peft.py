@@ -20,8 +20,8 @@ def trainer_peft_lora(settings: Settings) -> dict[str, Any]:
     """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
 
     The same model, batches (tokenised beforehand), number of steps, AdamW and schedule as ours; each batch is padded
-    to its longest row. As ours, it neither evaluates, nor clips gradients; unlike
-    ours, it logs nothing, saves nothing and shows no progress.
+    to its longest row. As ours, it neither evaluates, nor clips gradients; unlike ours, it logs nothing, saves nothing
+    and shows no progress.
     """
     _refuse_without_packages()
     from peft import LoraConfig
