@@ -16,6 +16,7 @@ from common.errors import InputError
 from common.terminal import say
 from experiments.config_files import locate_config
 from experiments.run_folder import RunFolder
+from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.cost import estimate_costs
 from experiments.sweep.definition import make_trials, read_definition, with_settings
 from experiments.sweep.engines import WorkerProcesses, run_here
@@ -57,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         help="with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)",
     )
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
+    add(
+        "--extend",
+        action="store_true",
+        help="let the grid in the folder grow (more seeds, rates, methods): its trials stay and aren't run again",
+    )
     add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
     return parser
 
@@ -69,6 +75,7 @@ def run_sweep(arguments: list[str]) -> int:
     """
     options, rest = _parser().parse_known_args(arguments)
     engine, at_once = _engine(options)
+    _check_extend(options)
     path = locate_config(options.config)
     definition = with_settings(read_definition(path), _settings(rest))
     trials = make_trials(definition)
@@ -79,16 +86,23 @@ def run_sweep(arguments: list[str]) -> int:
         _list_trials(folder, mine, [config for trial, config in zip(trials, configs, strict=True) if trial in mine])
     if misfit is not None:
         raise misfit
-    if options.dry_run:
-        return 0
     command = f"python cli.py sweep {shlex.join(arguments)}"
+
+    def check() -> None:
+        check_claim(folder, definition, trials, command, options.extend)
+        for trial, config in zip(trials, configs, strict=True):
+            folder.check_trial(trial, config)
+
+    if options.dry_run:
+        if not options.overwrite:
+            check()
+        return 0
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
         if options.overwrite:
             folder.clear()
-        folder.claim(definition, command)
-        for trial, config in zip(trials, configs, strict=True):
-            folder.check_trial(trial, config)
+        check()
+        claim(folder, definition)
         return _carry_out(folder, trials, mine, engine, at_once, command)
 
 
@@ -109,9 +123,13 @@ def _carry_out(
                 complete = False
         write()
         if not complete:
-            say(f"Stopped. Every finished trial is kept; go on with:\n  {command.replace(' --overwrite', '')}")
+            say(f"Stopped. Every finished trial is kept; go on with:\n  {_again(command)}")
             return 1
     return _close(folder, mine)
+
+
+def _again(command: str) -> str:
+    return command.replace(" --overwrite", "").replace(" --extend", "")
 
 
 def _close(folder: SweepFolder, mine: list[Trial]) -> int:
@@ -153,6 +171,16 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
     if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise InputError(f"part is {part!r}; allowed: K/N with 1 <= K <= N, such as 3/20.")
     return trials[int(first) - 1 :: int(count)]
+
+
+def _check_extend(options: argparse.Namespace) -> None:
+    if options.extend and options.overwrite:
+        raise InputError("--extend keeps the trials that --overwrite deletes; leave one of them out.")
+    if options.extend and options.part is not None:
+        raise InputError(
+            "--extend changes the grid for all parts, so one process does it: start the sweep with --extend and "
+            "without --part, stop it, and start the parts without --extend."
+        )
 
 
 def _engine(options: argparse.Namespace) -> tuple[Any, int]:

@@ -7,14 +7,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import InputError
-from common.files import delete_content, storage_error, write_json, write_text
+from common.files import delete_content, storage_error, write_json
 from common.locks import locked
 from experiments.config_files import differences, read_yaml
 from experiments.results_file import check_failure, check_results, read_results
-from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
 LOCKS = ".locks"
@@ -50,31 +47,6 @@ class SweepFolder:
         if (folder / "failure.json").exists():
             return State.FAILED
         return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
-
-    def claim(self, definition: dict[str, Any], command: str) -> None:
-        """Writes sweep.yaml, or checks that the one there asks for the same.
-
-        Raises:
-            InputError: the folder holds another grid, or runs that no sweep began.
-        """
-        path = self.path / "sweep.yaml"
-        asked = yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
-        if path.exists():
-            there = read_yaml(path)
-            if there == yaml.safe_load(asked):
-                return
-            changed = differences(there, yaml.safe_load(asked))
-            raise InputError(
-                f"{self.path} holds another grid (sweep.yaml there -> asked for now):\n  "
-                + "\n  ".join(changed)
-                + "\nOne folder holds one grid. Choose one:\n"
-                f"  keep it and start another: {command} --run_name NAME\n"
-                "  go on with it: give the settings it was begun with\n"
-                f"  delete it with all its trials and start anew: {command} --overwrite"
-            )
-        if RunFolder(self.path).holds_a_run:
-            raise InputError(f"{self.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
-        write_text(path, asked)
 
     def clear(self) -> None:
         """Deletes a sweep with all its trials.

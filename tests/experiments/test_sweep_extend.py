@@ -1,0 +1,91 @@
+"""A finished grid grows: its trials stay as they are, and nothing else gets into its folder unasked."""
+
+import json
+import shutil
+
+import pytest
+import yaml
+
+from tests.command_line import write_config
+from tests.experiments.sweeps import RATES, sweep, trial_folders, write_sweep
+
+RATE = "model.optimizer.learning_rate"
+
+
+@pytest.fixture(scope="module")
+def one_rate(tmp_path_factory, tiny_bert, cola_folder):
+    """The file and the runs folder of a finished sweep over one rate."""
+    runs_dir = tmp_path_factory.mktemp("extend")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    path = write_sweep(runs_dir, config, grid={RATE: RATES[:1]})
+    assert sweep(path, runs_dir) == 0
+    return path, runs_dir
+
+
+@pytest.fixture
+def grown(one_rate, tmp_path):
+    """A copy of its folder, and a file that asks for a second rate, before the first."""
+    shutil.copytree(one_rate[1] / "small", tmp_path / "small")
+    content = yaml.safe_load(one_rate[0].read_text())
+    path = tmp_path / "small.yaml"
+    path.write_text(yaml.safe_dump({**content, "grid": {RATE: RATES[::-1]}}))
+    return path, tmp_path
+
+
+def files(folder):
+    found = [file for file in folder.rglob("*") if file.is_file() and ".locks" not in file.parts]
+    return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in found}
+
+
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_a_larger_grid_is_refused_with_the_option_that_takes_it(grown, capsys, dry):
+    path, runs_dir = grown
+    before = files(runs_dir / "small")
+    assert sweep(path, runs_dir, *dry) == 2
+    message = capsys.readouterr().err
+    assert "another grid" in message
+    assert "let the grid grow" in message and "--extend" in message
+    assert files(runs_dir / "small") == before
+
+
+def test_extend_runs_the_new_trials_only(grown, capsys):
+    path, runs_dir = grown
+    (old,) = trial_folders(runs_dir / "small")
+    before = files(old)
+    assert sweep(path, runs_dir, "--dry_run", "--extend") == 0
+    assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}
+    assert sweep(path, runs_dir, "--extend") == 0
+    assert files(old) == before
+    trials = json.loads((runs_dir / "small" / "results.json").read_text())["trials"]
+    assert [trial["overrides"][RATE] for trial in trials] == RATES[::-1]
+    assert all(trial["results"] for trial in trials)
+    assert sweep(path, runs_dir) == 0  # the folder holds the larger grid now
+
+
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_a_grid_without_a_trial_of_the_folder_is_refused(grown, capsys, dry):
+    path, runs_dir = grown
+    content = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump({**content, "grid": {RATE: RATES[1:]}}))
+    assert sweep(path, runs_dir, "--extend", *dry) == 2
+    message = capsys.readouterr().err
+    assert f"the grid asked for lacks: learning_rate_{RATES[0]}" in message
+    assert "grow" not in message
+    assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}
+
+
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
+def test_trials_that_ran_with_other_settings_do_not_become_part_of_a_larger_grid(grown, capsys, dry):
+    path, runs_dir = grown
+    assert sweep(path, runs_dir, "--extend", "--model.optimizer.weight_decay", "0.5", *dry) == 2
+    message = capsys.readouterr().err
+    assert "was run with other settings" in message and "weight_decay" in message
+    assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}
+
+
+@pytest.mark.parametrize(("other", "said"), [("--overwrite", "deletes"), ("--part=1/2", "without --part")])
+def test_extend_goes_with_neither_overwrite_nor_part(grown, capsys, other, said):
+    path, runs_dir = grown
+    assert sweep(path, runs_dir, "--extend", other) == 2
+    assert said in capsys.readouterr().err
+    assert len(trial_folders(runs_dir / "small")) == 1
