@@ -22,6 +22,7 @@ from experiments.sweep.definition import make_trials, read_definition, with_sett
 from experiments.sweep.engines import WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
+from experiments.sweep.kept_checkpoints import KEPT, drop_checkpoints
 from experiments.sweep.progress import Progress
 from experiments.sweep.ray_engine import RayEngine
 from experiments.sweep.trial_config import check_trials, trial_command
@@ -56,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         "--gpus_per_trial",
         type=float,
         help="with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)",
+    )
+    add(
+        "--keep_checkpoints",
+        default="all",
+        choices=KEPT,
+        help="what finished trials keep: all, best (best.ckpt alone), or none (default: all)",
     )
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
     add(
@@ -103,16 +110,17 @@ def run_sweep(arguments: list[str]) -> int:
             folder.clear()
         check()
         claim(folder, definition)
-        return _carry_out(folder, trials, mine, engine, at_once, command)
+        return _carry_out(folder, trials, mine, engine, at_once, command, options.keep_checkpoints)
 
 
 def _carry_out(
-    folder: SweepFolder, trials: list[Trial], mine: list[Trial], engine: Any, at_once: int, command: str
+    folder: SweepFolder, trials: list[Trial], mine: list[Trial], engine: Any, at_once: int, command: str, kept: str
 ) -> int:
     todo = [trial for trial in mine if folder.state(trial) is not State.FINISHED]
 
     def write() -> None:
         folder.write_results(trials)
+        drop_checkpoints(folder, trials, kept)
 
     write()
     if todo:
