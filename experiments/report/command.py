@@ -44,6 +44,8 @@ def run_report(arguments: list[str]) -> int:
     with style():
         draw(content, curves, groups, swept_rate(records), output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))
+    if content.differences:
+        write_text(output / "differences.csv", as_csv(content.differences))
     write_text(output / "report.md", markdown(content))
     write_text(output / "report.html", page(content))
     if options.seed2_json:
@@ -77,8 +79,8 @@ def markdown(content: Content) -> str:
     if content.mixtures:
         parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
     if content.baseline:
-        interval = "95 % bootstrap interval (too narrow for few seeds)"
-        parts.append(f"Difference to {content.baseline}: mean over common seeds, {interval}.")
+        told = "mean over common seeds, 95 % bootstrap interval (too narrow for few seeds) and Student's"
+        parts += [f"Differences to {content.baseline}: {told}.", as_markdown(content.differences)]
     parts += map(_markdown_picture, content.difference_figures)
     if content.rates:
         parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]

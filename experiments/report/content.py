@@ -9,6 +9,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.metrics import scale
+from experiments.report.difference_table import difference_table
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_differences import difference_figure, differences_left_out
 from experiments.report.figures_ranks import allocating, rank_figures
@@ -59,6 +60,7 @@ class Content:
     numbers: dict[str, str]
     settings: list[Row]
     baseline: str
+    differences: list[Row]
     other_measures: list[str]
     mixtures: list[Row]
     rates: list[Row]
@@ -96,6 +98,7 @@ def gather(
         numbers=_numbers(records, groups),
         settings=settings_table(groups, baseline),
         baseline=baseline.label if baseline else "",
+        differences=difference_table(_compared(rates, curves, groups), baseline),
         other_measures=_other_measures(groups),
         mixtures=mixtures(groups),
         rates=rates,

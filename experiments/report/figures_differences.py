@@ -5,6 +5,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.metrics import scale, title
+from experiments.report.difference_table import FIGURES, comparable
 from experiments.report.drawing import COLORS, INK
 from experiments.report.groups import Group
 from experiments.report.statistics import paired_difference
@@ -14,7 +15,6 @@ _MOST_ROWS = 24
 _LINEAR_UP_TO = 10
 _TICKS = (0, 2, 5, 10, 20, 50)
 _LABEL_WIDTH = 0.15  # of an axis
-_PANELS = {"best": "best epoch", "last": "last epoch", "test": "test"}
 
 
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
@@ -23,11 +23,11 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     Groups that were measured otherwise than the baseline are left out, and those for which there is no room. Where
     differences exceed 10, the axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
     """
-    rows = _comparable(groups, baseline)[:_MOST_ROWS]
+    rows = comparable(groups, baseline)[:_MOST_ROWS]
     metric = metric_of([baseline])
     if metric is None or not rows:
         return None
-    panels = {kind: label for kind, label in _PANELS.items() if baseline.values(kind)}
+    panels = {kind: label for kind, label in FIGURES.items() if baseline.values(kind)}
     figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
     for place, (kind, label) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
@@ -45,13 +45,7 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
 
 def differences_left_out(groups: list[Group], baseline: Group) -> int:
     """How many settings `difference_figure` has no room for."""
-    return max(len(_comparable(groups, baseline)) - _MOST_ROWS, 0)
-
-
-def _comparable(groups: list[Group], baseline: Group) -> list[Group]:
-    ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
-    alike = [group for group in ordered if group.measure == baseline.measure]
-    return [group for group in alike if group.values("best").keys() & baseline.values("best").keys()]
+    return max(len(comparable(groups, baseline)) - _MOST_ROWS, 0)
 
 
 def _scale(axes: Any) -> None:

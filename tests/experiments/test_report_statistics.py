@@ -14,6 +14,7 @@ from experiments.report.statistics import (
     rate_ratio,
     spearman,
     stability,
+    student_mean,
 )
 
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
@@ -64,6 +65,17 @@ def test_a_paired_difference_uses_common_seeds_only():
     assert difference.interval[0] <= difference.mean <= difference.interval[1]
     assert paired_difference({0: 1.0}, {1: 1.0}) is None
     assert paired_difference({0: 1.0}, {0: 0.5}).interval is None
+    assert paired_difference({0: 1.0}, {0: 0.5}).student is None
+
+
+def test_students_interval_is_that_of_scipys_paired_test_and_covers_the_mean_from_three_seeds():
+    generator = np.random.default_rng(2)
+    ours, baseline = generator.normal(0.3, 1.0, 4), generator.normal(0.0, 1.0, 4)
+    expected = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
+    found = paired_difference(dict(enumerate(ours)), dict(enumerate(baseline))).student
+    assert found == pytest.approx((expected.low, expected.high))
+    intervals = [student_mean(generator.normal(2.0, 1.0, 3).tolist()) for _ in range(2000)]
+    assert 0.935 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.965
 
 
 @pytest.mark.parametrize("best", [2e-5, 1e-4, 2.2e-4, 1.4e-3])

@@ -1,0 +1,67 @@
+"""The report's table of differences against SciPy's paired test, for every figure and for settings that lack seeds."""
+
+import csv
+import re
+
+import pytest
+from scipy import stats
+
+import cli
+from tests.experiments import made_runs
+
+FIXED = {0: 0.50, 1: 0.52, 2: 0.51, 3: 0.49}
+ADAPTIVE = {0: 0.53, 1: 0.51, 2: 0.55}
+ALONE = {9: 0.60}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    curves = {"fixed": (16, {1e-3: FIXED}), "adaptive": (64, {1e-3: ADAPTIVE}), "alone": (32, {1e-3: ALONE})}
+    folder = made_runs.write_rate_sweep(tmp_path_factory.mktemp("runs") / "pairs", curves)
+    assert cli.main(["report", str(folder), "--baseline", "fixed"]) == 0
+    return folder
+
+
+def numbers(interval):
+    return [float(number) for number in re.findall(r"[-+][\d.]+", interval)]
+
+
+def test_every_figure_has_its_difference_with_both_intervals(report):
+    rows = list(csv.DictReader((report / "differences.csv").read_text().splitlines()))
+    assert [(row["Settings"], row["Figure"]) for row in rows] == [
+        ("adaptive", "best epoch"),
+        ("adaptive", "last epoch"),
+        ("adaptive", "test"),
+    ]
+    ours, theirs = ([100 * values[seed] for seed in ADAPTIVE] for values in (ADAPTIVE, FIXED))
+    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    for row in rows:
+        assert float(row["Mean difference"]) == pytest.approx(2.0, abs=0.01)
+        assert numbers(row["95 % Student"]) == pytest.approx([expected.low, expected.high], abs=0.006)
+        low, high = numbers(row["95 % bootstrap"])
+        assert expected.low < low < 2.0 < high < expected.high
+        assert row["Seeds in common"] == "3"
+
+
+def test_the_page_and_the_markdown_file_hold_the_table(report):
+    row = next(csv.DictReader((report / "differences.csv").read_text().splitlines()))
+    for name in ("report.html", "report.md"):
+        content = (report / name).read_text()
+        assert row["95 % Student"] in content and row["95 % bootstrap"] in content
+    assert 'href="#differences"' in (report / "report.html").read_text()
+
+
+def test_without_a_seed_in_common_or_a_baseline_there_is_no_table(report, tmp_path):
+    for options in (["--baseline", "alone"], []):
+        output = tmp_path / f"page{len(options)}"
+        assert cli.main(["report", str(report), "--output", str(output), *options]) == 0
+        assert not (output / "differences.csv").exists()
+        assert 'id="differences"' not in (output / "report.html").read_text()
+
+
+def test_a_single_pair_has_a_mean_and_no_interval(tmp_path):
+    curves = {"fixed": (16, {1e-3: {0: 0.5}}), "adaptive": (64, {1e-3: {0: 0.53}})}
+    folder = made_runs.write_rate_sweep(tmp_path / "one", curves)
+    assert cli.main(["report", str(folder), "--baseline", "fixed"]) == 0
+    row = next(csv.DictReader((folder / "differences.csv").read_text().splitlines()))
+    assert (row["Mean difference"], row["95 % bootstrap"], row["95 % Student"]) == ("+3.00", "", "")
