@@ -29,11 +29,14 @@ class CollapseDetection(Callback):
         split = pl_module.data.validation_names[0]
         answer = pl_module.constant_answer(split)
         self.collapsed = answer is not None
+        epoch = trainer.current_epoch
+        # Of several validations within an epoch the last one counts.
+        self.collapsed_epochs = [known for known in self.collapsed_epochs if known != epoch]
         if answer is None:
             return
-        self.collapsed_epochs.append(trainer.current_epoch)
+        self.collapsed_epochs.append(epoch)
         warn(
-            f"Collapsed: after epoch {trainer.current_epoch} the model answers {answer} for every validation row. "
+            f"Collapsed: after epoch {epoch} the model answers {answer} for every validation row. "
             "A lower learning rate, a longer warm-up, a larger rank or a stronger backbone may help."
         )
 

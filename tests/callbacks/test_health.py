@@ -28,6 +28,14 @@ def test_a_collapse_is_said_and_remembered(capsys):
     assert validated([None, "'x'"]).collapsed
 
 
+@pytest.mark.parametrize(("answers", "expected"), [(["'x'", "'x'"], [0]), (["'x'", None], []), ([None, "'x'"], [0])])
+def test_of_two_validations_within_an_epoch_the_last_one_counts(answers, expected):
+    callback = CollapseDetection()
+    for answer in answers:
+        validated([answer], callback)  # each time epoch 0
+    assert callback.collapsed_epochs == expected
+
+
 def test_answers_that_differ_and_the_sanity_check_say_nothing(capsys):
     assert validated([None, None]).collapsed_epochs == []
     assert not validated(["'x'"], sanity=True).collapsed
