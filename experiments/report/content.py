@@ -150,8 +150,8 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
         figure = difference_figure(compared, baseline)
         if figure is not None:
             caption = (
-                "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a line for its 95 % "
-                "bootstrap interval."
+                "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "
+                "95 % bootstrap interval, a thin one for Student's (cut off at the axis' ends)."
             )
             if left_out := differences_left_out(compared, baseline):
                 caption += f" The best settings; {left_out} more are left out."

@@ -18,10 +18,11 @@ _LABEL_WIDTH = 0.15  # of an axis
 
 
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
-    """A row per settings, best first: a dot per common seed, the mean with its 95 % bootstrap interval.
+    """A row per settings, best first: a dot per common seed, the mean with its 95 % intervals.
 
-    Groups that were measured otherwise than the baseline are left out, and those for which there is no room. Where
-    differences exceed 10, the axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
+    Student's, the thin line, is cut off where dots and the bootstrap interval end the axis. Groups that were measured
+    otherwise than the baseline are left out, and those for which there is no room. Where differences exceed 10, the
+    axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
     """
     rows = comparable(groups, baseline)[:_MOST_ROWS]
     metric = metric_of([baseline])
@@ -35,6 +36,9 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
             _draw_row(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
         axes.axvline(0, color=INK, lw=1)
         _scale(axes)
+        axes.autoscale(False)
+        for row, group in enumerate(rows):
+            _draw_student(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
         axes.set_title(label, fontsize=10)
@@ -75,7 +79,13 @@ def _draw_row(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, f
     if found is None:
         return
     dots = [factor * (ours[seed] - baseline[seed]) for seed in sorted(ours.keys() & baseline.keys())]
-    axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6)
+    axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
     if found.interval is not None:
-        axes.plot([factor * end for end in found.interval], [row, row], color=COLORS[0], lw=2)
-    axes.plot([factor * found.mean], [row], "D", color=COLORS[0], ms=5)
+        axes.plot([factor * end for end in found.interval], [row, row], color=COLORS[0], lw=2.5)
+    axes.plot([factor * found.mean], [row], "D", color=COLORS[0], ms=5, zorder=4)
+
+
+def _draw_student(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:
+    found = paired_difference(ours, baseline)
+    if found is not None and found.student is not None:
+        axes.plot([factor * end for end in found.student], [row, row], color=COLORS[0], lw=0.8)

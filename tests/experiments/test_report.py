@@ -100,6 +100,9 @@ def test_differences_are_drawn_seed_by_seed_with_mean_and_interval(tmp_path):
     np.testing.assert_allclose(dots, expected)
     np.testing.assert_allclose(mean, [np.mean(expected)])
     assert min(expected) <= interval[0] < mean[0] < interval[1] <= max(expected)
+    low, high = axes.lines[-1].get_xdata()
+    assert low < interval[0] and interval[1] < high  # Student's
+    assert axes.get_xlim()[0] > low and axes.get_xlim()[1] < high  # doesn't squash the dots
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ours"]
     assert difference_figure([baseline], baseline) is None
 
