@@ -9,42 +9,46 @@ from common.files import write_text
 from experiments.config_files import differences, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import SweepFolder
-from experiments.sweep.grid import Trial
 
 _LISTED = 5  # lost trials named in a message
 _TRACES = ("config.yaml", "results.json", "failure.json")  # one of them lies in every trial's folder that was begun
 
 
 def check_claim(
-    folder: SweepFolder, definition: dict[str, Any], trials: list[Trial], command: str, extend: bool
+    folder: SweepFolder,
+    definition: dict[str, Any],
+    configs: dict[str, dict[str, Any]],
+    command: str,
+    extend: bool,
 ) -> None:
     """Whether the folder is free, holds this very grid, or (`extend`) a part of it.
 
     Args:
         folder: the sweep's folder, which may not exist yet.
         definition: the grid as asked for now.
-        trials: its trials.
+        configs: the complete settings of its trials, by name.
         command: the command as typed, for the ways out.
         extend: let the grid there grow into this one.
 
     Raises:
-        InputError: the folder holds another grid, one with trials that this one lacks, or runs that no sweep began.
+        InputError: the folder holds another grid, trials that this one lacks or would run with other settings, or
+            runs that no sweep began.
     """
     path = folder.path / "sweep.yaml"
-    if not path.exists():
-        if RunFolder(folder.path).holds_a_run:
-            raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
-        return
-    changed = differences(read_yaml(path), yaml.safe_load(_text(definition)))
-    lost = _lost(folder, trials)
+    if not path.exists() and RunFolder(folder.path).holds_a_run:
+        raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
+    changed = differences(read_yaml(path), yaml.safe_load(_text(definition))) if path.exists() else []
+    lost = sorted(_begun(folder) - set(configs))
     if not changed or (extend and not lost):
+        _check_trials(folder, configs)
         return
+    grows = not lost and _agree(folder, configs)
     raise InputError(
         f"{folder.path} holds another grid (sweep.yaml there -> asked for now):\n  "
         + "\n  ".join(changed)
         + (f"\nTrials there that the grid asked for lacks: {_listed(lost)}" if lost else "")
         + "\nOne folder holds one grid. Choose one:\n"
-        + ("" if lost else f"  keep its trials and let the grid grow: {command} --extend\n")
+        + (f"  keep its trials and let the grid grow: {command} --extend\n" if grows else "")
         + f"  keep it and start another: {command.replace(' --extend', '')} --run_name NAME\n"
         "  go on with it: give the settings it was begun with\n"
         f"  delete it with all its trials and start anew: {command.replace(' --extend', '')} --overwrite"
@@ -62,10 +66,22 @@ def _text(definition: dict[str, Any]) -> str:
     return yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
 
 
-def _lost(folder: SweepFolder, trials: list[Trial]) -> list[str]:
-    """Trials that were begun in the folder and would no longer belong to the sweep."""
-    begun = {path.parent.name for name in _TRACES for path in folder.path.glob(f"*/{name}")}
-    return sorted(begun - {trial.name for trial in trials})
+def _begun(folder: SweepFolder) -> set[str]:
+    return {path.parent.name for name in _TRACES for path in folder.path.glob(f"*/{name}")}
+
+
+def _check_trials(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> None:
+    for name, config in configs.items():
+        folder.check_trial(name, config)
+
+
+def _agree(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> bool:
+    """Whether the trials that were begun have the settings that they would have now."""
+    try:
+        _check_trials(folder, configs)
+    except InputError:
+        return False
+    return True
 
 
 def _listed(names: list[str]) -> str:

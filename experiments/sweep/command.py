@@ -94,21 +94,16 @@ def run_sweep(arguments: list[str]) -> int:
     if misfit is not None:
         raise misfit
     command = f"python cli.py sweep {shlex.join(arguments)}"
-
-    def check() -> None:
-        check_claim(folder, definition, trials, command, options.extend)
-        for trial, config in zip(trials, configs, strict=True):
-            folder.check_trial(trial, config)
-
+    asked = {trial.name: config for trial, config in zip(trials, configs, strict=True)}
     if options.dry_run:
         if not options.overwrite:
-            check()
+            check_claim(folder, definition, asked, command, options.extend)
         return 0
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
         if options.overwrite:
             folder.clear()
-        check()
+        check_claim(folder, definition, asked, command, options.extend)
         claim(folder, definition)
         return _carry_out(folder, trials, mine, engine, at_once, command, options.keep_checkpoints)
 

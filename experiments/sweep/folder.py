@@ -60,16 +60,20 @@ class SweepFolder:
             raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
         delete_content(self.path, kept=LOCKS)  # one of them is ours
 
-    def check_trial(self, trial: Trial, config: dict[str, Any]) -> None:
+    def check_trial(self, name: str, config: dict[str, Any]) -> None:
         """Refuses a begun trial whose base config has changed since.
+
+        Args:
+            name: the trial's.
+            config: its complete settings, as they would be now.
 
         Raises:
             InputError: its config.yaml says something else, or its results.json or failure.json isn't whole.
         """
-        folder = self.trial_folder(trial)
-        for name, check in (("results.json", check_results), ("failure.json", check_failure)):
-            if (folder / name).exists():
-                check(read_results(folder / name), str(folder / name))
+        folder = self.path / name
+        for file, check in ((folder / "results.json", check_results), (folder / "failure.json", check_failure)):
+            if file.exists():
+                check(read_results(file), str(file))
         saved = folder / "config.yaml"
         if not saved.exists():
             return

@@ -77,6 +77,9 @@ def test_a_grid_without_a_trial_of_the_folder_is_refused(grown, capsys, dry):
 @pytest.mark.parametrize("dry", [["--dry_run"], []])
 def test_trials_that_ran_with_other_settings_do_not_become_part_of_a_larger_grid(grown, capsys, dry):
     path, runs_dir = grown
+    assert sweep(path, runs_dir, "--model.optimizer.weight_decay", "0.5", *dry) == 2
+    message = capsys.readouterr().err
+    assert "another grid" in message and "--extend" not in message
     assert sweep(path, runs_dir, "--extend", "--model.optimizer.weight_decay", "0.5", *dry) == 2
     message = capsys.readouterr().err
     assert "was run with other settings" in message and "weight_decay" in message
