@@ -222,4 +222,5 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], configs: list[dict[st
     if not trials:  # an array may have more parts than there are trials
         say("This part has no trial.")
         return
-    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), trials[0])}")
+    by_hand = next((trial for trial in trials if folder.state(trial) is not State.FINISHED), trials[0])
+    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), by_hand)}")

@@ -9,10 +9,11 @@ from typing import Any
 from lightning.pytorch.cli import instantiate_class
 
 from common.errors import InputError
-from experiments.sweep.folder import SweepFolder
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 
 Speed = dict[tuple[str, str], list[float]]  # (backbone, adapter class) -> seconds per training row, of finished runs
+Estimate = tuple[int | None, float | None]  # a trial's rows and seconds, None where they can't be told
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,41 @@ def estimate_costs(folder: SweepFolder, trials: list[Trial], configs: list[dict[
         configs: their complete settings.
     """
     speeds, rows_of = _speeds(folder.path), _Rows()
-    costs, total_rows, total_seconds, unknown = [], 0, 0.0, 0
-    for config in configs:
-        rows, epochs = rows_of(_data_of(config)), config["trainer"]["max_epochs"]
-        seen = _rows_seen(config, rows)
-        known = speeds.get(_kind(config))
-        seconds = None if seen is None or not known else seen * sorted(known)[len(known) // 2]
-        total_rows += seen or 0
-        total_seconds += seconds or 0.0
-        unknown += seconds is None
-        shown = "unknown" if seconds is None else _duration(seconds)
-        costs.append(Cost(str(epochs), "unknown" if seen is None else f"{seen:,}", shown))
-    summary = f"{len(trials)} trials, {total_rows:,} training rows in all"
-    if unknown < len(trials):
-        summary += f", about {_duration(total_seconds)} one after another" + (f" without {unknown}" if unknown else "")
-    if unknown:
+    estimates = [_estimate(config, rows_of(_data_of(config)), speeds) for config in configs]
+    costs = [
+        Cost(
+            str(config["trainer"]["max_epochs"]),
+            "unknown" if seen is None else f"{seen:,}",
+            "unknown" if seconds is None else _duration(seconds),
+        )
+        for config, (seen, seconds) in zip(configs, estimates, strict=True)
+    ]
+    left = [
+        estimate for trial, estimate in zip(trials, estimates, strict=True) if folder.state(trial) is not State.FINISHED
+    ]
+    summary = f"{len(trials)} trials, {_total(estimates)}"
+    if len(left) < len(trials):
+        summary += f"; {len(left)} still to run" + (f", {_total(left)}" if left else "")
+    if unknown := sum(seconds is None for _, seconds in estimates):
         summary += (
             f". No finished run in {folder.path.parent} tells the speed of {unknown} of them: run the sweep until one "
             "trial of each method has finished, and ask again."
         )
     return Costs(costs, summary)
+
+
+def _estimate(config: dict[str, Any], rows: int | None, speeds: Speed) -> Estimate:
+    seen, known = _rows_seen(config, rows), speeds.get(_kind(config))
+    return seen, None if seen is None or not known else seen * sorted(known)[len(known) // 2]
+
+
+def _total(estimates: list[Estimate]) -> str:
+    known = [seconds for _, seconds in estimates if seconds is not None]
+    told = f"{sum(seen or 0 for seen, _ in estimates):,} training rows in all"
+    if known:
+        told += f", about {_duration(sum(known))} one after another"
+        told += f" without {len(estimates) - len(known)}" if len(known) < len(estimates) else ""
+    return told
 
 
 def _data_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -99,3 +99,17 @@ def test_without_a_finished_run_of_its_kind_the_time_is_unknown(tmp_path):
     told = costs(tmp_path, {"max_epochs": 3})
     assert told.of_trials[0].time == "unknown"
     assert "1 trials, 33 training rows in all" in told.summary and "tells the speed of 1" in told.summary
+
+
+def test_what_is_left_of_a_sweep_is_told_apart_from_the_whole(tmp_path):
+    folder = SweepFolder(tmp_path / "runs" / "made")
+    done = folder.path / "one"
+    done.mkdir(parents=True)
+    made = {"backbone": "made-base", "adapter": "LoRA", "wall_seconds": 66.0, "throughput": {"train_rows": 33}}
+    (done / "results.json").write_text(json.dumps(made))
+    trials = [Trial(name, "", ("made.yaml",), {}) for name in ("one", "two", "three")]
+    configs = [asked({"max_epochs": epochs}) for epochs in (3, 3, 1)]
+    assert estimate_costs(folder, trials, configs).summary == (
+        "3 trials, 77 training rows in all, about 3 min one after another; "
+        "2 still to run, 44 training rows in all, about 88 s one after another"
+    )
