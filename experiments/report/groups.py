@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from experiments.report.optimum import Scores, find_optimum, mean_scores
 from experiments.report.records import STATUSES, Record
-from experiments.report.statistics import Scores, find_optimum, mean_scores
 
 BACKBONE = "model.backbone"
 RANK = "model.adapter.rank"

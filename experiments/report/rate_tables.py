@@ -3,7 +3,7 @@
 from typing import Any
 
 from experiments.report.groups import BACKBONE, Curve
-from experiments.report.statistics import Optimum, Ratio, curve_optimum, rate_ratio
+from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
 from experiments.report.tables import Row, mean, metric_of, spread, text
 
 
@@ -25,7 +25,7 @@ def rate_table(curves: list[Curve]) -> list[Row]:
             "Update norm there": text(mean([_norm(record.results) for record in curve.chosen.records])),
         }
         if any(other.is_full for other in curves):
-            row["Optimum / full fine-tuning's"] = _ratio(curve, full)
+            row |= _ratio_cells(curve, full)
         rows.append(row)
     return rows
 
@@ -36,10 +36,15 @@ def _reference(curve: Curve, curves: list[Curve]) -> Curve | None:
     return next((other for other in alike if other.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)), None)
 
 
-def _ratio(curve: Curve, full: Curve | None) -> str:
-    if full is None:
-        return "unknown (no full fine-tuning on the same data and backbone)"
-    return "1 (reference)" if curve is full else ratio_text(rate_ratio(curve.scores(), full.scores()))
+def _ratio_cells(curve: Curve, full: Curve | None) -> Row:
+    ratio = None if full is None or curve is full else rate_ratio(curve.scores(), full.scores())
+    if ratio is None:
+        told = "1 (reference)" if curve is full else "unknown (no full fine-tuning on the same data and backbone)"
+    else:
+        told = ratio_text(ratio)
+    by_seed = ", ".join(f"{value:.2g}" for value in ratio.by_seed) if ratio and len(ratio.by_seed) > 1 else ""
+    student = f"[{ratio.student[0]:.2g}, {ratio.student[1]:.2g}]" if ratio and ratio.student else ""
+    return {"Optimum / full fine-tuning's": told, "Ratio of each seed": by_seed, "Ratio, 95 % Student": student}
 
 
 def _uneven(curve: Curve) -> str:

@@ -114,12 +114,12 @@ def test_rates_are_chosen_on_validation_and_compared_with_full_fine_tuning(rate_
     assert [curve.is_full for curve in curves] == [False, False, True]
     text = (rate_report / "report.md").read_text()
     line = next(line for line in text.splitlines() if line.startswith("| rank_16 | 5"))
-    chosen, optimum, validation, test, ratio = [cell.strip() for cell in line.split("|")[3:-1]]
+    chosen, optimum, validation, test, ratio, by_seed, student = [cell.strip() for cell in line.split("|")[3:-1]]
     assert (chosen, optimum.split()[0]) == ("0.003", "0.002")
     values = [100 * value for value in CURVES["rank_16"][1][3e-3].values()]
     assert validation == f"{statistics.median(values):.2f} ± {statistics.stdev(values):.2f}"
     assert test.startswith(f"{statistics.median(values) - 2:.2f}")
-    assert ratio.startswith("10×")
+    assert ratio.startswith("10×") and by_seed == "10, 10, 10" and student == "[10, 10]"
 
 
 def test_lower_is_better_for_perplexity(tmp_path):
