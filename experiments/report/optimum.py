@@ -38,7 +38,7 @@ def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: fl
         scores: one score per rate; higher is better.
         flat_below: a curve whose highest and lowest score differ by no more than this is flat.
     """
-    logs, values = np.log10(np.asarray(rates, dtype=float)), np.asarray(scores, dtype=float)
+    values = np.asarray(scores, dtype=float)
     if len(values) == 0:
         return Optimum("too few rates", None, None)
     best = _best_place(values)
@@ -49,6 +49,7 @@ def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: fl
         return Optimum("flat", None, chosen)
     if best in (0, len(values) - 1):
         return Optimum("lower edge" if best == 0 else "upper edge", chosen, chosen)
+    logs = np.log10(np.asarray(rates, dtype=float))
     return Optimum("inside", float(10 ** _vertex(logs[best - 1 : best + 2], values[best - 1 : best + 2])), chosen)
 
 
