@@ -78,7 +78,7 @@ def markdown(content: Content) -> str:
     parts.append(as_markdown(without_empty_columns(content.settings)))
     if content.mixtures:
         parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
-    if content.baseline:
+    if content.differences:
         told = "mean over common seeds, 95 % bootstrap interval (too narrow for few seeds) and Student's"
         parts += [f"Differences to {content.baseline}: {told}.", as_markdown(content.differences)]
     parts += map(_markdown_picture, content.difference_figures)

@@ -8,7 +8,7 @@ from experiments.metrics import scale, title
 from experiments.report.difference_table import FIGURES, comparable
 from experiments.report.drawing import COLORS, INK
 from experiments.report.groups import Group
-from experiments.report.statistics import paired_difference
+from experiments.report.statistics import PairedDifference, paired_difference
 from experiments.report.tables import metric_of
 
 _MOST_ROWS = 24
@@ -28,17 +28,19 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     metric = metric_of([baseline])
     if metric is None or not rows:
         return None
+    factor = scale(metric["name"])
     panels = {kind: label for kind, label in FIGURES.items() if baseline.values(kind)}
     figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
     for place, (kind, label) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        for row, group in enumerate(rows):
-            _draw_row(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
+        found = [paired_difference(group.values(kind), baseline.values(kind)) for group in rows]
+        for row, (group, difference) in enumerate(zip(rows, found, strict=True)):
+            _draw_row(axes, row, _dots(group.values(kind), baseline.values(kind)), difference, factor)
         axes.axvline(0, color=INK, lw=1)
         _scale(axes)
         axes.autoscale(False)
-        for row, group in enumerate(rows):
-            _draw_student(axes, row, group.values(kind), baseline.values(kind), scale(metric["name"]))
+        for row, difference in enumerate(found):
+            _draw_student(axes, row, difference, factor)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
         axes.set_title(label, fontsize=10)
@@ -74,18 +76,19 @@ def _apart(ticks: list[int], axes: Any, low: float, high: float) -> list[int]:
     return sorted(kept)
 
 
-def _draw_row(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:
-    found = paired_difference(ours, baseline)
+def _dots(ours: dict[int, float], baseline: dict[int, float]) -> list[float]:
+    return [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
+
+
+def _draw_row(axes: Any, row: int, dots: list[float], found: PairedDifference | None, factor: float) -> None:
     if found is None:
         return
-    dots = [factor * (ours[seed] - baseline[seed]) for seed in sorted(ours.keys() & baseline.keys())]
-    axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
+    axes.plot([factor * dot for dot in dots], [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
     if found.interval is not None:
         axes.plot([factor * end for end in found.interval], [row, row], color=COLORS[0], lw=2.5)
     axes.plot([factor * found.mean], [row], "D", color=COLORS[0], ms=5, zorder=4)
 
 
-def _draw_student(axes: Any, row: int, ours: dict[int, float], baseline: dict[int, float], factor: float) -> None:
-    found = paired_difference(ours, baseline)
+def _draw_student(axes: Any, row: int, found: PairedDifference | None, factor: float) -> None:
     if found is not None and found.student is not None:
         axes.plot([factor * end for end in found.student], [row, row], color=COLORS[0], lw=0.8)

@@ -43,23 +43,22 @@ def check_claim(
         _check_trials(folder, configs)
         return
     grows = not lost and _agree(folder, configs)
+    plain = command.replace(" --extend", "")
     raise InputError(
         f"{folder.path} holds another grid (sweep.yaml there -> asked for now):\n  "
         + "\n  ".join(changed)
         + (f"\nTrials there that the grid asked for lacks: {_listed(lost)}" if lost else "")
         + "\nOne folder holds one grid. Choose one:\n"
         + (f"  keep its trials and let the grid grow: {command} --extend\n" if grows else "")
-        + f"  keep it and start another: {command.replace(' --extend', '')} --run_name NAME\n"
+        + f"  keep it and start another: {plain} --run_name NAME\n"
         "  go on with it: give the settings it was begun with\n"
-        f"  delete it with all its trials and start anew: {command.replace(' --extend', '')} --overwrite"
+        f"  delete it with all its trials and start anew: {plain} --overwrite"
     )
 
 
 def claim(folder: SweepFolder, definition: dict[str, Any]) -> None:
-    """Writes sweep.yaml, where it doesn't say the same already."""
-    path = folder.path / "sweep.yaml"
-    if not path.exists() or read_yaml(path) != yaml.safe_load(_text(definition)):
-        write_text(path, _text(definition))
+    """Writes sweep.yaml, which `check_claim` has compared with the one there."""
+    write_text(folder.path / "sweep.yaml", _text(definition))
 
 
 def _text(definition: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from common.files import delete_content, storage_error, write_json
 from common.locks import locked
 from experiments.config_files import differences, read_yaml
 from experiments.results_file import check_failure, check_results, read_results
+from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
 LOCKS = ".locks"
@@ -105,12 +106,19 @@ class SweepFolder:
 
     @contextmanager
     def trial_lock(self, trial: Trial) -> Iterator[bool]:
-        """Whether this process may run the trial: no other process of this machine or file system does."""
+        """Whether this process may run the trial: no other one does, neither for a sweep nor by hand."""
         try:
             with locked(self.path / LOCKS / trial.name):
-                yield True
+                yield not self._run_by_hand(trial)
         except BlockingIOError:
             yield False
+
+    def _run_by_hand(self, trial: Trial) -> bool:
+        try:
+            with RunFolder(self.trial_folder(trial)).held():
+                return False
+        except InputError:
+            return True
 
     @contextmanager
     def sweep_lock(self, shared: bool) -> Iterator[None]:

@@ -19,7 +19,8 @@ def drop_checkpoints(folder: SweepFolder, trials: list[Trial], kept: str) -> Non
     if kept == "all":
         return
     for trial in trials:
-        if not _needless(folder, trial, kept):
+        # Only finished trials are locked: one that waits could be taken by another process just now.
+        if folder.state(trial) is not State.FINISHED or not _needless(folder, trial, kept):
             continue
         with folder.trial_lock(trial) as mine:
             if mine and folder.state(trial) is State.FINISHED:

@@ -38,8 +38,6 @@ def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
         if folder.state(trial) is State.FINISHED:
             return Outcome.FINISHED
         run_folder = folder.trial_folder(trial)
-        if _in_use(run_folder):
-            return Outcome.ELSEWHERE
         failures = _failures(run_folder)
         resume = _can_resume(run_folder)
         if not resume and run_folder.exists():  # what was begun before the first checkpoint can't be gone on with
@@ -51,15 +49,6 @@ def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
             return _fit(arguments, run_folder, failures)
         finally:
             _free_memory()
-
-
-def _in_use(run_folder: Path) -> bool:
-    """Whether a process that isn't the sweep's trains here: somebody who resumes the trial by hand."""
-    try:
-        with RunFolder(run_folder).held():
-            return False
-    except InputError:
-        return True
 
 
 def _fit(arguments: list[str], run_folder: Path, failures: int) -> Outcome:

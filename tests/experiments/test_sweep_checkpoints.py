@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from common.locks import locked
+from experiments import run_folder
 from tests.command_line import write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, write_sweep
 
@@ -58,9 +59,11 @@ def test_the_last_checkpoint_counts_as_best_where_no_validation_chose_one(copy):
     assert kept(runs_dir) == [["last.ckpt"], ["best.ckpt"]]
 
 
-def test_a_trial_that_another_process_holds_is_left_alone(copy):
+@pytest.mark.parametrize("lock", [f".locks/{FIRST}", f"{FIRST}/.lock"])  # of another sweep's process, of a fit by hand
+def test_a_trial_that_another_process_holds_is_left_alone(copy, monkeypatch, lock):
+    monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.2)
     path, runs_dir = copy
-    with locked(runs_dir / "small" / ".locks" / FIRST):
+    with locked(runs_dir / "small" / lock):
         assert sweep(path, runs_dir, "--keep_checkpoints", "none") == 0
     assert kept(runs_dir) == [NAMES, []]
 
