@@ -55,7 +55,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes JSON whole or not at all. NaN and infinities become null, so that any reader accepts it."""
-    write_text(path, json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def delete_content(folder: Path, kept: str) -> None:
@@ -114,11 +114,12 @@ def cache_directory(name: str) -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rankwise" / name
 
 
-def _finite(content: Any) -> Any:
+def finite(content: Any) -> Any:
+    """The content with null in the place of NaN and infinities, which JSON has no name for."""
     if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
+        return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
+        return [finite(value) for value in content]
     if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
         return None
     return content

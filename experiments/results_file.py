@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.files import is_plain_name
 
 # What sweeps and reports read of every run's results.json; a dot goes one level down.
 _NEEDED = (
@@ -48,6 +49,22 @@ def check_results(results: Any, where: str) -> None:
                     "delete the file and run it again."
                 )
             part = part[step]
+
+
+def check_trial(entry: Any, where: str) -> str:
+    """Refuses an entry of a list of trials that lacks something, and returns the trial's name.
+
+    Raises:
+        InputError: names the file (`where`) and what is wrong.
+    """
+    if not isinstance(entry, dict) or not {"results", "overrides"} <= entry.keys():
+        raise InputError(f"{where} isn't what a sweep writes. Delete this file and run the sweep again.")
+    name = str(entry.get("name") or (entry["results"] or {}).get("run_name"))
+    if not is_plain_name(name):
+        raise InputError(f"{where} names the trial {name!r}; allowed: folders inside it.")
+    if entry["results"] is not None:
+        check_results(entry["results"], f"{where} (trial {name})")
+    return name
 
 
 def check_failure(failure: dict[str, Any], where: str) -> None:

@@ -1,4 +1,4 @@
-"""The verb report: from folders of runs to report.html, report.md, table.csv and figures."""
+"""The verb report: from folders of runs, or files of trials, to report.html, report.md, table.csv and figures."""
 
 import argparse
 from pathlib import Path
@@ -10,8 +10,10 @@ from common.terminal import say
 from experiments.report.content import Content, Picture, draw, gather
 from experiments.report.drawing import style
 from experiments.report.groups import Curve, swept_rate
-from experiments.report.records import Record, read_records
+from experiments.report.record import Record
+from experiments.report.records import read_records
 from experiments.report.tables import as_csv, as_markdown, without_empty_columns
+from experiments.report.trials_file import write_trials
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -24,9 +26,10 @@ class _Parser(argparse.ArgumentParser):
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
-    add("folders", nargs="+", type=Path, help="sweep folders, run folders, or folders that hold runs")
+    add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
     add("--output", type=Path, help="folder to write into (default: the first folder given)")
+    add("--trials", type=Path, help="also write the runs into this one small file, which report reads back")
     add("--seed2_json", action="store_true", help="also write {rate: losses and test accuracy} files into seed2/")
     return parser
 
@@ -38,9 +41,9 @@ def run_report(arguments: list[str]) -> int:
         InputError: no runs, files that aren't whole, or an unknown baseline.
     """
     options = _parser().parse_args(arguments)
-    records = read_records(options.folders)
-    output = options.output or options.folders[0]
-    content, curves, groups = gather(records, options.folders, options.baseline)
+    output = _output(options)
+    records = read_records(options.sources)
+    content, curves, groups = gather(records, options.sources, options.baseline)
     with style():
         draw(content, curves, groups, swept_rate(records), output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))
@@ -51,8 +54,17 @@ def run_report(arguments: list[str]) -> int:
     if options.seed2_json:
         for name, layout in rate_layouts(curves).items():
             write_json(output / "seed2" / f"{name}.json", layout)
+    if options.trials:
+        write_trials(options.trials, records)
     say(f"{len(records)} runs, {len(groups)} settings: {output}/report.html, report.md, table.csv, figures/")
     return 0
+
+
+def _output(options: argparse.Namespace) -> Path:
+    first: Path = options.sources[0]
+    if options.output is None and first.is_file():
+        raise InputError(f"{first} is a file, so the report needs a folder to be written into: --output FOLDER.")
+    return options.output or first
 
 
 def page(content: Content) -> str:

@@ -18,7 +18,7 @@ from experiments.report.groups import Curve, Group, make_curves, make_groups, sw
 from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.rate_tables import rate_table
-from experiments.report.records import Record
+from experiments.report.record import Record
 from experiments.report.tables import (
     Row,
     find_baseline,
@@ -93,7 +93,7 @@ def gather(
     baseline = find_baseline(groups, baseline_name)
     rates = rate_table(curves) if is_rate_study else []
     content = Content(
-        title=" + ".join(folder.resolve().name for folder in folders),
+        title=" + ".join(_title(folder) for folder in folders),
         headline=headline(groups),
         numbers=_numbers(records, groups),
         settings=settings_table(groups, baseline),
@@ -110,6 +110,10 @@ def gather(
         runs=len(records),
     )
     return content, curves, groups
+
+
+def _title(source: Path) -> str:
+    return source.stem if source.is_file() else source.resolve().name
 
 
 def _compared(rates: list[Row], curves: list[Curve], groups: list[Group]) -> list[Group]:
@@ -224,7 +228,7 @@ def _run_row(record: Record) -> Row:
         "Test": figure(record.test),
         "Used rank": text(results.get("average_rank")),
         "Seconds": f"{results['wall_seconds']:.0f}" if results else "",
-        "Peak MiB": f"{results['peak_memory_bytes'] / 2**20:,.0f}" if results else "",
+        "Peak MiB": f"{results['peak_memory_bytes'] / 2**20:,.0f}" if results.get("peak_memory_bytes") else "",
     }
 
 

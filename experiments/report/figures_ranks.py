@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_map
 from experiments.report.drawing import COLORS
 from experiments.report.groups import Group
-from experiments.report.records import Record
+from experiments.report.record import Record
 from experiments.report.statistics import stability
 from lora.rank_mask import hard_tails, soft_tails, square_masks
 

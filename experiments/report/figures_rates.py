@@ -10,7 +10,7 @@ from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK, MARKERS
 from experiments.report.groups import Curve, Group
 from experiments.report.optimum import curve_optimum
-from experiments.report.records import Record
+from experiments.report.record import Record
 from experiments.report.tables import metric_of
 
 _MOST_LINES = 16  # each colour twice: solid, dashed

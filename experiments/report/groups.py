@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from experiments.report.optimum import Scores, find_optimum, mean_scores
-from experiments.report.records import STATUSES, Record
+from experiments.report.record import STATUSES, Record
 
 BACKBONE = "model.backbone"
 RANK = "model.adapter.rank"

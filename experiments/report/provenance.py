@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from experiments.report.groups import Group
-from experiments.report.records import Record
+from experiments.report.record import Record
 from experiments.report.tables import Row, text
 
 
@@ -42,6 +42,7 @@ def _facts(record: Record, results: dict[str, Any]) -> dict[str, str]:
         "backbone": results["backbone"],
         "adapter": results["adapter"],
         "device": " ".join([*device, f"× {results.get('processes', 1)}"]),
+        **{name: results.get(name) for name in ("machine", "commit", "note")},  # what a file of trials may tell
         **{f"{name} version": version for name, version in results["versions"].items()},
     }
     return {name: str(value) for name, value in found.items() if value}

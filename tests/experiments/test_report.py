@@ -198,7 +198,7 @@ def test_a_run_in_two_folders_counts_once(rate_report):
 
 @pytest.mark.parametrize(
     ("content", "expected"),
-    [(None, "there is no folder"), ({}, "holds no runs"), ({"results.json": '{"trials": ['}, "can't be read")],
+    [(None, "there is no folder or file"), ({}, "holds no runs"), ({"results.json": '{"trials": ['}, "can't be read")],
 )
 def test_bad_folders_get_one_message(tmp_path, capsys, content, expected):
     folder = tmp_path / "runs"

@@ -1,0 +1,170 @@
+"""A study's trials as one small file, to be kept with a paper or a repository: `report` writes it and reads it back.
+
+The file holds what tables and figures need of results.json, config.yaml, metrics.csv and ranks.json: no norms by
+layer, no weights, and no folders of the machine that trained.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError
+from common.files import finite, write_text
+from experiments.report.record import Record
+from experiments.results_file import check_trial
+
+# What is alike in most studies, and told once then.
+_SHARED = ("data", "backbone", "versions", "device", "device_name", "processes")
+_DRAWN = ("train/epoch_loss", "allocation/budget_used")
+# Where a run lay, or its name: settings of a machine, not of a study.
+_DATA_FOLDER = "data.data_dir"
+_OF_THE_MACHINE = (_DATA_FOLDER, "runs_dir", "run_name")
+
+
+@dataclass(frozen=True)
+class KeptRecord(Record):
+    """One run as a file of trials tells it; its folder need not exist.
+
+    Attributes:
+        entry: the run's part of the file.
+    """
+
+    entry: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        return self.entry["settings"] or dict(self.overrides)
+
+    @cached_property
+    def ranks(self) -> dict[str, Any] | None:
+        return self.entry.get("ranks")
+
+    @cached_property
+    def metrics_table(self) -> dict[str, list[tuple[int, float]]]:
+        columns = self.entry.get("metrics", {})
+        return {name: [(int(step), _number(value)) for step, value in points] for name, points in columns.items()}
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else float(value)
+
+
+def read_trials(path: Path) -> list[Record]:
+    """The runs in a file that `write_trials` wrote.
+
+    Raises:
+        InputError: it isn't such a file.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        about, entries = content.get("about", {}), content["trials"]
+        return [_record(path, about, entry) for entry in entries]
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path} is no file of trials ({type(error).__name__}: {error}). Pass a file that `report --trials` "
+            "wrote, or the folder of a sweep or a run."
+        ) from error
+
+
+def _record(path: Path, about: dict[str, Any], entry: dict[str, Any]) -> Record:
+    shared = {name: value for name, value in about.items() if name != "settings"}
+    if entry["results"] is not None:
+        entry = {**entry, "results": {**shared, **entry["results"]}}
+    name = check_trial(entry, str(path))
+    entry = {**entry, "settings": {**about.get("settings", {}), **entry.get("settings", {})}}
+    results = entry["results"]
+    return KeptRecord(
+        folder=path.with_suffix("") / name,
+        method=entry.get("method") or "",
+        status=entry.get("status") or (results["status"] if results else "waiting"),
+        results=results,
+        overrides=entry["overrides"],
+        error=entry.get("error") or "",
+        entry=entry,
+    )
+
+
+def write_trials(path: Path, records: list[Record]) -> None:
+    """Writes the runs into one file, a line for each.
+
+    Raises:
+        InputError: the file is a folder's, or can't be written.
+    """
+    outcomes = [record.results for record in records if record.results is not None]
+    shared = {name: outcomes[0][name] for name in _SHARED if _alike(outcome.get(name) for outcome in outcomes)}
+    configs = _without_root([record.config for record in records])
+    settings = _shared_settings(configs)
+    about = {**shared, "settings": {name: v for name, v in settings.items() if name not in _OF_THE_MACHINE}}
+    own = [{name: v for name, v in config.items() if name not in (*settings, "run_name")} for config in configs]
+    pairs = zip(records, own, strict=True)
+    lines = ",\n".join(_line(_entry(record, theirs, shared)) for record, theirs in pairs)
+    write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')
+
+
+def _alike(values: Iterable[Any]) -> bool:
+    found = list(values)
+    return bool(found) and found[0] is not None and all(value == found[0] for value in found)
+
+
+def _shared_settings(configs: list[dict[str, Any]]) -> dict[str, Any]:
+    return {name: v for name, v in configs[0].items() if all(name in c and c[name] == v for c in configs)}
+
+
+def _without_root(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The configs with data folders below the one that holds them all: enough to tell them apart."""
+    found = {config[_DATA_FOLDER] for config in configs if config.get(_DATA_FOLDER, "None") != "None"}
+    if not found:
+        return configs
+    absolute = {folder: os.path.abspath(folder) for folder in found}
+    root = os.path.commonpath([os.path.dirname(path) for path in absolute.values()])
+    below = {folder: os.path.relpath(path, root) for folder, path in absolute.items()}
+    return [
+        {**config, _DATA_FOLDER: below[config[_DATA_FOLDER]]} if config.get(_DATA_FOLDER) in below else config
+        for config in configs
+    ]
+
+
+def _entry(record: Record, settings: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "name": record.folder.name,
+        "method": record.method or None,
+        "status": record.status,
+        "overrides": record.overrides,
+        "settings": settings,
+        "results": None if record.results is None else _slim(record.results, shared),
+        "metrics": _drawn(record.metrics_table),
+    }
+    if record.ranks is not None:
+        entry["ranks"] = record.ranks
+    if record.error:
+        entry["error"] = record.error
+    return entry
+
+
+def _slim(results: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+    """Results without what is told once, and without norms by layer."""
+    slim = {name: value for name, value in results.items() if name not in shared and name != "run_name"}
+    norms = slim.get("update_norms")
+    if isinstance(norms, dict):
+        slim["update_norms"] = {when: _without_layers(value) for when, value in norms.items()}
+    return slim
+
+
+def _without_layers(norms: Any) -> Any:
+    return {name: v for name, v in norms.items() if not isinstance(v, dict)} if isinstance(norms, dict) else norms
+
+
+def _drawn(metrics: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
+    """What figures are drawn from."""
+    return {name: v for name, v in metrics.items() if name in _DRAWN or name.startswith("val/")}
+
+
+def _line(content: Any) -> str:
+    return json.dumps(finite(content), ensure_ascii=False, allow_nan=False)

@@ -1,0 +1,147 @@
+"""Files of trials: a report made from one says and draws what the report of the runs themselves does."""
+
+import json
+
+import pytest
+
+import cli
+from common.errors import InputError
+from experiments.report.command import run_report
+from experiments.report.records import read_records
+from tests.experiments import made_runs
+
+CURVES = {
+    "rank_16": (16, {1e-4: {0: 0.7, 1: 0.72}, 1e-3: {0: 0.81, 1: 0.8}}),
+    "full": (None, {1e-4: {0: 0.9, 1: 0.88}}),
+}
+
+
+def _at_home(settings):
+    settings["data"]["init_args"]["data_dir"] = "/home/somebody/corpora/news"
+    return settings
+
+
+@pytest.fixture
+def mixed_runs(tmp_path):
+    """Adaptive runs by hand, one of them failed, one that diverged and one of full fine-tuning."""
+    folder = tmp_path / "runs"
+    adaptive = {"adapter": "AdaptiveLoRAXS", "budget": {"requested": 100.0, "used": 98.0}, "average_rank": 5.0}
+    norms = {
+        "final": {"total": 3.0, "relative": 0.1, "layers": {"a": 1.0}, "relative_layers": {"a": 0.1}},
+        "initial": None,
+    }
+    for seed in (0, 1):
+        outcome = made_runs.results(f"run{seed}", seed, 0.6 + seed / 7, update_norms=norms, **adaptive)
+        made_runs.write_run(
+            folder / f"run{seed}",
+            _at_home(made_runs.adaptive_config(seed)),
+            outcome,
+            made_runs.ranks([4, 5, 2, 8 - seed]),
+        )
+    made_runs.write_run(folder / "bad", _at_home(made_runs.adaptive_config(2)), None)
+    (folder / "bad" / "failure.json").write_text(json.dumps({"error": "out of memory", "attempts": 1}))
+    diverged = made_runs.results("gone", 3, None, status="diverged")
+    made_runs.write_run(folder / "gone", _at_home(made_runs.config(1e-3, 3, None)), diverged)
+    (folder / "gone" / "metrics.csv").write_text("step,train/epoch_loss,val/loss\n4,0.9,0.8\n9,inf,nan\n")
+    return folder
+
+
+def report(source, output, *options):
+    assert cli.main(["report", str(source), "--output", str(output), *options]) == 0
+    return output
+
+
+def said(folder):
+    """report.md without its title, the commands, and where the data lay."""
+    text = (folder / "report.md").read_text().split("\n", 1)[1].split("```")[0]
+    return [line for line in text.splitlines() if not line.startswith("| data folder")]
+
+
+def assert_same_reports(first, second):
+    assert said(first) == said(second)
+    names = sorted(path.name for path in (first / "figures").iterdir())
+    assert names and names == sorted(path.name for path in (second / "figures").iterdir())
+    for name in names:
+        assert (first / "figures" / name).read_bytes() == (second / "figures" / name).read_bytes(), name
+    assert (first / "table.csv").read_text() == (second / "table.csv").read_text()
+
+
+def test_a_sweep_over_rates_is_told_and_drawn_alike(tmp_path):
+    sweep = made_runs.write_rate_sweep(tmp_path / "rates", CURVES)
+    kept = tmp_path / "kept.json"
+    first = report(sweep, tmp_path / "first", "--baseline", "full", "--trials", str(kept))
+    second = report(kept, tmp_path / "second", "--baseline", "full")
+    assert_same_reports(first, second)
+    assert (first / "differences.csv").read_text() == (second / "differences.csv").read_text()
+    assert (second / "report.md").read_text().startswith("# kept\n")
+
+
+def test_runs_with_ranks_failures_and_losses_that_are_no_numbers(mixed_runs, tmp_path):
+    kept = tmp_path / "kept.json"
+    first = report(mixed_runs, tmp_path / "first", "--trials", str(kept))
+    assert_same_reports(first, report(kept, tmp_path / "second"))
+    assert any("out of memory" in line for line in said(tmp_path / "second"))
+    assert list((tmp_path / "second" / "figures").glob("ranks_*"))
+
+
+def test_the_file_is_plain_json_small_and_names_no_folder_of_the_machine(mixed_runs, tmp_path):
+    kept = tmp_path / "kept.json"
+    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
+    text = kept.read_text()
+    content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert "somebody" not in text and str(tmp_path) not in text
+    assert "layers" not in json.dumps([trial["results"] for trial in content["trials"]])
+    assert len(text.splitlines()) == len(content["trials"]) + 3
+    assert content["about"]["data"]["name"] == "made/news"
+
+
+def test_data_folders_are_told_apart_without_the_folders_above(tmp_path):
+    for seed, part in enumerate(("a/train", "b/train", "b/train")):
+        settings = made_runs.config(1e-3, seed, 16)
+        settings["data"]["init_args"]["data_dir"] = f"/home/somebody/{part}"
+        made_runs.write_run(tmp_path / "runs" / f"run{seed}", settings, made_runs.results(f"run{seed}", seed, 0.8))
+    kept = tmp_path / "kept.json"
+    report(tmp_path / "runs", tmp_path / "page", "--trials", str(kept))
+    assert "somebody" not in kept.read_text()
+    assert [record.config["data.data_dir"] for record in read_records([kept])] == ["a/train", "b/train", "b/train"]
+
+
+def test_files_and_folders_may_be_reported_together_and_kept_as_one(mixed_runs, tmp_path):
+    kept, merged = tmp_path / "kept.json", tmp_path / "merged.json"
+    sweep = made_runs.write_rate_sweep(tmp_path / "rates", CURVES)
+    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
+    assert run_report([str(sweep), str(kept), "--output", str(tmp_path / "page"), "--trials", str(merged)]) == 0
+    together = read_records([sweep, kept])
+    assert [(r.seed, r.status, r.best, r.config.get("model.adapter.rank_max")) for r in together] == [
+        (r.seed, r.status, r.best, r.config.get("model.adapter.rank_max")) for r in read_records([merged])
+    ]
+    assert len(together) == 10
+
+
+def test_a_report_of_a_file_needs_a_folder_to_write_into(mixed_runs, tmp_path):
+    kept = tmp_path / "kept.json"
+    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
+    with pytest.raises(InputError, match="--output FOLDER"):
+        run_report([str(kept)])
+    assert not kept.with_suffix("").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("not json", "no file of trials"),
+        ("[1, 2]", "no file of trials"),
+        ('{"status": "finished"}', "no file of trials"),
+        ('{"trials": [1]}', "no file of trials"),
+        ('{"trials": [{"name": "a", "overrides": {}}]}', "no file of trials"),
+        ('{"trials": [{"name": "../a", "overrides": {}, "results": null}]}', "allowed: folders inside it"),
+        ('{"trials": [{"name": "a", "overrides": {}, "results": {"seed": 1}}]}', "it has no status"),
+        ('{"trials": []}', "holds no runs"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, told):
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(InputError, match=told):
+        run_report([str(path), "--output", str(tmp_path / "page")])
+    assert not (tmp_path / "page").exists()
