@@ -77,6 +77,7 @@ def page(content: Content) -> str:
             **vars(content),
             "settings": without_empty_columns(content.settings),
             "rates": without_empty_columns(content.rates),
+            "loss_rates": without_empty_columns(content.loss_rates),
         }
     )
 
@@ -96,6 +97,8 @@ def markdown(content: Content) -> str:
     parts += map(_markdown_picture, content.difference_figures)
     if content.rates:
         parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
+    if content.loss_rates:
+        parts += ["By validation loss:", as_markdown(without_empty_columns(content.loss_rates))]
     parts += map(_markdown_picture, content.rate_figures)
     if content.rank_curve:
         parts += ["## Figures against the rank", as_markdown(content.rank_curve)]

@@ -17,7 +17,7 @@ from experiments.report.figures_rates import rate_curves, training_curves, train
 from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
 from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
-from experiments.report.rate_tables import rate_table
+from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.record import Record
 from experiments.report.tables import (
     Row,
@@ -30,6 +30,7 @@ from experiments.report.tables import (
 )
 
 _RANK_SECTIONS = 6
+_RATE_PICTURES = {"best": "learning_rate_validation", "loss": "learning_rate_loss", "test": "learning_rate_test"}
 _WIDE = 6.0  # inches: wider figures take the page's width
 
 
@@ -64,6 +65,7 @@ class Content:
     other_measures: list[str]
     mixtures: list[Row]
     rates: list[Row]
+    loss_rates: list[Row]
     rank_curve: list[Row]
     troubles: list[Row]
     provenance: list[Row]
@@ -102,6 +104,7 @@ def gather(
         other_measures=_other_measures(groups),
         mixtures=mixtures(groups),
         rates=rates,
+        loss_rates=loss_table(curves) if is_rate_study else [],
         rank_curve=rank_curve_table(_measured_alike(_compared(rates, curves, groups))),
         troubles=troubles(groups),
         provenance=provenance(records),
@@ -161,13 +164,14 @@ def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, 
                 caption += f" The best settings; {left_out} more are left out."
             content.difference_figures.append(picture("differences", caption, figure))
     if content.rates:
-        for kind, what in (("best", "Validation"), ("test", "Test")):
-            figure = rate_curves(curves, kind, rate)
+        kinds = {"best": "Validation figure", "loss": "Validation loss", "test": "Test figure"}
+        for kind, what in kinds.items():
+            figure = None if kind == "loss" and not content.loss_rates else rate_curves(curves, kind, rate)
             if figure is not None:
-                caption = f"{what} figure against the learning rate: mean over seeds, band from lowest to highest seed."
-                if kind == "best":
+                caption = f"{what} against the learning rate: mean over seeds, band from lowest to highest seed."
+                if kind != "test":
                     caption += " Dotted: the parabola's optimum."
-                content.rate_figures.append(picture(f"learning_rate_{what.lower()}", caption, figure))
+                content.rate_figures.append(picture(_RATE_PICTURES[kind], caption, figure))
     figure = rank_curve_figure(shown)
     if figure is not None:
         caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."

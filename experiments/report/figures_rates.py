@@ -23,15 +23,16 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
 
     Args:
         curves: full fine-tuning is drawn dashed, in the text's colour.
-        figure_name: best (validation) or test.
+        figure_name: best (validation), test, or loss (validation).
         rate: the swept setting.
     """
     metric = metric_of([group for curve in curves for group in curve.groups.values()])
     shown = [curve for curve in curves if len(curve.scores(figure_name)) > 1]
     if metric is None or not shown:
         return None
-    sign = scale(metric["name"]) * (1 if metric["higher_is_better"] else -1)
-    figure = Figure(figsize=(7.2, 4.4), layout="constrained")
+    lower_is_better = figure_name == "loss" or not metric["higher_is_better"]
+    sign = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric["name"]))
+    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     lines: list[Any] = []
     for place, curve in enumerate(shown):
@@ -43,10 +44,10 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         means = [float(np.mean(found)) for found in values]
         lines += axes.plot(rates, means, line, marker=MARKERS[place % len(MARKERS)], color=color, ms=5)
         axes.fill_between(rates, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
-        optimum = curve_optimum(curve.scores())
-        if figure_name == "best" and optimum.place == "inside" and optimum.rate is not None:
+        optimum = curve_optimum(scores)
+        if figure_name != "test" and optimum.place == "inside" and optimum.rate is not None:
             axes.axvline(optimum.rate, color=color, ls=":", lw=1)
-    if not metric["higher_is_better"]:
+    if lower_is_better:
         _keep_in_sight(axes, lines)
     axes.set_xscale("log")
     rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
@@ -56,9 +57,22 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
-    axes.set_ylabel(("test " if figure_name == "test" else "validation ") + title(metric["name"]))
-    axes.legend(lines, [curve.label for curve in shown], loc="best")
+    axes.set_ylabel(_axis_title(figure_name, metric))
+    # below the axes, where no dotted line runs through it
+    _legend_below(figure, lines, [curve.label for curve in shown])
     return figure
+
+
+def _axis_title(figure_name: str, metric: dict[str, Any]) -> str:
+    if figure_name == "loss":
+        return "validation loss"
+    return ("test " if figure_name == "test" else "validation ") + title(metric["name"])
+
+
+def _legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
+    width = 12 * figure.get_size_inches()[0]  # characters
+    columns = max(1, min(len(labels), int(width) // (max(map(len, labels)) + 8)))
+    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
 
 
 def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
@@ -74,13 +88,13 @@ def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
         return
     axes.set_ylim(0.9 * best, _OFF_SCALE * best)
     for place, (line, rate, value) in enumerate(beyond):
-        below = (-4, -4 - 12 * place)  # points
+        below = (0, -4 - 12 * place)  # points
         axes.annotate(
-            f"{value:,.0f} ↑",
+            f"{value:,.0f} ↑" if value >= 100 else f"{value:.3g} ↑",
             (rate, _OFF_SCALE * best),
             xytext=below,
             textcoords="offset points",
-            ha="right",
+            ha="center",
             va="top",
             color=line.get_color(),
         )
@@ -115,8 +129,7 @@ def training_curves(groups: list[Group]) -> Figure | None:
         axes.set_title(label, fontsize=10)
     if not lines:
         return None
-    columns = max(1, min(len(lines), 120 // (max(map(len, lines)) + 8)))
-    figure.legend(list(lines.values()), list(lines), loc="outside lower center", ncols=columns)
+    _legend_below(figure, list(lines.values()), list(lines))
     return figure
 
 

@@ -50,7 +50,7 @@ class Group:
         return self.first.config.get(name)
 
     def values(self, figure: str) -> dict[int, float]:
-        """best, last or test by seed, of the records that have one."""
+        """best, last, test or loss by seed, of the records that have one."""
         return by_seed((record.seed, getattr(record, figure)) for record in self.records)
 
     @cached_property
@@ -104,7 +104,7 @@ class Curve:
     def scores(self, figure: str = "best") -> Scores:
         """Score by rate and seed, higher is better."""
         metrics = [record.metric for group in self.groups.values() for record in group.records if record.metric]
-        sign = 1 if not metrics or metrics[0]["higher_is_better"] else -1
+        sign = 1 if figure != "loss" and (not metrics or metrics[0]["higher_is_better"]) else -1
         found = {rate: {s: sign * v for s, v in group.values(figure).items()} for rate, group in self.groups.items()}
         return {rate: by_seed for rate, by_seed in found.items() if by_seed}
 

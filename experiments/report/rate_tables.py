@@ -4,6 +4,7 @@ from typing import Any
 
 from experiments.report.groups import BACKBONE, Curve
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
+from experiments.report.statistics import median_and_deviation
 from experiments.report.tables import Row, mean, metric_of, spread, text
 
 
@@ -19,13 +20,34 @@ def rate_table(curves: list[Curve]) -> list[Row]:
             "Curve": curve.label,
             "Rates": str(len(curve.groups)),
             "Chosen rate (validation)": text(optimum.chosen),
-            "Optimum (parabola)": optimum_text(optimum) + _collapse_beside(curve, optimum) + _uneven(curve),
+            "Optimum (parabola)": _told(curve, optimum),
             "Validation there": spread(curve.chosen.values("best"), name),
             "Test there": spread(curve.chosen.values("test"), name),
             "Update norm there": text(mean([_norm(record.results) for record in curve.chosen.records])),
         }
         if any(other.is_full for other in curves):
-            row |= _ratio_cells(curve, full)
+            row |= _ratio_cells(curve, full, "best")
+        rows.append(row)
+    return rows
+
+
+def loss_table(curves: list[Curve]) -> list[Row]:
+    """The same by validation loss, where the metric isn't one: smooth where an accuracy is flat."""
+    rows = []
+    for curve in curves:
+        metric = metric_of([curve.chosen])
+        optimum = curve_optimum(curve.scores("loss"))
+        if metric is None or metric["name"] == "perplexity" or optimum.chosen is None:
+            continue
+        median, deviation = median_and_deviation(list(curve.groups[optimum.chosen].values("loss").values()))
+        row = {
+            "Curve": curve.label,
+            "Rate of the lowest loss": text(optimum.chosen),
+            "Loss there": f"{median:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
+            "Optimum (parabola)": _told(curve, optimum),
+        }
+        if any(other.is_full for other in curves):
+            row |= _ratio_cells(curve, _reference(curve, curves), "loss")
         rows.append(row)
     return rows
 
@@ -36,8 +58,12 @@ def _reference(curve: Curve, curves: list[Curve]) -> Curve | None:
     return next((other for other in alike if other.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)), None)
 
 
-def _ratio_cells(curve: Curve, full: Curve | None) -> Row:
-    ratio = None if full is None or curve is full else rate_ratio(curve.scores(), full.scores())
+def _told(curve: Curve, optimum: Optimum) -> str:
+    return optimum_text(optimum) + _collapse_beside(curve, optimum) + _uneven(curve)
+
+
+def _ratio_cells(curve: Curve, full: Curve | None, figure: str) -> Row:
+    ratio = None if full is None or curve is full else rate_ratio(curve.scores(figure), full.scores(figure))
     if ratio is None:
         told = "1 (reference)" if curve is full else "unknown (no full fine-tuning on the same data and backbone)"
     else:

@@ -87,6 +87,11 @@ class Record:
         return self.results["metric"]["last"] if self.results else None
 
     @property
+    def loss(self) -> float | None:
+        """The lowest validation loss of an epoch."""
+        return self.results["best_val_loss"] if self.results else None
+
+    @property
     def test(self) -> float | None:
         """The test figure under the validation metric's name."""
         if not self.results or not self.results.get("test"):

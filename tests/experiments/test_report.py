@@ -13,7 +13,7 @@ import cli
 from experiments.report.figures_differences import difference_figure
 from experiments.report.figures_rates import rate_curves
 from experiments.report.groups import make_curves, make_groups, swept_rate
-from experiments.report.rate_tables import rate_table
+from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.records import read_records
 from tests.experiments import made_runs
 
@@ -242,6 +242,39 @@ def test_a_blown_up_perplexity_leaves_the_others_readable(tmp_path):
     (axes,) = rate_curves(make_curves(make_groups(records), rate), "best", rate).axes
     assert axes.get_ylim() == pytest.approx((16.2, 54.0))
     assert [text.get_text() for text in axes.texts] == ["78,023 ↑"]
+
+
+def test_rates_are_also_compared_by_validation_loss_where_an_accuracy_is_flat(tmp_path):
+    def loss(rate, best):
+        return 0.3 + 0.1 * np.log10(rate / best) ** 2
+
+    optima = {"rank_16": 1e-3, "full": 2e-4}
+    flat = {name: (16 if name == "rank_16" else None, {r: dict.fromkeys(SEEDS, 0.9) for r in RATES}) for name in optima}
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", flat)
+    sweep = json.loads((folder / "results.json").read_text())
+    for trial in sweep["trials"]:
+        name, rate, seed = (
+            trial["name"].rsplit("-", 1)[0].split("-", 1)[0],
+            *trial["name"].split("-", 1)[1].rsplit("-", 1),
+        )
+        trial["results"]["best_val_loss"] = loss(float(rate), optima[name]) + 0.01 * int(seed)
+    (folder / "results.json").write_text(json.dumps(sweep))
+    records = read_records([folder])
+    curves = make_curves(make_groups(records), swept_rate(records))
+    assert rate_table(curves)[0]["Optimum / full fine-tuning's"].startswith("unknown (its optimum: flat")
+    row = loss_table(curves)[0]
+    assert row["Rate of the lowest loss"] == "0.001" and row["Loss there"] == "0.3100 ± 0.0100"
+    assert row["Optimum (parabola)"] == "0.001 [0.001, 0.001]"
+    assert row["Optimum / full fine-tuning's"] == "5× [5, 5]" and row["Ratio of each seed"] == "5, 5, 5"
+    (axes,) = rate_curves(curves, "loss", swept_rate(records)).axes
+    assert axes.get_ylabel() == "validation loss"
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), [loss(rate, 1e-3) + 0.01 for rate in RATES])
+
+
+def test_a_perplexity_is_a_validation_loss_already(tmp_path):
+    curves = {"rank_16": (16, {rate: {0: 20.0} for rate in RATES})}
+    records = read_records([made_runs.write_rate_sweep(tmp_path / "rates", curves, "perplexity")])
+    assert loss_table(make_curves(make_groups(records), swept_rate(records))) == []
 
 
 @pytest.mark.parametrize(
