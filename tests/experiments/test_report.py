@@ -253,10 +253,7 @@ def test_rates_are_also_compared_by_validation_loss_where_an_accuracy_is_flat(tm
     folder = made_runs.write_rate_sweep(tmp_path / "rates", flat)
     sweep = json.loads((folder / "results.json").read_text())
     for trial in sweep["trials"]:
-        name, rate, seed = (
-            trial["name"].rsplit("-", 1)[0].split("-", 1)[0],
-            *trial["name"].split("-", 1)[1].rsplit("-", 1),
-        )
+        name, rate, seed = trial["name"].split("-")
         trial["results"]["best_val_loss"] = loss(float(rate), optima[name]) + 0.01 * int(seed)
     (folder / "results.json").write_text(json.dumps(sweep))
     records = read_records([folder])
