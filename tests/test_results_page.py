@@ -21,31 +21,32 @@ EQUAL_BUDGET = {
     "Equal budget on SST-2": "sst2_minilm_equal_budget",
     "Equal budget on AG-News": "ag_news_minilm_equal_budget",
 }
-RATES = {
-    "Learning rates on AG-News": {
-        "rank 16": ("ag_news_minilm_learning_rate", "alpha_32 rank 16"),
-        "rank 32": ("ag_news_minilm_learning_rate", "alpha_32 rank 32"),
-        "rank 128": ("ag_news_minilm_learning_rate", "alpha_32 rank 128"),
-        "full": ("ag_news_minilm_learning_rate", "full"),
-    },
-    "Learning rates on WikiText-2": {
-        "rank 16, alpha 32": ("wikitext_smollm2_learning_rate", "lora rank 16"),
-        "rank 128, alpha 32": ("wikitext_smollm2_learning_rate", "lora rank 128"),
-        "full": ("wikitext_smollm2_learning_rate", "full"),
-    },
-}
+AG_NEWS = ("ag_news_minilm_learning_rate",)
+WIKITEXT = ("wikitext_smollm2_learning_rate", "wikitext_smollm2_alpha_10r")
+CURVES = [  # the section, its studies, the row's name, the report's
+    ("Learning rates on AG-News", AG_NEWS, "rank 16", "alpha_32 rank 16"),
+    ("Learning rates on AG-News", AG_NEWS, "rank 32", "alpha_32 rank 32"),
+    ("Learning rates on AG-News", AG_NEWS, "rank 128", "alpha_32 rank 128"),
+    ("Learning rates on AG-News", AG_NEWS, "full", "full"),
+    ("Learning rates on WikiText-2", WIKITEXT, "rank 16, alpha 32", "lora rank 16"),
+    ("Learning rates on WikiText-2", WIKITEXT, "rank 128, alpha 32", "lora rank 128"),
+    ("Learning rates on WikiText-2", WIKITEXT, "rank 16, alpha 160", "alpha_10r rank 16 lora alpha 160"),
+    ("Learning rates on WikiText-2", WIKITEXT, "rank 128, alpha 1280", "alpha_10r rank 128 lora alpha 1280"),
+    ("Learning rates on WikiText-2", WIKITEXT, "full", "full"),
+]
 SWEEP_NAMES = {"LoRA": "lora_equal_parameters", "AdaLoRA": "adalora"}  # where the page has a name of its own
 NUMBER = r"[-+]?[\d.]+(?:e[-+]?\d+)?"
 
 
 @cache
-def groups(name: str) -> dict[str, Group]:
-    return {group.label: group for group in make_groups(read_records([RESULTS / f"{name}.json"]))}
+def groups(*names: str) -> dict[str, Group]:
+    records = read_records([RESULTS / f"{name}.json" for name in names])
+    return {group.label: group for group in make_groups(records)}
 
 
 @cache
-def rates(name: str) -> dict[str, dict[str, str]]:
-    found = list(groups(name).values())
+def rates(*names: str) -> dict[str, dict[str, str]]:
+    found = list(groups(*names).values())
     rate = swept_rate([record for group in found for record in group.records])
     return {row["Curve"]: row for row in rate_table(make_curves(found, rate))}
 
@@ -59,6 +60,7 @@ def rows(section: str) -> list[dict[str, str]]:
         titles, _, *lines = [
             [cell.strip() for cell in line.strip().strip("|").split("|")] for line in block.split("\n")[:-1]
         ]
+        assert len(set(titles)) == len(titles), f"{section}: two columns of one title"
         found += [dict(zip(titles, line, strict=True)) for line in lines]
     return found
 
@@ -159,17 +161,104 @@ def test_half_the_rate_on_cola():
     assert checked == 4 * 3 + 3 * 3
 
 
-@pytest.mark.parametrize(
-    ("section", "label"), [(section, label) for section, curves in RATES.items() for label in curves]
-)
-def test_learning_rates(section: str, label: str):
-    study, curve = RATES[section][label]
+@pytest.mark.parametrize(("section", "studies", "label", "curve"), CURVES)
+def test_learning_rates(section: str, studies: tuple[str, ...], label: str, curve: str):
     [row] = [row for row in rows(section) if next(iter(row.values())) == label]
-    found = rates(study)[curve]
-    assert numbers(row["optimum (parabola)"]) == numbers(found["Optimum (parabola)"].partition(",")[0]) or numbers(
-        row["optimum (parabola)"]
-    ) == pytest.approx(numbers(found["Optimum (parabola)"])[:3])
-    chosen = row.get("rate") or row["best rate"]
-    assert float(chosen) == float(found["Chosen rate (validation)"])
-    if label != "full":
-        assert numbers(row["ratio to full"]) == numbers(found["Optimum / full fine-tuning's"])
+    found = rates(*studies)[curve]
+    optimum, ratio = found["Optimum (parabola)"].partition(", set")[0], found["Optimum / full fine-tuning's"]
+    assert numbers(row["optimum (parabola)"]) == numbers(optimum)
+    assert float(row.get("rate") or row["best rate"]) == float(found["Chosen rate (validation)"])
+    if "validation, best" in row:
+        assert numbers(row["validation, best"]) == pytest.approx(numbers(found["Validation there"]), abs=0.011)
+    if "±" in row["test"]:
+        assert numbers(row["test"]) == pytest.approx(numbers(found["Test there"]), abs=0.011)
+    if found["Update norm there"]:
+        assert float(row["update norm"]) == pytest.approx(float(found["Update norm there"]), abs=0.051)
+    if label == "full":
+        return
+    assert numbers(row["ratio to full"]) == numbers(ratio)
+    if "each seed's" in row:
+        assert numbers(row["each seed's"]) == numbers(found["Ratio of each seed"])
+        assert numbers(row["Student's"]) == numbers(found["Ratio, 95 % Student"])
+
+
+@pytest.mark.parametrize("label", [label for section, _, label, _ in CURVES if "WikiText" in section])
+def test_perplexities_of_each_seed(label: str):
+    curve = next(curve for section, _, row, curve in CURVES if "WikiText" in section and row == label)
+    [row] = [row for row in rows("Learning rates on WikiText-2") if next(iter(row.values())) == label]
+    chosen = f"{float(rates(*WIKITEXT)[curve]['Chosen rate (validation)']):g}"
+    [group] = [
+        group
+        for name, group in groups(*WIKITEXT).items()
+        if sorted(name.split()) == sorted(f"{curve} rate {chosen}".split())
+    ]
+    for title, kind in (("validation", "best"), ("test", "test")):
+        values = group.values(kind)
+        assert numbers(row[title]) == pytest.approx([values[seed] for seed in sorted(values)], abs=0.0051)
+
+
+COLUMNS = [(kind, schedule) for kind in ("best", "test") for schedule in ("linear_with_warmup", "constant")]
+ALPHA_RANGES = {
+    "Alpha ranges and schedules on SST-2": "sst2_minilm_alpha_range",
+    "Alpha ranges and schedules on CoLA": "cola_mpnet_alpha_range",
+}
+
+
+@pytest.mark.parametrize(("section", "study"), ALPHA_RANGES.items())
+def test_alpha_ranges_seed_by_seed(section: str, study: str):
+    checked = 0
+    for row in (row for row in rows(section) if "alpha" in row):
+        cells = list(row.values())
+        fixed = cells[0].startswith("fixed")
+        alpha = None if fixed else float(cells[0].split()[0])
+        for cell, (kind, schedule) in zip(cells[1:], COLUMNS, strict=True):
+            expected = [
+                100 * getattr(record, kind)
+                for record in sorted(read_records([RESULTS / f"{study}.json"]), key=lambda record: record.seed)
+                if record.overrides["model.optimizer.schedule"] == schedule
+                and record.overrides.get("alpha_growth.alpha_min") == alpha
+            ]
+            assert len(expected) == 3
+            assert numbers(cell) == pytest.approx(expected, abs=0.051), (row, kind, schedule)
+            checked += 1
+    assert checked == 16
+
+
+def test_allocation_rates_seed_by_seed():
+    records = sorted(read_records([RESULTS / "sst2_minilm_allocation_rates.json"]), key=lambda record: record.seed)
+    checked = 0
+    for row in (row for row in rows("Alpha ranges and schedules on SST-2") if "allocation rate" in row):
+        rate, *cells = row.values()
+        theirs = [r for r in records if r.overrides["model.optimizer.allocation_learning_rate"] == float(rate)]
+        for cell, (kind, schedule) in zip(cells[:4], COLUMNS, strict=True):
+            expected = [100 * getattr(r, kind) for r in theirs if r.overrides["model.optimizer.schedule"] == schedule]
+            if expected:  # 0.02 is the other study's
+                assert numbers(cell) == pytest.approx(expected, abs=0.051)
+                checked += 1
+        used = [record.results["budget"]["used"] for record in theirs]
+        assert not used or numbers(row["budget used of 1536"]) == [min(used), max(used)]
+    assert checked == 8
+
+
+def test_nested_and_separate_ranks():
+    records = sorted(read_records([RESULTS / "sst2_minilm_nested.json"]), key=lambda record: record.seed)
+    nested = [record.results["rank_curve"] for record in records if record.method == "nested"]
+    checked = 0
+    for row in rows("One nested run, or a run for each rank"):
+        rank = int(row["rank"])
+        separate = [record for record in records if record.overrides.get("model.adapter.rank") == rank]
+        points = [next(point for point in curve if point["rank"] == rank) for curve in nested]
+        for cell, expected in zip(
+            list(row.values())[1:],
+            [
+                [100 * point["val/accuracy"] for point in points],
+                [100 * record.best for record in separate],
+                [100 * (point["val/accuracy"] - record.best) for point, record in zip(points, separate, strict=True)],
+                [100 * point["test/accuracy"] for point in points],
+                [100 * record.test for record in separate],
+            ],
+            strict=True,
+        ):
+            assert numbers(cell) == pytest.approx(expected, abs=0.051), row
+            checked += 1
+    assert checked == 20

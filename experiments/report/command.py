@@ -43,7 +43,7 @@ def run_report(arguments: list[str]) -> int:
     options = _parser().parse_args(arguments)
     output = _output(options)
     records = read_records(options.sources)
-    content, curves, groups = gather(records, options.sources, options.baseline)
+    content, curves, groups = gather(records, options.sources, output, options.baseline)
     with style():
         draw(content, curves, groups, swept_rate(records), output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))

@@ -81,7 +81,7 @@ class Content:
 
 
 def gather(
-    records: list[Record], folders: list[Path], baseline_name: str | None
+    records: list[Record], sources: list[Path], output: Path, baseline_name: str | None
 ) -> tuple[Content, list[Curve], list[Group]]:
     """All tables of a report; `draw` adds the figures.
 
@@ -95,7 +95,7 @@ def gather(
     baseline = find_baseline(groups, baseline_name)
     rates = rate_table(curves) if is_rate_study else []
     content = Content(
-        title=" + ".join(_title(folder) for folder in folders),
+        title=" + ".join(map(_title, sources)),
         headline=headline(groups),
         numbers=_numbers(records, groups),
         settings=settings_table(groups, baseline),
@@ -109,7 +109,7 @@ def gather(
         troubles=troubles(groups),
         provenance=provenance(records),
         all_runs=[_run_row(record) for record in records],
-        commands=_commands(records, folders, baseline_name),
+        commands=_commands(records, sources, output, baseline_name),
         runs=len(records),
     )
     return content, curves, groups
@@ -236,10 +236,11 @@ def _run_row(record: Record) -> Row:
     }
 
 
-def _commands(records: list[Record], folders: list[Path], baseline: str | None) -> list[str]:
+def _commands(records: list[Record], sources: list[Path], output: Path, baseline: str | None) -> list[str]:
     chosen = [] if baseline is None else ["--baseline", baseline]
-    commands = [["report", *map(str, folders), *chosen]]
-    for folder in folders:
+    where = [] if output == sources[0] else ["--output", str(output)]
+    commands = [["report", *map(str, sources), *chosen, *where]]
+    for folder in sources:
         if (folder / "sweep.yaml").exists():
             where = ["--run_name", folder.name, "--runs_dir", str(folder.parent)]
             commands.append(["sweep", "--config", str(folder / "sweep.yaml"), *where])
