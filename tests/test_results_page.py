@@ -1,11 +1,14 @@
 """Medians, differences and learning-rate ratios in docs/results/README.md, from the trials published beside it."""
 
+import itertools
 import json
 import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
 from experiments.report.groups import Group, make_curves, make_groups, swept_rate
 from experiments.report.rate_tables import rate_table
@@ -262,3 +265,32 @@ def test_nested_and_separate_ranks():
             assert numbers(cell) == pytest.approx(expected, abs=0.051), row
             checked += 1
     assert checked == 20
+
+
+def test_what_the_allocation_learned():
+    methods = {
+        "random, softmax": "adaptive_softmax",
+        "random, bounded": "adaptive_bounded",
+        "random, straight_through": "straight_through",
+        "random, frozen": "frozen_random",
+        "gradient norms": "gradient_norm_start",
+        "gradient norms, together": "together",
+    }
+    table = [row for row in rows("Equal budget on CoLA") if "start" in row]
+    assert [row["start"] for row in table] == list(methods)
+    for row in table:
+        results = [record.results for record in groups("cola_mpnet_equal_budget")[methods[row["start"]]].records]
+        ends = [entry["final_ranks"] for entry in results]
+        starts = [entry.get("start_ranks", [15.0] * 48) for entry in results]
+        pairs = [spearmanr(first, second).statistic for first, second in itertools.combinations(ends, 2)]
+        between_seeds = numbers(row["Spearman correlation of final ranks between seeds"])
+        expected = [np.mean(pairs), min(pairs), max(pairs)]
+        assert between_seeds == pytest.approx(expected[: len(between_seeds)], abs=0.0051), row
+        change = row["mean change of a rank"].replace("from 15: ", "")
+        if change != "rounding":
+            assert float(change) == pytest.approx(
+                np.abs(np.subtract(ends, np.minimum(starts, 19))).mean(), abs=0.051
+            ), row
+        if row["between start and end"]:
+            alike = np.mean([spearmanr(start, end).statistic for start, end in zip(starts, ends, strict=True)])
+            assert float(row["between start and end"]) == pytest.approx(alike, abs=0.0051), row
