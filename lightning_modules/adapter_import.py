@@ -14,6 +14,7 @@ from common.errors import InputError
 from common.terminal import say
 from lightning_modules.backbone_sketch import backbone_sketch, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
+from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import merge, plain_parameters, shares_weight
@@ -76,6 +77,8 @@ def import_adapter(module: Any, source: str) -> None:
     kind = export_kind(folder)
     if kind == "merged":
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
+        module.adapter.load_low_rank_factors({})  # says that it can't
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
     load_head(module.model, head)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""

@@ -134,14 +134,16 @@ def still(*options: str) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", ["native", "peft"])
-@pytest.mark.parametrize("adapter", ["adaptive", "none"])
+@pytest.mark.parametrize("adapter", ["adaptive", "none", "of_peft"])
 def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_folder, kind, adapter, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     options = still("--model.init_from", str(exports(runs) / kind))
     if adapter == "none":
         options.append("--model.adapter=null")
+    if adapter == "of_peft":
+        options += ["--model.adapter=lightning_modules.PEFTAdapter", "--model.adapter.method=lora"]
     code = run("fit", config, tmp_path, *options)
-    if (kind, adapter) == ("peft", "adaptive"):
+    if (kind, adapter) == ("peft", "adaptive") or adapter == "of_peft":
         assert code == 2 and "can't start from plain LoRA factors" in capsys.readouterr().err
         return
     assert code == 0
