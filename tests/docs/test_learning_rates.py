@@ -4,8 +4,8 @@ from functools import cache
 
 import pytest
 
-from experiments.report.groups import make_curves, swept_rate
-from experiments.report.rate_tables import rate_table
+from experiments.report.groups import Curve, make_curves, swept_rate
+from experiments.report.rate_tables import loss_table, rate_table
 from tests.docs.results_page import groups, numbers, rows
 
 AG_NEWS = ("ag_news_minilm_learning_rate",)
@@ -24,10 +24,13 @@ CURVES = [  # the section, its studies, the row's name, the report's
 
 
 @cache
-def rates(*names: str) -> dict[str, dict[str, str]]:
+def curves(*names: str) -> list[Curve]:
     found = list(groups(*names).values())
-    rate = swept_rate([record for group in found for record in group.records])
-    return {row["Curve"]: row for row in rate_table(make_curves(found, rate))}
+    return make_curves(found, swept_rate([record for group in found for record in group.records]))
+
+
+def rates(*names: str) -> dict[str, dict[str, str]]:
+    return {row["Curve"]: row for row in rate_table(curves(*names))}
 
 
 @pytest.mark.parametrize(("section", "studies", "label", "curve"), CURVES)
@@ -46,6 +49,9 @@ def test_learning_rates(section: str, studies: tuple[str, ...], label: str, curv
     if label == "full":
         return
     assert numbers(row["ratio to full"]) == numbers(ratio)
+    if by_loss := row.get("ratio by validation loss"):
+        told = {entry["Curve"]: entry for entry in loss_table(curves(*studies))}[curve]
+        assert numbers(by_loss) == numbers(told["Optimum / full fine-tuning's"])
     if "each seed's" in row:
         assert numbers(row["each seed's"]) == numbers(found["Ratio of each seed"])
         assert numbers(row["Student's"]) == numbers(found["Ratio, 95 % Student"])
