@@ -13,7 +13,7 @@ from experiments.report.groups import Curve, swept_rate
 from experiments.report.record import Record
 from experiments.report.records import read_records
 from experiments.report.tables import as_csv, as_markdown, without_empty_columns
-from experiments.report.trials_file import write_trials
+from experiments.report.trials_file import check_place, write_trials
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -42,6 +42,8 @@ def run_report(arguments: list[str]) -> int:
     """
     options = _parser().parse_args(arguments)
     output = _output(options)
+    if options.trials:
+        check_place(options.trials)
     records = read_records(options.sources)
     content, curves, groups = gather(records, options.sources, output, options.baseline)
     with style():

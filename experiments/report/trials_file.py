@@ -31,27 +31,26 @@ class KeptRecord(Record):
     """One run as a file of trials tells it; its folder need not exist.
 
     Attributes:
-        entry: the run's part of the file.
+        kept_config: what `config` is.
+        kept_ranks: what `ranks` is.
+        kept_metrics: what `metrics_table` is.
     """
 
-    entry: dict[str, Any] = field(default_factory=dict)
+    kept_config: dict[str, Any] = field(default_factory=dict)
+    kept_ranks: dict[str, Any] | None = None
+    kept_metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        return self.entry["settings"] or dict(self.overrides)
+        return self.kept_config
 
     @cached_property
     def ranks(self) -> dict[str, Any] | None:
-        return self.entry.get("ranks")
+        return self.kept_ranks
 
     @cached_property
     def metrics_table(self) -> dict[str, list[tuple[int, float]]]:
-        columns = self.entry.get("metrics", {})
-        return {name: [(int(step), _number(value)) for step, value in points] for name, points in columns.items()}
-
-
-def _number(value: float | None) -> float:
-    return math.nan if value is None else float(value)
+        return self.kept_metrics
 
 
 def read_trials(path: Path) -> list[Record]:
@@ -78,8 +77,10 @@ def _record(path: Path, about: dict[str, Any], entry: dict[str, Any]) -> Record:
     if entry["results"] is not None:
         entry = {**entry, "results": {**shared, **entry["results"]}}
     name = check_trial(entry, str(path))
-    entry = {**entry, "settings": {**about.get("settings", {}), **entry.get("settings", {})}}
-    results = entry["results"]
+    settings = {**about.get("settings", {}), **entry.get("settings", {})}
+    results, ranks = entry["results"], entry.get("ranks")
+    if ranks is not None and not (ranks["layers"] and ranks["history"]):
+        raise ValueError(f"no ranks in trial {name}")
     return KeptRecord(
         folder=path.with_suffix("") / name,
         method=entry.get("method") or "",
@@ -87,8 +88,29 @@ def _record(path: Path, about: dict[str, Any], entry: dict[str, Any]) -> Record:
         results=results,
         overrides=entry["overrides"],
         error=entry.get("error") or "",
-        entry=entry,
+        kept_config=settings or dict(entry["overrides"]),
+        kept_ranks=ranks,
+        kept_metrics={
+            metric: [(int(step), math.nan if value is None else float(value)) for step, value in points]
+            for metric, points in entry.get("metrics", {}).items()
+        },
     )
+
+
+def check_place(path: Path) -> None:
+    """Refuses to write over a file that isn't one of trials, such as a sweep's results.json.
+
+    Raises:
+        InputError: there is such a file.
+    """
+    if not path.exists():
+        return
+    try:
+        kept = "about" in json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        kept = False
+    if not kept:
+        raise InputError(f"--trials is {path}, which is there and no file of trials. Choose another name.")
 
 
 def write_trials(path: Path, records: list[Record]) -> None:

@@ -137,6 +137,12 @@ def test_a_report_of_a_file_needs_a_folder_to_write_into(mixed_runs, tmp_path):
         ('{"trials": [{"name": "../a", "overrides": {}, "results": null}]}', "allowed: folders inside it"),
         ('{"trials": [{"name": "a", "overrides": {}, "results": {"seed": 1}}]}', "it has no status"),
         ('{"trials": []}', "holds no runs"),
+        ('{"trials": [{"name": "a", "overrides": {}, "results": null, "ranks": {"layers": {}}}]}', "no file of trials"),
+        (
+            '{"trials": [{"name": "a", "overrides": {}, "results": null, "metrics": {"val/loss": [1]}}]}',
+            "no file of trials",
+        ),
+        ('{"about": [], "trials": [{"name": "a", "overrides": {}, "results": null}]}', "no file of trials"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, told):
@@ -145,3 +151,16 @@ def test_other_files_are_refused(tmp_path, content, told):
     with pytest.raises(InputError, match=told):
         run_report([str(path), "--output", str(tmp_path / "page")])
     assert not (tmp_path / "page").exists()
+
+
+def test_only_a_file_of_trials_is_written_over(tmp_path):
+    sweep = made_runs.write_rate_sweep(tmp_path / "rates", CURVES)
+    before = (sweep / "results.json").read_bytes()
+    for place in (sweep / "results.json", sweep):
+        with pytest.raises(InputError, match=r"--trials is .*no file of trials. Choose another name"):
+            run_report([str(sweep), "--output", str(tmp_path / "page"), "--trials", str(place)])
+    assert (sweep / "results.json").read_bytes() == before and not (tmp_path / "page").exists()
+    kept = tmp_path / "kept.json"
+    for _ in range(2):
+        report(sweep, tmp_path / "page", "--trials", str(kept))
+    assert len(read_records([kept])) == 6
