@@ -69,3 +69,16 @@ def test_nested_and_separate_ranks():
             assert numbers(cell) == pytest.approx(expected, abs=0.051), row
             checked += 1
     assert checked == 20
+
+
+def test_both_factors_gaussian():
+    records = trials("ag_news_minilm_gaussian")
+    table = [row for row in rows("Learning rates on AG-News") if "update norm at the start" in row]
+    assert len(table) == 2
+    for row in table:
+        theirs = [r for r in records if r.overrides["model.optimizer.learning_rate"] == float(row["rate"])]
+        assert [record.seed for record in theirs] == [42, 43, 44]
+        assert numbers(row["validation, best"]) == pytest.approx([100 * record.best for record in theirs], abs=0.051)
+        assert numbers(row["test"]) == pytest.approx([100 * record.test for record in theirs], abs=0.051)
+        norms = [record.results["update_norms"]["initial"]["total"] for record in theirs]
+        assert numbers(row["update norm at the start"]) == pytest.approx(norms, abs=0.51)
