@@ -35,7 +35,8 @@ def rates(*names: str) -> dict[str, dict[str, str]]:
 
 @pytest.mark.parametrize(("section", "studies", "label", "curve"), CURVES)
 def test_learning_rates(section: str, studies: tuple[str, ...], label: str, curve: str):
-    [row] = [row for row in rows(section) if next(iter(row.values())) == label]
+    table = [row for row in rows(section) if "optimum (parabola)" in row]
+    [row] = [row for row in table if next(iter(row.values())) == label]
     found = rates(*studies)[curve]
     optimum, ratio = found["Optimum (parabola)"].partition(", set")[0], found["Optimum / full fine-tuning's"]
     assert numbers(row["optimum (parabola)"]) == numbers(optimum)
@@ -70,3 +71,30 @@ def test_perplexities_of_each_seed(label: str):
     for title, kind in (("validation", "best"), ("test", "test")):
         values = group.values(kind)
         assert numbers(row[title]) == pytest.approx([values[seed] for seed in sorted(values)], abs=0.0051)
+
+
+BY_LOSS = {
+    "rank 16, alpha 160": "alpha_10r rank 16 lora alpha 160",
+    "rank 128, alpha 1280": "alpha_10r rank 128 lora alpha 1280",
+    "rank 16, alpha 32, seed 42": "alpha_32 rank 16",
+    "rank 128, alpha 32, seed 42": "alpha_32 rank 128",
+    "full": "full",
+}
+
+
+@pytest.mark.parametrize(("label", "curve"), BY_LOSS.items())
+def test_learning_rates_by_validation_loss(label: str, curve: str):
+    table = [row for row in rows("Learning rates on AG-News") if "optimum by loss" in row]
+    [row] = [row for row in table if next(iter(row.values())) == label]
+    study = curves("ag_news_minilm_alpha_10r")
+    [found] = [entry for entry in loss_table(study) if entry["Curve"] == curve]
+    assert numbers(row["optimum by loss"]) == numbers(found["Optimum (parabola)"].partition(", from")[0])
+    rate = float(row["rate of the lowest loss"])
+    assert rate == float(found["Rate of the lowest loss"])
+    if label != "full":
+        assert numbers(row["ratio by validation loss"]) == numbers(found["Optimum / full fine-tuning's"])
+        assert numbers(row["each seed's"]) == numbers(found["Ratio of each seed"])
+    [records] = [entry.groups[rate].records for entry in study if entry.label == curve]
+    assert numbers(row["test there"]) == pytest.approx([100 * record.test for record in records], abs=0.051)
+    norms = [record.results["update_norms"]["final"]["total"] for record in records]
+    assert numbers(row["norms there"]) == pytest.approx(norms, abs=0.051)
