@@ -6,6 +6,7 @@ import pytest
 
 from experiments.report.groups import Curve, make_curves, swept_rate
 from experiments.report.rate_tables import loss_table, rate_table
+from experiments.report.statistics import median_and_deviation
 from tests.docs.results_page import groups, numbers, rows
 
 AG_NEWS = ("ag_news_minilm_learning_rate",)
@@ -43,6 +44,10 @@ def test_learning_rates(section: str, studies: tuple[str, ...], label: str, curv
     assert float(row.get("rate") or row["best rate"]) == float(found["Chosen rate (validation)"])
     if "validation, best" in row:
         assert numbers(row["validation, best"]) == pytest.approx(numbers(found["Validation there"]), abs=0.011)
+    if "last" in row:
+        [chosen] = [entry.chosen for entry in curves(*studies) if entry.label == curve]
+        expected = median_and_deviation(list(chosen.values("last").values()))
+        assert numbers(row["last"]) == pytest.approx([100 * part for part in expected], abs=0.011)
     if "±" in row["test"]:
         assert numbers(row["test"]) == pytest.approx(numbers(found["Test there"]), abs=0.011)
     if found["Update norm there"]:
