@@ -62,7 +62,7 @@ def read_trials(path: Path) -> list[Record]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         about, entries = content.get("about", {}), content["trials"]
-        return [_record(path, about, entry) for entry in entries]
+        return [_record(path, place, about, entry) for place, entry in enumerate(entries)]
     except InputError:
         raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -72,7 +72,8 @@ def read_trials(path: Path) -> list[Record]:
         ) from error
 
 
-def _record(path: Path, about: dict[str, Any], entry: dict[str, Any]) -> Record:
+def _record(path: Path, place: int, about: dict[str, Any], entry: dict[str, Any]) -> Record:
+    """The run of an entry; its place in the file tells it from one of the same name from another sweep."""
     shared = {name: value for name, value in about.items() if name != "settings"}
     if entry["results"] is not None:
         entry = {**entry, "results": {**shared, **entry["results"]}}
@@ -82,7 +83,7 @@ def _record(path: Path, about: dict[str, Any], entry: dict[str, Any]) -> Record:
     if ranks is not None and not (ranks["layers"] and ranks["history"]):
         raise ValueError(f"no ranks in trial {name}")
     return KeptRecord(
-        folder=path.with_suffix("") / name,
+        folder=path.with_suffix("") / str(place) / name,
         method=entry.get("method") or "",
         status=entry.get("status") or (results["status"] if results else "waiting"),
         results=results,
@@ -124,7 +125,8 @@ def write_trials(path: Path, records: list[Record]) -> None:
     configs = _without_root([record.config for record in records])
     settings = _shared_settings(configs)
     about = {**shared, "settings": {name: v for name, v in settings.items() if name not in _OF_THE_MACHINE}}
-    own = [{name: v for name, v in config.items() if name not in (*settings, "run_name")} for config in configs]
+    left_out = {*settings, "runs_dir", "run_name"}
+    own = [{name: v for name, v in config.items() if name not in left_out} for config in configs]
     pairs = zip(records, own, strict=True)
     lines = ",\n".join(_line(_entry(record, theirs, shared)) for record, theirs in pairs)
     write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -25,6 +26,13 @@ def group_of(study: str, label: str) -> Group:
     return groups(study)[SWEEP_NAMES.get(name, name)]
 
 
+def cells(section: str) -> Iterator[tuple[str, str, str]]:
+    """First cell of the row, title and cell of every column that has a figure."""
+    for row in rows(section):
+        label = next(iter(row.values()))
+        yield from ((label, title, cell) for title, cell in row.items() if figure(title) and cell)
+
+
 def difference(study: str, ours: str, theirs: str, kind: str) -> list[float]:
     """Mean and bootstrap interval × 100."""
     found = paired_difference(group_of(study, ours).values(kind), group_of(study, theirs).values(kind))
@@ -42,32 +50,26 @@ def test_all_kept_trials_are_on_the_page_and_can_be_reported():
 @pytest.mark.parametrize(("section", "study"), EQUAL_BUDGET.items())
 def test_medians_and_deviations(section: str, study: str):
     checked = 0
-    for row in rows(section):
-        for title, cell in row.items():
-            kind = figure(title)
-            if kind is None or "±" not in cell:
-                continue
-            values = list(group_of(study, next(iter(row.values()))).values(kind).values())
-            expected = [100 * part for part in median_and_deviation(values)]
-            assert numbers(cell) == pytest.approx(expected, abs=0.011), (row, title)
-            checked += 1
+    for label, title, cell in cells(section):
+        if "±" not in cell:
+            continue
+        expected = median_and_deviation(list(group_of(study, label).values(figure(title)).values()))
+        assert numbers(cell) == pytest.approx([100 * part for part in expected], abs=0.011), (label, title)
+        checked += 1
     assert checked == {"cola": 30, "rte": 6, "sst2": 14, "ag": 16}[study.partition("_")[0]]
 
 
 @pytest.mark.parametrize(("section", "study"), EQUAL_BUDGET.items())
 def test_differences_between_methods(section: str, study: str):
     checked = 0
-    for row in rows(section):
-        ours, minus, theirs = next(iter(row.values())).partition(" - ")
-        for title, cell in row.items():
-            compared = theirs if minus else "fixed" if title.endswith(" - fixed") else None
-            if compared is None or figure(title) is None or not cell:
-                continue
-            assert numbers(cell) == pytest.approx(difference(study, ours, compared, figure(title)), abs=0.051), (
-                row,
-                title,
-            )
-            checked += 1
+    for label, title, cell in cells(section):
+        ours, minus, theirs = label.partition(" - ")
+        compared = theirs if minus else "fixed" if title.endswith(" - fixed") else None
+        if compared is None:
+            continue
+        expected = difference(study, ours, compared, figure(title))
+        assert numbers(cell) == pytest.approx(expected, abs=0.051), (label, title)
+        checked += 1
     assert checked == {"cola": 45, "rte": 4, "sst2": 16, "ag": 20}[study.partition("_")[0]]
 
 
@@ -90,22 +92,19 @@ def test_the_budget_in_use(section: str, study: str):
 
 def test_half_the_rate_on_cola():
     study, checked = "cola_mpnet_lower_rate", 0
-    for row in rows("Half the rate on CoLA"):
-        ours, minus, theirs = next(iter(row.values())).partition(" - ")
-        for title, cell in row.items():
-            kind = figure(title)
-            if kind is None:
-                continue
-            if "Student" in title:
-                found = paired_difference(group_of(study, ours).values(kind), group_of(study, theirs).values(kind))
-                expected = [100 * end for end in found.student]
-            elif minus:
-                expected = difference(study, ours, theirs, kind)
-            else:
-                values = group_of(study, ours).values(kind)
-                expected = [100 * values[seed] for seed in sorted(values)]
-            assert numbers(cell) == pytest.approx(expected, abs=0.051), (row, title)
-            checked += 1
+    for label, title, cell in cells("Half the rate on CoLA"):
+        ours, minus, theirs = label.partition(" - ")
+        kind = figure(title)
+        if "Student" in title:
+            found = paired_difference(group_of(study, ours).values(kind), group_of(study, theirs).values(kind))
+            expected = [100 * end for end in found.student]
+        elif minus:
+            expected = difference(study, ours, theirs, kind)
+        else:
+            values = group_of(study, ours).values(kind)
+            expected = [100 * values[seed] for seed in sorted(values)]
+        assert numbers(cell) == pytest.approx(expected, abs=0.051), (label, title)
+        checked += 1
     assert checked == 5 * 3 + 7 * 4
 
 

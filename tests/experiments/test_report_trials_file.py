@@ -164,3 +164,13 @@ def test_only_a_file_of_trials_is_written_over(tmp_path):
     for _ in range(2):
         report(sweep, tmp_path / "page", "--trials", str(kept))
     assert len(read_records([kept])) == 6
+
+
+def test_trials_of_one_name_from_two_sweeps_are_all_kept(tmp_path):
+    sweeps = [made_runs.write_rate_sweep(tmp_path / name / "rates", CURVES) for name in ("first", "second")]
+    for folder in sweeps[1].glob("*/config.yaml"):
+        folder.write_text(folder.read_text() + f"runs_dir: {tmp_path}\n")
+    kept = tmp_path / "kept.json"
+    assert run_report([*map(str, sweeps), "--output", str(tmp_path / "page"), "--trials", str(kept)]) == 0
+    assert len(read_records(sweeps)) == len(read_records([kept])) == len(read_records([kept, kept])) == 12
+    assert str(tmp_path) not in kept.read_text()
