@@ -51,7 +51,7 @@ def data_options(data: dict, data_dirs: dict[str, str]) -> list[str]:
 
 def test_there_are_as_many_configs_as_we_think():
     assert len(ALL) == 30
-    assert len(list((CONFIGS / "sweeps").rglob("*.yaml"))) == 25
+    assert len(list((CONFIGS / "sweeps").rglob("*.yaml"))) == 26
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
