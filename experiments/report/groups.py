@@ -135,7 +135,8 @@ def make_curves(groups: list[Group], rate: str) -> list[Curve]:
     """Groups as curves over the rate, full fine-tuning last, smaller ranks first."""
     records = [record for group in groups for record in group.records]
     left_out = (*NOT_STUDIED, rate, *_followers(records, rate))
-    with_rate = [group for group in groups if isinstance(group.setting(rate), int | float)]
+    # A rate of 0 rests: it has no place on a logarithmic axis.
+    with_rate = [group for group in groups if isinstance(value := group.setting(rate), int | float) and value > 0]
     curves = [
         Curve(
             label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))}

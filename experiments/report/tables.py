@@ -92,15 +92,21 @@ def _trouble(record: Any) -> str:
     return "not finished: run the sweep again" if record.status in ("begun", "waiting") else ""
 
 
-def find_baseline(groups: list[Group], wanted: str | None) -> Group | None:
+def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None) -> Group | None:
     """The best group (on validation) of the method, label or run that the user named.
+
+    Args:
+        groups: all groups, which a label or a run may name.
+        compared: those to compare, each method's at its chosen learning rate; a method names one of these.
+        wanted: the name; None: no baseline.
 
     Raises:
         InputError: nothing has this name.
     """
     if wanted is None:
         return None
-    named = [group for group in groups if wanted in (group.method, group.label)]
+    named = [group for group in compared if group.method == wanted]
+    named = named or [group for group in groups if group.label == wanted]
     named = named or [group for group in groups if wanted in {record.folder.name for record in group.records}]
     if not named:
         known = sorted({group.method or group.label for group in groups} | {group.label for group in groups})

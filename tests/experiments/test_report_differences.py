@@ -65,3 +65,17 @@ def test_a_single_pair_has_a_mean_and_no_interval(tmp_path):
     assert cli.main(["report", str(folder), "--baseline", "fixed"]) == 0
     row = next(csv.DictReader((folder / "differences.csv").read_text().splitlines()))
     assert (row["Mean difference"], row["95 % bootstrap"], row["95 % Student"]) == ("+3.00", "", "")
+
+
+def test_a_method_is_a_baseline_at_the_rate_chosen_for_it(tmp_path):
+    """A run that fell apart lowers a rate's mean, which chooses it, and not its median."""
+    lora = {3e-4: {0: 0.80, 1: 0.81, 2: 0.82}, 1e-3: {0: 0.83, 1: 0.84, 2: 0.30}}
+    ours = {3e-4: {0: 0.79, 1: 0.80, 2: 0.81}, 1e-3: {0: 0.70, 1: 0.70, 2: 0.70}}
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, lora), "ours": (64, ours)})
+    assert cli.main(["report", str(folder), "--baseline", "lora"]) == 0
+    rows = list(csv.DictReader((folder / "differences.csv").read_text().splitlines()))
+    assert {row["Settings"] for row in rows} == {"ours rate 0.0003"}
+    assert float(rows[0]["Mean difference"]) == pytest.approx(-1.0)
+    assert cli.main(["report", str(folder), "--baseline", "lora rate 0.001"]) == 0  # a row's label is that row
+    rows = list(csv.DictReader((folder / "differences.csv").read_text().splitlines()))
+    assert float(rows[0]["Mean difference"]) == pytest.approx(100 * sum((-0.03, -0.03, 0.52)) / 3, abs=0.01)

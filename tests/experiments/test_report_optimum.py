@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, noise_of, rate_ratio
+from experiments.report.records import read_records
+from tests.experiments import made_runs
 
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
 
@@ -104,3 +107,11 @@ def test_a_single_seed_or_one_whose_optimum_lies_outside_has_no_students_interva
     outside = rate_ratio(moved(1e-3, [-0.5, 0.0, 0.6]), moved(1e-4, [0.0, 0.0, 0.0]))
     assert outside.value is not None
     assert (outside.by_seed, outside.student) == ((), None)
+
+
+def test_a_rate_of_zero_is_no_place_on_a_curve(tmp_path):
+    """The frozen control of a sweep over rates: a row of its own, and no logarithm of 0."""
+    rates = {0.0: {0: 0.7, 1: 0.7}, 1e-4: {0: 0.8, 1: 0.8}, 1e-3: {0: 0.9, 1: 0.91}, 1e-2: {0: 0.8, 1: 0.8}}
+    records = read_records([made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, rates)})])
+    (curve,) = make_curves(make_groups(records), RATE)
+    assert list(curve.groups) == [1e-4, 1e-3, 1e-2]
