@@ -76,12 +76,14 @@ class CommandLine(ProjectArguments):
             self._say_what_changed()
         elif is_first_process():  # the other processes start when the first has begun the run
             self.deletes_old_run = bool(settings.overwrite)
+            command = f"python cli.py {shlex.join(self.arguments)}"
             if not settings.overwrite:
-                self.run_folder.refuse_if_occupied(f"python cli.py {shlex.join(self.arguments)}")
+                self.run_folder.refuse_if_occupied(command)
             self._held.enter_context(self.run_folder.held())
             if settings.overwrite:
                 self.run_folder.refuse_to_clear_others()
             else:
+                self.run_folder.refuse_if_occupied(command)  # by a run that ended while this one waited
                 self.run_folder.forget_false_start()
 
     def _say_what_changed(self) -> None:

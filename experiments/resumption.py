@@ -87,7 +87,12 @@ def _check_best(folder: RunFolder, resumed: Path) -> None:
             ) from error
 
 
+def is_requeued_job() -> bool:
+    """Whether SLURM has started this job again."""
+    count = os.environ.get("SLURM_RESTART_COUNT", "0")
+    return count.isdigit() and int(count) > 0
+
+
 def was_requeued(folder: RunFolder) -> bool:
     """Whether SLURM has started this job again, and the run has a checkpoint to go on from."""
-    count = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return count.isdigit() and int(count) > 0 and (folder.checkpoints / "last.ckpt").exists()
+    return is_requeued_job() and (folder.checkpoints / "last.ckpt").exists()

@@ -49,7 +49,7 @@ class PEFTAdapter(Adapter):
 
     @property
     def name(self) -> str:
-        return f"PEFT {self.method.title}"
+        return self.method.name
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None

@@ -20,7 +20,7 @@ class PEFTMethod:
     """One method.
 
     Args:
-        title: its name in results.
+        title: the method as its paper spells it.
         config_class: the class of its settings in PEFT.
         settings: the names that a user may set; all others are PEFT's defaults or this project's business.
         fixed: settings that make it this method.
@@ -32,6 +32,11 @@ class PEFTMethod:
     settings: tuple[str, ...]
     fixed: dict[str, Any] = field(default_factory=dict)
     rank_bounded_by_layer: bool = False
+
+    @property
+    def name(self) -> str:
+        """What results.json calls the adapter."""
+        return f"PEFT {self.title}"
 
 
 _LORA = ("r", "lora_alpha", "lora_dropout", "init_lora_weights")

@@ -37,16 +37,17 @@ def check_claim(
     path = folder.path / "sweep.yaml"
     if not path.exists() and RunFolder(folder.path).holds_a_run:
         raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
-    changed = differences(read_yaml(path), yaml.safe_load(_text(definition))) if path.exists() else []
+    asked = yaml.safe_load(_text(definition))
+    there = read_yaml(path) if path.exists() else asked
     lost = sorted(_begun(folder) - set(configs))
-    if not changed or (extend and not lost):
+    if there == asked or (extend and not lost):
         _check_trials(folder, configs)
         return
     grows = not lost and _agree(folder, configs)
     plain = command.replace(" --extend", "")
     raise InputError(
         f"{folder.path} holds another grid (sweep.yaml there -> asked for now):\n  "
-        + "\n  ".join(changed)
+        + "\n  ".join(differences(there, asked) or ["methods without settings of their own"])
         + (f"\nTrials there that the grid asked for lacks: {_listed(lost)}" if lost else "")
         + "\nOne folder holds one grid. Choose one:\n"
         + (f"  keep its trials and let the grid grow: {command} --extend\n" if grows else "")

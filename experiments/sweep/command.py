@@ -15,6 +15,7 @@ from rich.text import Text
 from common.errors import InputError
 from common.terminal import say
 from experiments.config_files import locate_config
+from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.cost import estimate_costs
@@ -82,26 +83,31 @@ def run_sweep(arguments: list[str]) -> int:
     """
     options, rest = _parser().parse_known_args(arguments)
     engine, at_once = _engine(options)
-    _check_extend(options)
+    _check_options(options)
     path = locate_config(options.config)
     definition = with_settings(read_definition(path), _settings(rest))
     trials = make_trials(definition)
     folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
     mine = _part(trials, options.part)
     configs, misfit = check_trials(folder, trials)
+    overwrite = options.overwrite and not is_requeued_job()  # a job started again goes on with its own trials
     if options.dry_run:
-        _list_trials(folder, mine, [config for trial, config in zip(trials, configs, strict=True) if trial in mine])
+        states = [State.WAITING if overwrite else folder.state(trial) for trial in mine]
+        of_mine = [config for trial, config in zip(trials, configs, strict=True) if trial in mine]
+        _list_trials(folder, mine, states, of_mine)
     if misfit is not None:
         raise misfit
     command = f"python cli.py sweep {shlex.join(arguments)}"
     asked = {trial.name: config for trial, config in zip(trials, configs, strict=True)}
     if options.dry_run:
-        if not options.overwrite:
+        if overwrite:
+            folder.refuse_to_clear_others()
+        else:
             check_claim(folder, definition, asked, command, options.extend)
         return 0
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(shared=options.part is not None):
-        if options.overwrite:
+        if overwrite:
             folder.clear()
         check_claim(folder, definition, asked, command, options.extend)
         claim(folder, definition)
@@ -176,7 +182,12 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
     return trials[int(first) - 1 :: int(count)]
 
 
-def _check_extend(options: argparse.Namespace) -> None:
+def _check_options(options: argparse.Namespace) -> None:
+    if options.overwrite and options.part is not None:
+        raise InputError(
+            "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "
+            "parts start, and leave --overwrite out."
+        )
     if options.extend and options.overwrite:
         raise InputError("--extend keeps the trials that --overwrite deletes; leave one of them out.")
     if options.extend and options.part is not None:
@@ -209,18 +220,19 @@ def _ray_engine(options: argparse.Namespace) -> tuple[RayEngine, int]:
     return engine, engine.at_once
 
 
-def _list_trials(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> None:
-    costs = estimate_costs(folder, trials, configs)
+def _list_trials(folder: SweepFolder, trials: list[Trial], states: list[State], configs: list[dict[str, Any]]) -> None:
+    costs = estimate_costs(folder, states, configs)
     table = Table(title=escape(f"{folder.path.name}: {len(trials)} trials"))
     for column in ("trial", "state", "epochs", "training rows", "estimated time"):
         table.add_column(column, overflow="fold", justify="left" if column in ("trial", "state") else "right")
-    for trial, cost in zip(trials, costs.of_trials, strict=True):
-        table.add_row(Text(trial.name), str(folder.state(trial)), cost.epochs, cost.rows, cost.time)
+    for trial, state, cost in zip(trials, states, costs.of_trials, strict=True):
+        table.add_row(Text(trial.name), str(state), cost.epochs, cost.rows, cost.time)
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(table)
     say(costs.summary)
     if not trials:  # an array may have more parts than there are trials
         say("This part has no trial.")
         return
-    by_hand = next((trial for trial in trials if folder.state(trial) is not State.FINISHED), trials[0])
+    left = (trial for trial, state in zip(trials, states, strict=True) if state is not State.FINISHED)
+    by_hand = next(left, trials[0])
     say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), by_hand)}")

@@ -10,7 +10,8 @@ from lightning.pytorch.cli import instantiate_class
 
 from common.errors import InputError
 from experiments.sweep.folder import State, SweepFolder
-from experiments.sweep.grid import Trial
+from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.peft_methods import METHODS
 
 Speed = dict[tuple[str, str], list[float]]  # (backbone, adapter class) -> seconds per training row, of finished runs
 Estimate = tuple[int | None, float | None]  # a trial's rows and seconds, None where they can't be told
@@ -33,12 +34,12 @@ class Costs:
     summary: str
 
 
-def estimate_costs(folder: SweepFolder, trials: list[Trial], configs: list[dict[str, Any]]) -> Costs:
+def estimate_costs(folder: SweepFolder, states: list[State], configs: list[dict[str, Any]]) -> Costs:
     """Rows from the data itself, seconds from finished runs with the same backbone and kind of adapter.
 
     Args:
         folder: the sweep's folder; runs in it and beside it tell the speed.
-        trials: the trials.
+        states: where its trials stand.
         configs: their complete settings.
     """
     speeds, rows_of = _speeds(folder.path), _Rows()
@@ -51,11 +52,9 @@ def estimate_costs(folder: SweepFolder, trials: list[Trial], configs: list[dict[
         )
         for config, (seen, seconds) in zip(configs, estimates, strict=True)
     ]
-    left = [
-        estimate for trial, estimate in zip(trials, estimates, strict=True) if folder.state(trial) is not State.FINISHED
-    ]
-    summary = f"{len(trials)} trials, {_total(estimates)}"
-    if len(left) < len(trials):
+    left = [estimate for state, estimate in zip(states, estimates, strict=True) if state is not State.FINISHED]
+    summary = f"{len(states)} trials, {_total(estimates)}"
+    if len(left) < len(states):
         summary += f"; {len(left)} still to run" + (f", {_total(left)}" if left else "")
     if unknown := sum(seconds is None for _, seconds in estimates):
         summary += (
@@ -128,9 +127,15 @@ def _rows_seen(config: dict[str, Any], rows: int | None) -> int | None:
 
 
 def _kind(config: dict[str, Any]) -> tuple[str, str]:
+    """Backbone and adapter as results.json names them."""
     model = config["model"]["init_args"]
     adapter = model.get("adapter")
-    return model.get("backbone"), adapter["class_path"].rpartition(".")[2] if adapter else "full fine-tuning"
+    if not adapter:
+        return model.get("backbone"), "full fine-tuning"
+    name = adapter["class_path"].rpartition(".")[2]
+    if name == PEFTAdapter.__name__:
+        name = METHODS[adapter["init_args"]["method"]].name
+    return model.get("backbone"), name
 
 
 def _speeds(folder: Path) -> Speed:

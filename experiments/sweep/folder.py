@@ -53,13 +53,19 @@ class SweepFolder:
         """Deletes a sweep with all its trials.
 
         Raises:
-            InputError: the folder holds something else.
+            InputError: the folder holds something else, or somebody runs one of the trials by hand.
         """
-        if not any(path.name != LOCKS for path in self.path.glob("*")):
-            return
-        if not (self.path / "sweep.yaml").exists():
-            raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
+        self.refuse_to_clear_others()
+        for path in self.path.glob("*/config.yaml"):
+            with RunFolder(path.parent).held():  # refuses where a process is at work
+                pass
         delete_content(self.path, kept=LOCKS)  # one of them is ours
+
+    def refuse_to_clear_others(self) -> None:
+        """Raises `InputError` where `clear` would delete what no sweep wrote."""
+        empty = all(path.name == LOCKS for path in self.path.glob("*"))
+        if not empty and not (self.path / "sweep.yaml").exists():
+            raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
 
     def check_trial(self, name: str, config: dict[str, Any]) -> None:
         """Refuses a begun trial whose base config has changed since.
@@ -140,6 +146,8 @@ class SweepFolder:
 
 # Where a run lies and how often it is saved doesn't change what comes out.
 _WITHOUT_EFFECT = ("runs_dir", "checkpoint_every_n_minutes")
+# Mappings that PEFT reads, not constructor arguments: a key that is new there is a setting that is new.
+_FREE = ("settings",)
 
 
 def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -147,10 +155,14 @@ def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any
 
     def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
         return {
-            key: kept(value, after[key]) if isinstance(value, dict) and isinstance(after[key], dict) else after[key]
+            key: kept(value, after[key]) if _is_group(key, value) and isinstance(after[key], dict) else after[key]
             for key, value in before.items()
             if key in after
         }
 
     saved = {key: value for key, value in saved.items() if key not in _WITHOUT_EFFECT}
     return saved, kept(saved, asked)
+
+
+def _is_group(key: str, value: Any) -> bool:
+    return isinstance(value, dict) and key not in _FREE

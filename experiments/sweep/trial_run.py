@@ -19,6 +19,10 @@ from experiments.sweep.trial_config import trial_arguments
 
 LOG = "log.txt"
 FAILURE = "failure.json"
+_LOST_RESULTS = (
+    "it has finished, but its results.json is gone, and no whole last.ckpt is left to make it from. Put a copy back, "
+    "or move or delete the trial's folder to run it again."
+)
 
 
 class Outcome(StrEnum):
@@ -40,6 +44,9 @@ def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
         run_folder = folder.trial_folder(trial)
         failures = _failures(run_folder)
         resume = _can_resume(run_folder)
+        if not resume and (run_folder / "ranks.json").exists():  # written when training has ended
+            record_failure(run_folder, _LOST_RESULTS, failures + 1)
+            return Outcome.FAILED
         if not resume and run_folder.exists():  # what was begun before the first checkpoint can't be gone on with
             shutil.rmtree(run_folder)
         run_folder.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@ import errno
 import multiprocessing
 import os
 import time
+from contextlib import contextmanager
 
 import pytest
 
@@ -135,3 +136,21 @@ def test_where_no_lock_can_be_had_the_run_goes_on(tmp_path, monkeypatch):
     with RunFolder(tmp_path / "run").held():
         done = True
     assert done
+
+
+def test_a_run_that_ended_while_another_waited_for_its_folder_is_kept(tmp_path, capsys, monkeypatch):
+    folder = RunFolder.of(str(tmp_path), "debug")
+    waits = RunFolder.held
+
+    @contextmanager
+    def after_the_other_run(self):
+        with waits(self):
+            (self.path / "events.out.tfevents.1").write_text("of the run that ended")
+            (self.path / "config.yaml").write_text("of the run that ended")
+            yield
+
+    monkeypatch.setattr(RunFolder, "held", after_the_other_run)
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path)]) == 2
+    assert "already holds a run" in capsys.readouterr().err
+    names = ("config.yaml", "events.out.tfevents.1")
+    assert [(folder.path / name).read_text() for name in names] == ["of the run that ended"] * 2

@@ -11,7 +11,6 @@ import yaml
 import cli
 from common.errors import InputError
 from common.locks import locked
-from experiments.sweep.folder import SweepFolder
 from tests.command_line import differences, outcome, write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
 
@@ -200,16 +199,6 @@ def test_another_grid_in_the_folder_is_refused_with_ways_out(copy, capsys):
     message = capsys.readouterr().err
     assert all(part in message for part in ("another grid", "max_epochs", "--run_name", "--overwrite"))
     assert (runs_dir / "small" / "results.json").read_bytes() == before
-
-
-def test_overwrite_deletes_a_sweep_and_nothing_else(copy, capsys):
-    path, runs_dir = copy
-    (runs_dir / "mine").mkdir()
-    (runs_dir / "mine" / "thesis.tex").write_text("years of work")
-    assert sweep(path, runs_dir, "--run_name", "mine", "--overwrite") == 2
-    assert (runs_dir / "mine" / "thesis.tex").exists()
-    SweepFolder(runs_dir / "small").clear()
-    assert not list((runs_dir / "small").glob("*.yaml")) and not trial_folders(runs_dir / "small")
 
 
 def test_a_changed_base_config_is_refused(copy, tmp_path, tiny_bert, cola_folder, capsys):

@@ -73,3 +73,20 @@ def test_another_value_is_refused(copy, capsys):
     assert sweep(path, runs_dir, "--keep_checkpoints", "last") == 2
     assert "'last'" in capsys.readouterr().err
     assert kept(runs_dir) == [NAMES, NAMES]
+
+
+def test_a_finished_trial_whose_results_are_lost_keeps_its_checkpoint(copy, capsys):
+    path, runs_dir = copy
+    assert sweep(path, runs_dir, "--keep_checkpoints", "best") == 0
+    trial = runs_dir / "small" / FIRST
+    whole = (trial / "results.json").read_text()
+    (trial / "results.json").write_text(whole[:40])
+    assert sweep(path, runs_dir) == 2
+    message = capsys.readouterr().err
+    assert "Put back a copy" in message and "is kept" not in message
+    (trial / "results.json").unlink()
+    assert sweep(path, runs_dir) == 1
+    assert "its results.json is gone" in json.loads((trial / "failure.json").read_text())["error"]
+    assert kept(runs_dir) == [["best.ckpt"], ["best.ckpt"]]
+    (trial / "results.json").write_text(whole)
+    assert sweep(path, runs_dir) == 0

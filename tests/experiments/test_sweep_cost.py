@@ -9,8 +9,8 @@ from lightning.pytorch.demos.boring_classes import RandomDataset
 from torch.utils.data import DataLoader
 
 from experiments.sweep.cost import estimate_costs
-from experiments.sweep.folder import SweepFolder
-from experiments.sweep.grid import Trial
+from experiments.sweep.folder import State, SweepFolder
+from lightning_modules.peft_adapter import PEFTAdapter
 
 ROWS, BATCH = 11, 4
 
@@ -43,17 +43,16 @@ class Counting(LightningModule):
         return DataLoader(RandomDataset(2, ROWS), batch_size=BATCH)
 
 
-def asked(settings):
+def asked(settings, adapter=None):
     trainer = {"max_epochs": None, "max_steps": -1, "limit_train_batches": None, "overfit_batches": 0.0}
     trainer |= {"accumulate_grad_batches": 1} | settings
-    model = {"init_args": {"backbone": "made-base", "adapter": {"class_path": "lora.LoRA"}}}
+    model = {"init_args": {"backbone": "made-base", "adapter": adapter or {"class_path": "lora.LoRA"}}}
     data = {"class_path": f"{__name__}.Made", "init_args": {"batch_size": BATCH}}
     return {"trainer": trainer, "model": model, "data": data}
 
 
-def costs(tmp_path, settings):
-    trial = Trial("one", "", ("made.yaml",), {})
-    return estimate_costs(SweepFolder(tmp_path / "runs" / "made"), [trial], [asked(settings)])
+def costs(tmp_path, settings, adapter=None):
+    return estimate_costs(SweepFolder(tmp_path / "runs" / "made"), [State.WAITING], [asked(settings, adapter)])
 
 
 def trained_rows(tmp_path, settings):
@@ -95,6 +94,17 @@ def test_speed_comes_from_rows_that_were_trained_not_from_epochs_begun(tmp_path)
     assert costs(tmp_path, {"max_epochs": 3}).of_trials[0].time == "66 s"
 
 
+def test_the_speed_of_one_of_peft_s_methods_is_that_of_runs_with_it(tmp_path):
+    run = tmp_path / "runs" / "before"
+    run.mkdir(parents=True)
+    theirs = PEFTAdapter("dora", {"r": 2})
+    made = {"backbone": "made-base", "adapter": theirs.name, "wall_seconds": 22.0, "throughput": {"train_rows": 11}}
+    (run / "results.json").write_text(json.dumps(made))
+    for method, time in (("dora", "66 s"), ("lora", "unknown")):
+        adapter = {"class_path": "lightning_modules.PEFTAdapter", "init_args": {"method": method}}
+        assert costs(tmp_path, {"max_epochs": 3}, adapter).of_trials[0].time == time
+
+
 def test_without_a_finished_run_of_its_kind_the_time_is_unknown(tmp_path):
     told = costs(tmp_path, {"max_epochs": 3})
     assert told.of_trials[0].time == "unknown"
@@ -107,9 +117,9 @@ def test_what_is_left_of_a_sweep_is_told_apart_from_the_whole(tmp_path):
     done.mkdir(parents=True)
     made = {"backbone": "made-base", "adapter": "LoRA", "wall_seconds": 66.0, "throughput": {"train_rows": 33}}
     (done / "results.json").write_text(json.dumps(made))
-    trials = [Trial(name, "", ("made.yaml",), {}) for name in ("one", "two", "three")]
     configs = [asked({"max_epochs": epochs}) for epochs in (3, 3, 1)]
-    assert estimate_costs(folder, trials, configs).summary == (
+    states = [State.FINISHED, State.WAITING, State.WAITING]
+    assert estimate_costs(folder, states, configs).summary == (
         "3 trials, 77 training rows in all, about 3 min one after another; "
         "2 still to run, 44 training rows in all, about 88 s one after another"
     )

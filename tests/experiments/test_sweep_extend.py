@@ -6,6 +6,9 @@ import shutil
 import pytest
 import yaml
 
+from common.errors import InputError
+from experiments.sweep.claim import check_claim
+from experiments.sweep.folder import SweepFolder
 from tests.command_line import write_config
 from tests.experiments.sweeps import RATES, sweep, trial_folders, write_sweep
 
@@ -92,3 +95,40 @@ def test_extend_goes_with_neither_overwrite_nor_part(grown, capsys, other, said)
     assert sweep(path, runs_dir, "--extend", other) == 2
     assert said in capsys.readouterr().err
     assert len(trial_folders(runs_dir / "small")) == 1
+
+
+def made_sweep(folder, definition, config):
+    """A sweep's folder with one trial, `base`, as this definition and these settings left it."""
+    (folder / "base").mkdir(parents=True)
+    (folder / "base" / "config.yaml").write_text(yaml.safe_dump(config))
+    (folder / "sweep.yaml").write_text(yaml.safe_dump(definition))
+    return SweepFolder(folder)
+
+
+def of_peft(settings):
+    init_args = {"method": "lora", "settings": settings}
+    return {"model": {"init_args": {"adapter": {"class_path": "PEFTAdapter", "init_args": init_args}}}}
+
+
+@pytest.mark.parametrize("extend", [True, False])
+def test_a_setting_that_is_new_among_pefts_own_is_another_setting(tmp_path, extend):
+    definition = {"config": "made.yaml"}
+    folder = made_sweep(tmp_path / "made", definition, of_peft({"r": 8}))
+    asked = {"base": of_peft({"r": 8, "lora_alpha": 999})}
+    with pytest.raises(InputError, match=r"was run with other settings.*\n.*lora_alpha"):
+        check_claim(folder, definition, asked, "sweep", extend)
+    check_claim(folder, definition, {"base": of_peft({"r": 8}) | {"newer": 1}}, "sweep", extend)
+
+
+def test_a_method_without_settings_of_its_own_is_part_of_the_grid(tmp_path):
+    more = {"config": "made.yaml", "methods": {"base": None, "other": {"settings": {"a": 1}}}}
+    less = {"config": "made.yaml", "methods": {"other": {"settings": {"a": 1}}}}
+    folder = made_sweep(tmp_path / "made", more, {"a": 0})
+    for extend in (False, True):
+        with pytest.raises(InputError, match="the grid asked for lacks: base"):
+            check_claim(folder, less, {"other": {"a": 1}}, "sweep", extend)
+    (folder.path / "sweep.yaml").write_text(yaml.safe_dump(less))
+    asked = {"base": {"a": 0}, "other": {"a": 1}}
+    with pytest.raises(InputError, match=r"methods without settings(?s:.*)let the grid grow"):
+        check_claim(folder, more, asked, "sweep", False)
+    check_claim(folder, more, asked, "sweep", True)
