@@ -6,7 +6,7 @@ from typing import Any
 
 from common.errors import InputError
 from experiments.report.record import Record
-from experiments.report.trials_file import read_trials
+from experiments.report.trials_file import comparable, read_trials
 from experiments.results_file import check_results, check_trial, read_results
 
 
@@ -27,7 +27,7 @@ def read_records(sources: list[Path]) -> list[Record]:
         if not found:
             raise InputError(f"{source} holds no runs: no results.json, no sweep. Run a sweep or a fit first.")
         records |= {record.folder.resolve(): record for record in found}
-    return list(records.values())
+    return comparable(list(records.values()))
 
 
 def _read(folder: Path) -> list[Record]:

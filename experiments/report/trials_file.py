@@ -1,29 +1,28 @@
 """A study's trials as one small file, to be kept with a paper or a repository: `report` writes it and reads it back.
 
 The file holds what tables and figures need of results.json, config.yaml, metrics.csv and ranks.json: no norms by
-layer, no weights, and no folders of the machine that trained.
+layer, no weights, and of paths on the machine that trained only what tells them apart.
 """
 
 import json
 import math
-import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
 from common.files import finite, write_text
+from experiments.report.machine_paths import as_long_as, short_paths, shorten, shorten_text
 from experiments.report.record import Record
 from experiments.results_file import check_trial
 
 # What is alike in most studies, and told once then.
 _SHARED = ("data", "backbone", "versions", "device", "device_name", "processes")
 _DRAWN = ("train/epoch_loss", "allocation/budget_used")
-# Where a run lay, or its name: settings of a machine, not of a study.
-_DATA_FOLDER = "data.data_dir"
-_OF_THE_MACHINE = (_DATA_FOLDER, "runs_dir", "run_name")
+# Where a run lay, and its name: settings of a machine, not of a study.
+_OF_THE_MACHINE = ("runs_dir", "run_name")
 
 
 @dataclass(frozen=True)
@@ -72,6 +71,22 @@ def read_trials(path: Path) -> list[Record]:
         ) from error
 
 
+def comparable(records: list[Record]) -> list[Record]:
+    """Runs from folders beside runs from files of trials: with paths cut as theirs are, so that settings compare."""
+    kept = [record.config for record in records if isinstance(record, KeptRecord)]
+    if not kept:
+        return records
+    return [
+        record if isinstance(record, KeptRecord) else _with_config(record, as_long_as(record.config, kept))
+        for record in records
+    ]
+
+
+def _with_config(record: Record, config: dict[str, Any]) -> KeptRecord:
+    known = {part.name: getattr(record, part.name) for part in fields(Record)}
+    return KeptRecord(**known, kept_config=config, kept_ranks=record.ranks, kept_metrics=record.metrics_table)
+
+
 def _record(path: Path, place: int, about: dict[str, Any], entry: dict[str, Any]) -> Record:
     """The run of an entry; its place in the file tells it from one of the same name from another sweep."""
     shared = {name: value for name, value in about.items() if name != "settings"}
@@ -83,7 +98,7 @@ def _record(path: Path, place: int, about: dict[str, Any], entry: dict[str, Any]
     if ranks is not None and not (ranks["layers"] and ranks["history"]):
         raise ValueError(f"no ranks in trial {name}")
     return KeptRecord(
-        folder=path.with_suffix("") / str(place) / name,
+        folder=path / str(place) / name,
         method=entry.get("method") or "",
         status=entry.get("status") or (results["status"] if results else "waiting"),
         results=results,
@@ -122,13 +137,13 @@ def write_trials(path: Path, records: list[Record]) -> None:
     """
     outcomes = [record.results for record in records if record.results is not None]
     shared = {name: outcomes[0][name] for name in _SHARED if _alike(outcome.get(name) for outcome in outcomes)}
-    configs = _without_root([record.config for record in records])
+    short = short_paths(record.config for record in records)
+    configs = [_of_the_study(record.config, short) for record in records]
     settings = _shared_settings(configs)
-    about = {**shared, "settings": {name: v for name, v in settings.items() if name not in _OF_THE_MACHINE}}
-    left_out = {*settings, "runs_dir", "run_name"}
-    own = [{name: v for name, v in config.items() if name not in left_out} for config in configs]
+    about = {**shorten(shared, short), "settings": settings}
+    own = [{name: v for name, v in config.items() if name not in settings} for config in configs]
     pairs = zip(records, own, strict=True)
-    lines = ",\n".join(_line(_entry(record, theirs, shared)) for record, theirs in pairs)
+    lines = ",\n".join(_line(_entry(record, theirs, shared, short)) for record, theirs in pairs)
     write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')
 
 
@@ -137,38 +152,29 @@ def _alike(values: Iterable[Any]) -> bool:
     return bool(found) and found[0] is not None and all(value == found[0] for value in found)
 
 
+def _of_the_study(config: dict[str, Any], short: dict[str, str]) -> dict[str, Any]:
+    return {name: value for name, value in shorten(config, short).items() if name not in _OF_THE_MACHINE}
+
+
 def _shared_settings(configs: list[dict[str, Any]]) -> dict[str, Any]:
-    return {name: v for name, v in configs[0].items() if all(name in c and c[name] == v for c in configs)}
+    """What all configs have alike; 1 and 1.0 differ: of batches, one is a number and the other a share."""
+    return {name: v for name, v in configs[0].items() if all(name in c and repr(c[name]) == repr(v) for c in configs)}
 
 
-def _without_root(configs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The configs with data folders below the one that holds them all: enough to tell them apart."""
-    found = {config[_DATA_FOLDER] for config in configs if config.get(_DATA_FOLDER, "None") != "None"}
-    if not found:
-        return configs
-    absolute = {folder: os.path.abspath(folder) for folder in found}
-    root = os.path.commonpath([os.path.dirname(path) for path in absolute.values()])
-    below = {folder: os.path.relpath(path, root) for folder, path in absolute.items()}
-    return [
-        {**config, _DATA_FOLDER: below[config[_DATA_FOLDER]]} if config.get(_DATA_FOLDER) in below else config
-        for config in configs
-    ]
-
-
-def _entry(record: Record, settings: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+def _entry(record: Record, settings: dict[str, Any], shared: dict[str, Any], short: dict[str, str]) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "name": record.folder.name,
         "method": record.method or None,
         "status": record.status,
-        "overrides": record.overrides,
+        "overrides": shorten(record.overrides, short),
         "settings": settings,
-        "results": None if record.results is None else _slim(record.results, shared),
+        "results": None if record.results is None else shorten(_slim(record.results, shared), short),
         "metrics": _drawn(record.metrics_table),
     }
     if record.ranks is not None:
         entry["ranks"] = record.ranks
     if record.error:
-        entry["error"] = record.error
+        entry["error"] = shorten_text(record.error, short)
     return entry
 
 

@@ -7,6 +7,7 @@ import pytest
 import cli
 from common.errors import InputError
 from experiments.report.command import run_report
+from experiments.report.groups import make_groups
 from experiments.report.records import read_records
 from tests.experiments import made_runs
 
@@ -174,3 +175,64 @@ def test_trials_of_one_name_from_two_sweeps_are_all_kept(tmp_path):
     assert run_report([*map(str, sweeps), "--output", str(tmp_path / "page"), "--trials", str(kept)]) == 0
     assert len(read_records(sweeps)) == len(read_records([kept])) == len(read_records([kept, kept])) == 12
     assert str(tmp_path) not in kept.read_text()
+
+
+def write_seeds(folder, seeds, data_dir, **settings):
+    """Runs that differ in nothing but the seed; `settings` are the trainer's."""
+    for seed in seeds:
+        content = {**made_runs.config(1e-3, seed, 16), "trainer": settings}
+        content["data"]["init_args"]["data_dir"] = data_dir
+        made_runs.write_run(folder / f"run{seed}", content, made_runs.results(f"run{seed}", seed, 0.8))
+    return folder
+
+
+def kept_file(folder):
+    path = folder.with_suffix(".json")
+    report(folder, folder.parent / "page", "--trials", str(path))
+    return path
+
+
+def seeds_of(*sources):
+    return [[record.seed for record in group.records] for group in make_groups(read_records(list(sources)))]
+
+
+@pytest.mark.parametrize("data_dir", [None, "data/news", "/home/somebody/corpora/news"])
+def test_new_seeds_in_a_folder_join_the_rows_of_a_file(tmp_path, data_dir):
+    file = kept_file(write_seeds(tmp_path / "first", (0, 1), data_dir))
+    elsewhere = data_dir and data_dir.replace("somebody", "somebody_else")
+    assert seeds_of(file, write_seeds(tmp_path / "second", (2, 3), elsewhere)) == [[0, 1, 2, 3]]
+
+
+def test_data_from_other_folders_is_another_row_in_files_as_in_folders(tmp_path):
+    folders = [write_seeds(tmp_path / name, seeds, f"/data/{name}") for name, seeds in (("a", (0, 1)), ("b", (2,)))]
+    files = [kept_file(folder) for folder in folders]
+    assert seeds_of(*folders) == seeds_of(*files) == seeds_of(files[0], folders[1]) == [[0, 1], [2]]
+
+
+def test_one_batch_is_not_all_batches(tmp_path):
+    runs = write_seeds(tmp_path / "runs", (0,), None, limit_train_batches=1)
+    write_seeds(runs, (1,), None, limit_train_batches=1.0)
+    assert seeds_of(runs) == seeds_of(kept_file(runs)) == [[0], [1]]
+
+
+def test_files_that_differ_in_their_ending_alone_are_two(tmp_path):
+    file = kept_file(write_seeds(tmp_path / "first", (0,), None))
+    other = kept_file(write_seeds(tmp_path / "second", (1,), None))
+    assert seeds_of(file.rename(tmp_path / "trials.2024"), other.rename(tmp_path / "trials.2025")) == [[0, 1]]
+
+
+def test_no_path_of_any_setting_and_no_error_names_the_machines_folders(tmp_path):
+    runs = tmp_path / "runs"
+    for seed in (0, 1):
+        settings = made_runs.config(1e-3, seed, 16)
+        settings["model"]["init_args"]["backbone"] = "/home/somebody/models/small"
+        settings["data"]["init_args"]["train_file"] = f"/home/somebody/tables/part{seed}.csv"
+        outcome = made_runs.results(f"run{seed}", seed, 0.8, backbone="/home/somebody/models/small")
+        made_runs.write_run(runs / f"run{seed}", settings, None if seed else outcome)
+    told = "there is no /home/somebody/tables/part1.csv"
+    (runs / "run1" / "failure.json").write_text(json.dumps({"error": told, "attempts": 1}))
+    file = kept_file(runs)
+    assert "somebody" not in file.read_text()
+    first, second = read_records([file])
+    assert [record.config["data.train_file"] for record in (first, second)] == ["part0.csv", "part1.csv"]
+    assert (first.results["backbone"], second.error) == ("small", "there is no part1.csv")
