@@ -45,7 +45,9 @@ def reading(module: LightningDataModule) -> Iterator[bool]:
 
 def _key(module: LightningDataModule) -> tuple[Any, ...]:
     settings = {name: value for name, value in vars(module).items() if name not in _NO_MATTER}
-    files = [stamp for value in settings.values() if isinstance(value, str) for stamp in _stamps(Path(value))]
+    named = [Path(value) for value in settings.values() if isinstance(value, str)]
+    source = getattr(module, "source", None)  # of the user's own tables
+    files = [stamp for path in (*named, *(source.places if source else ())) for stamp in _stamps(path)]
     return type(module), repr(settings), tuple(files)
 
 

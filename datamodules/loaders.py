@@ -131,6 +131,7 @@ class ResumableDataLoader:
             "next_batch": self._next_batch if epoch == self._epoch else 0,
             "batches": len(self),
             "rows": len(self.split),
+            "checksum": self.split.checksum,
             "batch_size": self.batch_sampler.batch_size,
             "accumulate": self.batch_sampler.accumulate,
         }
@@ -150,6 +151,12 @@ class ResumableDataLoader:
                     "run can only be resumed with the same training data and batch_size. "
                     "Use the checkpoint's, or start a new run with another --run_name."
                 )
+        if state.get("checksum", here["checksum"]) != here["checksum"]:  # older checkpoints have none
+            raise InputError(
+                "the checkpoint was trained on other rows than this run reads, as many as they are: their texts, their "
+                "labels, their order, the tokenizer or --data.max_length differ. Use the same data and settings, or "
+                "start a new run with another --run_name."
+            )
         finished = state["next_batch"] >= state["batches"]
         if not finished and state["next_batch"] and state["accumulate"] != here["accumulate"]:
             raise InputError(

@@ -18,7 +18,7 @@ from datamodules.task import Task
 # Names under which a split may be stored, the hub's own first.
 SPLIT_NAMES = {
     "train": ("train",),
-    "validation": ("validation", "validation_matched", "dev", "valid"),
+    "validation": ("validation", "validation_matched", "dev", "valid", "val"),
     "validation_mismatched": ("validation_mismatched",),
     "test": ("test", "test_matched"),
     "test_mismatched": ("test_mismatched",),
@@ -86,16 +86,23 @@ def read_column_files(task: Task, folder: Path, needed: Sequence[str]) -> dict[s
 
 
 def split_files(folder: Path, names: Sequence[str], endings: Sequence[str] = COLUMN_ENDINGS) -> list[Path]:
-    """The file of a split, or the pieces it was written in; empty when there is none."""
+    """The file of a split, or the pieces it was written in; empty when there is none.
+
+    Raises:
+        InputError: several files could be meant, or pieces are missing.
+    """
+    found: list[list[Path]] = []
     for name in names:
-        shards = sorted(folder.glob(f"{name}-*-of-*.parquet"))
-        single = find_file(folder, [name + ending for ending in endings])
-        if single:
-            return [single]
-        if shards:
+        found += [[file] for ending in endings if (file := find_file(folder, [name + ending]))]
+        if shards := sorted(folder.glob(f"{name}-*-of-*.parquet")):
             _check_shards(folder, shards)
-            return shards
-    return []
+            found.append(shards)
+    if len(found) > 1:
+        raise InputError(
+            f"{folder} has several files for one split: {listing([files[0].name for files in found])}; allowed: one. "
+            "Move the others elsewhere."
+        )
+    return found[0] if found else []
 
 
 def _check_shards(folder: Path, shards: Sequence[Path]) -> None:

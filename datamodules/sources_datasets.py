@@ -86,14 +86,16 @@ def split_tables(loaded: Mapping[str, Any], source: str, chosen: Mapping[str, st
     Args:
         loaded: what `load_hub` or `load_saved` gave.
         source: names the data set in messages.
-        chosen: the data set's own names of some splits; the others are found under any of their usual names.
+        chosen: the data set's own names of some splits; the others are found under any of their usual names, but for
+            names that are chosen.
 
     Raises:
         InputError: a chosen split that isn't there, or a split without rows.
     """
     tables = {}
+    taken = [name for name in chosen.values() if name is not None]
     for split, usual in SPLIT_NAMES.items():
-        name = chosen.get(split) or next((name for name in usual if name in loaded), None)
+        name = chosen.get(split) or next((name for name in usual if name in loaded and name not in taken), None)
         if name is None:
             continue
         if name not in loaded:

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
+from common.terminal import warn
 from datamodules.sources import folder_content, listing
 from datamodules.sources_columns import (
     SPLIT_NAMES,
@@ -44,6 +46,14 @@ class TableSource:
     dataset_name: str | None
     dataset_revision: str | None
     splits: Mapping[str, str | None]
+
+    @property
+    def places(self) -> list[Path]:
+        """Files and folders that the splits may be read from."""
+        folder = Path(self.data_dir or ".").expanduser()
+        named = [folder / Path(file).expanduser() for file in self.files.values() if file is not None]
+        whole = [place for place in (self.data_dir, self.dataset) if place is not None]
+        return [*named, *(Path(place).expanduser() for place in whole)]
 
     @property
     def name(self) -> str:
@@ -94,9 +104,14 @@ class TableSource:
         if self.files["train"] is None and saved_folder(folder):
             return self._complete(load_saved(folder), str(folder))
         named = {split: [folder / Path(file).expanduser()] for split, file in self.files.items() if file is not None}
+        _tell_repeats({split: str(files[0].resolve()) for split, files in named.items()})
         if self.files["train"] is None:
-            named = {split: split_files(folder, SPLIT_NAMES[split], TABLE_ENDINGS) for split in self.files} | named
-        found = {split: files for split, files in named.items() if files}
+            taken = [file.resolve() for files in named.values() for file in files]
+            for split in [split for split in self.files if split not in named]:
+                files = split_files(folder, SPLIT_NAMES[split], TABLE_ENDINGS)
+                # a file that is named for one split is no other one's, whatever it is called
+                named[split] = [file for file in files if file.resolve() not in taken]
+        found = {split: named[split] for split in self.files if named.get(split)}
         check_complete(found, ("train",), f"{folder} (it holds: {folder_content(folder)})")
         return {split: read_tables(files, wanted, separator) for split, files in found.items()}
 
@@ -107,9 +122,17 @@ class TableSource:
         return self._complete(load_hub(dataset, self.dataset_name, self.dataset_revision, instead), self.name)
 
     def _complete(self, loaded: Mapping[str, Any], source: str) -> dict[str, Table]:
+        _tell_repeats(self.splits)
         tables = split_tables(loaded, source, self.splits)
         check_complete(tables, ("train",), f"{source} (it has: {', '.join(loaded)}; --data.train_split chooses)")
         return tables
+
+
+def _tell_repeats(chosen: Mapping[str, Any]) -> None:
+    """Warns where the same rows were chosen for two purposes: the figures of one say nothing about new rows then."""
+    for (first, theirs), (second, ours) in combinations(chosen.items(), 2):
+        if theirs is not None and theirs == ours:
+            warn(f"The same rows are chosen for {first} and {second}: {ours}.")
 
 
 def label_text(label: Any) -> str:
@@ -164,8 +187,10 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
         InputError: a label that is not among them.
     """
     labels = table.columns.get(column)
-    if labels is None or column in table.class_names:  # class labels are numbers already
+    if labels is None:
         return table
+    if column in table.class_names:
+        return _renumbered(table, column, labels, names)
     places = {name: place for place, name in enumerate(names)}
     if table.labels(column) is None and not any(label_text(label) in places for label in labels):
         return table  # unlabelled; but -1 is a label like any other where the training split has it
@@ -176,6 +201,22 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
             raise _unknown_label(f"{table.where(row)}: {column}", text, names)
         numbers.append(places[text])
     return table.with_column(column, numbers)
+
+
+def _renumbered(table: Table, column: str, labels: Sequence[Any], names: Sequence[str]) -> Table:
+    """Class labels, which are numbers already, by their names; other names for as many classes stand in their order."""
+    theirs = [label_text(name) for name in table.class_names[column]]
+    if theirs == list(names) or (len(theirs) == len(names) and not set(theirs) & set(names)):
+        return table
+    places = {name: place for place, name in enumerate(names)}
+    numbers = []
+    for row, label in enumerate(labels):
+        name = theirs[label] if label in range(len(theirs)) else None
+        if name is not None and name not in places:
+            raise _unknown_label(f"{table.where(row)}: {column}", name, names)
+        numbers.append(label if name is None else places[name])
+    rest = {other: kept for other, kept in table.class_names.items() if other != column}
+    return replace(table.with_column(column, numbers), class_names=rest)
 
 
 def _unknown_label(what: str, text: str, names: Sequence[str]) -> InputError:

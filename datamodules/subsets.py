@@ -13,6 +13,20 @@ def random_subset(examples: Examples, rows: int | None, seed: int) -> Examples:
     return examples.select(_drawn(len(examples), rows, seed))
 
 
+def random_pairs(examples: Examples, rows: int | None, seed: int) -> Examples:
+    """`random_subset` of pairs: rows 2i and 2i + 1 stay together.
+
+    Raises:
+        InputError: an odd number of rows.
+    """
+    if rows is None or rows >= len(examples):
+        return examples
+    if rows % 2:
+        raise InputError(f"train_rows is {rows} with batching 'neighbour_pairs'; allowed: an even number.")
+    first = _drawn(len(examples) // 2, rows // 2, seed)
+    return examples.select([row for pair in first for row in (2 * pair, 2 * pair + 1)])
+
+
 def hold_out(
     train: Examples, rows: int | None, seed: int, setting: str = "validation_rows"
 ) -> tuple[Examples, Examples]:

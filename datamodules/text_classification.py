@@ -12,7 +12,7 @@ from datamodules.kept_data import reading
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.sources import Examples, check_labels
 from datamodules.sources_text import read_predict_file
-from datamodules.subsets import random_subset
+from datamodules.subsets import random_pairs, random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
@@ -161,8 +161,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         """
         examples = self.load_examples()
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
+            draw = random_pairs if self.batching == "neighbour_pairs" and split == "train" else random_subset
             for name in [name for name in examples if name.startswith(split)]:
-                examples[name] = random_subset(examples[name], rows, self.subset_seed)
+                examples[name] = draw(examples[name], rows, self.subset_seed)
                 check_labels(self.name, split, self.task, examples[name])
         return examples
 

@@ -101,6 +101,8 @@ class CommandLine(ProjectArguments):
             self.model.init_from = None  # the checkpoint holds what training made of it
         self.refuse_data_of_another_kind()
         self.refuse_settings_without_effect()
+        if self.subcommand == "predict":
+            self.refuse_partial_predictions()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self._get(self.config_init, "trainer")
@@ -179,7 +181,10 @@ class CommandLine(ProjectArguments):
 
     def after_predict(self) -> None:
         rows = len(self.datamodule.predict_examples().texts)
-        say(f"Predictions for {rows:,} rows: {self.predictions.path}")
+        say(
+            f"Predictions for {rows:,} rows: {self.predictions.path}\n"
+            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
+        )
 
 
 def _how_to_go_on(arguments: list[str]) -> str:

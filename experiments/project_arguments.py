@@ -172,3 +172,13 @@ class ProjectArguments(LightningCLI):
                         f"{'null (full fine-tuning)' if adapter is None else adapter.name} and no ranks are "
                         "learned. Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
                     )
+
+    def refuse_partial_predictions(self) -> None:
+        """Raises `InputError` when predict would leave out rows: its table has one for each row of the input."""
+        for name, usual in (("limit_predict_batches", (None, 1.0)), ("fast_dev_run", (False, 0))):
+            value = self.settings.trainer[name]
+            if value not in usual or (name == "limit_predict_batches" and type(value) is int):
+                raise InputError(
+                    f"trainer.{name} is {value}, but predict answers every row. Leave it out, or give a shorter file: "
+                    "--data.predict_file FILE."
+                )

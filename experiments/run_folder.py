@@ -13,7 +13,9 @@ from common.files import delete_content, is_plain_name
 from common.locks import locked
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
+_OF_A_SWEEP = ("sweep.yaml", ".locks")
 _LOCK = ".lock"
+_EMPTY_EVENTS = 256  # bytes: TensorBoard's events before the first figure, and hparams.yaml without any
 _PATIENCE_SECONDS = 10.0  # data loading processes of a killed run hold its lock until they notice
 
 
@@ -69,7 +71,8 @@ class RunFolder:
             yield
 
     def refuse_if_occupied(self, command: str) -> None:
-        """Raises `InputError` if the folder holds a run, naming the three ways out."""
+        """Raises `InputError` if the folder holds a run, naming the three ways out, or a sweep."""
+        self._refuse_a_sweep()
         if not self.holds_a_run:
             return
         resume = f"go on with it: {command} --ckpt_path last\n  " if (self.checkpoints / "last.ckpt").exists() else ""
@@ -92,6 +95,7 @@ class RunFolder:
 
     def refuse_to_clear_others(self) -> None:
         """Raises `InputError` where `clear` would delete what no run wrote; what a false start left is deleted."""
+        self._refuse_a_sweep()
         if not self.holds_a_run:
             self.forget_false_start()
         if not self.path.exists() or all(path.name == _LOCK for path in self.path.iterdir()):
@@ -107,10 +111,15 @@ class RunFolder:
             )
 
     def forget_false_start(self) -> None:
-        """Deletes what a run has left that stopped before its training began."""
+        """Deletes what a run has left that stopped before its training began; figures of other programs stay."""
         self.clean_up()
         for path in (*self.path.glob("events.out.tfevents.*"), *self.path.glob("hparams.yaml")):
-            path.unlink()
+            if path.stat().st_size < _EMPTY_EVENTS:
+                path.unlink()
+
+    def _refuse_a_sweep(self) -> None:
+        if any((self.path / name).exists() for name in _OF_A_SWEEP):
+            raise InputError(f"{self.path} holds a sweep with its trials. Choose another --run_name or --runs_dir.")
 
     def clean_up(self) -> None:
         """Deletes files that a killed run had half written: not where another process may be writing the same run."""

@@ -1,6 +1,10 @@
-"""What predict writes: tab-separated tables. Tabs and line breaks inside a text become spaces."""
+"""What predict writes: tab-separated tables, in which quotation marks are text, as in GLUE's own.
+
+Each tab and line break inside a text becomes a space.
+"""
 
 import math
+import re
 from typing import Any
 
 
@@ -60,4 +64,4 @@ def _exponential(loss: float) -> float:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return re.sub(r"\r\n|[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)

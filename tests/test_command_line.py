@@ -117,6 +117,16 @@ def test_predict_takes_the_users_own_sentences(finished, tmp_path):
         assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
 
 
+@pytest.mark.parametrize("limit", [("limit_predict_batches", "1"), ("fast_dev_run", "true")])
+def test_predict_answers_every_row_or_says_that_it_would_not(finished, tmp_path, capsys, limit):
+    config, runs_dir = finished
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--output", str(table), f"--trainer.{limit[0]}", limit[1])
+    assert run("predict", config, runs_dir, *options) == 2
+    assert f"trainer.{limit[0]} is" in capsys.readouterr().err
+    assert not table.exists()
+
+
 def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
     config, runs_dir = finished
     before = (runs_dir / "tiny" / "results.json").read_bytes()

@@ -78,3 +78,18 @@ def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, numbe
     assert (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
     assert run("fit", config, tmp_path, "--ckpt_path", "last") == 0
     assert differences(outcome_of("plain"), outcome(tmp_path / "tiny")) == []
+
+
+def test_a_finished_run_that_goes_on_keeps_its_figures_apart(tiny_bert, cola_folder, tmp_path):
+    """config.yaml is of the longer run from its first step on: results.json of the shorter one would pass for its."""
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "2") == 0
+    before = {name: (tmp_path / "tiny" / f"{name}.json").read_bytes() for name in ("results", "ranks")}
+    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 12}})
+    with pytest.raises(CrashError):
+        run("fit", config, tmp_path, "--ckpt_path", "last", f"--trainer.callbacks={crash}")
+    for name, content in before.items():
+        assert not (tmp_path / "tiny" / f"{name}.json").exists()
+        assert (tmp_path / "tiny" / f"{name}.previous.json").read_bytes() == content
+    assert run("fit", config, tmp_path, "--ckpt_path", "last") == 0
+    assert len(json.loads((tmp_path / "tiny" / "results.json").read_text())["train_losses"]) == 3

@@ -1,5 +1,7 @@
+import csv
 from types import SimpleNamespace
 
+import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -70,7 +72,7 @@ def test_a_table_of_predictions_in_the_inputs_order():
     assert answers_table(COLA, examples, {1: [0.9, 0.1], 0: [0.25, 0.75]}).split("\n") == [
         "sentence\tlabel\tprediction\tprobability_unacceptable\tprobability_acceptable",
         "one tab\tacceptable\tacceptable\t0.250000\t0.750000",
-        "two lines\tunacceptable\tunacceptable\t0.900000\t0.100000",
+        "two lines \tunacceptable\tunacceptable\t0.900000\t0.100000",
         "",
     ]
 
@@ -136,3 +138,12 @@ def test_looking_at_ranks_draws_no_random_numbers():
     before = torch.get_rng_state()
     rank_metrics(module)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_texts_keep_their_blanks_and_quotation_marks(tmp_path):
+    """Read back without quoting, each row is there, its text as it was but for tabs and line breaks."""
+    texts = ['"open', "two  blanks\xa0", " led", 'end"', "a\r\nb\u2028c"]
+    table = answers_table(COLA, Examples(texts), {row: [0.5, 0.5] for row in range(5)})
+    (tmp_path / "predictions.tsv").write_text(table)
+    read = pd.read_csv(tmp_path / "predictions.tsv", sep="\t", quoting=csv.QUOTE_NONE)
+    assert read["sentence"].tolist() == [*texts[:4], "a b c"]

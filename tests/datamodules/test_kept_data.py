@@ -1,8 +1,10 @@
 """Rows and tokens that one data module reads and the next one takes over."""
 
+import os
+
 import pytest
 
-from datamodules import GLUEDataModule, text_classification
+from datamodules import GLUEDataModule, TableDataModule, text_classification
 from datamodules.kept_data import holds_data_of, keep_data
 from tests import tiny
 
@@ -74,3 +76,17 @@ def test_a_changed_file_is_read_again(tiny_bert, tmp_path, reads):
         tiny.save_cola(tmp_path / "cola", train=44)
         assert made(tiny_bert, folder).row_counts["train_rows"] == before + 4
     assert len(reads) == 2
+
+
+def test_a_changed_table_is_read_again(tiny_bert, tmp_path, reads):
+    rows = [f"w{row},{row % 2}" for row in range(24)]
+    folder, found = tmp_path / "table", []
+    folder.mkdir()
+    with keep_data():
+        for number in (22, 24, 24):
+            (folder / "train.csv").write_text("\n".join(["text,label", *rows[:number]]))
+            os.utime(folder / "train.csv", ns=(number, number))
+            data = TableDataModule(backbone=tiny_bert, data_dir=str(folder), max_length=16, validation_rows=8)
+            data.setup("fit")
+            found.append(data.row_counts["train_rows"])
+    assert (found, len(reads)) == ([14, 16, 16], 2)

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -251,3 +252,12 @@ def test_lightning_resumes_within_and_between_epochs(tmp_path, accumulate):
         resumed = train(tmp_path / f"from_{step}", accumulate, tmp_path / "whole" / f"step={step}.ckpt")
         assert resumed.seen == whole.seen[step * accumulate :], f"resumed after step {step}"
         assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_other_rows_of_the_same_number_are_refused():
+    state = make_loader().state_dict()
+    other = make_loader()
+    vars(other)["split"] = replace(other.split, input_ids=other.split.input_ids.flip(0))
+    with pytest.raises(InputError, match="other rows than this run reads"):
+        other.load_state_dict(state)
+    other.load_state_dict({name: value for name, value in state.items() if name != "checksum"})  # of an older version

@@ -3,7 +3,10 @@ import torch
 
 import cli
 from common.errors import InputError
+from datamodules import QuickstartDataModule
 from datamodules.batching import TrainingBatchSampler, global_batches
+from datamodules.sources import Examples
+from datamodules.subsets import random_pairs
 
 
 def test_each_pair_is_in_one_batch_and_each_row_once():
@@ -48,3 +51,19 @@ def test_a_wrong_batch_size_costs_no_finished_run(tmp_path, tiny_bert):
     setting = ("--model.backbone", tiny_bert, "--data.batch_size", "7", "--trainer.accelerator", "cpu", "--overwrite")
     assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path), *setting]) == 2
     assert [path.name for path in finished.parent.iterdir() if "tfevents" not in path.name] == ["results.json"]
+
+
+def test_a_subset_of_the_rows_is_one_of_pairs():
+    examples = Examples([f"{row // 2}{'ab'[row % 2]}" for row in range(40)], labels=[row % 2 for row in range(40)])
+    drawn = random_pairs(examples, 10, seed=3)
+    assert [text[:-1] for text in drawn.texts[::2]] == [text[:-1] for text in drawn.texts[1::2]]
+    assert drawn.labels == [0, 1] * 5 and len(set(drawn.texts)) == 10
+    assert random_pairs(examples, None, 3) is random_pairs(examples, 40, 3) is examples
+    with pytest.raises(InputError, match="train_rows is 9"):
+        random_pairs(examples, 9, 3)
+
+
+def test_train_rows_keep_the_pairs_of_the_quickstart(tiny_bert):
+    data = QuickstartDataModule(backbone=tiny_bert, batching="neighbour_pairs", train_rows=20)
+    train = data.read_splits()["train"]
+    assert len(train) == 20 and all(sum(train.labels[row : row + 2]) == 1 for row in range(0, 20, 2))

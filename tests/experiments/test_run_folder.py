@@ -5,6 +5,7 @@ import time
 from contextlib import contextmanager
 
 import pytest
+from lightning.pytorch.loggers import TensorBoardLogger
 
 import cli
 from common.errors import InputError
@@ -154,3 +155,38 @@ def test_a_run_that_ended_while_another_waited_for_its_folder_is_kept(tmp_path, 
     assert "already holds a run" in capsys.readouterr().err
     names = ("config.yaml", "events.out.tfevents.1")
     assert [(folder.path / name).read_text() for name in names] == ["of the run that ended"] * 2
+
+
+@pytest.mark.parametrize("way", [[], ["--overwrite"]])
+@pytest.mark.parametrize("left", ["sweep.yaml", ".locks/sweep"])
+def test_a_sweep_is_neither_deleted_nor_run_into(tmp_path, capsys, way, left):
+    folder = tmp_path / "debug"
+    for path in (folder / left, folder / "results.json", folder / "trial" / "checkpoints" / "best.ckpt"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("{}")
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path), *way]) == 2
+    message = capsys.readouterr().err
+    assert "holds a sweep with its trials" in message and "--overwrite" not in message
+    assert (folder / "trial" / "checkpoints" / "best.ckpt").exists() and (folder / left).exists()
+
+
+def test_figures_of_another_program_stay(tmp_path):
+    run = RunFolder.of(str(tmp_path), "run")
+    run.path.mkdir()
+    theirs = [run.path / name for name in ("events.out.tfevents.1.host", "hparams.yaml")]
+    for path in theirs:
+        path.write_bytes(b"x" * 10_000)
+    run.forget_false_start()
+    with pytest.raises(InputError, match="holds files but no run"):
+        run.clear()
+    assert all(path.exists() for path in theirs)
+
+
+def test_a_real_false_start_leaves_less_than_figures_would(tmp_path):
+    run = RunFolder.of(str(tmp_path), "run")
+    logger = TensorBoardLogger(str(run.path), name="", version="")
+    logger.experiment.flush()
+    logger.save()
+    assert len(list(run.path.glob("events*"))) == 1
+    run.forget_false_start()
+    assert list(run.path.iterdir()) == []
