@@ -117,7 +117,7 @@ def test_predict_takes_the_users_own_sentences(finished, tmp_path):
         assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
 
 
-@pytest.mark.parametrize("limit", [("limit_predict_batches", "1"), ("fast_dev_run", "true")])
+@pytest.mark.parametrize("limit", [("limit_predict_batches", "2"), ("fast_dev_run", "true")])
 def test_predict_answers_every_row_or_says_that_it_would_not(finished, tmp_path, capsys, limit):
     config, runs_dir = finished
     table = tmp_path / "out.tsv"
