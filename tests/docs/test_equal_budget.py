@@ -21,9 +21,9 @@ EQUAL_BUDGET = {
 SWEEP_NAMES = {"LoRA": "lora_equal_parameters", "AdaLoRA": "adalora"}  # where the page has a name of its own
 
 
-def group_of(study: str, label: str) -> Group:
+def group_of(studies: str | tuple[str, ...], label: str) -> Group:
     name = re.split(r"[ ,(]", label)[0]
-    return groups(study)[SWEEP_NAMES.get(name, name)]
+    return groups(*([studies] if isinstance(studies, str) else studies))[SWEEP_NAMES.get(name, name)]
 
 
 def cells(section: str) -> Iterator[tuple[str, str, str]]:
@@ -33,7 +33,7 @@ def cells(section: str) -> Iterator[tuple[str, str, str]]:
         yield from ((label, title, cell) for title, cell in row.items() if figure(title) and cell)
 
 
-def difference(study: str, ours: str, theirs: str, kind: str) -> list[float]:
+def difference(study: str | tuple[str, ...], ours: str, theirs: str, kind: str) -> list[float]:
     """Mean and bootstrap interval × 100."""
     found = paired_difference(group_of(study, ours).values(kind), group_of(study, theirs).values(kind))
     assert found is not None and found.interval is not None
@@ -41,7 +41,7 @@ def difference(study: str, ours: str, theirs: str, kind: str) -> list[float]:
 
 
 def test_all_kept_trials_are_on_the_page_and_can_be_reported():
-    assert len(KEPT) == 17
+    assert len(KEPT) == 18
     for name in KEPT:
         assert f"({name}.json)" in PAGE
         assert trials(name)
@@ -90,22 +90,30 @@ def test_the_budget_in_use(section: str, study: str):
     assert checked == {"cola": 7, "rte": 2, "sst2": 5, "ag": 5}[study.partition("_")[0]]
 
 
-def test_half_the_rate_on_cola():
-    study, checked = "cola_mpnet_lower_rate", 0
-    for label, title, cell in cells("Half the rate on CoLA"):
+@pytest.mark.parametrize(
+    ("section", "studies", "count"),
+    [
+        ("Half the rate on CoLA", ("cola_mpnet_lower_rate",), 5 * 3 + 7 * 4),
+        ("Half the rate on CoLA, five new seeds", ("cola_mpnet_fresh_seeds",), 2 * 3 + 2 * 5),
+    ],
+)
+def test_half_the_rate_on_cola(section: str, studies: tuple[str, ...], count: int):
+    checked = 0
+    for label, title, cell in cells(section):
         ours, minus, theirs = label.partition(" - ")
-        kind = figure(title)
+        kind, of_both = figure(title), ("cola_mpnet_lower_rate", *studies)
+        found = of_both if "seeds 0 to 9" in label else studies
         if "Student" in title:
-            found = paired_difference(group_of(study, ours).values(kind), group_of(study, theirs).values(kind))
-            expected = [100 * end for end in found.student]
+            pairs = paired_difference(group_of(found, ours).values(kind), group_of(found, theirs).values(kind))
+            expected = [100 * end for end in pairs.student]
         elif minus:
-            expected = difference(study, ours, theirs, kind)
+            expected = difference(found, ours, theirs, kind)
         else:
-            values = group_of(study, ours).values(kind)
+            values = group_of(found, ours).values(kind)
             expected = [100 * values[seed] for seed in sorted(values)]
         assert numbers(cell) == pytest.approx(expected, abs=0.051), (label, title)
         checked += 1
-    assert checked == 5 * 3 + 7 * 4
+    assert checked == count
 
 
 def test_what_the_allocation_learned():
