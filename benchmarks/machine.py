@@ -1,7 +1,6 @@
 """What the figures were measured on."""
 
 import platform
-import resource
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 
 from benchmarks.settings import Settings, available_cores
 from common.code_version import code_version
+from common.memory import peak_resident_bytes
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -42,17 +42,8 @@ def figures(seconds: float, rows: int) -> dict[str, Any]:
         "rows": rows,
         "threads": torch.get_num_threads(),
         "device": "cuda" if cuda else "cpu",
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else _peak_resident_bytes(),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else peak_resident_bytes(),
     }
-
-
-def _peak_resident_bytes() -> int:
-    """Most memory this process held. Not getrusage's figure, which a child process inherits from its parent."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
 
 
 def versions() -> dict[str, str | None]:

@@ -1,9 +1,9 @@
 """results.json and ranks.json: what a run came to, from one source for every figure."""
 
 import platform
-import resource
 import time
 from importlib.metadata import version
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from callbacks.update_norms import UpdateNorms
 from callbacks.weight_changes import WeightChanges
 from common.code_version import code_version
 from common.files import write_json, write_whole
+from common.memory import peak_resident_bytes
 from lightning_modules.adapted_module import AdaptedModule
 
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "tensorboard")
@@ -145,9 +146,10 @@ class Results(Callback):
             "test": self.test,
             "train_losses": log.train_losses,
             "val_losses": val_losses,
-            "best_val_loss": min((loss for loss in val_losses if loss is not None), default=None),
+            "best_val_loss": min((loss for loss in val_losses if loss is not None and isfinite(loss)), default=None),
             "trainable_parameters": pl_module.parameter_counts(),
-            **_ranks_summary(pl_module),
+            **ranks_summary(pl_module),
+            "at_best_epoch": None,  # the same of best.ckpt, which validation and test figures belong to
             "update_norms": _update_norms(trainer),
             "rank_curve": None,  # of nested training: evaluated once the summary stands
             "throughput": {
@@ -197,16 +199,21 @@ class Results(Callback):
         write_json(self.folder / "results.json", results)
 
 
-def _ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
+def ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
+    """Budget, mean of the discrete ranks, and the one rank of all layers that would use as much, as they are now."""
     if pl_module.adapter is None:
-        return {"budget": None, "average_rank": None}
+        return {"budget": None, "average_rank": None, "equal_area_rank": None}
     ranks = list(pl_module.adapter.discrete_ranks().values())
     average = sum(ranks) / len(ranks)
     allocation = pl_module.rank_allocation
     if allocation is None:
-        return {"budget": None, "average_rank": average}
+        return {"budget": None, "average_rank": average, "equal_area_rank": average}
     used = float(allocation.area(torch.tensor(ranks)).sum())
-    return {"budget": {"requested": allocation.budget, "used": used}, "average_rank": average}
+    return {
+        "budget": {"requested": allocation.budget, "used": used},
+        "average_rank": average,
+        "equal_area_rank": allocation.rank_of_area(used),
+    }
 
 
 def _update_norms(trainer: Trainer) -> dict[str, Any] | None:
@@ -219,8 +226,7 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held so far: on the accelerator if there is one, else by the whole process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if platform.system() == "Darwin" else peak * 1024
+    return peak_resident_bytes()
 
 
 def device_name(device: torch.device) -> str:

@@ -49,7 +49,9 @@ def _figures(results: dict[str, Any]) -> Table:
         f"head {parameters['head']:,})",
     )
     if budget is not None:
-        table.add_row("budget used", f"{budget['used']:,.0f} of {budget['requested']:,.0f}")
+        table.add_row("budget used (last epoch)", _budget(results))
+        if results["at_best_epoch"] is not None:
+            table.add_row("budget used (best epoch)", _budget(results["at_best_epoch"]))
     if results["average_rank"] is not None:
         table.add_row("average rank", f"{results['average_rank']:.2f}")
     throughput = results["throughput"]
@@ -58,6 +60,11 @@ def _figures(results: dict[str, Any]) -> Table:
     table.add_row("time", f"{results['wall_seconds']:,.0f} s")
     table.add_row("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB")
     return table
+
+
+def _budget(summary: dict[str, Any]) -> str:
+    used, requested = summary["budget"]["used"], summary["budget"]["requested"]
+    return f"{used:,.0f} of {requested:,.0f}, as much as rank {summary['equal_area_rank']:.2f} in every layer"
 
 
 def _rank_table(ranks: dict[str, int]) -> Table:

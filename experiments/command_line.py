@@ -17,7 +17,7 @@ from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.predictions import PredictionTable
 from callbacks.progress import TerminalProgress
-from callbacks.results import Results
+from callbacks.results import Results, ranks_summary
 from callbacks.stop_together import StopTogether
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
@@ -161,6 +161,7 @@ class CommandLine(ProjectArguments):
         if best.exists():
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
+            results["at_best_epoch"] = ranks_summary(module)
         results["rank_curve"] = rank_curve(trainer, module, self.datamodule)
         if self.datamodule.has_labelled_test and best.exists():
             trainer.test(module, datamodule=self.datamodule, verbose=False)

@@ -65,7 +65,7 @@ class TextClassificationModule(AdaptedModule):
     def make_metrics(self) -> None:
         data = self.data
         for split in (*data.validation_names, *data.test_names):
-            self.losses[split] = MeanMetric()
+            self.losses[split] = MeanMetric(nan_strategy="disable")  # a loss that is no number has no finite mean
             self.metrics[split] = nn.ModuleDict(
                 {name: make_metric(name, self.task.num_labels) for name in self.task.metrics}
             )
@@ -149,7 +149,8 @@ class TextClassificationModule(AdaptedModule):
         # Computed and reset here: every process joins in, also one that had no batch of this split.
         self.log(f"{split}/loss", _compute(self.losses[split]))
         for name, metric in self.metrics[split].items():
-            self.log(f"{split}/{name}", _compute(metric), prog_bar=name == self.metric_name)
+            # A correlation with a constant is undefined: 0, as in Matthews'.
+            self.log(f"{split}/{name}", torch.nan_to_num(_compute(metric)), prog_bar=name == self.metric_name)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
@@ -161,4 +162,4 @@ class TextClassificationModule(AdaptedModule):
 def _compute(metric: Any) -> Tensor:
     value = metric.compute()
     metric.reset()
-    return torch.nan_to_num(value)  # a correlation with a constant is undefined: 0, as in Matthews'
+    return value

@@ -116,6 +116,10 @@ class RankAllocation(nn.Module):
         """Area (N,), float64 on the CPU, of integer or continuous ranks (N,)."""
         return self.coefficients * ranks.detach().cpu().double() ** self.exponent
 
+    def rank_of_area(self, area: float) -> float:
+        """The one rank that, in every layer, has this total area."""
+        return (area / float(self.coefficients.sum())) ** (1 / self.exponent)
+
     def ranks(self) -> Tensor:
         """Continuous ranks s (N,), float32, differentiable in the weights."""
         coefficients, area_min, span = self._constants()
@@ -169,7 +173,7 @@ class RankAllocation(nn.Module):
         _, area_min, span = self._constants()
         areas = self.area(ranks.clamp(self.rank_min, self.rank_max))  # (N,)
         if (needed := float(areas.sum())) > self.budget * (1 + 1e-9):
-            average = (needed / float(self.coefficients.sum())) ** (1 / self.exponent)
+            average = self.rank_of_area(needed)
             raise InputError(
                 f"the ranks to start from ({int(ranks.min())} to {int(ranks.max())}, none below rank_min "
                 f"{self.rank_min} here) need a budget of {math.ceil(needed):,}, this run has {self.budget:,.0f}; "

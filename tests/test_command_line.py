@@ -303,3 +303,20 @@ def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_pa
     (tmp_path / "empty.yaml").touch()
     assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
     assert "a config holds nothing; allowed: settings by name" in capsys.readouterr().err
+
+
+def test_ranks_and_budget_of_the_best_epoch_are_its_own(tiny_bert, cola_folder, tmp_path):
+    """With a rate of 0 the first epoch is best; the budget grows in the second."""
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    rates = [f"--model.optimizer.{name}=0" for name in ("learning_rate", "head_learning_rate")]
+    budget = {"memory_start": 100, "memory_end": 300, "epochs_memory_start": 1, "epochs_memory_start_to_end": 1}
+    assert run("fit", config, tmp_path, *rates, *(f"--budget_schedule.{name}={v}" for name, v in budget.items())) == 0
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    best = results["at_best_epoch"]
+    assert results["metric"]["best_epoch"] == 0
+    assert best["budget"]["requested"] < 150 < results["budget"]["requested"]
+    assert best["budget"]["used"] <= best["budget"]["requested"]
+    layers = len(json.loads((tmp_path / "tiny" / "ranks.json").read_text())["layers"])
+    for summary in (best, results):
+        assert layers * summary["equal_area_rank"] ** 2 == pytest.approx(summary["budget"]["used"])
+        assert summary["equal_area_rank"] >= summary["average_rank"]

@@ -27,6 +27,7 @@ from experiments.report.tables import (
     spread,
     text,
     troubles,
+    used_rank,
 )
 
 _RANK_SECTIONS = 6
@@ -231,7 +232,7 @@ def _run_row(record: Record) -> Row:
         "Best epoch (from 0)": text(metric["best_epoch"] if metric else None),
         "Last": figure(record.last),
         "Test": figure(record.test),
-        "Used rank": text(results.get("average_rank")),
+        "Used rank": text(used_rank(results) if results else None),
         "Seconds": f"{results['wall_seconds']:.0f}" if results else "",
         "Peak MiB": f"{results['peak_memory_bytes'] / 2**20:,.0f}" if results.get("peak_memory_bytes") else "",
     }

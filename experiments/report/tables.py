@@ -46,10 +46,16 @@ def _settings_row(group: Group, baseline: Group | None) -> Row:
         row["Difference to baseline"] = _difference(group, baseline, name)
     return row | {
         "n": str(len(group.values("best"))),
-        "Used rank": text(mean([r.results["average_rank"] for r in group.records if r.results])),
+        "Used rank": text(mean([used_rank(r.results) for r in group.records if r.results])),
         "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
         "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
     }
+
+
+def used_rank(results: dict[str, Any]) -> float | None:
+    """The rank in every layer that would use as much as the run's best epoch; the mean rank where runs don't tell."""
+    best = results.get("at_best_epoch") or results
+    return best.get("equal_area_rank", results["average_rank"])
 
 
 def _requested_rank(group: Group) -> Any:

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -18,3 +19,15 @@ print(effective, held - resident() < 50 * 2**10)
 """
     output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert output[0] == output[1]  # kept if, and only if, the settings took effect
+
+
+def test_the_peak_is_the_processs_own_not_its_parents():
+    """getrusage's is inherited: a small run begun by a large notebook would report the notebook's."""
+    held = bytearray(300 * 2**20)
+    code = (
+        "from common.memory import peak_resident_bytes as peak; a = peak(); b = bytearray(60 * 2**20); print(a, peak())"
+    )
+    root = Path(__file__).parents[2]
+    told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
+    before, after = map(int, told.split())
+    assert len(held) > before and after - before > 50 * 2**20

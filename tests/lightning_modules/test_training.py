@@ -195,3 +195,14 @@ def test_accuracy_by_tag_is_that_of_one_test_however_many_there_were(tiny_bert):
     for _ in range(2):  # as nested training does, rank by rank
         trainer.test(module, datamodule=data, verbose=False)
         assert float(module.accuracy_by_tag.rows.sum()) == 16
+
+
+def test_a_validation_loss_that_is_no_number_is_not_the_best_possible(tiny_bert, cola_folder):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
+    trainer = tiny.make_trainer(limit_train_batches=1, limit_val_batches=0)
+    trainer.fit(module, datamodule=data)
+    with torch.no_grad():
+        module.model.classifier.bias.fill_(torch.nan)
+    (figures,) = tiny.make_trainer().validate(module, datamodule=data, verbose=False)
+    assert math.isnan(figures["val/loss"])
+    assert figures["val/matthews_correlation"] == 0

@@ -138,3 +138,13 @@ def test_straight_through_masks_are_hard_and_have_the_soft_gradient(rule):
 def test_an_unknown_masking_is_refused():
     with pytest.raises(InputError, match=r"masking is 'straight-through'.*Did you mean 'straight_through'"):
         allocation(masking="straight-through")
+
+
+@pytest.mark.parametrize(
+    ("exponent", "expected"), [(2, math.sqrt((4 + 36 + 100) / 3)), (1, (2 * 1 + 6 * 2 + 10 * 3) / 6)]
+)
+def test_the_rank_of_an_area_uses_as_much_in_every_layer(exponent, expected):
+    coefficients = torch.ones(3) if exponent == 2 else torch.tensor([1.0, 2.0, 3.0])
+    made = RankAllocation(coefficients, exponent, 1, 12, 50.0)
+    used = float(made.area(torch.tensor([2, 6, 10])).sum())
+    assert made.rank_of_area(used) == pytest.approx(expected)
