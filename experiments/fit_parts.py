@@ -20,6 +20,7 @@ from callbacks.step_limit import StepLimit
 from callbacks.tensor_board import ResumedTensorBoard
 from callbacks.training_log import TrainingLog
 from callbacks.validated_epochs import ValidatedEpochs
+from callbacks.whole_steps import WholeSteps
 from experiments.config_files import flatten
 from experiments.run_folder import RunFolder
 
@@ -36,6 +37,7 @@ def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
     log = TrainingLog(trainer.get("log_every_n_steps") or 50)
     callbacks: list[Callback] = [
         ValidatedEpochs(),
+        WholeSteps(),
         AdaLoRAAllocation(),
         log,
         CollapseDetection(),
