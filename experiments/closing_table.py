@@ -49,9 +49,11 @@ def _figures(results: dict[str, Any]) -> Table:
         f"head {parameters['head']:,})",
     )
     if budget is not None:
-        table.add_row("budget used (last epoch)", _budget(results))
-        if results["at_best_epoch"] is not None:
-            table.add_row("budget used (best epoch)", _budget(results["at_best_epoch"]))
+        best = results["at_best_epoch"]
+        moved = best is not None and best["budget"] != budget
+        table.add_row("budget used (last epoch)" if moved else "budget used", _budget(results))
+        if moved:
+            table.add_row("budget used (best epoch)", _budget(best))
     if results["average_rank"] is not None:
         table.add_row("average rank", f"{results['average_rank']:.2f}")
     throughput = results["throughput"]

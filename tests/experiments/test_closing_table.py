@@ -71,3 +71,6 @@ def test_ranks_that_are_all_the_same_have_a_map_too(tmp_path, capsys):
     assert "4" in next(line for line in lines if "query" in line)
     assert "32 of 32, as much as rank 4.00" in next(line for line in lines if "(last epoch)" in line)
     assert "72 of 80, as much as rank 6.00" in next(line for line in lines if "used (best epoch)" in line)
+    outcome["at_best_epoch"]["budget"] = outcome["budget"]
+    print_closing_table(outcome, {"layer.0.query": 4}, tmp_path / "run")
+    assert "epoch)" not in next(line for line in capsys.readouterr().out.splitlines() if "budget used" in line)
