@@ -175,10 +175,11 @@ class ProjectArguments(LightningCLI):
 
     def refuse_partial_predictions(self) -> None:
         """Raises `InputError` when predict would leave out rows: its table has one for each row of the input."""
-        for name, usual in (("limit_predict_batches", (None, 1.0)), ("fast_dev_run", (False, 0))):
-            value = self.settings.trainer[name]
-            if value not in usual or (name == "limit_predict_batches" and type(value) is int):
+        trainer = self.settings.trainer
+        limited = repr(trainer.limit_predict_batches) not in ("None", "1.0")  # 1 is a single batch
+        for name, asked in (("limit_predict_batches", limited), ("fast_dev_run", bool(trainer.fast_dev_run))):
+            if asked:
                 raise InputError(
-                    f"trainer.{name} is {value}, but predict answers every row. Leave it out, or give a shorter file: "
-                    "--data.predict_file FILE."
+                    f"trainer.{name} is {trainer[name]}, but predict answers every row. Leave it out, or give a "
+                    "shorter file: --data.predict_file FILE."
                 )

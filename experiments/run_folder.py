@@ -13,7 +13,6 @@ from common.files import delete_content, is_plain_name
 from common.locks import locked
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
-_OF_A_SWEEP = ("sweep.yaml", ".locks")
 _LOCK = ".lock"
 _EMPTY_EVENTS = 256  # bytes: TensorBoard's events before the first figure, and hparams.yaml without any
 _PATIENCE_SECONDS = 10.0  # data loading processes of a killed run hold its lock until they notice
@@ -118,7 +117,7 @@ class RunFolder:
                 path.unlink()
 
     def _refuse_a_sweep(self) -> None:
-        if any((self.path / name).exists() for name in _OF_A_SWEEP):
+        if (self.path / "sweep.yaml").exists():  # not .locks, which a sweep that was refused here leaves, too
             raise InputError(f"{self.path} holds a sweep with its trials. Choose another --run_name or --runs_dir.")
 
     def clean_up(self) -> None:

@@ -47,7 +47,7 @@ def check_claim(
     plain = command.replace(" --extend", "")
     raise InputError(
         f"{folder.path} holds another grid (sweep.yaml there -> asked for now):\n  "
-        + "\n  ".join(differences(there, asked) or ["methods without settings of their own"])
+        + "\n  ".join(differences(there, asked) or ["something null in one of them, which the other one lacks"])
         + (f"\nTrials there that the grid asked for lacks: {_listed(lost)}" if lost else "")
         + "\nOne folder holds one grid. Choose one:\n"
         + (f"  keep its trials and let the grid grow: {command} --extend\n" if grows else "")

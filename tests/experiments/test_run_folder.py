@@ -158,16 +158,24 @@ def test_a_run_that_ended_while_another_waited_for_its_folder_is_kept(tmp_path, 
 
 
 @pytest.mark.parametrize("way", [[], ["--overwrite"]])
-@pytest.mark.parametrize("left", ["sweep.yaml", ".locks/sweep"])
-def test_a_sweep_is_neither_deleted_nor_run_into(tmp_path, capsys, way, left):
+def test_a_sweep_is_neither_deleted_nor_run_into(tmp_path, capsys, way):
     folder = tmp_path / "debug"
-    for path in (folder / left, folder / "results.json", folder / "trial" / "checkpoints" / "best.ckpt"):
+    for path in (folder / "sweep.yaml", folder / "results.json", folder / "trial" / "checkpoints" / "best.ckpt"):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
     assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path), *way]) == 2
     message = capsys.readouterr().err
     assert "holds a sweep with its trials" in message and "--overwrite" not in message
-    assert (folder / "trial" / "checkpoints" / "best.ckpt").exists() and (folder / left).exists()
+    assert (folder / "trial" / "checkpoints" / "best.ckpt").exists() and (folder / "sweep.yaml").exists()
+
+
+def test_a_sweep_that_was_refused_in_a_runs_folder_leaves_the_run_as_it_was(tmp_path, capsys):
+    run = RunFolder.of(str(tmp_path), "quickstart_sweep")
+    run.checkpoints.mkdir(parents=True)
+    assert cli.main(["sweep", "--config", "sweeps/quickstart_sweep.yaml", "--runs_dir", str(tmp_path)]) == 2
+    assert "holds a run that isn't a sweep" in capsys.readouterr().err
+    run.clear()
+    assert not run.path.exists()
 
 
 def test_figures_of_another_program_stay(tmp_path):
