@@ -59,7 +59,7 @@ class TokenizedSplit:
         """CRC-32 of tokens, row lengths and labels: other rows have another one."""
         found = 0
         for part in (self.input_ids, self.offsets, self.labels):
-            found = found if part is None else zlib.crc32(memoryview(part.contiguous().numpy()), found)
+            found = found if part is None else zlib.crc32(part.contiguous().numpy().data, found)
         return found
 
     @property
