@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import LightningDataModule
 
 from common.kept import LastMade
+from datamodules.tokenized_data import TokenizedDataModule
 
 # What says how rows are batched, and Lightning's own: neither changes what is read. All else counts, private or not: a
 # setting left out by mistake would hand over the wrong rows, one too many costs a second reading.
@@ -22,13 +23,13 @@ def keep_data() -> AbstractContextManager[None]:
     return _last.keeping()
 
 
-def holds_data_of(module: LightningDataModule) -> bool:
+def holds_data_of(module: TokenizedDataModule) -> bool:
     """Whether an earlier data module has read what this one would."""
     return _last.is_keeping and _last.get(_key(module)) is not None
 
 
 @contextmanager
-def reading(module: LightningDataModule) -> Iterator[bool]:
+def reading(module: TokenizedDataModule) -> Iterator[bool]:
     """Yields whether rows have to be read, and if so remembers every attribute that reading sets."""
     if not _last.is_keeping:
         yield True
@@ -43,11 +44,10 @@ def reading(module: LightningDataModule) -> Iterator[bool]:
     _last.put(key, {name: value for name, value in vars(module).items() if value is not before.get(name, before)})
 
 
-def _key(module: LightningDataModule) -> tuple[Any, ...]:
+def _key(module: TokenizedDataModule) -> tuple[Any, ...]:
     settings = {name: value for name, value in vars(module).items() if name not in _NO_MATTER}
     named = [Path(value) for value in settings.values() if isinstance(value, str)]
-    source = getattr(module, "source", None)  # of the user's own tables
-    files = [stamp for path in (*named, *(source.places if source else ())) for stamp in _stamps(path)]
+    files = [stamp for path in (*named, *module.places) for stamp in _stamps(path)]
     return type(module), repr(settings), tuple(files)
 
 
