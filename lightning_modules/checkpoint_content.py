@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from common.errors import InputError
-from lora.factors import same_fingerprint
+from lora.sketch import MADE_AGAIN, same_sketch
 
 if TYPE_CHECKING:
     from lightning_modules.adapted_module import AdaptedModule
@@ -54,7 +54,7 @@ def check_identity(theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
         if theirs.get(name) != ours[name]:
             raise _mismatch(name, theirs.get(name), ours[name])
     if (ours["fingerprint"] is None) != (theirs["fingerprint"] is None) or (
-        ours["fingerprint"] is not None and not same_fingerprint(ours["fingerprint"], theirs["fingerprint"])
+        ours["fingerprint"] is not None and not same_sketch(ours["fingerprint"], theirs["fingerprint"], MADE_AGAIN)
     ):
         raise InputError(
             "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "

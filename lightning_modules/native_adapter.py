@@ -16,8 +16,8 @@ from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import fold
-from lora.factors import same_fingerprint
 from lora.lora_xs import LoRAXS
+from lora.sketch import MADE_AGAIN, same_sketch, sketch_factors
 
 FILE_NAME = "native.safetensors"
 _VERSION = 1
@@ -122,7 +122,7 @@ class NativeAdapter:
 
     def check_factors(self, fingerprint: Tensor | None) -> None:
         """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between."""
-        if fingerprint is None or not same_fingerprint(fingerprint, self.tensors["fingerprint"]):
+        if fingerprint is None or not same_sketch(fingerprint, self.tensors["fingerprint"], MADE_AGAIN):
             raise InputError(
                 "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "
                 f"rule. It was trained with rank {self.description['rank']} and factors "
@@ -146,8 +146,6 @@ class NativeAdapter:
         return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in names}
 
     def _remade_factors(self, weights: dict[str, Tensor]) -> LowRankFactors:
-        from lora.factors import fingerprint
-
         factors = cached_factorise(list(weights.values()), self.description["rank"], self.description["factors"])
-        self.check_factors(fingerprint(factors))
+        self.check_factors(sketch_factors(factors))
         return dict(zip(weights, factors, strict=True))
