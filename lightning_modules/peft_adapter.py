@@ -79,7 +79,7 @@ class PEFTAdapter(Adapter):
 
     def _inject(self, model: nn.Module) -> Any:
         """Puts PEFT's layers into the model, and returns PEFT's tuner, which must not become a submodule."""
-        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+        from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
         # not peft.inject_adapter_in_model: it refuses VeRA and TinyLoRA, whose layers share tensors
         tuner = PEFT_TYPE_TO_TUNER_MAPPING[self._config.peft_type]
