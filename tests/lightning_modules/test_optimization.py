@@ -132,19 +132,3 @@ def test_settings_out_of_range_are_refused_by_name(settings):
     (name,) = settings
     with pytest.raises(InputError, match=f"^{name} is .*allowed"):
         OptimizerSettings(**settings)
-
-
-def test_allocation_weights_rest_for_their_share_of_the_steps_and_then_follow_the_schedule():
-    rest, other = nn.Parameter(torch.ones(2)), nn.Parameter(torch.ones(2))
-    settings = OptimizerSettings(1e-3, allocation_learning_rate=0.02, allocation_delay_fraction=0.25)
-    optimizer = make_optimizer({"adapter": [other], "allocation": [rest]}, settings)
-    schedule = make_schedule(optimizer, settings, 20)
-    expected = rates_over(OptimizerSettings(1e-3), 20)
-    for step in range(20):
-        adapter_rate, allocation_rate = (group["lr"] for group in optimizer.param_groups)
-        assert math.isclose(adapter_rate, expected[step], abs_tol=1e-15)
-        assert math.isclose(allocation_rate, 0.0 if step < 5 else 20 * expected[step], abs_tol=1e-15)
-        optimizer.step()
-        schedule.step()
-    with pytest.raises(InputError, match=r"allocation_delay_fraction is 2; allowed: 0 to 1"):
-        OptimizerSettings(allocation_delay_fraction=2)

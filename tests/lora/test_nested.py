@@ -7,7 +7,7 @@ import torch
 
 from common.errors import InputError
 from lora import LoRA, LoRAXS, NestedLoRA, NestedLoRAXS
-from tests.lora.test_lora import attached, filled, logits
+from tests.lora.attached import attached, filled, logits
 
 RANK_MAX = 5
 ALPHAS = [{"lora_alpha": 4.0}, {"alpha_per_rank": 2.0}, {"lora_alpha": 2.0, "scaling": "constant"}]
