@@ -62,15 +62,16 @@ def check_content(module: CheckpointedModule, checkpoint: dict[str, Any]) -> Non
     theirs, ours = checkpoint.get("rankwise"), identity(module)
     if theirs is None:
         raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
-    theirs = {"format": 1, "fingerprint": None, "settings": {}, **theirs}  # earlier versions noted less
+    theirs = {"format": 1, "fingerprint": None, **theirs}  # earlier versions noted less
     for name in ("format", "adapter", "backbone", "layers"):
         if theirs.get(name) != ours[name]:
             raise _mismatch(name, theirs.get(name), ours[name])
     _check_fingerprint(ours["fingerprint"], theirs["fingerprint"])
     _check_tensors(module, checkpoint["state_dict"])
+    noted = theirs.get("settings") or {}
     for name, value in ours["settings"].items():  # the tensors fit, but would be another update
-        if theirs["settings"].get(name, value) != value:
-            raise _mismatch(f"{name} (a setting of model.adapter)", theirs["settings"][name], value)
+        if noted.get(name, value) != value:
+            raise _mismatch(f"{name} (a setting of model.adapter)", noted[name], value)
 
 
 def _check_fingerprint(ours: Tensor | None, theirs: Tensor | None) -> None:
