@@ -52,8 +52,9 @@ class GLUEDataModule(TextClassificationDataModule):
         if self.task_name not in GLUE_TASKS:
             raise one_of("task", self.task_name, sorted(GLUE_TASKS))
         task = GLUE_TASKS[self.task_name]
-        # an unknown one is refused by `check_settings`
-        return task if self.metric is None else replace(task, metrics=tuple(dict.fromkeys((self.metric, *task.metrics))))
+        if self.metric is None:
+            return task
+        return replace(task, metrics=tuple(dict.fromkeys((self.metric, *task.metrics))))  # `check_settings` checks it
 
     @property
     def name(self) -> str:
