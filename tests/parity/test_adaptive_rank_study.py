@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import AutoModelForSequenceClassification
 
 from experiments.sweep.definition import base_values
-from tests import tiny
 from tests.parity.adaptive_rank_study import StudyRun, StudySettings, Trajectory, train
-from tests.parity.recorder import Recorder, record
+from tests.parity.recorder import Recorder, record, save_backbone
 
 LAYERS, EPOCHS, STEPS = 8, 10, 50
 ALLOCATING = [
@@ -22,18 +21,7 @@ ALLOCATING = [
 
 @pytest.fixture(scope="module")
 def backbone(tmp_path_factory) -> Path:
-    """A BERT without dropout and with weights so large that clipping matters.
-
-    Its width makes the randomised SVD of rank 25 an exact one, so that both sides have the same frozen factors.
-    """
-    folder = tmp_path_factory.mktemp("backbone")
-    torch.manual_seed(0)
-    settings = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "initializer_range": 0.2}
-    settings |= {"hidden_size": 34, "intermediate_size": 68, "num_attention_heads": 2, "num_hidden_layers": 2}
-    settings |= {"vocab_size": len(tiny.WORDS) + 4, "max_position_embeddings": 64}
-    BertModel(BertConfig(**settings)).save_pretrained(folder)
-    tiny.save_tokenizer(folder)
-    return folder
+    return save_backbone(tmp_path_factory.mktemp("backbone"))
 
 
 @pytest.fixture(scope="module")
@@ -43,8 +31,8 @@ def runs(backbone, cola_folder, tmp_path_factory):
 
     def recorded(name: str) -> Recorder:
         if name not in kept:
-            options = ["--model.backbone", str(backbone), "--data.data_dir", cola_folder, "--data.batch_size", "8"]
-            options += ["--data.max_length", "32", "--trainer.max_epochs", str(EPOCHS), "--trainer.logger", "false"]
+            options = ["--model.backbone", str(backbone), "--data.data_dir", cola_folder]
+            options += ["--trainer.max_epochs", str(EPOCHS)]
             for end, budget in budgets(name).items():
                 options += [f"--budget_schedule.memory_{end}", str(budget)]
             kept[name] = record(f"{name}.yaml", tmp_path_factory.mktemp("runs"), *options)
@@ -83,9 +71,7 @@ def study_settings(name: str) -> StudySettings:
 def trained_as_in_the_study(run: Recorder, backbone: Path, settings: StudySettings) -> Trajectory:
     """The study's loop on the run's batches, from where the run started."""
     model = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2)
-    for name, parameter in model.named_parameters():
-        if name.startswith("classifier"):
-            parameter.data.copy_(run.start[f"model.{name}"])
+    run.load_head(model)
     start = StudyRun(model.train(), run.start["adapter.R"], run.start.get("adapter.rank_allocation.weights"), settings)
     drawn = run.ranks_drawn or [settings.rank_max] * STEPS
     return train(start, run.epochs, drawn if start.allocation is None else None)
