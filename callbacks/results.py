@@ -144,6 +144,7 @@ class Results(Callback):
             "metric": self.metric(pl_module, f"{split}/{pl_module.metric_name}"),
             "validations": self.validations,
             "test": self.test,
+            "test_last": None,  # of the weights that training ended with
             "train_losses": log.train_losses,
             "val_losses": val_losses,
             "best_val_loss": min((loss for loss in val_losses if loss is not None and isfinite(loss)), default=None),

@@ -158,14 +158,18 @@ class CommandLine(ProjectArguments):
         shortfall = module.adapter.shortfall() if module.adapter is not None else None
         results = self.results.summary(trainer, module)
         best = self.run_folder.checkpoints / "best.ckpt"
+        is_tested = self.datamodule.has_labelled_test and best.exists()
+        if is_tested and results["metric"]["best_epoch"] != self.results.validations[-1]["epoch"]:
+            results["test_last"] = self._test_of_last_epoch()
         if best.exists():
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
             results["at_best_epoch"] = ranks_summary(module)
         results["rank_curve"] = rank_curve(trainer, module, self.datamodule)
-        if self.datamodule.has_labelled_test and best.exists():
+        if is_tested:
             trainer.test(module, datamodule=self.datamodule, verbose=False)
             results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
+            results["test_last"] = results["test_last"] or results["test"]
         log_hyperparameters(trainer, self.plain_config(), results)
         self.results.write(results, trainer, module, ranks)
         if trainer.is_global_zero:
@@ -173,6 +177,13 @@ class CommandLine(ProjectArguments):
         # In the first process alone: the end of another one would cut the first off before all is written.
         if shortfall is not None and trainer.is_global_zero:
             raise IncompleteRunError(shortfall)
+
+    def _test_of_last_epoch(self) -> dict[str, Any] | None:
+        """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""
+        kept, self.trainer.loggers = self.trainer.loggers, []
+        self.trainer.test(self.model, datamodule=self.datamodule, verbose=False)
+        self.trainer.loggers = kept
+        return self.results.test
 
     def after_validate(self) -> None:
         print_evaluation("validation", self.trainer, self.datamodule)

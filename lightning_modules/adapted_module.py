@@ -62,6 +62,13 @@ class AdaptedModule(MergedEvaluation):
         """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
         raise NotImplementedError
 
+    def split_figures(self, split: str) -> dict[str, Tensor]:
+        """Figures by name of the split just evaluated; what collected them starts anew.
+
+        Every process asks for them, also one that had no batch of this split.
+        """
+        raise NotImplementedError
+
     def constant_answer(self, split: str) -> str | None:
         """What the model answered for every row of the split just evaluated, or None if answers differed."""
         return None

@@ -122,12 +122,14 @@ class LanguageModellingModule(AdaptedModule):
         for split in self.data.test_names:
             self._log_split(split)
 
-    def _log_split(self, split: str) -> None:
-        # Computed and reset here: every process joins in, also one that had no batch of this split.
+    def split_figures(self, split: str) -> dict[str, Tensor]:
         loss = self.losses[split].compute()
         self.losses[split].reset()
-        self.log(f"{split}/loss", loss)
-        self.log(f"{split}/perplexity", loss.exp(), prog_bar=True)
+        return {"loss": loss, "perplexity": loss.exp()}
+
+    def _log_split(self, split: str) -> None:
+        for name, value in self.split_figures(split).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
 
 # For training: one pass forward, one back.

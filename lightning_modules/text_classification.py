@@ -145,12 +145,14 @@ class TextClassificationModule(AdaptedModule):
         for split in self.data.test_names:
             self._log_split(split)
 
+    def split_figures(self, split: str) -> dict[str, Tensor]:
+        # A correlation with a constant is undefined: 0, as in Matthews'.
+        metrics = {name: torch.nan_to_num(_compute(metric)) for name, metric in self.metrics[split].items()}
+        return {"loss": _compute(self.losses[split]), **metrics}
+
     def _log_split(self, split: str) -> None:
-        # Computed and reset here: every process joins in, also one that had no batch of this split.
-        self.log(f"{split}/loss", _compute(self.losses[split]))
-        for name, metric in self.metrics[split].items():
-            # A correlation with a constant is undefined: 0, as in Matthews'.
-            self.log(f"{split}/{name}", torch.nan_to_num(_compute(metric)), prog_bar=name == self.metric_name)
+        for name, value in self.split_figures(split).items():
+            self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
     def on_validation_epoch_start(self) -> None:
         super().on_validation_epoch_start()
