@@ -1,6 +1,7 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
 from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,9 +10,10 @@ from common.errors import InputError
 from common.terminal import say
 from datamodules.batching import Batching
 from datamodules.kept_data import reading
+from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
-from datamodules.sources import Examples, check_labels
-from datamodules.sources_text import read_predict_file
+from datamodules.sources import Examples, unlabelled_examples
+from datamodules.sources_files import read_predict_table
 from datamodules.subsets import random_pairs, random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
@@ -37,6 +39,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         predict_file: file for predict: plain text, one sentence per line (pairs: separated by a tab), or a table with
             the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """
+
+    separator: str | None = None  # of the cells of .csv files, if not a comma
+    predict_advice = "A file of this ending is read by its columns: rename them, or call a file of plain lines .txt."
 
     def __init__(
         self,
@@ -128,7 +133,9 @@ class TextClassificationDataModule(TokenizedDataModule):
     def predict_examples(self) -> Examples:
         """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
         if self.predict_file is not None:
-            return read_predict_file(self.task, self.predict_file)
+            path = Path(self.predict_file).expanduser()
+            table = read_predict_table(path, self.task.text_fields, self.separator, self.predict_advice)
+            return unlabelled_examples(self.task, table)
         self.setup()
         return self._examples["test" if "test" in self._examples else "validation"]
 
