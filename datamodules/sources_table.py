@@ -35,14 +35,6 @@ class TableSource:
     splits: Mapping[str, str | None]
 
     @property
-    def places(self) -> list[Path]:
-        """Files and folders that the splits may be read from."""
-        folder = Path(self.data_dir or ".").expanduser()
-        named = [folder / Path(file).expanduser() for file in self.files.values() if file is not None]
-        whole = [place for place in (self.data_dir, self.dataset) if place is not None]
-        return [*named, *(Path(place).expanduser() for place in whole)]
-
-    @property
     def name(self) -> str:
         """What to call the data in results and messages."""
         if self.dataset is not None:

@@ -1,7 +1,6 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError, one_of
@@ -86,10 +85,6 @@ class TableDataModule(TextClassificationDataModule):
     @property
     def name(self) -> str:
         return self.source.name
-
-    @property
-    def places(self) -> list[Path]:
-        return self.source.places
 
     @property
     def metrics(self) -> tuple[str, ...]:

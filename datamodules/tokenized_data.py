@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import LightningDataModule
@@ -43,11 +42,6 @@ class TokenizedDataModule(LightningDataModule):
     def tokenizer(self) -> Any:
         """The backbone's tokenizer."""
         raise NotImplementedError
-
-    @property
-    def places(self) -> list[Path]:
-        """Files and folders that rows are read from, beside those that a setting of this module names as it is."""
-        return []
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits into `_splits`. A second call does nothing."""
