@@ -33,7 +33,7 @@ def test_predict_file_of_pairs(backbone, tmp_path):
     assert batch["inputs"]["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]]
 
     file.write_text("w1\tw2\nonly one\n")
-    with pytest.raises(InputError, match=r"pairs.txt, line 2: 1 tab-separated texts in 'only one'; allowed: 2"):
+    with pytest.raises(InputError, match=r"pairs.txt, line 2: 1 tab-separated columns in 'only one'; allowed: 2"):
         data.predict_examples()
     file.write_text("w1\tw2\n\nw3\tw4\n")
     with pytest.raises(InputError, match="line 2: 1 tab-separated"):
