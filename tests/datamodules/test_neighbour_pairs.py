@@ -17,23 +17,13 @@ def test_each_pair_is_in_one_batch_and_each_row_once():
     assert [len(batch) for batch in batches] == [32] * 31 + [8]
 
 
-def test_pairs_are_still_grouped_by_length():
-    lengths = torch.arange(3200) // 2 % 40 + 5
-    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in grouped)
-    assert padded / int(lengths.sum()) < 1.10
-
-
-def test_a_pair_is_as_long_as_its_longer_row():
+@pytest.mark.parametrize("alike", [True, False])
+def test_pairs_are_still_grouped_by_the_length_of_their_longer_row(alike):
     longer = torch.arange(1600) * 7 % 40 + 5
-    lengths = torch.stack([torch.full_like(longer, 4), longer], dim=1).flatten()
-    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
-    assert sum(int(lengths[batch].max()) * 16 for batch in grouped) / int(longer.sum()) < 1.10
-
-
-def test_epochs_differ():
-    first, second = (global_batches(torch.full((64,), 5), 8, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
-    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    lengths = torch.stack([longer if alike else torch.full_like(longer, 4), longer], dim=1).flatten()
+    first, second = (global_batches(lengths, 32, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
+    assert sum(int(lengths[batch].max()) * 16 for batch in first) / int(longer.sum()) < 1.10
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]  # epochs differ
 
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(9, 4), (8, 3)])
