@@ -13,8 +13,7 @@ import string
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,9 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_ENDINGS = (".jsonl", ".json")
 COLUMN_ENDINGS = (".parquet", *JSON_ENDINGS)
 TABLE_ENDINGS = (*COLUMN_ENDINGS, *SEPARATORS)
+csv.field_size_limit(
+    min(sys.maxsize, 2**31 - 1)
+)  # the module refuses cells over 131,072 characters; texts may be longer
 
 
 def table_ending(name: str) -> str:
@@ -84,66 +86,53 @@ def read_delimited(
         InputError: see `read_lines`; quotation marks that don't fit together; a column named twice; a broken row; or
             no row at all.
     """
-    lines = read_rows(path)
-    if separator == "\t":
-        rows, starts = [line.split("\t") for line in lines], list(range(1, len(lines) + 1))
-    else:
-        rows, starts = _read_quoted(path, lines, separator)
-    if names is None or (heading is not None and rows[0][0].lower().startswith(heading)):
+    rows, starts = _cells(path, separator)
+    if names is None or (heading is not None and separator.join(rows[0]).lower().startswith(heading)):
         names = names or rows[0]
         rows, starts = rows[1:], starts[1:]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise InputError(f"{path}, line 1: the header has {listing(twice)} more than once; rename one of them.")
+    whole = [len(row) == len(names) for row in rows]
+    if skip_broken and not all(whole):
+        say(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
+        rows, starts = list(compress(rows, whole)), list(compress(starts, whole))
+    elif not all(whole):
+        first = whole.index(False)
+        raise _broken_row(f"{path}, line {starts[first]}", rows[first], names, separator)
     if not rows:
         raise InputError(f"{path} has no rows, only a header. Fetch or write it again, or take it away.")
-    if skip_broken:
-        whole = [len(row) == len(names) for row in rows]
-        if not all(whole):
-            say(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
-        rows, starts = list(compress(rows, whole)), list(compress(starts, whole))
-    for line, row in zip(starts, rows, strict=True):
-        if len(row) != len(names):
-            raise _broken_row(path, line, row, names, separator)
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
     return Table(columns, lambda row: f"{path}, line {starts[row]}", str(path))
 
 
-def _broken_row(path: Path, line: int, row: Sequence[str], names: Sequence[str], separator: str) -> InputError:
+def _broken_row(where: str, row: Sequence[str], names: Sequence[str], separator: str) -> InputError:
     kind = {"\t": "tab", ",": "comma"}.get(separator, repr(separator))
     return InputError(
-        f"{path}, line {line}: {len(row)} {kind}-separated columns in {separator.join(row)[:80]!r}; allowed: "
-        f"{len(names)} ({listing(names)}). Correct or remove the row."
+        f"{where}: {len(row)} {kind}-separated columns in {separator.join(row)[:80]!r}; allowed: {len(names)} "
+        f"({listing(names)}). Correct or remove the row."
     )
 
 
-def _read_quoted(path: Path, lines: Sequence[str], separator: str) -> tuple[list[list[str]], list[int]]:
+def _cells(path: Path, separator: str) -> tuple[list[list[str]], list[int]]:
     """The cells of each row, and the line it begins on."""
+    lines = read_rows(path)
+    if separator == "\t":
+        return [line.split("\t") for line in lines], list(range(1, len(lines) + 1))
     rows: list[list[str]] = []
     starts = [1]
     # An iterator over lines, not a text stream: only line feeds end a line, so that line numbers are an editor's.
     reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True, skipinitialspace=True)
-    with _cells_of_any_length():
-        try:
-            for cells in reader:
-                rows.append(cells)
-                starts.append(reader.line_num + 1)
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, line {starts[-1]}: {lines[starts[-1] - 1][:80]!r} begins a row that can't be read, up to "
-                f"line {reader.line_num}: {error}. Allowed: cells between {separator!r}; a cell with quotation marks "
-                'stands in quotation marks itself, each inner one doubled ("say ""hi"""). Correct or remove the row.'
-            ) from error
-    return rows, starts[:-1]
-
-
-@contextmanager
-def _cells_of_any_length() -> Iterator[None]:
-    """The csv module refuses cells over 131,072 characters; a document may be longer."""
-    limit = csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
     try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
+        for cells in reader:
+            rows.append(cells)
+            starts.append(reader.line_num + 1)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {starts[-1]}: {lines[starts[-1] - 1][:80]!r} begins a row that can't be read, up to "
+            f"line {reader.line_num}: {error}. Allowed: cells between {separator!r}; a cell with quotation marks "
+            'stands in quotation marks itself, each inner one doubled ("say ""hi"""). Correct or remove the row.'
+        ) from error
+    return rows, starts[:-1]
 
 
 def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:

@@ -13,10 +13,11 @@ from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.sources import Examples, unlabelled_examples
 from datamodules.sources_files import read_predict_table
-from datamodules.subsets import random_pairs, random_subset
+from datamodules.subsets import random_subset
 from datamodules.task import Task
-from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
+from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
+from datamodules.tokenizer import load_tokenizer
 
 SHORTEST_MAX_LENGTH = 4
 
@@ -162,9 +163,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         """
         examples = self.load_examples()
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
-            draw = random_pairs if self.batching == "neighbour_pairs" and split == "train" else random_subset
+            pairs = self.batching == "neighbour_pairs" and split == "train"
             for name in [name for name in examples if name.startswith(split)]:
-                examples[name] = draw(examples[name], rows, self.subset_seed)
+                examples[name] = random_subset(examples[name], rows, self.subset_seed, pairs)
                 check_labels(self.name, split, self.task, examples[name])
         return examples
 

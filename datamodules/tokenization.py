@@ -22,9 +22,7 @@ from common.files import cache_directory, write_whole
 from common.locks import one_maker
 from common.terminal import warn
 from datamodules.sources import Examples
-from datamodules.tokenizer import load_tokenizer, tokenizer_identity
-
-__all__ = ["TokenizedSplit", "load_tokenizer", "tokenize", "tokenize_cached"]
+from datamodules.tokenizer import tokenizer_identity
 
 # Part of the cache key: raise it when the meaning of the cached tensors changes.
 FORMAT_VERSION = 1
@@ -86,7 +84,7 @@ def tokenize_cached(
 
     Args:
         examples: the rows of a split.
-        tokenizer: see `load_tokenizer`.
+        tokenizer: see `datamodules.tokenizer.load_tokenizer`.
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
         add_special_tokens: whether each row gets what the tokenizer puts around a text.

@@ -6,7 +6,7 @@ from common.errors import InputError
 from datamodules import QuickstartDataModule
 from datamodules.batching import TrainingBatchSampler, global_batches
 from datamodules.sources import Examples
-from datamodules.subsets import random_pairs
+from datamodules.subsets import random_subset
 
 
 def test_each_pair_is_in_one_batch_and_each_row_once():
@@ -45,12 +45,12 @@ def test_a_wrong_batch_size_costs_no_finished_run(tmp_path, tiny_bert):
 
 def test_a_subset_of_the_rows_is_one_of_pairs():
     examples = Examples([f"{row // 2}{'ab'[row % 2]}" for row in range(40)], labels=[row % 2 for row in range(40)])
-    drawn = random_pairs(examples, 10, seed=3)
+    drawn = random_subset(examples, 10, seed=3, pairs=True)
     assert [text[:-1] for text in drawn.texts[::2]] == [text[:-1] for text in drawn.texts[1::2]]
     assert drawn.labels == [0, 1] * 5 and len(set(drawn.texts)) == 10
-    assert random_pairs(examples, None, 3) is random_pairs(examples, 40, 3) is examples
+    assert random_subset(examples, None, 3, True) is random_subset(examples, 40, 3, True) is examples
     with pytest.raises(InputError, match="train_rows is 9"):
-        random_pairs(examples, 9, 3)
+        random_subset(examples, 9, 3, True)
 
 
 def test_train_rows_keep_the_pairs_of_the_quickstart(tiny_bert):

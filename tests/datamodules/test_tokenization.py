@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 from common.errors import InputError
 from datamodules import tokenization
 from datamodules.sources import Examples
-from datamodules.tokenization import load_tokenizer, tokenize_cached
+from datamodules.tokenization import tokenize_cached
+from datamodules.tokenizer import load_tokenizer
 
 TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
 PAIRS = ["w1", "w2 w3 w4 w5 w6 w7", "w8 w9", "w3"]
