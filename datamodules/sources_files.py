@@ -143,7 +143,7 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
     for row, record in enumerate(records):
         if missing := [name for name in needed if name not in record]:
             found = f"no {' and no '.join(missing)} among {listing(list(record))}"
-            raise table.row_error(row, found, f"lines that all have {', '.join(needed)}")
+            raise table.row_error(row, found, f"{', '.join(needed)} in every line")
     return table
 
 

@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections import Counter
 from dataclasses import astuple
 from itertools import combinations
+from pathlib import Path
 
 import pytest
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
@@ -17,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
 from datamodules.quickstart_corpus import Sentence, generate_corpus, phenomena
+from datamodules.quickstart_corpus import corpus as corpus_module
 from datamodules.quickstart_corpus.corpus import MAXIMUM_SENTENCES
 from datamodules.quickstart_corpus.expansion import vocabularies
 
@@ -105,14 +108,20 @@ def test_another_process_generates_the_same_without_torch() -> None:
     assert digest_of_rows(json.loads(result.stdout)) == DEFAULT_CORPUS_DIGEST
 
 
-def test_generation_is_quick() -> None:
+def test_another_seed_is_another_corpus_and_quick(corpus: dict[str, list[Sentence]]) -> None:
     start = time.perf_counter()
-    generate_corpus(seed=1)
+    other = generate_corpus(seed=1)
     assert time.perf_counter() - start < 2
+    assert digest_of(other) != digest_of(corpus)
 
 
-def test_seed_changes_the_corpus(corpus: dict[str, list[Sentence]]) -> None:
-    assert digest_of(generate_corpus(seed=1)) != digest_of(corpus)
+def test_the_rules_and_words_are_part_of_the_package() -> None:
+    declared = tomllib.loads(Path("pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    assert declared["datamodules.quickstart_corpus"] == ["*.yaml"]
+    assert sorted(path.name for path in Path(corpus_module.__file__).parent.glob("*.yaml")) == [
+        "grammar.yaml",
+        "lexicon.yaml",
+    ]
 
 
 @pytest.mark.parametrize("counts", [(4000, 800, 1200), (130, 2, 46)])
@@ -184,12 +193,7 @@ def test_counts_that_are_no_pairs_are_refused(count: int, advice: int) -> None:
 
 @pytest.mark.parametrize("vectorizer_class", [CountVectorizer, TfidfVectorizer])
 @pytest.mark.parametrize(("longest_ngram", "limit"), [(1, 0.1), (2, 0.2)])
-def test_bag_of_words_stays_weak(
-    corpus: dict[str, list[Sentence]],
-    vectorizer_class: type[CountVectorizer],
-    longest_ngram: int,
-    limit: float,
-) -> None:
+def test_bag_of_words_stays_weak(corpus, vectorizer_class, longest_ngram, limit) -> None:
     # Unlike scikit-learn's default, the pattern keeps "I", "isn't" and punctuation, which might be cues.
     vectorizer = vectorizer_class(ngram_range=(1, longest_ngram), token_pattern=r"[\w']+|[.,?]")
     train, test = corpus["train"], corpus["test"]
