@@ -101,12 +101,14 @@ def _folder_tables(data_dir: str) -> dict[str, Table]:
 def _read_csv(path: Path) -> Table:
     """Class 1 to 4, title, description; some copies name the columns."""
     table = read_delimited(path, ",", CSV_COLUMNS, heading="class")
-    allowed = {str(index + 1): name for index, name in enumerate(AG_NEWS_TASK.label_names)}
+    numbers = {str(index + 1): index for index in range(AG_NEWS_TASK.num_labels)}
+    labels = []
     for row, label in enumerate(table.columns["class"]):
-        if label not in allowed:
-            names = ", ".join(f"{number} ({name})" for number, name in allowed.items())
-            raise table.row_error(row, f"class is {label!r}", names)
+        if label not in numbers:
+            allowed = ", ".join(f"{number} ({AG_NEWS_TASK.label_names[index]})" for number, index in numbers.items())
+            raise table.row_error(row, f"class is {label!r}", allowed)
+        labels.append(numbers[str(label)])
     texts = [
-        f"{title} {description}" for title, description in zip(table.columns["title"], table.columns["description"])
+        f"{title} {text}" for title, text in zip(table.columns["title"], table.columns["description"], strict=True)
     ]
-    return table.with_column("text", texts).with_column("label", [int(label) - 1 for label in table.columns["class"]])
+    return table.with_column("text", texts).with_column("label", labels)

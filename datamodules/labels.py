@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Any
+from typing import SupportsFloat
 
 from common.errors import InputError
 from datamodules.sources import Examples, Table, listing, unlabelled_examples
@@ -47,7 +47,7 @@ def examples_of(task: Task, table: Table, labelled: bool = True) -> Examples:
     names = table.class_names.get(column, ())
     # Where the data names its labels as the task does, the names count: it may number them differently.
     if set(names) == set(task.label_names) and names != task.label_names:
-        labels = [names[label] if label in range(len(names)) else label for label in labels]
+        labels = [label if (name := _class_name(names, label)) is None else name for label in labels]
     return replace(examples, labels=[_number(task, table, row, label) for row, label in enumerate(labels)])
 
 
@@ -56,13 +56,18 @@ def split_examples(task: Task, tables: Mapping[str, Table]) -> dict[str, Example
     return {split: examples_of(task, table, not split.startswith("test")) for split, table in tables.items()}
 
 
-def _number(task: Task, table: Table, row: int, label: Any) -> int | float:
+def _class_name(names: Sequence[str], label: object) -> str | None:
+    """The name of a class that is given by its number; None for what is no class."""
+    return names[label] if isinstance(label, int) and label in range(len(names)) else None
+
+
+def _number(task: Task, table: Table, row: int, label: object) -> int | float:
     """The index of a label (given as number or name), or a number for regression."""
     if isinstance(label, str) and label in task.label_names:
         return task.label_names.index(label)
     try:
-        number = math.nan if label is None or isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
+        number = float(label) if isinstance(label, str | SupportsFloat) and not isinstance(label, bool) else math.nan
+    except (ValueError, OverflowError):
         number = math.nan
     if task.is_regression and math.isfinite(number):
         return number
@@ -71,7 +76,7 @@ def _number(task: Task, table: Table, row: int, label: Any) -> int | float:
     raise table.row_error(row, f"{task.label_column} is {label!r}", task.allowed_labels)
 
 
-def label_text(label: Any) -> str:
+def label_text(label: object) -> str:
     """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`.
 
     None is no label: it must not pass for one that is called "None".
@@ -134,12 +139,12 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
     # -1 is a label like any other where the training split has it
     if not theirs and table.labels(column) is None and not any(label_text(label) in places for label in labels):
         return table
-    numbers = []
+    numbers: list[object] = []
     for row, label in enumerate(labels):
-        if theirs and label not in range(len(theirs)):
+        text = _class_name(theirs, label) if theirs else label_text(label)
+        if text is None:
             numbers.append(label)  # no class: the row has no label
             continue
-        text = theirs[label] if theirs else label_text(label)
         if text not in places:
             near = get_close_matches(text, names[:_SEARCHED], n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""

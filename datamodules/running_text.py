@@ -35,10 +35,11 @@ def running_text(table: Table, column: str) -> list[str]:
         InputError: the column is missing or empty, or a row is no text.
     """
     table.require((column,), "Rename the column, or name the one that holds the text with --data.text_column.")
-    rows = list(table.columns[column])
-    for row, text in enumerate(rows):
+    rows: list[str] = []
+    for row, text in enumerate(table.columns[column]):
         if not isinstance(text, str):
             raise table.row_error(row, f"{column} is {text!r}", "text")
+        rows.append(text)
     if not any(text.strip() for text in rows):
         raise InputError(f"{table.source} has no text in its column {column}. Fetch or write it again.")
     return [text if text.endswith("\n") else f"{text}\n" for text in rows]

@@ -53,7 +53,7 @@ class Table:
         class_names: names of the numbers in a column, where the data itself gives them.
     """
 
-    columns: Mapping[str, Sequence[Any]]
+    columns: Mapping[str, Sequence[object]]
     where: Callable[[int], str]
     source: str
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -61,14 +61,14 @@ class Table:
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), ()))
 
-    def labels(self, column: str) -> list[Any] | None:
+    def labels(self, column: str) -> list[object] | None:
         """The label column; None when there is none or no row is labelled."""
         labels = self.columns.get(column)
         if labels is None or all(label in NO_LABEL for label in labels):
             return None
         return list(labels)
 
-    def with_column(self, name: str, values: Sequence[Any]) -> "Table":
+    def with_column(self, name: str, values: Sequence[object]) -> "Table":
         return replace(self, columns={**self.columns, name: values})
 
     def require(self, needed: Sequence[str], advice: str) -> None:
@@ -94,8 +94,8 @@ class Table:
         Raises:
             InputError: a row that is no text, is empty, or holds what is no valid Unicode.
         """
-        texts = list(self.columns[column])
-        for row, text in enumerate(texts):
+        texts: list[str] = []
+        for row, text in enumerate(self.columns[column]):
             if not isinstance(text, str):
                 raise self.row_error(row, f"{column} is {text!r}", "text")
             if not text.strip() and not may_be_empty:
@@ -103,6 +103,7 @@ class Table:
             if "\x00" in text or not _encodable(text):
                 found = f"{column} is {text[:60]!r}, which holds a NUL or half of a surrogate pair"
                 raise self.row_error(row, found, "valid Unicode text")
+            texts.append(text)
         return texts
 
 

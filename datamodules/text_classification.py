@@ -2,7 +2,7 @@
 
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,6 +18,9 @@ from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
 from datamodules.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHORTEST_MAX_LENGTH = 4
 
@@ -93,7 +96,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     # What it holds after setup
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer, checked against `max_length`."""
         tokenizer = load_tokenizer(self.backbone, self.revision)
         if not SHORTEST_MAX_LENGTH <= self.max_length <= tokenizer.model_max_length:

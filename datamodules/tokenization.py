@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from common.locks import one_maker
 from common.terminal import warn
 from datamodules.sources import Examples
 from datamodules.tokenizer import tokenizer_identity
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Part of the cache key: raise it when the meaning of the cached tensors changes.
 FORMAT_VERSION = 1
@@ -73,7 +76,7 @@ class TokenizedSplit:
 
 def tokenize_cached(
     examples: Examples,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
     tag_names: tuple[str, ...] = (),
     add_special_tokens: bool = True,
@@ -109,7 +112,7 @@ def tokenize_cached(
 
 
 def tokenize(
-    examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool = True
+    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool = True
 ) -> dict[str, Tensor]:
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
@@ -148,7 +151,7 @@ def tokenize(
 def _encode(
     examples: Examples,
     rows: Sequence[int],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
     with_types: bool = False,
     add_special_tokens: bool = True,
@@ -169,7 +172,7 @@ def _encode(
     )
 
 
-def _count_longer(examples: Examples, rows: list[int], tokenizer: Any, max_length: int) -> int:
+def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
     """How many rows were cut: only rows of exactly `max_length` can have been."""
     if not rows:
         return 0
@@ -194,7 +197,9 @@ def _parallel_tokenizer() -> Iterator[None]:
         os.environ["TOKENIZERS_PARALLELISM"] = chosen or "false"
 
 
-def _cache_key(examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool) -> str:
+def _cache_key(
+    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool
+) -> str:
     bare = "" if add_special_tokens else "no special tokens/"
     digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/{bare}".encode())
     digest.update(tokenizer_identity(tokenizer))

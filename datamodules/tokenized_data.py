@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -11,6 +11,9 @@ from common.errors import InputError
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader
 from datamodules.tokenization import TokenizedSplit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TokenizedDataModule(LightningDataModule):
@@ -39,7 +42,7 @@ class TokenizedDataModule(LightningDataModule):
         raise NotImplementedError
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer."""
         raise NotImplementedError
 
