@@ -161,7 +161,9 @@ def _drawn(cases: Mapping[str, Any], scope: Scope) -> str:
 
 def _case(cases: Mapping[str, Any], scope: Scope) -> Any:
     drawn = _drawn(cases, scope)
-    return cases[drawn] if drawn in cases else cases["else"]
+    if drawn not in cases and "else" not in cases:
+        raise LookupError(f"grammar.yaml: {cases['by']} is {drawn!r}, which is none of the cases {', '.join(cases)}")
+    return cases.get(drawn, cases.get("else"))
 
 
 def _capitalized(text: str) -> str:
