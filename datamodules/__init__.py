@@ -13,16 +13,7 @@ _HOMES = {
     "TextClassificationDataModule": "datamodules.text_classification",
     "WikiTextDataModule": "datamodules.wikitext",
 }
-__all__ = [
-    "AGNewsDataModule",
-    "GLUEDataModule",
-    "LanguageModellingDataModule",
-    "PlainTextDataModule",
-    "QuickstartDataModule",
-    "TableDataModule",
-    "TextClassificationDataModule",
-    "WikiTextDataModule",
-]
+__all__ = [*_HOMES]
 
 
 def __getattr__(name: str) -> Any:

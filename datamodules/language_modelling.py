@@ -2,7 +2,7 @@
 
 import re
 from functools import cached_property, partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
@@ -14,6 +14,9 @@ from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
 from datamodules.tokenizer import read_tokenizer
 from datamodules.windows import Windows, collate_windows, cut_windows
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PACKINGS = ("blocks", "lines")
 Packing = Literal["blocks", "lines"]
@@ -118,7 +121,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     # What it holds after setup
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer; it needs no pad token."""
         return read_tokenizer(self.backbone, self.revision)
 
@@ -228,7 +231,7 @@ def cut_pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
     return [*pieces[:-1], pieces[-1] + rest]
 
 
-def first_tokens(tokenizer: Any) -> list[int]:
+def first_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The special tokens that a tokenizer puts before a text, such as beginning-of-text."""
     bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
     full = tokenizer("a", verbose=False)["input_ids"]

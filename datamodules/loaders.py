@@ -8,7 +8,7 @@ processes gain nothing.
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,6 +16,9 @@ from torch import Tensor
 from common.errors import InputError
 from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
 from datamodules.tokenization import TokenizedSplit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class Padding(NamedTuple):
@@ -26,7 +29,7 @@ class Padding(NamedTuple):
     token_type_id: int = 0
 
     @classmethod
-    def of(cls, tokenizer: Any) -> "Padding":
+    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Padding":
         return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id)
 
 

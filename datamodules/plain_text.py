@@ -5,7 +5,8 @@ from typing import Any
 
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
-from datamodules.sources_plain import read_hub_rows, read_rows
+from datamodules.running_text import read_running_text, running_texts
+from datamodules.sources_datasets import load_hub, split_tables
 
 
 class PlainTextDataModule(LanguageModellingDataModule):
@@ -84,7 +85,9 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 "hub, or files. Leave one of them out."
             )
         instead = "--data.train_file FILE with the same text"
-        splits = read_hub_rows(dataset, self.dataset_name, self.dataset_revision, self.text_column, instead)
+        loaded = load_hub(dataset, self.dataset_name, self.dataset_revision, instead)
+        source = f"{dataset} ({self.dataset_name or self.dataset_revision or 'main'})"
+        splits = running_texts(split_tables(loaded, source, (self.text_column,), ()), self.text_column)
         if "train" not in splits:
             raise InputError(
                 f"the data set {dataset} has no train split among {', '.join(splits) or 'its splits'}; allowed: "
@@ -93,7 +96,7 @@ class PlainTextDataModule(LanguageModellingDataModule):
         return splits if "validation" in splits else {**splits, **self._drawn_from_the_end(splits["train"])}
 
     def read_predict_file(self, file: str) -> list[str]:
-        return read_rows(Path(file).expanduser(), self.text_column)
+        return read_running_text(Path(file).expanduser(), self.text_column)
 
     def _drawn_from_the_end(self, train: list[str]) -> dict[str, list[str]]:
         kept = len(train) - max(1, round(self.validation_fraction * len(train)))

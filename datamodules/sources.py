@@ -1,21 +1,17 @@
-"""Raw text to `Examples`, and what all readers share: lines, labels, messages that name file and line."""
+"""Rows: as the named columns of a split, and as the checked `Examples` that are tokenised."""
 
-import gzip
-import io
-import math
-import zlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from common.errors import InputError
 from datamodules.task import Task
 
-GZIP_MAGIC = b"\x1f\x8b"
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-CHUNK = 1 << 20
 LONGEST_NAME = 60  # characters of a name that a message shows
+_SEARCHED = 500  # columns in which a near miss is looked for: it takes long
+# How unlabelled rows are marked: the hub's -1, or nothing at all.
+NO_LABEL = (-1, "-1", None, "")
 
 
 @dataclass(frozen=True)
@@ -46,46 +42,69 @@ class Examples:
         return Examples([self.texts[row] for row in rows], pick(self.pairs), pick(self.labels), pick(self.tags))
 
 
-def examples_of(
-    task: Task,
-    texts: Sequence[Sequence[Any]],
-    labels: Sequence[Any] | None,
-    where: Callable[[int], str],
-) -> Examples:
-    """Checks the columns of a split and turns them into `Examples`.
+@dataclass(frozen=True)
+class Table:
+    """The named columns of one split, whatever file or data set they come from.
 
-    Args:
-        task: says how many texts a row has and which labels are allowed.
-        texts: one column per text field.
-        labels: label column, None for an unlabelled split.
+    Attributes:
+        columns: the values of each column.
         where: names a row (file and line) in messages.
-
-    Raises:
-        InputError: an empty text, something that is not text, or a label outside the task's set.
+        source: names the whole split in messages.
+        class_names: names of the numbers in a column, where the data itself gives them.
     """
-    for column, field in zip(texts, task.text_fields, strict=True):
-        for row, text in enumerate(column):
-            check_text(text, field, where, row, may_be_empty=task.name == "qqp")
-    parsed: list[Any] | None = None
-    if labels is not None:
-        parsed = [parse_label(task, label, where, row) for row, label in enumerate(labels)]
-    return Examples(list(texts[0]), list(texts[1]) if task.is_pair else None, parsed)
 
+    columns: Mapping[str, Sequence[object]]
+    where: Callable[[int], str]
+    source: str
+    class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
-def check_text(text: Any, field: str, where: Callable[[int], str], row: int, may_be_empty: bool = False) -> None:
-    """Raises InputError unless `text` is text that can be tokenised.
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), ()))
 
-    `may_be_empty` is for QQP, whose published files have a few empty questions.
-    """
-    if not isinstance(text, str):
-        raise InputError(f"{where(row)}: {field} is {text!r}; allowed: text. Correct or remove the row.")
-    if not text.strip() and not may_be_empty:
-        raise InputError(f"{where(row)}: {field} is empty ({text!r}); allowed: text. Correct or remove the row.")
-    if "\x00" in text or not _encodable(text):
+    def labels(self, column: str) -> list[object] | None:
+        """The label column; None when there is none or no row is labelled."""
+        labels = self.columns.get(column)
+        if labels is None or all(label in NO_LABEL for label in labels):
+            return None
+        return list(labels)
+
+    def with_column(self, name: str, values: Sequence[object]) -> "Table":
+        return replace(self, columns={**self.columns, name: values})
+
+    def require(self, needed: Sequence[str], advice: str) -> None:
+        """Raises InputError, with the columns there are and near misses, unless all that are needed are there."""
+        missing = [name for name in needed if name not in self.columns]
+        if not missing:
+            return
+        there = list(self.columns)
+        likely = there[:_SEARCHED]
+        near = sorted({match for name in missing for match in get_close_matches(name, likely, cutoff=0.5)} - {*needed})
+        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise InputError(
-            f"{where(row)}: {field} is {text[:60]!r}, which holds a NUL or half of a surrogate pair; "
-            "allowed: valid Unicode text. Correct or remove the row."
+            f"{self.source} has no {' and no '.join(missing)} among its columns {listing(there)}.{hint} {advice}"
         )
+
+    def row_error(self, row: int, found: str, allowed: str, advice: str = "Correct or remove the row.") -> InputError:
+        """What to raise for a row that can't be used: its file and line, what was found there and what may be."""
+        return InputError(f"{self.where(row)}: {found}; allowed: {allowed}. {advice}")
+
+    def texts(self, column: str, may_be_empty: bool = False) -> list[str]:
+        """A column of texts that can be tokenised.
+
+        Raises:
+            InputError: a row that is no text, is empty, or holds what is no valid Unicode.
+        """
+        texts: list[str] = []
+        for row, text in enumerate(self.columns[column]):
+            if not isinstance(text, str):
+                raise self.row_error(row, f"{column} is {text!r}", "text")
+            if not text.strip() and not may_be_empty:
+                raise self.row_error(row, f"{column} is empty ({text!r})", "text")
+            if "\x00" in text or not _encodable(text):
+                found = f"{column} is {text[:60]!r}, which holds a NUL or half of a surrogate pair"
+                raise self.row_error(row, found, "valid Unicode text")
+            texts.append(text)
+        return texts
 
 
 def _encodable(text: str) -> bool:
@@ -96,125 +115,11 @@ def _encodable(text: str) -> bool:
     return True
 
 
-def parse_label(task: Task, label: Any, where: Callable[[int], str], row: int) -> int | float:
-    """A label index (given as number or name), or a number for regression.
-
-    Raises:
-        InputError: anything else.
-    """
-    if isinstance(label, str) and label in task.label_names:
-        return task.label_names.index(label)
-    try:
-        number = math.nan if label is None or isinstance(label, bool) else float(label)
-    except (TypeError, ValueError):
-        number = math.nan
-    if task.is_regression and math.isfinite(number):
-        return number
-    if not task.is_regression and number in range(task.num_labels):
-        return int(number)
-    raise InputError(f"{where(row)}: label is {label!r}; allowed: {task.allowed_labels}. Correct or remove the row.")
-
-
-def read_lines(path: Path) -> list[tuple[int, str]]:
-    """Line numbers and lines of a UTF-8 text file, gzip-compressed or not; without blank lines at the end.
-
-    Only line feeds end a line: text may hold other characters that Python's splitlines would split at.
-
-    Raises:
-        InputError: unreadable, empty, damaged gzip, not UTF-8, or with NUL bytes.
-    """
-    content = _read_bytes(path)
-    lines = content.removeprefix(BYTE_ORDER_MARK).split(b"\n")
-    while lines and not lines[-1].strip():
-        lines.pop()
-    if not lines:
-        raise InputError(f"{path} is empty. Fetch the file again, or take it away.")
-    return [(number, _decode(path, number, line)) for number, line in enumerate(lines, start=1)]
-
-
-def read_text(path: Path) -> str:
-    """The whole of a UTF-8 text file, gzip-compressed or not, with line feeds as line ends.
-
-    Raises:
-        InputError: unreadable, nothing but blanks, damaged gzip, not UTF-8, or with NUL bytes.
-    """
-    content = _read_bytes(path).removeprefix(BYTE_ORDER_MARK)
-    if not content.strip():
-        raise InputError(f"{path} is empty. Fetch the file again, or take it away.")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        text = "\x00"
-    if "\x00" in text:  # line by line, for the number of the line at fault
-        text = "\n".join(_decode(path, number, line) for number, line in enumerate(content.split(b"\n"), start=1))
-    return text.replace("\r\n", "\n")
-
-
-def _decode(path: Path, number: int, line: bytes) -> str:
-    if b"\x00" in line:
-        raise InputError(
-            f"{path}, line {number}: a NUL byte; allowed: UTF-8 text. "
-            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
-        )
-    try:
-        return line.removesuffix(b"\r").decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {number}: byte {line[error.start : error.start + 1]!r} is not valid UTF-8; "
-            "allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
-        ) from error
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"can't read {path}: {error.strerror}. Check the path and its permissions.") from error
-    if content.startswith(GZIP_MAGIC):
-        return _decompress(path, content)
-    if path.suffix == ".gz" and content:
-        raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
-    return content
-
-
-def _decompress(path: Path, content: bytes) -> bytes:
-    parts: list[bytes] = []
-    try:
-        with gzip.open(io.BytesIO(content)) as file:
-            # read1, not read: it hands over what it has before it meets the damage.
-            while chunk := file.read1(CHUNK):
-                parts.append(chunk)
-    except (EOFError, OSError, zlib.error) as error:
-        line = b"".join(parts).count(b"\n") + 1
-        raise InputError(
-            f"{path}, after line {line}: the gzip data is damaged or cut off ({error}). Fetch the file again."
-        ) from error
-    return b"".join(parts)
-
-
-def find_file(folder: Path, names: Sequence[str]) -> Path | None:
-    """The first of `names` that is in `folder`, plain or with `.gz`."""
-    for name in names:
-        for candidate in (folder / name, folder / f"{name}.gz"):
-            if candidate.is_file():
-                return candidate
-    return None
-
-
-def require_file(folder: Path, names: Sequence[str]) -> Path:
-    """`find_file`, or an InputError that lists what was looked for and what is there."""
-    path = find_file(folder, names)
-    if path is None:
-        raise InputError(
-            f"{folder} has no {' or '.join(names)} (plain or .gz). It holds: {folder_content(folder)}. "
-            "Add the file, or give another --data.data_dir."
-        )
-    return path
-
-
-def folder_content(folder: Path) -> str:
-    """The names in a folder, for messages."""
-    return listing(sorted(entry.name + "/" * entry.is_dir() for entry in folder.iterdir()))
+def unlabelled_examples(task: Task, table: Table) -> Examples:
+    """The texts of a table, checked."""
+    # QQP's published files have a few empty questions.
+    columns = [table.texts(column, may_be_empty=task.name == "qqp") for column in task.text_fields]
+    return Examples(columns[0], columns[1] if task.is_pair else None)
 
 
 def listing(names: Sequence[str], limit: int = 20) -> str:
@@ -222,16 +127,3 @@ def listing(names: Sequence[str], limit: int = 20) -> str:
     more = f", … ({len(names)} in all)" if len(names) > limit else ""
     shown = (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names[:limit])
     return (", ".join(shown) or "nothing") + more
-
-
-def check_labels(name: str, split: str, task: Task, examples: Examples) -> None:
-    """Raises InputError when a split has no labels or only one: nothing could be learnt from it, or chosen by it."""
-    if examples.labels is None:
-        raise InputError(f"the {split} split of {name} has no labels; allowed: {task.allowed_labels} in each row.")
-    found = sorted(set(examples.labels))
-    if len(found) < 2:
-        label = found[0] if task.is_regression else task.label_names[int(found[0])]
-        raise InputError(
-            f"all {len(examples)} {split} rows of {name} have the label {label!r}; a {split} split needs at least two "
-            f"different labels. Check the file, or take more rows (--data.{split}_rows)."
-        )

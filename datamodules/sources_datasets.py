@@ -1,4 +1,4 @@
-"""Splits with named columns, from the datasets library: the hub, its cache, and `save_to_disk` folders."""
+"""Splits from the datasets library: the hub, its cache, and `save_to_disk` folders."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,9 +7,16 @@ from typing import Any
 
 from common.errors import InputError, one_of
 from common.files import is_plain_name
-from datamodules.sources import Examples
-from datamodules.sources_columns import SPLIT_NAMES, Table, check_complete, table_examples
-from datamodules.task import Task
+from datamodules.sources import Table
+
+# Names under which a split may be stored, the hub's own first.
+SPLIT_NAMES = {
+    "train": ("train",),
+    "validation": ("validation", "validation_matched", "dev", "valid", "val"),
+    "validation_mismatched": ("validation_mismatched",),
+    "test": ("test", "test_matched"),
+    "test_mismatched": ("test_mismatched",),
+}
 
 
 def saved_folder(folder: Path) -> bool:
@@ -80,17 +87,32 @@ def load_hub(dataset: str, name: str | None, revision: str | None, instead: str)
         ) from error
 
 
-def split_tables(loaded: Mapping[str, Any], source: str, chosen: Mapping[str, str | None] = {}) -> dict[str, Table]:
+def check_complete(splits: Mapping[str, object], needed: Sequence[str], source: str) -> None:
+    """Raises InputError unless all splits that are needed are there."""
+    if missing := [split for split in needed if split not in splits]:
+        accepted = "; ".join(f"{split} may be called {', '.join(SPLIT_NAMES[split])}" for split in missing)
+        raise InputError(f"no {' and no '.join(missing)} split in {source}. Accepted names: {accepted}.")
+
+
+def split_tables(
+    loaded: Mapping[str, Any],
+    source: str,
+    wanted: Sequence[str],
+    needed: Sequence[str],
+    chosen: Mapping[str, str | None] = {},
+) -> dict[str, Table]:
     """Splits as tables.
 
     Args:
         loaded: what `load_hub` or `load_saved` gave.
         source: names the data set in messages.
+        wanted: columns that are looked for.
+        needed: splits that have to be there.
         chosen: the data set's own names of some splits; the others are found under any of their usual names, but for
             names that are chosen.
 
     Raises:
-        InputError: a chosen split that isn't there, or a split without rows.
+        InputError: a split that is needed or chosen and isn't there, or one without rows.
     """
     tables = {}
     taken = [name for name in chosen.values() if name is not None]
@@ -100,24 +122,16 @@ def split_tables(loaded: Mapping[str, Any], source: str, chosen: Mapping[str, st
             continue
         if name not in loaded:
             raise one_of(f"{split}_split of {source}", name, tuple(loaded))
-        tables[split] = _table(loaded[name], f"{source}, {name}")
+        tables[split] = _table(loaded[name], f"{source}, {name}", wanted)
+    hint = "; --data.train_split chooses" if chosen else ""
+    check_complete(tables, needed, f"{source} (it has: {', '.join(loaded)}{hint})")
     return tables
 
 
-def _table(data: Any, source: str) -> Table:
+def _table(data: Any, source: str, wanted: Sequence[str]) -> Table:
     if not len(data):
         raise InputError(f"{source} has no rows. Fetch or write it again.")
     named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}
     class_names = {column: tuple(names) for column, names in named.items() if names}
-    return Table(dict(data[:]), lambda row: f"{source} row {row + 1}", source, class_names)
-
-
-def dataset_examples(task: Task, loaded: Mapping[str, Any], needed: Sequence[str], source: str) -> dict[str, Examples]:
-    """The splits of a loaded data set as examples; splits named test may be unlabelled.
-
-    Raises:
-        InputError: missing splits or columns, a split without rows, or a row that can't be used.
-    """
-    tables = split_tables(loaded, source)
-    check_complete(tables, needed, f"{source} (it has: {', '.join(loaded)})")
-    return {split: table_examples(task, table, not split.startswith("test")) for split, table in tables.items()}
+    columns = {column: data[column][:] if column in wanted else data[column] for column in data.column_names}
+    return Table(columns, lambda row: f"{source} row {row + 1}", source, class_names)

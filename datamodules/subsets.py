@@ -6,21 +6,19 @@ from common.errors import InputError
 from datamodules.sources import Examples
 
 
-def random_subset(examples: Examples, rows: int | None, seed: int) -> Examples:
-    """At most `rows` random rows, in their old order; the same ones for the same seed. None takes all."""
-    if rows is None or rows >= len(examples):
-        return examples
-    return examples.select(_drawn(len(examples), rows, seed))
+def random_subset(examples: Examples, rows: int | None, seed: int, pairs: bool = False) -> Examples:
+    """At most `rows` random rows, in their old order; the same ones for the same seed. None takes all.
 
-
-def random_pairs(examples: Examples, rows: int | None, seed: int) -> Examples:
-    """`random_subset` of pairs: rows 2i and 2i + 1 stay together.
+    Args:
+        pairs: rows 2i and 2i + 1 stay together.
 
     Raises:
-        InputError: an odd number of rows.
+        InputError: an odd number of rows of pairs.
     """
     if rows is None or rows >= len(examples):
         return examples
+    if not pairs:
+        return examples.select(_drawn(len(examples), rows, seed))
     if rows % 2:
         raise InputError(f"train_rows is {rows} with batching 'neighbour_pairs'; allowed: an even number.")
     first = _drawn(len(examples) // 2, rows // 2, seed)

@@ -1,15 +1,13 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from common.errors import InputError, one_of
 from common.terminal import say
-from datamodules.sources import Examples, check_labels
-from datamodules.sources_columns import Table, require_columns, table_examples
-from datamodules.sources_table import TableSource, label_names, label_text, with_label_numbers
-from datamodules.sources_text import read_predict_file
+from datamodules.labels import check_labels, examples_of, label_names, label_text, with_label_numbers
+from datamodules.sources import Examples, Table
+from datamodules.sources_table import TableSource
 from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
@@ -48,6 +46,8 @@ class TableDataModule(TextClassificationDataModule):
         separator: what separates the cells of a .csv file, if not a comma.
     """
 
+    predict_advice = "Set --data.text_column and --data.pair_column."
+
     def __init__(
         self,
         train_file: str | None = None,
@@ -85,10 +85,6 @@ class TableDataModule(TextClassificationDataModule):
     @property
     def name(self) -> str:
         return self.source.name
-
-    @property
-    def places(self) -> list[Path]:
-        return self.source.places
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -146,8 +142,7 @@ class TableDataModule(TextClassificationDataModule):
         tables = self.source.read((*self.text_columns, self.label_column), self.separator)
         for split, table in tables.items():
             labelled = () if split.startswith("test") else (self.label_column,)
-            require_columns(
-                table,
+            table.require(
                 (*self.text_columns, *labelled),
                 "Set --data.text_column, --data.pair_column and --data.label_column to those that hold the data.",
             )
@@ -172,10 +167,4 @@ class TableDataModule(TextClassificationDataModule):
     def _examples_of(self, split: str, table: Table) -> Examples:
         if self.problem == "classification":
             table = with_label_numbers(table, self.label_column, self.task.label_names)
-        return table_examples(self.task, table, labelled=not split.startswith("test"))
-
-    def predict_examples(self) -> Examples:
-        if self.predict_file is None:
-            return super().predict_examples()
-        advice = "Set --data.text_column and --data.pair_column."
-        return read_predict_file(self.task, self.predict_file, self.separator, advice)
+        return examples_of(self.task, table, labelled=not split.startswith("test"))

@@ -26,6 +26,11 @@ class Task:
     label_column: str = "label"
 
     @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns a file has to have: the texts, and the labels unless they are to be predicted."""
+        return (*self.text_fields, self.label_column)
+
+    @property
     def is_regression(self) -> bool:
         return not self.label_names
 

@@ -1,21 +1,26 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
 from functools import cached_property, partial
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from common.errors import InputError
 from common.terminal import say
 from datamodules.batching import Batching
-from datamodules.kept_data import reading
+from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
-from datamodules.sources import Examples, check_labels
-from datamodules.sources_text import read_predict_file
-from datamodules.subsets import random_pairs, random_subset
+from datamodules.sources import Examples, unlabelled_examples
+from datamodules.sources_files import read_predict_table
+from datamodules.subsets import random_subset
 from datamodules.task import Task
-from datamodules.tokenization import TokenizedSplit, load_tokenizer, tokenize_cached
+from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
+from datamodules.tokenizer import load_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 SHORTEST_MAX_LENGTH = 4
 
@@ -37,6 +42,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         predict_file: file for predict: plain text, one sentence per line (pairs: separated by a tab), or a table with
             the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """
+
+    separator: str | None = None  # of the cells of .csv files, if not a comma
+    predict_advice = "A file of this ending is read by its columns: rename them, or call a file of plain lines .txt."
 
     def __init__(
         self,
@@ -88,7 +96,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     # What it holds after setup
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer, checked against `max_length`."""
         tokenizer = load_tokenizer(self.backbone, self.revision)
         if not SHORTEST_MAX_LENGTH <= self.max_length <= tokenizer.model_max_length:
@@ -128,7 +136,9 @@ class TextClassificationDataModule(TokenizedDataModule):
     def predict_examples(self) -> Examples:
         """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
         if self.predict_file is not None:
-            return read_predict_file(self.task, self.predict_file)
+            path = Path(self.predict_file).expanduser()
+            table = read_predict_table(path, self.task.text_fields, self.separator, self.predict_advice)
+            return unlabelled_examples(self.task, table)
         self.setup()
         return self._examples["test" if "test" in self._examples else "validation"]
 
@@ -143,11 +153,6 @@ class TextClassificationDataModule(TokenizedDataModule):
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
-        with reading(self) as needed:
-            if needed:
-                self._read_and_tokenize()
-
-    def _read_and_tokenize(self) -> None:
         self._examples = self.read_splits()
         # An unlabelled test split is only tokenised when predict asks for it.
         labelled = {name: rows for name, rows in self._examples.items() if rows.labels is not None}
@@ -161,9 +166,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         """
         examples = self.load_examples()
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):
-            draw = random_pairs if self.batching == "neighbour_pairs" and split == "train" else random_subset
+            pairs = self.batching == "neighbour_pairs" and split == "train"
             for name in [name for name in examples if name.startswith(split)]:
-                examples[name] = draw(examples[name], rows, self.subset_seed)
+                examples[name] = random_subset(examples[name], rows, self.subset_seed, pairs)
                 check_labels(self.name, split, self.task, examples[name])
         return examples
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from common.files import cache_directory, write_whole
 from common.locks import one_maker
 from common.terminal import warn
 from datamodules.sources import Examples
-from datamodules.tokenizer import load_tokenizer, tokenizer_identity
+from datamodules.tokenizer import tokenizer_identity
 
-__all__ = ["TokenizedSplit", "load_tokenizer", "tokenize", "tokenize_cached"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 # Part of the cache key: raise it when the meaning of the cached tensors changes.
 FORMAT_VERSION = 1
@@ -75,7 +76,7 @@ class TokenizedSplit:
 
 def tokenize_cached(
     examples: Examples,
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
     tag_names: tuple[str, ...] = (),
     add_special_tokens: bool = True,
@@ -86,7 +87,7 @@ def tokenize_cached(
 
     Args:
         examples: the rows of a split.
-        tokenizer: see `load_tokenizer`.
+        tokenizer: see `datamodules.tokenizer.load_tokenizer`.
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
         add_special_tokens: whether each row gets what the tokenizer puts around a text.
@@ -111,7 +112,7 @@ def tokenize_cached(
 
 
 def tokenize(
-    examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool = True
+    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool = True
 ) -> dict[str, Tensor]:
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
@@ -150,7 +151,7 @@ def tokenize(
 def _encode(
     examples: Examples,
     rows: Sequence[int],
-    tokenizer: Any,
+    tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
     with_types: bool = False,
     add_special_tokens: bool = True,
@@ -171,7 +172,7 @@ def _encode(
     )
 
 
-def _count_longer(examples: Examples, rows: list[int], tokenizer: Any, max_length: int) -> int:
+def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
     """How many rows were cut: only rows of exactly `max_length` can have been."""
     if not rows:
         return 0
@@ -196,7 +197,9 @@ def _parallel_tokenizer() -> Iterator[None]:
         os.environ["TOKENIZERS_PARALLELISM"] = chosen or "false"
 
 
-def _cache_key(examples: Examples, tokenizer: Any, max_length: int | None, add_special_tokens: bool) -> str:
+def _cache_key(
+    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool
+) -> str:
     bare = "" if add_special_tokens else "no special tokens/"
     digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/{bare}".encode())
     digest.update(tokenizer_identity(tokenizer))

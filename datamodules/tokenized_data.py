@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from functools import cached_property
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
@@ -12,6 +11,9 @@ from common.errors import InputError
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader
 from datamodules.tokenization import TokenizedSplit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
 class TokenizedDataModule(LightningDataModule):
@@ -40,14 +42,9 @@ class TokenizedDataModule(LightningDataModule):
         raise NotImplementedError
 
     @cached_property
-    def tokenizer(self) -> Any:
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer."""
         raise NotImplementedError
-
-    @property
-    def places(self) -> list[Path]:
-        """Files and folders that rows are read from, beside those that a setting of this module names as it is."""
-        return []
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits into `_splits`. A second call does nothing."""

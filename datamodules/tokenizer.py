@@ -1,13 +1,16 @@
 """Loading a tokenizer, and telling two of them apart."""
 
 import hashlib
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
-def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
+
+def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
 
     Args:
@@ -28,7 +31,7 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def read_tokenizer(backbone: str, revision: str | None = None) -> Any:
+def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer of `backbone` as it is.
 
     Args:
@@ -62,7 +65,7 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> Any:
     return tokenizer
 
 
-def tokenizer_identity(tokenizer: Any) -> bytes:
+def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> bytes:
     """Everything that decides which tokens a text becomes, as a hash."""
     import tokenizers
 

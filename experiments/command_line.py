@@ -21,7 +21,6 @@ from callbacks.results import Results, ranks_summary
 from callbacks.stop_together import StopTogether
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
-from datamodules.kept_data import holds_data_of
 from experiments.closing_table import print_closing_table, print_evaluation
 from experiments.config_files import differences, locate_configs, read_yaml
 from experiments.error_causes import about_settings, input_error_behind
@@ -147,8 +146,6 @@ class CommandLine(ProjectArguments):
         _signals.install()
         if self.trainer.world_size == 1:
             _signals.stop_outside_loops()
-        if holds_data_of(self.datamodule):  # a sweep's trial before has validated on them
-            self.trainer.num_sanity_val_steps = 0
 
     def after_fit(self) -> None:
         if self.settings.trainer.fast_dev_run:

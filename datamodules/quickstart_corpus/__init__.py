@@ -1,5 +1,5 @@
 """A grammatical-acceptability corpus the project makes itself: the quickstart needs no download."""
 
-from datamodules.quickstart_corpus.corpus import PHENOMENA, Sentence, generate_corpus
+from datamodules.quickstart_corpus.corpus import Sentence, generate_corpus, phenomena
 
-__all__ = ["PHENOMENA", "Sentence", "generate_corpus"]
+__all__ = ["Sentence", "generate_corpus", "phenomena"]

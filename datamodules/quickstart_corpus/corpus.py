@@ -4,28 +4,11 @@ The task and the labels are those of CoLA (Warstadt et al. 2019): is the sentenc
 pairs follow the idea of BLiMP (Warstadt et al. 2020, arXiv 1912.00582). No sentence comes from either.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from datamodules.quickstart_corpus import (
-    phenomena_agreement,
-    phenomena_anaphora,
-    phenomena_questions,
-    phenomena_verbs,
-)
-from datamodules.quickstart_corpus.lexicon import VOCABULARIES
-from datamodules.quickstart_corpus.phenomena_shared import MinimalPair, PairMaker, Sampler
-
-_MAKERS: dict[str, PairMaker] = {
-    maker.__name__: maker
-    for module in (phenomena_agreement, phenomena_anaphora, phenomena_verbs, phenomena_questions)
-    for maker in module.MAKERS
-}
-
-PHENOMENA: tuple[str, ...] = tuple(_MAKERS)
+from datamodules.quickstart_corpus.expansion import Expander, grammar, vocabularies
 
 # What every phenomenon can supply, so that all stay evenly represented. A test generates this much.
 MAXIMUM_SENTENCES = {"train": 24000, "validation": 12000, "test": 12000}
@@ -43,6 +26,11 @@ class Sentence:
     phenomenon: str
 
 
+def phenomena() -> tuple[str, ...]:
+    """The names of the phenomena, in the order of the grammar."""
+    return tuple(grammar()["phenomena"])
+
+
 def generate_corpus(
     train_sentences: int = 4000, validation_sentences: int = 800, test_sentences: int = 1200, seed: int = 0
 ) -> dict[str, list[Sentence]]:
@@ -51,6 +39,9 @@ def generate_corpus(
     Each split is a series of minimal pairs: the acceptable sentence at an even position, its unacceptable
     counterpart right after it. The pairs are in random order, and phenomena as evenly represented as the
     number allows.
+
+    Raises:
+        ValueError: a number of sentences that is odd, below 2 or above `MAXIMUM_SENTENCES`.
     """
     counts = {"train": train_sentences, "validation": validation_sentences, "test": test_sentences}
     for split, count in counts.items():
@@ -63,8 +54,8 @@ def _check_count(split: str, count: int) -> None:
     if count > maximum:
         raise ValueError(
             f"{split}_sentences is {count}, but at most {maximum} {split} sentences can be generated without "
-            f"repetition. Ask for {maximum} or fewer, or add words to {split.upper()} in "
-            "datamodules/quickstart_corpus/lexicon.py and raise MAXIMUM_SENTENCES."
+            f"repetition. Ask for {maximum} or fewer, or add words to the part {split} of "
+            "datamodules/quickstart_corpus/lexicon.yaml and raise MAXIMUM_SENTENCES."
         )
     if count < 2 or count % 2:
         raise ValueError(
@@ -76,10 +67,10 @@ def _check_count(split: str, count: int) -> None:
 def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
     order = Random(f"quickstart corpus, seed {seed}, {split}, order")
     # Which phenomena get one pair more when the number does not divide evenly is left to chance.
-    phenomena = list(PHENOMENA)
-    order.shuffle(phenomena)
+    names = list(phenomena())
+    order.shuffle(names)
     seen: set[str] = set()
-    generators = [_distinct_pairs(split, phenomenon, seed, seen) for phenomenon in phenomena]
+    generators = [_distinct_pairs(split, phenomenon, seed, seen) for phenomenon in names]
     sentence_pairs = [next(generators[position % len(generators)]) for position in range(pairs)]
     order.shuffle(sentence_pairs)
     return [sentence for pair in sentence_pairs for sentence in pair]
@@ -87,22 +78,18 @@ def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
 
 def _distinct_pairs(split: str, phenomenon: str, seed: int, seen: set[str]) -> Iterator[tuple[Sentence, Sentence]]:
     """Pairs of one phenomenon in which neither sentence occurred before in the split."""
-    sampler = Sampler(VOCABULARIES[split], Random(f"quickstart corpus, seed {seed}, {split}, {phenomenon}"))
+    expander = Expander(vocabularies()[split], Random(f"quickstart corpus, seed {seed}, {split}, {phenomenon}"))
     repeated_draws = 0
     while repeated_draws < _MAXIMUM_REPEATED_DRAWS:
-        pair = _MAKERS[phenomenon](sampler)
-        if not seen.isdisjoint(pair):
+        acceptable, unacceptable = expander.pair(phenomenon)
+        if not seen.isdisjoint((acceptable, unacceptable)):
             repeated_draws += 1
             continue
         repeated_draws = 0
-        seen.update(pair)
-        yield _labelled(pair, phenomenon)
+        seen.update((acceptable, unacceptable))
+        yield Sentence(acceptable, 1, phenomenon), Sentence(unacceptable, 0, phenomenon)
     raise RuntimeError(
         f"{phenomenon} ran out of new {split} sentences after {_MAXIMUM_REPEATED_DRAWS} draws in a row, "
         f"although MAXIMUM_SENTENCES allows {MAXIMUM_SENTENCES[split]} in all. Lower that number in "
-        "datamodules/quickstart_corpus/corpus.py or add words to the lexicon."
+        "datamodules/quickstart_corpus/corpus.py or add words to lexicon.yaml."
     )
-
-
-def _labelled(pair: MinimalPair, phenomenon: str) -> tuple[Sentence, Sentence]:
-    return Sentence(pair.acceptable, 1, phenomenon), Sentence(pair.unacceptable, 0, phenomenon)

@@ -106,7 +106,7 @@ def run_sweep(arguments: list[str]) -> int:
             check_claim(folder, definition, asked, command, options.extend)
         return 0
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
-    with folder.sweep_lock(shared=options.part is not None):
+    with folder.sweep_lock(is_part=options.part is not None):
         if overwrite:
             folder.clear()
         check_claim(folder, definition, asked, command, options.extend)

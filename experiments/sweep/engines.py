@@ -13,12 +13,10 @@ from typing import Any
 
 from common.cores import usable_cores
 from common.terminal import say
-from datamodules.kept_data import keep_data
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
 from experiments.sweep.trial_run import Outcome, record_failure, run_trial
-from lightning_modules.backbone_loading import keep_backbone
 
 Write = Callable[[], None]  # rewrites the sweep's results.json
 _ROOT = Path(__file__).resolve().parents[2]
@@ -26,14 +24,13 @@ _ROOT = Path(__file__).resolve().parents[2]
 
 def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
     """Trials one after another in this process. Returns whether all were carried out, failed ones included."""
-    with keep_backbone(), keep_data():
-        for trial in todo:
-            progress.started(trial)
-            outcome = run_trial(folder, trial)
-            write()
-            progress.ended(trial, outcome)
-            if outcome is Outcome.STOPPED:
-                return False
+    for trial in todo:
+        progress.started(trial)
+        outcome = run_trial(folder, trial)
+        write()
+        progress.ended(trial, outcome)
+        if outcome is Outcome.STOPPED:
+            return False
     return True
 
 

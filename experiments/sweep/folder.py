@@ -1,7 +1,9 @@
 """runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
 
+import math
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,6 +18,7 @@ from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 
 LOCKS = ".locks"
+_ENTRANCE_SECONDS = 2.0  # parts of an array that start together pass the entrance one after the other
 
 
 class State(StrEnum):
@@ -107,7 +110,7 @@ class SweepFolder:
 
     def write_results(self, trials: list[Trial]) -> None:
         """Rewrites results.json from the trials' folders; processes that share the sweep take turns."""
-        with locked(self.path / LOCKS / "results", wait=True):
+        with locked(self.path / LOCKS / "results", wait=math.inf):
             write_json(self.path / "results.json", self.collect(trials))
 
     @contextmanager
@@ -127,21 +130,34 @@ class SweepFolder:
             return True
 
     @contextmanager
-    def sweep_lock(self, shared: bool) -> Iterator[None]:
-        """Keeps a second sweep out of the folder; the parts of one sweep (`shared`) let each other in.
+    def sweep_lock(self, is_part: bool) -> Iterator[None]:
+        """Keeps a second sweep out of the folder; the parts of one sweep let each other in.
+
+        A whole sweep stays in the entrance, so that nobody else gets in. A part only passes through it, and holds a
+        lock of its own from then on.
 
         Raises:
             InputError: another sweep is at work here, or the folder can't be written to.
         """
-        try:
-            with locked(self.path / LOCKS / "sweep", shared=shared):
-                yield
-        except BlockingIOError as error:
-            raise InputError(
-                f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
-            ) from error
-        except OSError as error:
-            raise storage_error(Path(error.filename or self.path), error) from error
+        locks = self.path / LOCKS
+        with ExitStack() as held:
+            try:
+                with ExitStack() as entrance:
+                    entrance.enter_context(locked(locks / "sweep", wait=_ENTRANCE_SECONDS))
+                    if is_part:
+                        held.enter_context(locked(locks / f".part.{uuid.uuid4().hex}", discard=True))
+                    else:
+                        for part in locks.glob(".part.*"):
+                            with locked(part, discard=True):  # held by a part that is at work, or left by a killed one
+                                pass
+                        held.enter_context(entrance.pop_all())
+            except BlockingIOError as error:
+                raise InputError(
+                    f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
+                ) from error
+            except OSError as error:
+                raise storage_error(Path(error.filename or self.path), error) from error
+            yield
 
 
 # Where a run lies and how often it is saved doesn't change what comes out.

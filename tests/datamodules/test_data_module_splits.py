@@ -32,12 +32,10 @@ def test_predict_file_of_pairs(backbone, tmp_path):
     (batch,) = data.predict_dataloader()
     assert batch["inputs"]["token_type_ids"].tolist() == [[0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 0]]
 
-    file.write_text("w1\tw2\nonly one\n")
-    with pytest.raises(InputError, match=r"pairs.txt, line 2: 1 tab-separated texts in 'only one'; allowed: 2"):
-        data.predict_examples()
-    file.write_text("w1\tw2\n\nw3\tw4\n")
-    with pytest.raises(InputError, match="line 2: 1 tab-separated"):
-        data.predict_examples()
+    for content, found in (("w1\tw2\nonly one\n", "'only one'"), ("w1\tw2\n\nw3\tw4\n", "''")):
+        file.write_text(content)
+        with pytest.raises(InputError, match=rf"pairs.txt, line 2: 1 tab-separated columns in {found}; allowed: 2"):
+            data.predict_examples()
     file.unlink()
     with pytest.raises(InputError, match="which is not a file"):
         data.predict_examples()
@@ -66,9 +64,8 @@ def test_a_predict_file_that_is_a_table_is_read_by_its_columns(backbone, tmp_pat
 
 
 def test_predict_without_a_file_takes_test_else_validation(make):
-    with_test, without = make(), make(cola_validation="combined")
-    assert len(with_test.predict_examples()) == 11
-    assert len(without.predict_examples()) == 24
+    without = make(cola_validation="combined")
+    assert (len(make().predict_examples()), len(without.predict_examples())) == (11, 24)
     assert rows_of(without.predict_dataloader()) == list(range(24))
 
 

@@ -6,7 +6,7 @@ from common.errors import InputError
 from datamodules import QuickstartDataModule
 from datamodules.batching import TrainingBatchSampler, global_batches
 from datamodules.sources import Examples
-from datamodules.subsets import random_pairs
+from datamodules.subsets import random_subset
 
 
 def test_each_pair_is_in_one_batch_and_each_row_once():
@@ -17,23 +17,13 @@ def test_each_pair_is_in_one_batch_and_each_row_once():
     assert [len(batch) for batch in batches] == [32] * 31 + [8]
 
 
-def test_pairs_are_still_grouped_by_length():
-    lengths = torch.arange(3200) // 2 % 40 + 5
-    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
-    padded = sum(len(batch) * int(lengths[batch].max()) for batch in grouped)
-    assert padded / int(lengths.sum()) < 1.10
-
-
-def test_a_pair_is_as_long_as_its_longer_row():
+@pytest.mark.parametrize("alike", [True, False])
+def test_pairs_are_still_grouped_by_the_length_of_their_longer_row(alike):
     longer = torch.arange(1600) * 7 % 40 + 5
-    lengths = torch.stack([torch.full_like(longer, 4), longer], dim=1).flatten()
-    grouped = global_batches(lengths, 32, seed=1, epoch=0, batching="neighbour_pairs")
-    assert sum(int(lengths[batch].max()) * 16 for batch in grouped) / int(longer.sum()) < 1.10
-
-
-def test_epochs_differ():
-    first, second = (global_batches(torch.full((64,), 5), 8, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
-    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]
+    lengths = torch.stack([longer if alike else torch.full_like(longer, 4), longer], dim=1).flatten()
+    first, second = (global_batches(lengths, 32, 1, epoch, "neighbour_pairs") for epoch in (0, 1))
+    assert sum(int(lengths[batch].max()) * 16 for batch in first) / int(longer.sum()) < 1.10
+    assert [batch.tolist() for batch in first] != [batch.tolist() for batch in second]  # epochs differ
 
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(9, 4), (8, 3)])
@@ -55,12 +45,12 @@ def test_a_wrong_batch_size_costs_no_finished_run(tmp_path, tiny_bert):
 
 def test_a_subset_of_the_rows_is_one_of_pairs():
     examples = Examples([f"{row // 2}{'ab'[row % 2]}" for row in range(40)], labels=[row % 2 for row in range(40)])
-    drawn = random_pairs(examples, 10, seed=3)
+    drawn = random_subset(examples, 10, seed=3, pairs=True)
     assert [text[:-1] for text in drawn.texts[::2]] == [text[:-1] for text in drawn.texts[1::2]]
     assert drawn.labels == [0, 1] * 5 and len(set(drawn.texts)) == 10
-    assert random_pairs(examples, None, 3) is random_pairs(examples, 40, 3) is examples
+    assert random_subset(examples, None, 3, True) is random_subset(examples, 40, 3, True) is examples
     with pytest.raises(InputError, match="train_rows is 9"):
-        random_pairs(examples, 9, 3)
+        random_subset(examples, 9, 3, True)
 
 
 def test_train_rows_keep_the_pairs_of_the_quickstart(tiny_bert):

@@ -5,6 +5,7 @@ import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from common.errors import InputError
+from datamodules import AGNewsDataModule, GLUEDataModule, TableDataModule, WikiTextDataModule
 from datamodules.sources_glue import read_glue_folder, read_hub
 from datamodules.task import GLUE_TASKS
 
@@ -101,20 +102,6 @@ def test_a_malformed_json_line_is_named(tmp_path, line, message):
     assert message in str(caught.value)
 
 
-def test_a_first_line_without_its_label_does_not_make_the_split_unlabelled(tmp_path):
-    write_json_lines(tmp_path / "train.jsonl", DEV)
-    (tmp_path / "validation.jsonl").write_text('{"sentence": "a"}\n{"sentence": "b", "label": 1}\n')
-    with pytest.raises(InputError, match=r"validation.jsonl, line 1: no label among sentence"):
-        read_glue_folder(COLA, str(tmp_path))
-
-
-def test_a_malformed_parquet_row_is_named(tmp_path):
-    write_parquet(tmp_path / "validation.parquet", DEV)
-    write_parquet(tmp_path / "train.parquet", {"sentence": ["a", "b"], "label": [1, 5]})
-    with pytest.raises(InputError, match=r"train.parquet, row 2: label is 5"):
-        read_glue_folder(COLA, str(tmp_path))
-
-
 def test_only_the_columns_that_are_asked_for_are_converted(tmp_path):
     import pyarrow
 
@@ -127,6 +114,9 @@ def test_only_the_columns_that_are_asked_for_are_converted(tmp_path):
     write_parquet(tmp_path / "train.parquet", {"sentence": broken, "label": [1, 0]})
     with pytest.raises(InputError, match=r"train.parquet can't be read as Parquet: 'utf-8' codec"):
         read_glue_folder(COLA, str(tmp_path))
+    (tmp_path / "train.parquet").write_bytes(b"PAR1 but nothing else")
+    with pytest.raises(InputError, match=r"train.parquet can't be read as Parquet"):
+        read_glue_folder(COLA, str(tmp_path))
 
 
 def test_a_shard_that_is_missing_is_said(tmp_path):
@@ -138,22 +128,18 @@ def test_a_shard_that_is_missing_is_said(tmp_path):
     assert len(read_glue_folder(COLA, str(tmp_path))["train"]) == 2 * len(TRAIN["label"])
 
 
-def test_a_damaged_parquet_file_is_refused(tmp_path):
-    write_parquet(tmp_path / "validation.parquet", DEV)
-    (tmp_path / "train.parquet").write_bytes(b"PAR1 but nothing else")
-    with pytest.raises(InputError, match=r"train.parquet can't be read as Parquet"):
-        read_glue_folder(COLA, str(tmp_path))
-
-
 def test_missing_columns_and_splits_are_named(tmp_path):
-    write_parquet(tmp_path / "train.parquet", {"text": ["a"], "label": [1]})
-    with pytest.raises(InputError, match="no sentence among its columns text, label"):
-        read_glue_folder(COLA, str(tmp_path))
     write_parquet(tmp_path / "train.parquet", TRAIN)
     with pytest.raises(InputError, match=r"no validation split in .*train.parquet.*may be called validation"):
         read_glue_folder(COLA, str(tmp_path))
-    write_parquet(tmp_path / "validation.parquet", TEST)
-    with pytest.raises(InputError, match=r"validation.parquet: no row has a label: label is empty or -1"):
+    (tmp_path / "validation.jsonl").write_text('{"sentence": "a"}\n{"sentence": "b", "label": 1}\n')
+    with pytest.raises(InputError, match=r"validation.jsonl, line 1: no label among sentence"):
+        read_glue_folder(COLA, str(tmp_path))
+    write_json_lines(tmp_path / "validation.jsonl", TEST)
+    with pytest.raises(InputError, match=r"validation.jsonl: no row has a label: label is empty or -1"):
+        read_glue_folder(COLA, str(tmp_path))
+    write_parquet(tmp_path / "train.parquet", {"text": ["a"], "label": [1]})
+    with pytest.raises(InputError, match="no sentence among its columns text, label"):
         read_glue_folder(COLA, str(tmp_path))
 
 
@@ -178,73 +164,51 @@ def test_save_to_disk_folders_and_their_label_names(tmp_path):
         read_glue_folder(COLA, str(tmp_path / "single"))
 
 
-def test_the_hub_is_asked_for_the_task_at_its_revision(monkeypatch):
+def hub(monkeypatch, **splits) -> list:
+    """Puts a data set on the hub; what is asked of the hub is in the list."""
     asked = []
+    loaded = DatasetDict({split: Dataset.from_dict(columns) for split, columns in splits.items()})
+    monkeypatch.setattr("datasets.load_dataset", lambda *args, **settings: asked.append((args, settings)) or loaded)
+    return asked
 
-    def load_dataset(*args, **settings):
-        asked.append((args, settings))
-        return DatasetDict(
-            {
-                "train": Dataset.from_dict(TRAIN),
-                "validation": Dataset.from_dict(DEV),
-                "test": Dataset.from_dict(TEST),
-            }
-        )
 
-    monkeypatch.setattr("datasets.load_dataset", load_dataset)
+def test_the_hub_is_asked_for_the_task_at_its_revision(monkeypatch):
+    asked = hub(monkeypatch, train=TRAIN, validation=DEV, test=TEST)
     assert as_tuples(read_hub(COLA, "abc123")) == EXPECTED
     assert asked == [(("nyu-mll/glue", "cola"), {"revision": "abc123"})]
 
 
-def test_the_hubs_mnli_split_names(monkeypatch):
-    columns = {"premise": ["P.", "Q."], "hypothesis": ["H.", "I."], "label": [0, 2]}
-    hidden = columns | {"label": [-1, -1]}
-    loaded = DatasetDict(
-        {
-            "train": Dataset.from_dict(columns),
-            "validation_matched": Dataset.from_dict(columns),
-            "validation_mismatched": Dataset.from_dict(columns | {"label": [1, 1]}),
-            "test_matched": Dataset.from_dict(hidden),
-            "test_mismatched": Dataset.from_dict(hidden),
-        }
-    )
-    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
-    labels = {name: rows.labels for name, rows in read_hub(GLUE_TASKS["mnli"], None).items()}
-    assert labels == {
-        "train": [0, 2],
-        "validation": [0, 2],
-        "validation_mismatched": [1, 1],
-        "test": None,
-        "test_mismatched": None,
-    }
+def test_the_hubs_split_names_and_labels(monkeypatch):
+    pairs = {"premise": ["P.", "Q."], "hypothesis": ["H.", "I."]}
+    labels = {"train": [0, 2], "validation_matched": [0, 2], "validation_mismatched": [1, 1]}
+    labels |= {"test_matched": [-1, -1], "test_mismatched": [-1, -1]}
+    hub(monkeypatch, **{split: pairs | {"label": numbers} for split, numbers in labels.items()})
+    found = {name: rows.labels for name, rows in read_hub(GLUE_TASKS["mnli"], None).items()}
+    expected = {"train": [0, 2], "validation": [0, 2], "validation_mismatched": [1, 1]}
+    assert found == expected | {"test": None, "test_mismatched": None}
 
-
-def test_the_hubs_stsb_is_numbers(monkeypatch):
-    columns = {"sentence1": ["A.", "B."], "sentence2": ["C.", "D."], "label": [1.5, 4.0]}
-    loaded = {
-        "train": Dataset.from_dict(columns),
-        "validation": Dataset.from_dict(columns),
-        "test": Dataset.from_dict(columns | {"label": [-1.0, -1.0]}),
-    }
-    monkeypatch.setattr("datasets.load_dataset", lambda *_, **__: loaded)
+    pairs = {"sentence1": ["A.", "B."], "sentence2": ["C.", "D."]}
+    scored = pairs | {"label": [1.5, 4.0]}
+    hub(monkeypatch, train=scored, validation=scored, test=pairs | {"label": [-1.0, -1.0]})
     splits = read_hub(GLUE_TASKS["stsb"], None)
-    assert splits["train"].labels == [1.5, 4.0]
-    assert splits["test"].labels is None
+    assert (splits["train"].labels, splits["test"].labels) == ([1.5, 4.0], None)
 
 
-def test_an_unreachable_hub_names_every_way_on(monkeypatch):
+@pytest.mark.parametrize(
+    ("data", "asked", "local"),
+    [
+        (GLUEDataModule("cola"), "nyu-mll/glue / cola", (".tsv", "save_to_disk")),
+        (AGNewsDataModule(), "fancyzhx/ag_news", ("train.csv", ".parquet")),
+        (WikiTextDataModule(), "Salesforce/wikitext / wikitext-2-raw-v1", ("wiki.train.raw", ".gz")),
+        (TableDataModule(dataset="me/mine"), "me/mine", ("--data.train_file", ".jsonl")),
+    ],
+)
+def test_an_unreachable_hub_names_every_way_on(monkeypatch, data, asked, local):
     def unreachable(*_, **__):
-        raise ConnectionError("Couldn't reach 'nyu-mll/glue' on the Hub (LocalEntryNotFoundError)")
+        raise ConnectionError("Couldn't reach it on the Hub (LocalEntryNotFoundError)")
 
     monkeypatch.setattr("datasets.load_dataset", unreachable)
-    with pytest.raises(InputError, match="Couldn't reach 'nyu-mll/glue'") as caught:
-        read_hub(COLA, None)
-    for way_on in (
-        "--data.data_dir",
-        ".tsv",
-        "save_to_disk",
-        "HF_HOME",
-        "HF_HUB_OFFLINE=1",
-        "--config quickstart.yaml",
-    ):
+    with pytest.raises(InputError, match=f"the data set {asked} .*Couldn't reach it") as caught:
+        data.setup()
+    for way_on in ("--data.data_dir", *local, "HF_HOME", "HF_HUB_OFFLINE=1", "--config quickstart.yaml"):
         assert way_on in str(caught.value)

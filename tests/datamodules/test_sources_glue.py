@@ -48,12 +48,7 @@ def test_official_cola_keeps_quotes_and_unusual_line_breaks_as_text(tmp_path, en
 def test_combined_validation_is_both_files_and_leaves_no_test(tmp_path):
     splits = read_glue_folder(COLA, write(tmp_path, OFFICIAL), "combined")
     assert list(splits) == ["train", "validation"]
-    assert splits["validation"].texts == [
-        "He left.",
-        "Left he him.",
-        "Somebody left - guess who.",
-        "Who guess.",
-    ]
+    assert splits["validation"].texts == ["He left.", "Left he him.", "Somebody left - guess who.", "Who guess."]
     assert splits["validation"].labels == [1, 0, 1, 0]
 
 
@@ -122,12 +117,7 @@ GLUE_FILES = {
 }
 # (texts, pairs, labels) of train, and labels of validation, read off the files above by eye.
 GLUE_EXPECTED = {
-    "cola": (
-        ['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85he\rre."],
-        None,
-        [1, 0, 1],
-        [1, 0],
-    ),
+    "cola": (['She said "hello" to us.', '"Us to hello said.', "It\u2028is\x85he\rre."], None, [1, 0, 1], [1, 0]),
     "sst2": (['a " good one ', "bad "], None, [1, 0], [1]),
     "mrpc": (["One.", "Two."], ["Uno.", "Tre."], [1, 0], [1]),
     "qqp": (["Why?", "A?"], ["How?", "B?"], [0, 1], [1]),
@@ -151,17 +141,9 @@ def test_glue_layout_of_every_task(tmp_path, name, nested):
     if name not in ("rte", "wnli"):
         assert splits["test"].labels is None
         assert len(splits["test"]) == 1
-
-
-def test_mnli_has_matched_and_mismatched_splits(tmp_path):
-    splits = read_glue_folder(GLUE_TASKS["mnli"], write(tmp_path, GLUE_FILES["mnli"]))
-    found = {name: (rows.texts, rows.labels) for name, rows in splits.items() if name != "train"}
-    assert found == {
-        "validation": (["Q."], [2]),
-        "validation_mismatched": (["R."], [1]),
-        "test": (["S."], None),
-        "test_mismatched": (["T."], None),
-    }
+    if name == "mnli":
+        others = {split: (splits[split].texts, splits[split].labels) for split in splits if "mismatched" in split}
+        assert others == {"validation_mismatched": (["R."], [1]), "test_mismatched": (["T."], None)}
 
 
 def test_broken_rows_of_the_published_qqp_are_left_out(tmp_path, capsys):
@@ -175,10 +157,7 @@ def test_broken_rows_of_the_published_qqp_are_left_out(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("line", "parts"),
     [
-        (
-            "gj04\t1\tNo fourth column.",
-            ["line 3", "3 tab-separated columns", "allowed: 4 (source, label, star"],
-        ),
+        ("gj04\t1\tNo fourth column.", ["line 3", "3 tab-separated columns", "allowed: 4 (source, label, star"]),
         ("gj04\t1\t\tToo\tmany.", ["line 3", "5 tab-separated columns"]),
         ("", ["line 3", "1 tab-separated columns"]),
         ("gj04\t2\t\tTwo.", ["line 3", "label is '2'", "allowed: 0 (unacceptable), 1 (acceptable)"]),
@@ -207,11 +186,13 @@ PAIRED = "sentence1\tsentence2\tlabel\n"
 @pytest.mark.parametrize(
     ("task", "dev", "message"),
     [
-        ("stsb", f"{SCORED}C.\tD.\thigh\n", "dev.tsv, line 3: label is 'high'; allowed: a finite number"),
-        ("stsb", f"{SCORED}C.\tD.\tnan\n", "line 3: label is 'nan'"),
-        ("stsb", f"{SCORED}C.\tD.\tinf\n", "line 3: label is 'inf'"),
+        ("stsb", f"{SCORED}C.\tD.\thigh\n", "dev.tsv, line 3: score is 'high'; allowed: a finite number"),
+        ("stsb", f"{SCORED}C.\tD.\tnan\n", "line 3: score is 'nan'"),
+        ("stsb", f"{SCORED}C.\tD.\tinf\n", "line 3: score is 'inf'"),
         ("rte", f"{PAIRED}A.\t\tentailment\n", "dev.tsv, line 2: sentence2 is empty"),
-        ("sst2", "text\tlabel\nfine\t1\n", "line 1: the header has no column sentence; it has text, label"),
+        ("sst2", "text\tlabel\nfine\t1\n", "dev.tsv has no sentence among its columns text, label"),
+        ("sst2", "sentence\tlabel\n", "dev.tsv has no rows, only a header"),
+        ("sst2", "\n\n", "dev.tsv is empty"),
     ],
 )
 def test_a_malformed_row_of_a_file_with_a_header_is_named(tmp_path, task, dev, message):
@@ -220,31 +201,13 @@ def test_a_malformed_row_of_a_file_with_a_header_is_named(tmp_path, task, dev, m
     assert message in failure(GLUE_TASKS[task], write(tmp_path, files))
 
 
-@pytest.mark.parametrize("content", ["", "\n\n"])
-def test_an_empty_file_is_refused(tmp_path, content):
-    message = failure(COLA, write(tmp_path, OFFICIAL | {"in_domain_dev.tsv": content}))
-    assert "in_domain_dev.tsv is empty" in message
-
-
-def test_a_header_alone_is_refused(tmp_path):
-    message = failure(GLUE_TASKS["sst2"], write(tmp_path, GLUE_FILES["sst2"] | {"SST-2/dev.tsv": "sentence\tlabel\n"}))
-    assert "a header and no rows" in message
-
-
 def test_gzip_that_is_cut_off_or_is_none_is_refused(tmp_path):
     write(tmp_path, {name + ".gz": text for name, text in OFFICIAL.items()})
     path = tmp_path / "in_domain_train.tsv.gz"
-    lines = "".join(f"gj04\t{row % 2}\t\tSentence {row * 7919} here.\n" for row in range(50_000))
-    whole = gzip.compress(lines.encode())
-    path.write_bytes(whole[: len(whole) // 2])
-    message = failure(COLA, str(tmp_path))
-    assert "in_domain_train.tsv.gz" in message
-    assert "damaged or cut off" in message
-    line = int(message.split("after line ")[1].split(":")[0])
-    assert 10_000 < line < 40_000
-
-    path.write_bytes(TRAIN.encode())
-    assert "is not gzip-compressed" in failure(COLA, str(tmp_path))
+    for content, fault in ((path.read_bytes()[:-20], "damaged or cut off"), (TRAIN.encode(), "is not gzip-compressed")):
+        path.write_bytes(content)
+        message = failure(COLA, str(tmp_path))
+        assert "in_domain_train.tsv.gz" in message and fault in message
 
 
 def test_a_missing_file_says_what_was_looked_for_and_what_is_there(tmp_path):

@@ -9,7 +9,8 @@ from transformers import AutoTokenizer
 from common.errors import InputError
 from datamodules import tokenization
 from datamodules.sources import Examples
-from datamodules.tokenization import load_tokenizer, tokenize_cached
+from datamodules.tokenization import tokenize_cached
+from datamodules.tokenizer import load_tokenizer
 
 TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
 PAIRS = ["w1", "w2 w3 w4 w5 w6 w7", "w8 w9", "w3"]
@@ -45,6 +46,11 @@ def test_tokens_equal_the_tokenizers_own_row_by_row(tokenizer, pairs, monkeypatc
     assert (split.input_ids.dtype, split.offsets.dtype) == (torch.int32, torch.int64)
 
 
+def test_models_without_token_types_get_none(tmp_path):
+    folder = make_backbone(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    assert tokenize_cached(Examples(["w1"], ["w2"]), load_tokenizer(str(folder)), 8).token_type_ids is None
+
+
 def test_truncated_rows_are_counted_and_rows_that_just_fit_are_not(tokenizer):
     words = [3, 8, 9, 20]  # and two special tokens each
     split = tokenize_cached(Examples(["w1 " * count for count in words]), tokenizer, max_length=10)
@@ -57,12 +63,6 @@ def test_padding_and_truncation_inside_tokenizer_json_are_overruled(backbone):
     split = tokenize_cached(Examples(["w1", "w2 " * 40]), load_tokenizer(backbone), max_length=LONGEST)
     assert split.lengths.tolist() == [3, 42]
     assert split.truncated_rows == 0
-
-
-def test_models_without_token_types_get_none(tmp_path):
-    folder = make_backbone(tmp_path, model_input_names=["input_ids", "attention_mask"])
-    split = tokenize_cached(Examples(["w1"], ["w2"]), load_tokenizer(str(folder)), 8)
-    assert split.token_type_ids is None
 
 
 def test_a_second_start_reads_the_cache(tokenizer):
@@ -89,17 +89,10 @@ def test_everything_that_changes_tokens_changes_the_cache_key(tmp_path, tokenize
         (Examples(["w1", "w2"], ["w3", "w4"]), tokenizer, 10),
         (Examples(["w1", "w2", "w3", "w4"]), tokenizer, 10),
         (Examples(["w1 w2", "w3"]), tokenizer, 11),
-        (
-            Examples(["w1 w2", "w3"]),
-            load_tokenizer(str(make_backbone(tmp_path / "a", model_input_names=["input_ids"]))),
-            10,
-        ),
-        (
-            Examples(["w1 w2", "w3"]),
-            load_tokenizer(str(make_backbone(tmp_path / "b", truncation_side="left"))),
-            10,
-        ),
     ]
+    for changes in ({"model_input_names": ["input_ids"]}, {"truncation_side": "left"}):
+        folder = make_backbone(tmp_path / next(iter(changes)), **changes)
+        cases.append((Examples(["w1 w2", "w3"]), load_tokenizer(str(folder)), 10))
     for number, case in enumerate(cases, start=1):
         tokenize_cached(*case)
         assert len(list((own_cache / "tokenized").iterdir())) == number
@@ -156,21 +149,16 @@ def test_all_cores_are_used_and_then_no_longer_so_that_forks_are_safe(tokenizer,
 
 
 def test_without_a_pad_token_the_end_of_sequence_token_pads(tmp_path):
-    folder = make_backbone(tmp_path, pad_token=None, eos_token="[SEP]")
-    tokenizer = load_tokenizer(str(folder))
-    assert tokenizer.pad_token == "[SEP]"
-    assert tokenizer.pad_token_id == 3
-
-
-def test_without_any_token_to_pad_with_it_is_refused(tmp_path):
+    tokenizer = load_tokenizer(str(make_backbone(tmp_path / "a", pad_token=None, eos_token="[SEP]")))
+    assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[SEP]", 3)
     with pytest.raises(InputError, match="neither a pad nor an end-of-sequence token"):
-        load_tokenizer(str(make_backbone(tmp_path, pad_token=None)))
+        load_tokenizer(str(make_backbone(tmp_path / "b", pad_token=None)))
 
 
 def test_a_folder_without_vocabulary_is_refused(tmp_path):
     make_backbone(tmp_path)
-    (tmp_path / "tokenizer.json").unlink()
-    (tmp_path / "tokenizer_config.json").unlink()
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (tmp_path / name).unlink()
     with pytest.raises(InputError, match="holds no vocabulary"):
         load_tokenizer(str(tmp_path))
 

@@ -235,44 +235,6 @@ def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypa
     assert "Ray is not installed" in capsys.readouterr().err
 
 
-def test_a_kept_backbone_gives_the_model_that_loading_gives(tiny_bert):
-    from transformers import AutoModelForSequenceClassification
-
-    from lightning_modules.backbone_loading import keep_backbone, load_backbone
-
-    def load(seed):
-        torch.manual_seed(seed)
-        model, head = load_backbone(AutoModelForSequenceClassification, tiny_bert, num_labels=2)
-        return model, head, torch.get_rng_state()
-
-    expected = {seed: load(seed) for seed in (0, 1)}
-    with keep_backbone():
-        for seed in (0, 1, 0):
-            model, head, state = load(seed)
-            fresh, fresh_head, fresh_state = expected[seed]
-            assert head == fresh_head and torch.equal(state, fresh_state) and model.training
-            assert differences(dict(model.state_dict()), dict(fresh.state_dict())) == []
-            with torch.no_grad():  # training one copy must not reach the next
-                for parameter in model.parameters():
-                    parameter.zero_()
-
-
-def test_a_kept_language_model_keeps_its_tied_weights(tmp_path):
-    from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
-
-    from lightning_modules.backbone_loading import keep_backbone, load_pretrained
-
-    config = GPT2Config(vocab_size=40, n_embd=8, n_layer=2, n_head=2, n_positions=16)
-    GPT2LMHeadModel(config).save_pretrained(tmp_path)
-    fresh, names = load_pretrained(AutoModelForCausalLM, str(tmp_path))
-    with keep_backbone():
-        for _ in range(2):
-            model, kept_names = load_pretrained(AutoModelForCausalLM, str(tmp_path))
-            assert kept_names == names
-            assert model.lm_head.weight is model.transformer.wte.weight
-            assert differences(dict(model.state_dict()), dict(fresh.state_dict())) == []
-
-
 def test_what_is_no_folder_name_is_refused(finished, tmp_path):
     with pytest.raises(InputError):
         from experiments.sweep.command import run_sweep

@@ -1,0 +1,244 @@
+"""One file: text, CSV, tab-separated text, JSON-lines or Parquet, all but Parquet plain or gzip-compressed.
+
+Parquet is read by pyarrow. The text formats are read line by line with Python's own csv and json modules, because a
+row that can't be used must be named by its line, and a text must stay as it is written: pyarrow's CSV reader ends rows
+at a carriage return within a text and forgives quotation marks that don't fit together, its JSON reader makes dates of
+texts that look like one, and neither knows a row's line.
+"""
+
+import csv
+import gzip
+import json
+import string
+import sys
+import zlib
+from collections import Counter
+from collections.abc import Sequence
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+from common.errors import InputError, one_of
+from common.terminal import say
+from datamodules.sources import Table, listing
+
+GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+JSON_ENDINGS = (".jsonl", ".json")
+COLUMN_ENDINGS = (".parquet", *JSON_ENDINGS)
+TABLE_ENDINGS = (*COLUMN_ENDINGS, *SEPARATORS)
+csv.field_size_limit(
+    min(sys.maxsize, 2**31 - 1)
+)  # the module refuses cells over 131,072 characters; texts may be longer
+
+
+def table_ending(name: str) -> str:
+    """The ending that says how a file is read: of plain or .gz files, in small letters."""
+    return Path(name.lower().removesuffix(".gz")).suffix
+
+
+def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) -> Table:
+    """Reads a file with named columns by its ending: .parquet, .jsonl, .json, .csv or .tsv.
+
+    Args:
+        path: the file.
+        wanted: columns the caller looks for; once there, no row may lack them.
+        separator: what stands between the cells of a .csv or .tsv file, if not comma or tab.
+
+    Raises:
+        InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
+    """
+    ending = table_ending(path.name)
+    if ending == ".parquet":
+        table = _read_parquet(path, wanted)
+    elif ending in JSON_ENDINGS:
+        table = _read_json_lines(path, wanted)
+    elif ending in SEPARATORS:
+        table = read_delimited(path, separator or SEPARATORS[ending])
+    else:
+        raise one_of(f"the ending of {path}", ending, TABLE_ENDINGS)
+    if not len(table):
+        raise InputError(f"{path} has no rows. Fetch or write it again, or take it away.")
+    return table
+
+
+def read_delimited(
+    path: Path,
+    separator: str,
+    names: Sequence[str] | None = None,
+    heading: str | None = None,
+    skip_broken: bool = False,
+) -> Table:
+    """Rows of cells between separators.
+
+    Quotation marks around a cell let it hold separators, line breaks and doubled quotation marks. Where the separator
+    is a tab they are text like any other, as in GLUE's files.
+
+    Args:
+        path: the file.
+        separator: what stands between the cells.
+        names: names of the columns; not given: they are in the first row.
+        heading: a first row that begins so, whatever the case, is no row but names the columns.
+        skip_broken: leave out rows with more or fewer cells than names, instead of refusing them.
+
+    Raises:
+        InputError: see `read_lines`; quotation marks that don't fit together; a column named twice; a broken row; or
+            no row at all.
+    """
+    rows, starts = _cells(path, separator)
+    if names is None or (heading is not None and separator.join(rows[0]).lower().startswith(heading)):
+        names = names or rows[0]
+        rows, starts = rows[1:], starts[1:]
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
+        raise InputError(f"{path}, line 1: the header has {listing(twice)} more than once; rename one of them.")
+    whole = [len(row) == len(names) for row in rows]
+    if skip_broken and not all(whole):
+        say(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
+        rows, starts = list(compress(rows, whole)), list(compress(starts, whole))
+    elif not all(whole):
+        first = whole.index(False)
+        raise _broken_row(f"{path}, line {starts[first]}", rows[first], names, separator)
+    if not rows:
+        raise InputError(f"{path} has no rows, only a header. Fetch or write it again, or take it away.")
+    columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    return Table(columns, lambda row: f"{path}, line {starts[row]}", str(path))
+
+
+def _broken_row(where: str, row: Sequence[str], names: Sequence[str], separator: str) -> InputError:
+    kind = {"\t": "tab", ",": "comma"}.get(separator, repr(separator))
+    return InputError(
+        f"{where}: {len(row)} {kind}-separated columns in {separator.join(row)[:80]!r}; allowed: {len(names)} "
+        f"({listing(names)}). Correct or remove the row."
+    )
+
+
+def _cells(path: Path, separator: str) -> tuple[list[list[str]], list[int]]:
+    """The cells of each row, and the line it begins on."""
+    lines = read_rows(path)
+    if separator == "\t":
+        return [line.split("\t") for line in lines], list(range(1, len(lines) + 1))
+    rows: list[list[str]] = []
+    starts = [1]
+    # An iterator over lines, not a text stream: only line feeds end a line, so that line numbers are an editor's.
+    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True, skipinitialspace=True)
+    try:
+        for cells in reader:
+            rows.append(cells)
+            starts.append(reader.line_num + 1)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {starts[-1]}: {lines[starts[-1] - 1][:80]!r} begins a row that can't be read, up to "
+            f"line {reader.line_num}: {error}. Allowed: cells between {separator!r}; a cell with quotation marks "
+            'stands in quotation marks itself, each inner one doubled ("say ""hi"""). Correct or remove the row.'
+        ) from error
+    return rows, starts[:-1]
+
+
+def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
+    records = [_parse_record(line, f"{path}, line {number}") for number, line in enumerate(read_rows(path), start=1)]
+    needed = [name for name in wanted if any(name in record for record in records)]
+    columns = {name: [record.get(name) for record in records] for name in records[0]}
+    table = Table(columns, lambda row: f"{path}, line {row + 1}", str(path))
+    for row, record in enumerate(records):
+        if missing := [name for name in needed if name not in record]:
+            found = f"no {' and no '.join(missing)} among {listing(list(record))}"
+            raise table.row_error(row, found, f"{', '.join(needed)} in every line")
+    return table
+
+
+def _parse_record(line: str, where: str) -> dict[str, Any]:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError) as error:  # thousands of brackets in one another
+        raise InputError(f"{where}: {line[:60]!r} is not JSON ({error}); allowed: one JSON object per line.") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: {line[:60]!r} is not a JSON object; allowed: one JSON object per line.")
+    return record
+
+
+def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+        # the other columns stay as they are: Python may not know their values, such as a date in the year 20,000
+        columns = {name: table[name].to_pylist() if name in wanted else table[name] for name in table.column_names}
+    except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} can't be read as Parquet: {error}. Fetch or write the file again.") from error
+    return Table(columns, lambda row: f"{path}, row {row + 1}", str(path))
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a UTF-8 text file as they are; after a line feed at its end comes one more, empty line.
+
+    Only line feeds end a line: text may hold other characters that Python's splitlines would split at.
+
+    Raises:
+        InputError: unreadable, nothing but blanks, damaged gzip, not UTF-8, or with NUL bytes.
+    """
+    return [_decode(path, number, line) for number, line in enumerate(_read_content(path).split(b"\n"), start=1)]
+
+
+def read_rows(path: Path) -> list[str]:
+    """`read_lines` without blank lines at the end."""
+    lines = read_lines(path)
+    while not lines[-1].strip(string.whitespace):
+        lines.pop()
+    return lines
+
+
+def _decode(path: Path, number: int, line: bytes) -> str:
+    if b"\x00" in line:
+        raise InputError(
+            f"{path}, line {number}: a NUL byte; allowed: UTF-8 text. "
+            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
+        )
+    try:
+        return line.removesuffix(b"\r").decode()
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: byte {line[error.start : error.start + 1]!r} is not valid UTF-8; "
+            "allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
+        ) from error
+
+
+def _read_content(path: Path) -> bytes:
+    """The bytes of a file, decompressed and without byte order mark; InputError if there are none but blanks."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"can't read {path}: {error.strerror}. Check the path and its permissions.") from error
+    if content.startswith(GZIP_MAGIC):
+        try:
+            content = gzip.decompress(content)
+        except (EOFError, OSError, zlib.error) as error:
+            raise InputError(f"{path}: the gzip data is damaged or cut off ({error}). Fetch the file again.") from error
+    elif path.suffix == ".gz" and content:
+        raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
+    content = content.removeprefix(BYTE_ORDER_MARK)
+    if not content.strip():
+        raise InputError(f"{path} is empty. Fetch the file again, or take it away.")
+    return content
+
+
+def read_predict_table(path: Path, fields: Sequence[str], separator: str | None, advice: str) -> Table:
+    """The rows to predict on: of a table by the columns `fields`; of any other file one a line, pairs with a tab.
+
+    Raises:
+        InputError: a missing or empty file, a missing column, or for pairs a line without exactly one tab.
+    """
+    if not path.is_file():
+        endings = ", ".join(TABLE_ENDINGS)
+        raise InputError(
+            f"predict_file is '{path}', which is not a file; allowed: a text file, or a table ({endings})."
+        )
+    if table_ending(path.name) in TABLE_ENDINGS:
+        table = read_table(path, fields, separator)
+        table.require(fields, advice)
+        return table
+    if len(fields) > 1:
+        return read_delimited(path, "\t", fields)
+    # In single sentences a tab is text like any other.
+    return Table({fields[0]: read_rows(path)}, lambda row: f"{path}, line {row + 1}", str(path))
