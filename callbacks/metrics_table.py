@@ -75,7 +75,7 @@ class MetricsTable(Logger):
         self._open, self._open_on_file = {"step": str(step), **values}, False
 
     @rank_zero_only
-    def flush(self) -> None:
+    def save(self) -> None:
         """Writes the whole table, the open row included."""
         self._take_up()
         rows = self._read()[1] if self._begun else []
@@ -84,11 +84,11 @@ class MetricsTable(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         if self._open is not None:
-            self.flush()
+            self.save()
 
     def _append(self) -> None:
         if self._outdated:
-            self.flush()
+            self.save()
         elif self._open is not None and not self._open_on_file:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._open)

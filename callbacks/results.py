@@ -10,13 +10,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.divergence import Divergence
-from callbacks.health import CollapseDetection
-from callbacks.rank_logging import RankLogging
 from callbacks.rank_pictures import rank_map
-from callbacks.training_log import TrainingLog
-from callbacks.update_norms import UpdateNorms
-from callbacks.weight_changes import WeightChanges
 from common.code_version import code_version
 from common.files import write_json, write_whole
 from common.memory import peak_resident_bytes
@@ -131,7 +125,7 @@ class Results(Callback):
         """The content of results.json."""
         data = pl_module.data
         split = data.validation_names[0]
-        log = _callback(trainer, TrainingLog)
+        record = pl_module.record
         val_losses = [validation.get(f"{split}/loss") for validation in self.validations]
         seconds = max(self._training_seconds, 1e-9)
         device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
@@ -144,13 +138,13 @@ class Results(Callback):
             "metric": self.metric(pl_module, f"{split}/{pl_module.metric_name}"),
             "validations": self.validations,
             "test": self.test,
-            "train_losses": log.train_losses,
+            "train_losses": record.train_losses,
             "val_losses": val_losses,
             "best_val_loss": min((loss for loss in val_losses if loss is not None and isfinite(loss)), default=None),
             "trainable_parameters": pl_module.parameter_counts(),
             **ranks_summary(pl_module),
             "at_best_epoch": None,  # the same of best.ckpt, which validation and test figures belong to
-            "update_norms": _update_norms(trainer),
+            "update_norms": record.update_norms,
             "rank_curve": None,  # of nested training: evaluated once the summary stands
             "throughput": {
                 "train_samples_per_second": self._counts["rows"] / seconds,
@@ -162,9 +156,9 @@ class Results(Callback):
             "device": str(device),
             "device_name": device_name(device),
             "processes": trainer.world_size,
-            "status": self.status(trainer, pl_module),
-            "skipped_updates": _callback(trainer, Divergence).skipped_updates,
-            "collapsed_epochs": _callback(trainer, CollapseDetection).collapsed_epochs,
+            "status": self.status(pl_module),
+            "skipped_updates": record.skipped_updates,
+            "collapsed_epochs": record.collapsed_epochs,
             "versions": self._versions(),
         }
 
@@ -172,13 +166,13 @@ class Results(Callback):
         code = {"rankwise": ", then ".join(self._code)} if self._code else {}  # several: resumed with other code
         return {**code, "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
-    def status(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
+    def status(self, pl_module: AdaptedModule) -> str:
         """finished, collapsed (the last validation gave one answer for every row), diverged or budget_missed."""
-        if _callback(trainer, Divergence).diverged_at is not None:
+        if pl_module.record.diverged_at is not None:
             return "diverged"
         if pl_module.adapter is not None and pl_module.adapter.shortfall() is not None:
             return "budget_missed"
-        return "collapsed" if _callback(trainer, CollapseDetection).collapsed else "finished"
+        return "collapsed" if pl_module.record.collapsed else "finished"
 
     def write(self, results: dict[str, Any], trainer: Trainer, pl_module: AdaptedModule, ranks: dict[str, int]) -> None:
         """Writes ranks.json, the rank map and, last, results.json.
@@ -189,8 +183,7 @@ class Results(Callback):
         """
         if not trainer.is_global_zero:
             return
-        history = _callback(trainer, RankLogging).history
-        write_json(self.folder / "ranks.json", {"layers": ranks, "history": history})
+        write_json(self.folder / "ranks.json", {"layers": ranks, "history": pl_module.record.rank_history})
         if pl_module.rank_allocation is not None:
             allocation = pl_module.rank_allocation
             title = f"{self.run_name}: discrete ranks, average {results['average_rank']:.2f}"
@@ -216,12 +209,6 @@ def ranks_summary(pl_module: AdaptedModule) -> dict[str, Any]:
     }
 
 
-def _update_norms(trainer: Trainer) -> dict[str, Any] | None:
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    found = (callback.summary() for callback in callbacks if isinstance(callback, UpdateNorms | WeightChanges))
-    return next((norms for norms in found if norms is not None), None)
-
-
 def peak_memory_bytes(device: torch.device) -> int:
     """Most memory held so far: on the accelerator if there is one, else by the whole process."""
     if device.type == "cuda":
@@ -232,8 +219,3 @@ def peak_memory_bytes(device: torch.device) -> int:
 def device_name(device: torch.device) -> str:
     """What the device is, such as NVIDIA H100 80GB HBM3; the processor's kind for a CPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-
-
-def _callback(trainer: Trainer, kind: type) -> Any:
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    return next(callback for callback in callbacks if isinstance(callback, kind))

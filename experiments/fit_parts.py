@@ -34,17 +34,16 @@ def listed(value: Any) -> list[Any]:
 
 def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
-    log = TrainingLog(trainer.get("log_every_n_steps") or 50)
     callbacks: list[Callback] = [
         ValidatedEpochs(),
         WholeSteps(),
         AdaLoRAAllocation(),
-        log,
+        TrainingLog(trainer.get("log_every_n_steps") or 50),
         CollapseDetection(),
         AllocationMovement(),
         NestedRankSampling(results.seed or 0),
         results,
-        EpochLines(log),
+        EpochLines(),
         RandomState(),
     ]
     if trainer["max_steps"] != -1:

@@ -104,9 +104,7 @@ def open_run(folder: RunFolder, ckpt_path: str, overrides: list[str]) -> Trained
     module = rebuilt.model
     module.configure_model()
     module.load_checkpoint(content)
-    if module.rank_allocation is not None:
-        module.rank_allocation.discretise()
-    module.refresh_adapter()
+    module.use_discrete_ranks()
     results = folder.path / "results.json"
     return TrainedRun(
         folder=folder.path,
