@@ -22,13 +22,7 @@ from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
-from lightning_modules.checkpoint_content import (
-    check_identity,
-    check_settings,
-    check_tensors,
-    checkpoint_keys,
-    identity,
-)
+from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
@@ -256,10 +250,8 @@ class AdaptedModule(TrainedModule):
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 
     def _check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        check_identity(checkpoint.get("rankwise"), identity(self))
+        check_content(self, checkpoint)
         state = checkpoint["state_dict"]
-        check_tensors(self, state)
-        check_settings(checkpoint["rankwise"], identity(self))
         # Each process takes its part, so that the sum over processes is kept, however many they are.
         state["epoch_loss"] = state["epoch_loss"] / self._processes()
 
