@@ -114,8 +114,8 @@ def fit(backbone, cola, folder, *callbacks, every=0.0, **settings):
     written = []
 
     class Recorded(LastCheckpoint):
-        def _save(self, trainer):
-            super()._save(trainer)
+        def _save(self, trainer, pl_module):
+            super()._save(trainer, pl_module)
             written.append((trainer.global_step, read_checkpoint(self.path)["global_step"]))
 
     torch.manual_seed(0)
@@ -212,8 +212,8 @@ def test_last_is_written_every_so_many_steps_besides(tiny_bert, cola_folder, tmp
     written = []
 
     class Noted(LastCheckpoint):
-        def _save(self, trainer):
-            super()._save(trainer)
+        def _save(self, trainer, pl_module):
+            super()._save(trainer, pl_module)
             written.append(trainer.global_step)
 
     trainer = tiny.make_trainer(Noted(tmp_path, 60.0, 3), max_epochs=2)
