@@ -130,7 +130,7 @@ class CommandLine(ProjectArguments):
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
         folder = self.run_folder
         self.figures = Results()
-        config["callbacks"] += fit_callbacks(config, self.figures, self.settings.seed_everything)
+        config["callbacks"] += fit_callbacks(config, self.figures)
         if config.get("fast_dev_run"):
             return
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)

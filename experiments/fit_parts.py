@@ -7,11 +7,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LearningRateMonitor
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
-from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
-from callbacks.nested_ranks import NestedRankSampling
 from callbacks.progress import EpochLines
 from callbacks.random_state import RandomState
 from callbacks.results import Results
@@ -33,16 +31,17 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def fit_callbacks(trainer: dict[str, Any], figures: Results, seed: int) -> list[Callback]:
-    """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
+def fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
+    """Callbacks that check and record a run; the module brings along what training itself needs.
+
+    Order matters: checkpoints come last, when all others have noted the epoch.
+    """
     callbacks: list[Callback] = [
         ValidatedEpochs(),
         WholeSteps(),
-        AdaLoRAAllocation(),
         TrainingLog(trainer.get("log_every_n_steps") or 50),
         CollapseDetection(),
         AllocationMovement(),
-        NestedRankSampling(seed),
         figures,
         EpochLines(),
         RandomState(),

@@ -71,26 +71,16 @@ def test_training_loss_is_the_mean_over_the_rows_of_the_epoch(tiny_bert, cola_fo
     assert module.record.train_losses == [pytest.approx(sum(loss * rows for loss, rows in losses) / 40, rel=1e-5)]
 
 
-class Logged(TrainingLog):
-    """Keeps what would be logged."""
-
-    def __init__(self):
-        super().__init__(1)
-        self.logged = []
-
-    def _log(self, trainer, metrics):
-        self.logged.append(metrics)
-
-
 def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(tmp_path, tmp_path_factory):
     backbone = str(tiny.save_tiny_bert(tmp_path_factory.mktemp("still"), dropout=0.0))
     folder, curves = str(tiny.save_cola(tmp_path, train=41)), []
     for accumulate in (1, 4):  # the last of 41 rows is a batch alone: three of its four parts are empty
         torch.manual_seed(0)
-        log, module = Logged(), tiny.make_module(backbone, LoRAXS(4))
-        trainer = tiny.make_trainer(log, accumulate_grad_batches=accumulate, limit_val_batches=0)
+        module, logged = tiny.make_module(backbone, LoRAXS(4)), []
+        module.log_now = logged.append
+        trainer = tiny.make_trainer(TrainingLog(1), accumulate_grad_batches=accumulate, limit_val_batches=0)
         trainer.fit(module, datamodule=tiny.make_data(backbone, folder))
-        curves.append([entry["train/loss"] for entry in log.logged[:-1]])
+        curves.append([entry["train/loss"] for entry in logged[:-1]])
     assert len(curves[0]) == 6
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
 
