@@ -63,39 +63,54 @@ def test_the_callback_changes_nothing_while_all_is_finite(tiny_bert, cola_folder
     assert all(same(*pair) for pair in zip(watched, weights.after, strict=True))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_gradient_is_named_by_step_parameter_and_layer_and_the_run_stops(tiny_bert, cola_folder, capsys, value):
-    record, after, trainer = fit(tiny_bert, cola_folder, Spoil([3], value, "adapter.R", row=1))
-    assert record.diverged_at == 3
-    assert trainer.global_step == 4
-    assert same(after[3], after[2])
-    said = capsys.readouterr().err
-    assert "Step 3: the gradient of adapter.R of bert.encoder.layer.0.attention.self.value holds NaN" in said
-    assert "diverged" in said and "last.ckpt" in said
+class InfinitePenalty(LoRAXS):
+    """Its loss isn't finite, although its gradients are."""
+
+    def regularisation(self):
+        return torch.tensor(float("inf"))
 
 
-def test_a_matrix_with_as_many_rows_as_there_are_layers_is_told_by_its_own_name(tiny_bert, cola_folder, capsys):
-    wrong = "adapter.A.bert/encoder/layer/0/attention/self/query"
-    fit(tiny_bert, cola_folder, Spoil([3], parameter=wrong, row=5), adapter=LoRA(8, 8.0, targets="default"))
-    assert f"Step 3: the gradient of {wrong} holds NaN" in capsys.readouterr().err
+VALUE = "bert.encoder.layer.0.attention.self.value"
+QUERY = "adapter.A.bert/encoder/layer/0/attention/self/query"
 
 
-def test_a_loss_that_is_not_finite_is_told_with_its_value(tiny_bert, cola_folder, capsys):
-    record, after, trainer = fit(tiny_bert, cola_folder, Spoil([4]), TrainingLog(1))
-    assert (record.diverged_at, trainer.global_step) == (4, 5)
-    assert same(after[4], after[3])
-    assert "Step 4: the loss is nan, and with it the gradient of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("spoil", "adapter", "step", "said"),
+    [
+        *[
+            (Spoil([3], value, "adapter.R", row=1), None, 3, f"the gradient of adapter.R of {VALUE} holds NaN")
+            for value in (float("nan"), float("inf"), -float("inf"))
+        ],
+        # a matrix with as many rows as there are layers is told by its own name
+        (Spoil([3], parameter=QUERY, row=5), LoRA(8, 8.0, targets="default"), 3, f"the gradient of {QUERY} holds NaN"),
+        (Spoil([4]), None, 4, "the loss is nan, and with it the gradient of"),
+        (Spoil([]), InfinitePenalty(4), 0, "the loss is nan, and with it the gradient of"),
+    ],
+)
+def test_what_is_not_finite_is_named_by_its_step_and_the_run_stops(
+    tiny_bert, cola_folder, capsys, spoil, adapter, step, said
+):
+    record, after, trainer = fit(tiny_bert, cola_folder, spoil, TrainingLog(1), adapter=adapter)
+    assert (record.diverged_at, trainer.global_step, len(after)) == (step, step + 1, step + 1)
+    assert step == 0 or same(after[step], after[step - 1])
+    error = capsys.readouterr().err
+    assert f"Step {step}: {said}" in error
+    assert "diverged" in error and "last.ckpt" in error
 
 
-def test_a_loss_is_noticed_although_its_gradients_would_be_finite(tiny_bert, cola_folder, capsys):
-    class Infinite(LoRAXS):
-        def regularisation(self):
-            return torch.tensor(float("inf"))
+class Late(Divergence):
+    """Looks at the end of the epoch and before checkpoints only, as if the logging interval were long."""
 
-    record, after, _ = fit(tiny_bert, cola_folder, adapter=Infinite(4))
-    assert record.diverged_at == 0
-    assert len(after) == 1
-    assert "Step 0: the loss is nan" in capsys.readouterr().err
+    def __init__(self, skip=0):
+        super().__init__(skip)
+        self.looks = []
+
+    def on_train_batch_end(self, *arguments):
+        pass
+
+    def look(self, trainer, record):
+        self.looks.append(trainer.global_step)
+        super().look(trainer, record)
 
 
 def test_updates_are_left_out_by_setting_and_training_goes_on(tiny_bert, cola_folder, capsys):
@@ -124,35 +139,17 @@ def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
     assert not same(after[5], after[3])
 
 
-def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder, monkeypatch):
-    looks = []
-
-    class Late(Divergence):
-        """Looks at the end of the epoch only, as if the logging interval were long."""
-
-        def on_train_batch_end(self, *arguments):
-            pass
-
-        def look(self, trainer, record):
-            looks.append(trainer.global_step)
-            super().look(trainer, record)
-
+def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder):
     torch.manual_seed(0)
-    module, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights()
-    trainer = tiny.make_trainer(Late(), weights, Spoil([2]), max_epochs=3)
+    module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights(), Late()
+    trainer = tiny.make_trainer(late, weights, Spoil([2]), max_epochs=3)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert looks == [5]
+    assert late.looks == [5]
     assert module.record.diverged_at == 2
     assert all(same(state, weights.after[1]) for state in weights.after[2:])
 
 
 def test_checkpoints_are_those_from_before(tiny_bert, cola_folder, tmp_path):
-    class Better(Callback):
-        """The validation figure rises, so that each epoch would be the best."""
-
-        def on_validation_epoch_end(self, trainer, pl_module):
-            pl_module.log("val/matthews_correlation", float(trainer.global_step))
-
     last, best = LastCheckpoint(tmp_path, 60.0), BestCheckpoint(tmp_path)
     best.setup = lambda trainer, pl_module, stage: setattr(best, "monitor", "val/loss")
     fit(tiny_bert, cola_folder, best, last, Spoil([7]), epochs=4)
@@ -186,10 +183,6 @@ def test_counts_go_on_after_a_checkpoint(tiny_bert, cola_folder, tmp_path):
 
 
 def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, cola_folder, tmp_path):
-    class Late(Divergence):
-        def on_train_batch_end(self, *arguments):
-            pass
-
     class Save(Callback):
         def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
             if batch_idx == 2:
