@@ -83,7 +83,10 @@ def _add_run_arguments(parser: LightningArgumentParser) -> None:
 def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
     """What is said once: see `CALL_SETTINGS`."""
     parser.add_argument(
-        "--ckpt_path", type=str | None, default=None, help="Checkpoint to go on from or to evaluate: last, best or FILE."
+        "--ckpt_path",
+        type=str | None,
+        default=None,
+        help="Checkpoint to go on from, or to evaluate.",
     )
     if verb == "fit":
         parser.add_argument(

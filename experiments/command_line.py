@@ -80,7 +80,7 @@ def _carry_out(asked: Run) -> None:
         )
         return
     split = "validation" if verb == "validate" else "test"
-    print_evaluation(split, asked.evaluate(split, ckpt_path))
+    print_evaluation(f"{asked.folder.path.name}: {split}", asked.evaluate(split, ckpt_path))
 
 
 class _Places(argparse.ArgumentParser):
@@ -100,13 +100,12 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     places = _Places(add_help=False, allow_abbrev=False)
     places.add_argument("--runs_dir", default="runs")
     places.add_argument("--export")
-    given, _ = places.parse_known_args(options)
+    given, rest = places.parse_known_args(options)
     if options and not options[0].startswith("-"):
         if given.export is not None:
-            raise InputError(f"{verb} is given the run {options[0]!r} and --export {given.export}; allowed: one of them.")
+            raise InputError(f"{verb} is given the run {options[0]!r} and --export, too; allowed: one of them.")
         settings = RunFolder.find(options[0], given.runs_dir).settings()
-        rest = [verb, *options[1:]]
-        return _without_runs_dir(rest), {**settings, "ckpt_path": "best"}
+        return [verb, *rest[1:]], {**settings, "ckpt_path": "best"}
     if given.export is not None:
         return arguments, settings_of_export(Path(given.export).expanduser().resolve())
     return arguments, None

@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
-from experiments.fit import fit
+from experiments.fit import Fit
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings, parse
@@ -128,8 +128,9 @@ class Run:
             InputError: the folder holds another run, or settings, data or checkpoint are at fault.
             IncompleteRunError: the run missed what it was asked for; its results are written.
         """
+        fit = Fit(self.settings, self.folder, self.signals)
         try:
-            return fit(self.settings, self.folder, self.signals, ckpt_path, overwrite)
+            return fit.carry_out(ckpt_path, overwrite)
         finally:
             self.signals.restore()
 
@@ -186,9 +187,7 @@ class Run:
         data.setup("fit")
         module.configure_model()
         module.load_checkpoint(content)
-        if module.rank_allocation is not None:
-            module.rank_allocation.discretise()
-        module.refresh_adapter()
+        module.use_discrete_ranks()
         return LoadedRun(
             folder=self.folder.path,
             checkpoint=path,

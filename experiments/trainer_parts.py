@@ -71,7 +71,7 @@ def fit_trainer(
         if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
             callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
         callbacks += file_callbacks(arguments, folder, settings)
-        arguments["logger"] = loggers(arguments["logger"], folder.path, checkpoint and checkpoint.step)
+        arguments["logger"] = loggers(arguments["logger"], folder.path, None if checkpoint is None else checkpoint.step)
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
@@ -121,17 +121,16 @@ def _listed(value: Any) -> list[Any]:
 
 def _fit_callbacks(trainer: dict[str, Any], figures: Results, settings: Settings) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
-    log = TrainingLog(trainer["log_every_n_steps"] or 50)
     callbacks: list[Callback] = [
         ValidatedEpochs(),
         WholeSteps(),
         AdaLoRAAllocation(),
-        log,
+        TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),
         NestedRankSampling(settings.values.seed_everything),
         figures,
-        EpochLines(log),
+        EpochLines(),
         RandomState(),
     ]
     if trainer["max_steps"] != -1:
