@@ -25,13 +25,20 @@ _AGREE_EVERY_N_STEPS = 20
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written whole or not at all, and read without running pickled code."""
+    """Checkpoints are written whole or not at all, and read without running pickled code.
+
+    Args:
+        read: content of files that were read already; each is handed out once, and then forgotten.
+    """
+
+    def __init__(self, read: dict[Path, dict[str, Any]] | None = None) -> None:
+        self._read = {} if read is None else read
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_whole(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path), map_location or "cpu")
+        return self._read.pop(Path(path), None) or read_checkpoint(Path(path), map_location or "cpu")
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:

@@ -76,19 +76,25 @@ class MetricsTable(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Writes the whole table, the open row included."""
+        """Writes the whole table, the open row included.
+
+        Not before this run's first row: Lightning calls this when a fit begins, which may still be refused.
+        """
+        if self._open is not None:
+            self._write_anew()
+
+    def _write_anew(self) -> None:
         self._take_up()
         rows = self._read()[1] if self._begun else []
         self._write(rows[:-1] if self._open_on_file else rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self._open is not None:
-            self.save()
+        self.save()
 
     def _append(self) -> None:
         if self._outdated:
-            self.save()
+            self._write_anew()
         elif self._open is not None and not self._open_on_file:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._open)
