@@ -64,7 +64,7 @@ def fit_trainer(
         InputError: Lightning refuses the settings.
     """
     arguments = dict(objects.trainer)
-    callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures, settings)]
+    callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
     if not arguments["fast_dev_run"]:
         if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
             callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
@@ -117,7 +117,7 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _fit_callbacks(trainer: dict[str, Any], figures: Results, settings: Settings) -> list[Callback]:
+def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
