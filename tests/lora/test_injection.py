@@ -85,26 +85,47 @@ def test_replace_module_puts_it_at_the_full_path(model):
     assert model["classifier"] is new
 
 
-ATTENTION = ["attention.self.query", "attention.self.value", "attention.output.dense", "output.dense"]
+# path of the blocks; query, value and both output projections; attention; feed-forward: as one reads them off the
+# architecture's own code
+BERT_MLP = ["intermediate.dense", "output.dense"]
+BERT = (
+    ["attention.self.query", "attention.self.value", "attention.output.dense", "output.dense"],
+    ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
+    BERT_MLP,
+)
 INTENDED = {
-    "bert": ("bert.encoder.layer", ATTENTION),
-    "roberta": ("roberta.encoder.layer", ATTENTION),
-    "xlm-roberta": ("roberta.encoder.layer", ATTENTION),
-    "electra": ("electra.encoder.layer", ATTENTION),
+    "bert": ("bert.encoder.layer", *BERT),
+    "roberta": ("roberta.encoder.layer", *BERT),
+    "xlm-roberta": ("roberta.encoder.layer", *BERT),
+    "electra": ("electra.encoder.layer", *BERT),
     "mpnet": (
         "mpnet.encoder.layer",
-        ["attention.attn.q", "attention.attn.v", "attention.attn.o", "output.dense"],
+        [*(f"attention.attn.{letter}" for letter in "qvo"), "output.dense"],
+        [f"attention.attn.{letter}" for letter in "qkvo"],
+        BERT_MLP,
     ),
     "distilbert": (
         "distilbert.transformer.layer",
         ["attention.q_lin", "attention.v_lin", "attention.out_lin", "ffn.lin2"],
+        [f"attention.{name}_lin" for name in ("q", "k", "v", "out")],
+        ["ffn.lin1", "ffn.lin2"],
     ),
     "deberta-v2": (
         "deberta.encoder.layer",
-        ["attention.self.query_proj", "attention.self.value_proj", "attention.output.dense", "output.dense"],
+        *([name + "_proj" * (".self." in name) for name in names] for names in BERT),
     ),
-    "gpt2": ("transformer.h", ["attn.c_attn", "attn.c_proj", "mlp.c_proj"]),
-    "llama": ("model.layers", ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"]),
+    "gpt2": (
+        "transformer.h",
+        ["attn.c_attn", "attn.c_proj", "mlp.c_proj"],
+        ["attn.c_attn", "attn.c_proj"],
+        ["mlp.c_fc", "mlp.c_proj"],
+    ),
+    "llama": (
+        "model.layers",
+        ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"],
+        [f"self_attn.{letter}_proj" for letter in "qkvo"],
+        [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
+    ),
 }
 
 
@@ -113,32 +134,11 @@ def test_every_architecture_of_the_tables_is_tested():
         assert set(known) == set(TINY_CONFIGS) == set(INTENDED)
 
 
-# attention and feed-forward layers of a block, as one reads them off the architecture's own code
-BERT_BLOCK = (
-    ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
-    ["intermediate.dense", "output.dense"],
-)
-BLOCKS = {
-    "bert": BERT_BLOCK,
-    "roberta": BERT_BLOCK,
-    "xlm-roberta": BERT_BLOCK,
-    "electra": BERT_BLOCK,
-    "mpnet": ([f"attention.attn.{letter}" for letter in "qkvo"], ["intermediate.dense", "output.dense"]),
-    "distilbert": ([f"attention.{name}_lin" for name in ("q", "k", "v", "out")], ["ffn.lin1", "ffn.lin2"]),
-    "deberta-v2": ([name + "_proj" * ("self" in name) for name in BERT_BLOCK[0]], BERT_BLOCK[1]),
-    "gpt2": (["attn.c_attn", "attn.c_proj"], ["mlp.c_fc", "mlp.c_proj"]),
-    "llama": (
-        [f"self_attn.{letter}_proj" for letter in "qkvo"],
-        [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
-    ),
-}
-
-
 @pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
 def test_keywords_mean_these_layers_of_every_block(model_type):
     model, head = classifier(model_type)
-    path, default = INTENDED[model_type]
-    for keyword, projections in zip(("default", "attention", "mlp"), (default, *BLOCKS[model_type]), strict=True):
+    path, *intended = INTENDED[model_type]
+    for keyword, projections in zip(("default", "attention", "mlp"), intended, strict=True):
         found = choose_layers(model, model.config.model_type, keyword, head)
         assert set(found) == {f"{path}.{layer}.{projection}" for layer in range(2) for projection in projections}
     every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]

@@ -105,31 +105,21 @@ def test_blocks_of_other_layers_or_a_larger_rank_are_refused():
 
 
 @pytest.mark.parametrize("rule", ["softmax", "bounded"])
+@pytest.mark.parametrize("exponent", [1, 2])  # plain LoRA, where a rank costs in + out; LoRA-XS
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
-def test_an_allocation_starts_from_ranks(rule, data):
+def test_an_allocation_starts_from_ranks(rule, exponent, data):
     layers, rank_min = data.draw(st.integers(2, 96)), data.draw(st.integers(1, 5))
+    costs = st.sampled_from([24, 48, 4096]) if exponent == 1 else st.just(1)
+    sides = torch.tensor(data.draw(st.lists(costs, min_size=layers, max_size=layers)))
     ranks = torch.tensor(data.draw(st.lists(st.integers(rank_min, 25), min_size=layers, max_size=layers)))
-    used = float((ranks**2).sum())
-    allocation = RankAllocation(torch.ones(layers), 2, rank_min, 25, used, rule)
-    allocation.start_from(ranks)
-    assert allocation.discrete_ranks().tolist() == ranks.tolist()
-    allocation.budget = used + (layers * 625 - used) / 2  # a larger budget leaves no rank smaller
-    assert (allocation.discrete_ranks() >= ranks).all()
-
-
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-@settings(max_examples=30, deadline=None)
-@given(data=st.data())
-def test_an_allocation_of_layers_with_unequal_areas_starts_from_ranks(rule, data):
-    """Plain LoRA: a rank costs in + out, which differs from layer to layer."""
-    layers = data.draw(st.integers(2, 12))
-    sides = torch.tensor(data.draw(st.lists(st.sampled_from([24, 48, 4096]), min_size=layers, max_size=layers)))
-    ranks = torch.tensor(data.draw(st.lists(st.integers(2, 25), min_size=layers, max_size=layers)))
-    allocation = RankAllocation(sides, 1, 2, 25, float((sides * ranks).sum()), rule)
+    used, most = float((sides * ranks**exponent).sum()), float((sides * 25**exponent).sum())
+    allocation = RankAllocation(sides, exponent, rank_min, 25, used, rule)
     allocation.start_from(ranks)
     torch.testing.assert_close(allocation.ranks().detach(), ranks.float(), rtol=1e-4, atol=1e-3)
     assert allocation.discrete_ranks().tolist() == ranks.tolist()
+    allocation.budget = used + (most - used) / 2  # a larger budget leaves no rank smaller
+    assert (allocation.discrete_ranks() >= ranks).all()
 
 
 def test_a_budget_too_small_for_the_blocks_is_refused_and_one_that_fits_keeps_the_update():
