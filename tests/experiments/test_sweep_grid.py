@@ -92,12 +92,23 @@ def test_formulas_are_pythons_arithmetic(formula):
         ("model.rnk * 2", "model.rnk"),
         ("1 +", "invalid syntax"),
         ("1 / 0", "division by zero"),
-        ("'a' * 3", "not allowed"),
+        ("'a' * 3", "'a' is no finite number"),
+        ("model.name * 3", "model.name is no finite number"),
+        ("9**9**9", "9 ** 387420489 is too large"),
+        ("2**10**9", "2 ** 1000000000 is too large"),
+        ("(-1)**0.5", "(-1) ** 0.5 is no finite number"),
+        ("1e200 * 1e200", "1e+200 * 1e+200 is no finite number"),
+        ("10.0 ** 400", "out of range"),
+        ("2**62 * 4", "2 ** 62 * 4 is no finite number"),
+        ("round(model.rank, -10**9)", "0 ** 5"),
+        ("1 + " * 300 + "1", "1,201 characters"),
+        ("-" * 900 + "1", "recursion"),
+        ("(" * 400 + "1" + ")" * 400, "nested parentheses"),
     ],
 )
 def test_a_formula_that_cannot_be_worked_out_is_named(formula, expected):
     with pytest.raises(InputError, match=re.escape(expected)):
-        evaluate({"x": formula}, {"model.rank": 2}, {})
+        evaluate({"x": formula}, {"model.rank": 2, "model.name": "made"}, {})
 
 
 @pytest.mark.parametrize(
