@@ -41,7 +41,7 @@ def make_trials(definition: dict[str, Any]) -> list[Trial]:
     Raises:
         InputError: see `grid.expand`; or a trial's folder would have the name of one of the sweep's own files.
     """
-    trials = expand(definition, base_values)
+    trials = expand(definition, read_base)
     found = []
     for trial, name in zip(trials, _names(trials), strict=True):
         if name.lower() in _TAKEN:
@@ -77,13 +77,17 @@ def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any
     return definition
 
 
-def base_values(configs: tuple[str, ...]) -> dict[str, Any]:
-    """Values of base configs by command-line name (without class_path and init_args)."""
+def read_base(configs: tuple[str, ...]) -> dict[str, Any]:
+    """Values of base configs by command-line name; class paths as NAME.class_path."""
     values: dict[str, Any] = {}
     for config in configs:
-        values |= flatten(_normal(read_yaml(locate_config(config))))
-    short = {name.replace(".init_args.", "."): value for name, value in values.items()}
-    return {name: value for name, value in short.items() if not name.endswith(".class_path")}
+        values |= by_short_names(read_yaml(locate_config(config)))
+    return values
+
+
+def by_short_names(config: dict[str, Any]) -> dict[str, Any]:
+    """A config's values by command-line name, without init_args."""
+    return {_short_name(name): value for name, value in flatten(_normal(config)).items()}
 
 
 def _normal(content: Any) -> Any:

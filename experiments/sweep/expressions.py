@@ -82,7 +82,8 @@ def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
 
 def _number(node: ast.AST, known: dict[str, Any]) -> Number:
     value = _walk(node, known)
-    if not isinstance(value, Number) or not math.isfinite(value) or isinstance(value, int) and abs(value) >> _BITS:
+    too_large = isinstance(value, int) and abs(value) >> _BITS
+    if too_large or not isinstance(value, Number) or not math.isfinite(value):
         raise ValueError(f"{ast.unparse(node)[:80]} is no finite number of up to 64 bits")
     return value
 

@@ -91,7 +91,11 @@ class Section:
     @property
     def varied(self) -> set[str]:
         """Names of the settings that the section sets for each trial."""
-        return {*self.grid, *self.derived, *(name for axis in (*self.zipped, self.listed) for one in axis for name in one)}
+        return {
+            *self.grid,
+            *self.derived,
+            *(name for axis in (*self.zipped, self.listed) for one in axis for name in one),
+        }
 
     def combinations(self) -> Iterator[Overrides]:
         """The product over the grid, the zipped groups, and the listed trials.
@@ -121,14 +125,14 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
     return sections or {"": shared}
 
 
-def expand(definition: dict[str, Any], base_values: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
+def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
     """All trials of a definition, still without names, in the order of the file.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
 
     Args:
         definition: the content of a sweep file; `methods` hold the same parts once more, each for itself.
-        base_values: gives the values that derived settings may read from base configs.
+        read_base: gives the values that derived settings may read from base configs.
 
     Raises:
         InputError: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.
@@ -137,7 +141,7 @@ def expand(definition: dict[str, Any], base_values: Callable[[tuple[str, ...]], 
     for method, section in read_sections(definition).items():
         if section.configs is None:
             raise _no_config(f"methods.{method}" if method else "the sweep file", None)
-        values = base_values(section.configs)
+        values = read_base(section.configs)
         for chosen in section.combinations():
             overrides = {**chosen, **evaluate(section.derived, {**section.settings, **chosen}, values)}
             trial = Trial("", method, section.configs, overrides, section.settings)

@@ -8,7 +8,7 @@ import yaml
 
 from common.errors import InputError
 from experiments.config_files import CONFIGS
-from experiments.sweep.definition import base_values, make_trials, read_definition, with_settings
+from experiments.sweep.definition import read_base, make_trials, read_definition, with_settings
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.grid import expand
 
@@ -177,8 +177,8 @@ def test_what_is_typed_holds_for_every_trial_unless_the_sweep_varies_it():
         with_settings(definition, {"seed_everything": 3})
 
 
-def test_base_values_go_by_their_command_line_names():
-    values = base_values(("quickstart.yaml",))
+def test_read_base_go_by_their_command_line_names():
+    values = read_base(("quickstart.yaml",))
     assert values["model.adapter.rank_max"] == 25 and values["model.optimizer.learning_rate"] == 4e-3
 
 
@@ -196,7 +196,7 @@ def test_a_base_config_that_is_none_is_named(tmp_path, content):
     base = tmp_path / "base.yaml"
     base.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(str(base))):
-        base_values((str(base),))
+        read_base((str(base),))
 
 
 GRID = "config: quickstart.yaml\ngrid: {seed_everything: [0, 1]}\n"
