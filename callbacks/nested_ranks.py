@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 from lora.nested import NestedRanks
 
 
@@ -23,23 +23,24 @@ class NestedRankSampling(Callback):
     """Cuts a nested adapter to a random rank in each training step, and to none in evaluations.
 
     Args:
-        seed: of the ranks drawn.
+        seed: of the ranks drawn; that of the data order if not given.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int | None = None) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
         if isinstance(adapter := pl_module.adapter, NestedRanks):
-            adapter.use_rank(rank_at(trainer.global_step, self.seed, adapter.rank_min, adapter.rank_max))
+            seed = pl_module.data.seed if self.seed is None else self.seed
+            adapter.use_rank(rank_at(trainer.global_step, seed, adapter.rank_min, adapter.rank_max))
 
-    def on_after_backward(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # between two steps everyone sees the whole adapter: other callbacks, checkpoints, evaluations
         if isinstance(adapter := pl_module.adapter, NestedRanks):
             adapter.use_rank(adapter.rank_max)
 
 
-def rank_curve(trainer: Trainer, pl_module: AdaptedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
+def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
@@ -64,7 +65,7 @@ def rank_curve(trainer: Trainer, pl_module: AdaptedModule, data: LightningDataMo
     return curve
 
 
-def _figures(trainer: Trainer, pl_module: AdaptedModule, data: Any) -> dict[str, float]:
+def _figures(trainer: Trainer, pl_module: TrainedModule, data: Any) -> dict[str, float]:
     """Every figure of the validation splits, and of the test splits if they have labels."""
     figures: dict[str, float] = {}
     for evaluate in [trainer.validate, trainer.test] if data.has_labelled_test else [trainer.validate]:

@@ -2,7 +2,6 @@
 
 import shlex
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -101,13 +100,13 @@ def _tag_table(accuracies: dict[str, Figure]) -> Table:
     return table
 
 
-def print_evaluation(split: str, trainer: Any, data: Any) -> None:
+def print_evaluation(title: str, figures: dict[str, float]) -> None:
     """Prints the figures of a validate or test call."""
     if not is_first_process():
         return
-    table = Table(title=escape(f"{data.name}: {split}"), show_header=False)
-    for name, value in trainer.callback_metrics.items():
-        table.add_row(name, _number(float(value)))
+    table = Table(title=escape(title), show_header=False)
+    for name, value in figures.items():
+        table.add_row(name, _number(value))
     Console().print(table)
 
 

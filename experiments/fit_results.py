@@ -9,14 +9,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Trainer
 
-from callbacks.divergence import Divergence
-from callbacks.health import CollapseDetection
-from callbacks.rank_logging import RankLogging
 from callbacks.rank_pictures import rank_map
 from callbacks.results import Results
-from callbacks.training_log import TrainingLog
-from callbacks.update_norms import UpdateNorms
-from callbacks.weight_changes import WeightChanges
 from common.files import write_json, write_whole
 from common.memory import peak_resident_bytes
 from experiments.results import (
@@ -46,7 +40,7 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
         module: what was trained.
     """
     split = module.data.validation_names[0]
-    log, divergence = _callback(trainer, TrainingLog), _callback(trainer, Divergence)
+    record = module.record
     val_losses = [validation.get(f"{split}/loss") for validation in figures.validations]
     ranks = rank_figures(module)
     device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
@@ -59,23 +53,23 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
         metric=best_of(figures.validations, f"{split}/{module.metric_name}", module.higher_is_better),
         validations=figures.validations,
         test=figures.test,
-        train_losses=log.train_losses,
+        train_losses=list(record.train_losses),
         val_losses=val_losses,
         best_val_loss=min((loss for loss in val_losses if loss is not None and isfinite(loss)), default=None),
         trainable_parameters=TrainableParameters.from_plain(module.parameter_counts()),
         budget=ranks.budget,
         average_rank=ranks.average_rank,
         equal_area_rank=ranks.equal_area_rank,
-        update_norms=_update_norms(trainer),
+        update_norms=None if record.update_norms is None else NormsOverTime.from_plain(record.update_norms),
         throughput=_throughput(figures),
         wall_seconds=figures.wall_seconds,
         peak_memory_bytes=peak_memory_bytes(device),
         device=str(device),
         device_name=device_name(device),
         processes=trainer.world_size,
-        status=status(module, divergence.diverged_at is not None, _callback(trainer, CollapseDetection).collapsed),
-        skipped_updates=divergence.skipped_updates,
-        collapsed_epochs=_callback(trainer, CollapseDetection).collapsed_epochs,
+        status=status(module, record.diverged_at is not None, record.collapsed),
+        skipped_updates=record.skipped_updates,
+        collapsed_epochs=record.collapsed_epochs,
         versions=versions(figures.code),
     )
 
@@ -153,7 +147,7 @@ def write_files(folder: Path, results: RunResults, ranks: dict[str, int], traine
     """
     if not trainer.is_global_zero:
         return
-    write_json(folder / "ranks.json", {"layers": ranks, "history": _callback(trainer, RankLogging).history})
+    write_json(folder / "ranks.json", {"layers": ranks, "history": module.record.rank_history})
     allocation = module.rank_allocation
     if allocation is not None:
         title = f"{results.run_name}: discrete ranks, average {results.average_rank:.2f}"
@@ -169,15 +163,3 @@ def _throughput(figures: Results) -> Throughput:
         train_tokens_per_second=figures.train_tokens / seconds,
         train_rows=figures.train_rows,
     )
-
-
-def _update_norms(trainer: Trainer) -> NormsOverTime | None:
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    found = (callback.summary() for callback in callbacks if isinstance(callback, UpdateNorms | WeightChanges))
-    norms = next((norms for norms in found if norms is not None), None)
-    return None if norms is None else NormsOverTime.from_plain(norms)
-
-
-def _callback(trainer: Trainer, kind: type) -> Any:
-    callbacks: list[Any] = getattr(trainer, "callbacks", [])
-    return next(callback for callback in callbacks if isinstance(callback, kind))

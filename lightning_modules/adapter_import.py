@@ -112,8 +112,7 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
         model: a freshly loaded backbone.
         adapted: full paths of its layers that are wrapped by an adapter.
     """
-    parameters = plain_parameters(model, adapted)
-    native.check_backbone(backbone_sketch(parameters, native.description["head"]))
+    _check_backbone(native, model, adapted)
     # in the model's order: fingerprints have a row per layer
     named = {name.removesuffix(".base"): module for name, module in model.named_modules()}
     wanted = set(native.layer_names)
@@ -126,18 +125,28 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
     return native.low_rank_factors({name: dense_weight(layer) for name, layer in layers.items()})
 
 
+def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...]) -> None:
+    native.check_backbone(backbone_sketch(plain_parameters(model, adapted), native.description["head"]))
+
+
 def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
     names = adapter.layer_names if adapter is not None else ()
-    if not isinstance(adapter, LoRAXS) or native.description["method"] != "lora_xs":
+    if isinstance(adapter, LoRAXS) and native.is_lora_xs:
+        _check_backbone(native, module.model, names)
+        native.check_factors(adapter.fingerprint)
+        ratio = native.description["scale"] / adapter.scaling  # the same update under another scale
+        adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
+    else:
         _take_over(module, native_low_rank_factors(native, module.model, names))
-        return native.head
-    parameters = plain_parameters(module.model, names)
-    native.check_backbone(backbone_sketch(parameters, native.description["head"]))
-    native.check_factors(adapter.fingerprint)
-    ratio = native.description["scale"] / adapter.scaling  # the same update under another scale
-    adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
     return native.head
+
+
+def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
+    plain, _ = module.load_model()
+    factors, head = peft_low_rank_factors(plain, folder)
+    _take_over(module, factors)
+    return head
 
 
 def _take_over(module: Any, factors: LowRankFactors) -> None:
@@ -151,13 +160,6 @@ def _take_over(module: Any, factors: LowRankFactors) -> None:
         merge(module.model, factors)
     else:
         adapter.load_low_rank_factors(factors)
-
-
-def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
-    plain, _ = module.load_model()
-    factors, head = peft_low_rank_factors(plain, folder)
-    _take_over(module, factors)
-    return head
 
 
 def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor]]:

@@ -8,15 +8,16 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.files import write_json
-from lora.export import plain_parameters, same_sketch, weight_sketch
+from lora.export import plain_parameters
+from lora.sketch import same_sketch, sketch_parameters
 
 SKETCH_FILE_NAME = "backbone_sketch.json"
 
 
 def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
-    """`weight_sketch` of the pretrained parameters, those of the head (module paths) left out."""
+    """`sketch_parameters` of the pretrained parameters, those of the head (module paths) left out."""
     inside = tuple(f"{path}." for path in head)
-    return weight_sketch({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
+    return sketch_parameters({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
 
 
 def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:

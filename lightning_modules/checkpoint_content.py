@@ -1,19 +1,30 @@
 """What a checkpoint holds of a module, and whether it belongs to another one."""
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.factors import same_fingerprint
-
-if TYPE_CHECKING:
-    from lightning_modules.adapted_module import AdaptedModule
+from lora.adapter import Adapter
+from lora.sketch import MADE_AGAIN, same_sketch
 
 CHECKPOINT_FORMAT = 1  # to be raised when a checkpoint's content changes so that older code can't go on from it
 
 
-def checkpoint_keys(module: "AdaptedModule") -> list[str]:
+class CheckpointedModule(Protocol):
+    """What has to be known of a module: AdaptedModule, which this file can't import, because it is imported there."""
+
+    adapter: Adapter | None
+    backbone_name: str
+    head_modules: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
+
+
+def checkpoint_keys(module: CheckpointedModule) -> list[str]:
     """Names of the tensors that a checkpoint holds: all but the frozen ones that come from the backbone's files."""
     state = module.state_dict()
     if module.adapter is None:
@@ -28,7 +39,7 @@ def checkpoint_keys(module: "AdaptedModule") -> list[str]:
     ]
 
 
-def identity(module: "AdaptedModule") -> dict[str, Any]:
+def identity(module: CheckpointedModule) -> dict[str, Any]:
     """What the tensors of a checkpoint belong to."""
     adapter = module.adapter
     return {
@@ -41,33 +52,38 @@ def identity(module: "AdaptedModule") -> dict[str, Any]:
     }
 
 
-def check_identity(theirs: dict[str, Any] | None, ours: dict[str, Any]) -> None:
-    """Refuses a checkpoint of something else.
+def check_content(module: CheckpointedModule, checkpoint: dict[str, Any]) -> None:
+    """Refuses a checkpoint that isn't this module's.
 
     Raises:
-        InputError: another backbone, adapter or set of layers, or other frozen factors.
+        InputError: another program's, backbone, adapter or set of layers; other frozen factors; a tensor that is
+            missing or has another shape; another scale, or other rules by which the ranks follow from the weights.
     """
+    theirs, ours = checkpoint.get("rankwise"), identity(module)
     if theirs is None:
         raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
-    theirs = {"format": 1, **theirs}
+    theirs = {"format": 1, "fingerprint": None, "settings": {}, **theirs}  # earlier versions noted less
     for name in ("format", "adapter", "backbone", "layers"):
         if theirs.get(name) != ours[name]:
             raise _mismatch(name, theirs.get(name), ours[name])
-    if (ours["fingerprint"] is None) != (theirs["fingerprint"] is None) or (
-        ours["fingerprint"] is not None and not same_fingerprint(ours["fingerprint"], theirs["fingerprint"])
-    ):
+    _check_fingerprint(ours["fingerprint"], theirs["fingerprint"])
+    _check_tensors(module, checkpoint["state_dict"])
+    for name, value in ours["settings"].items():  # the tensors fit, but would be another update
+        if theirs["settings"].get(name, value) != value:
+            raise _mismatch(f"{name} (a setting of model.adapter)", theirs["settings"][name], value)
+
+
+def _check_fingerprint(ours: Tensor | None, theirs: Tensor | None) -> None:
+    if ours is None and theirs is None:
+        return
+    if ours is None or theirs is None or not same_sketch(ours, theirs, MADE_AGAIN):
         raise InputError(
             "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "
             "revision, rank_max or rule for the factors. Use the run's own config.yaml, or start a new run."
         )
 
 
-def check_tensors(module: "AdaptedModule", state: dict[str, Any]) -> None:
-    """Refuses a checkpoint whose tensors aren't this module's.
-
-    Raises:
-        InputError: one is missing, or has another shape.
-    """
+def _check_tensors(module: CheckpointedModule, state: dict[str, Any]) -> None:
     current, expected = module.state_dict(), set(checkpoint_keys(module))
     if missing := sorted(expected - set(state)):
         raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
@@ -75,18 +91,6 @@ def check_tensors(module: "AdaptedModule", state: dict[str, Any]) -> None:
         ours, theirs = current[key], state[key]
         if isinstance(ours, Tensor) and ours.shape != theirs.shape:
             raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
-
-
-def check_settings(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuses a checkpoint whose tensors would be another update here, though they fit.
-
-    Raises:
-        InputError: another scale, or other rules by which the ranks follow from the weights.
-    """
-    noted = theirs.get("settings") or {}  # checkpoints of earlier versions have none
-    for name, value in ours["settings"].items():
-        if noted.get(name, value) != value:
-            raise _mismatch(f"{name} (a setting of model.adapter)", noted[name], value)
 
 
 def _mismatch(name: str, theirs: object, ours: object) -> InputError:

@@ -1,7 +1,6 @@
 """The native export: one small safetensors file with what was trained, and what tells its backbone apart."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,12 @@ from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import fold
-from lora.factors import same_fingerprint
 from lora.lora_xs import LoRAXS
+from lora.sketch import MADE_AGAIN, same_sketch, sketch_factors
 
 FILE_NAME = "native.safetensors"
-_VERSION = 1
+_VERSION = 2
+_READABLE = (1, 2)  # version 1 has no lengths in its backbone_sketch
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,10 @@ class NativeAdapter:
             about: more of the description.
         """
         if not isinstance(adapter, LoRAXS):
-            pairs = adapter.low_rank_factors().items()
-            tensors = {f"{name}.{letter}": factor for name, pair in pairs for letter, factor in zip("AB", pair)}
-            return cls({"version": _VERSION, "method": "low_rank", **about}, tensors)
+            plain = _named_factors(adapter.low_rank_factors())
+            return cls({"version": _VERSION, "method": "low_rank", **about}, plain)
         tensors = {f"{name}.R": block for name, block in adapter.blocks().items()}
-        if with_factors:
-            frozen = adapter.frozen_factors().items()
-            tensors |= {f"{name}.{letter}": factor for name, pair in frozen for letter, factor in zip("AB", pair)}
+        tensors |= _named_factors(adapter.frozen_factors() if with_factors else {})
         assert adapter.fingerprint is not None
         tensors["fingerprint"] = adapter.fingerprint
         settings = {"rank": adapter.rank, "scale": adapter.scaling, "factors": adapter.factors}
@@ -72,10 +69,10 @@ class NativeAdapter:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / FILE_NAME} can't be read: {error}. Export the run again.") from error
-        if description.get("version") != _VERSION:
+        if description.get("version") not in _READABLE:
             raise InputError(
-                f"{folder / FILE_NAME} has format version {description.get('version')}; allowed: {_VERSION}. "
-                "Use the version of this project that wrote it."
+                f"{folder / FILE_NAME} has format version {description.get('version')}; allowed: "
+                f"{' or '.join(map(str, _READABLE))}. Use the version of this project that wrote it."
             )
         is_lora_xs = description.get("method") == "lora_xs"
         needed = {"method", "backbone", "head", *(("rank", "scale", "factors") if is_lora_xs else ())}
@@ -93,9 +90,14 @@ class NativeAdapter:
         write_whole(folder / FILE_NAME, lambda file: file.write(content))
 
     @property
+    def is_lora_xs(self) -> bool:
+        """Whether it holds blocks of R between factors of the backbone's weights, instead of plain factors."""
+        return self.description["method"] == "lora_xs"
+
+    @property
     def head(self) -> dict[str, Tensor]:
         """The head's weights by their names in the model; empty when they were left out."""
-        return self._named("head/")
+        return {name.removeprefix("head/"): t for name, t in self.tensors.items() if name.startswith("head/")}
 
     @property
     def lacks_head(self) -> bool:
@@ -110,11 +112,8 @@ class NativeAdapter:
     @property
     def layer_names(self) -> list[str]:
         """Full module paths of the adapted layers."""
-        suffix = ".R" if self.description["method"] == "lora_xs" else ".A"
+        suffix = ".R" if self.is_lora_xs else ".A"
         return [name.removesuffix(suffix) for name in self.tensors if name.endswith(suffix) and "/" not in name]
-
-    def _named(self, prefix: str) -> dict[str, Tensor]:
-        return {name.removeprefix(prefix): t for name, t in self.tensors.items() if name.startswith(prefix)}
 
     def check_backbone(self, sketch: Tensor) -> None:
         """Raises `InputError` unless the sketch is that of the backbone the adapter was trained on."""
@@ -122,7 +121,7 @@ class NativeAdapter:
 
     def check_factors(self, fingerprint: Tensor | None) -> None:
         """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between."""
-        if fingerprint is None or not same_fingerprint(fingerprint, self.tensors["fingerprint"]):
+        if fingerprint is None or not same_sketch(fingerprint, self.tensors["fingerprint"], MADE_AGAIN):
             raise InputError(
                 "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "
                 f"rule. It was trained with rank {self.description['rank']} and factors "
@@ -135,19 +134,16 @@ class NativeAdapter:
         Args:
             weights: (out, in) of each adapted layer, in the model's order: LoRA-XS takes its factors from them.
         """
-        if self.description["method"] == "low_rank":
-            return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in weights}
-        frozen = self._stored_factors(weights) or self._remade_factors(weights)
-        return {name: fold(*frozen[name], self.blocks[name], self.description["scale"]) for name in weights}
+        held = all(f"{name}.A" in self.tensors for name in weights)
+        pairs = {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in weights} if held else {}
+        if not self.is_lora_xs:
+            return pairs
+        if not held:
+            made = cached_factorise(list(weights.values()), self.description["rank"], self.description["factors"])
+            self.check_factors(sketch_factors(made))
+            pairs = dict(zip(weights, made, strict=True))
+        return {name: fold(*pairs[name], self.blocks[name], self.description["scale"]) for name in weights}
 
-    def _stored_factors(self, names: Iterable[str]) -> LowRankFactors:
-        if any(f"{name}.A" not in self.tensors for name in names):
-            return {}
-        return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in names}
 
-    def _remade_factors(self, weights: dict[str, Tensor]) -> LowRankFactors:
-        from lora.factors import fingerprint
-
-        factors = cached_factorise(list(weights.values()), self.description["rank"], self.description["factors"])
-        self.check_factors(fingerprint(factors))
-        return dict(zip(weights, factors, strict=True))
+def _named_factors(factors: LowRankFactors) -> dict[str, Tensor]:
+    return {f"{name}.{letter}": factor for name, pair in factors.items() for letter, factor in zip("AB", pair)}

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import InputError, one_of
 
@@ -23,8 +22,6 @@ class OptimizerSettings:
         allocation_learning_rate: rate of the rank-allocation weights.
         weight_decay: decoupled weight decay of adapter, backbone and head.
         allocation_weight_decay: the same for the rank-allocation weights.
-        allocation_delay_fraction: share of all steps, at the start, over which the rank-allocation weights rest while
-            their gradients' averages gather.
         betas: AdamW's two averaging coefficients.
         schedule: constant, or linear_with_warmup: up from 0 and then linearly down to 0 at the last step.
         warmup_fraction: share of all steps over which the rate rises.
@@ -35,7 +32,6 @@ class OptimizerSettings:
     allocation_learning_rate: float = 2e-3
     weight_decay: float = 0.0
     allocation_weight_decay: float = 0.0
-    allocation_delay_fraction: float = 0.0
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "linear_with_warmup"
     warmup_fraction: float = 0.06
@@ -48,9 +44,8 @@ class OptimizerSettings:
         for name in ("weight_decay", "allocation_weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; allowed: 0 or more.")
-        for name in ("warmup_fraction", "allocation_delay_fraction"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InputError(f"{name} is {getattr(self, name)}; allowed: 0 to 1.")
+        if not 0 <= self.warmup_fraction <= 1:
+            raise InputError(f"warmup_fraction is {self.warmup_fraction}; allowed: 0 to 1.")
         if self.schedule not in ("constant", "linear_with_warmup"):
             raise one_of("schedule", self.schedule, ("constant", "linear_with_warmup"))
 
@@ -76,15 +71,5 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
     from transformers import get_constant_schedule, get_linear_schedule_with_warmup
 
     if settings.schedule == "constant":
-        schedule = get_constant_schedule(optimizer)
-    else:
-        schedule = get_linear_schedule_with_warmup(optimizer, math.ceil(settings.warmup_fraction * steps), steps)
-    if settings.allocation_delay_fraction == 0:
-        return schedule
-    (factor, *_), resting = schedule.lr_lambdas, math.ceil(settings.allocation_delay_fraction * steps)
-
-    def delayed(step: int) -> float:
-        return 0.0 if step < resting else factor(step)
-
-    names = [group["name"] for group in optimizer.param_groups]
-    return LambdaLR(optimizer, [delayed if name == "allocation" else factor for name in names])
+        return get_constant_schedule(optimizer)
+    return get_linear_schedule_with_warmup(optimizer, math.ceil(settings.warmup_fraction * steps), steps)

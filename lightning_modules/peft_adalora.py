@@ -1,5 +1,6 @@
 """AdaLoRA (arXiv 2303.10512) as PEFT has it, with what PEFT leaves to the training loop."""
 
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -7,6 +8,10 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lightning_modules.peft_methods import ADAPTER_NAME
+
+# PEFT has no public way to save what it has measured: attributes of its rank allocator, by their names in checkpoints.
+_MEASURED = {"importance": "exp_avg_ipt", "uncertainty": "exp_avg_unc"}
+_LATEST = "ipt"  # overwritten at every step, but PEFT takes a missing entry for a first step
 
 
 class AdaLoRABudget(nn.Module):
@@ -27,6 +32,11 @@ class AdaLoRABudget(nn.Module):
         self._update_and_allocate = tuner.update_and_allocate
         self._layers = layers
         self.is_scheduled = False
+        if lacking := [name for name in (*_MEASURED.values(), _LATEST) if not hasattr(self._allocator, name)]:
+            raise InputError(
+                f"PEFT {version('peft')} no longer keeps {lacking[0]}, the importance of AdaLoRA's ranks, which a "
+                "checkpoint must hold; allowed: the versions of PEFT that `pip install -e '.[peft]'` takes."
+            )
 
     @property
     def target(self) -> int:
@@ -101,23 +111,21 @@ class AdaLoRABudget(nn.Module):
         )
 
     def get_extra_state(self) -> dict[str, Any]:
-        return {
-            "rank_pattern": self._settings.rank_pattern,
-            "importance": dict(self._allocator.exp_avg_ipt),
-            "uncertainty": dict(self._allocator.exp_avg_unc),
-        }
+        measured = {name: dict(getattr(self._allocator, theirs)) for name, theirs in _MEASURED.items()}
+        return {"rank_pattern": self._settings.rank_pattern, **measured}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         """Restores what `get_extra_state` gave."""
         self._settings.rank_pattern = state["rank_pattern"]
-        self._allocator.exp_avg_ipt = dict(state["importance"])
-        self._allocator.exp_avg_unc = dict(state["uncertainty"])
+        for name, theirs in _MEASURED.items():
+            setattr(self._allocator, theirs, dict(state[name]))
+        setattr(
+            self._allocator, _LATEST, {name: torch.zeros_like(value) for name, value in state["importance"].items()}
+        )
         self._to_device()
-        # PEFT overwrites it at every step, but takes a missing entry for a first step.
-        self._allocator.ipt = {name: torch.zeros_like(value) for name, value in state["importance"].items()}
 
     def _to_device(self) -> None:
         device = next(iter(self._layers.values())).lora_E[ADAPTER_NAME].device
-        for averages in (self._allocator.exp_avg_ipt, self._allocator.exp_avg_unc):
-            for name, value in averages.items():
-                averages[name] = value.to(device)
+        for theirs in _MEASURED.values():
+            measured = getattr(self._allocator, theirs)
+            measured.update({name: value.to(device) for name, value in measured.items()})

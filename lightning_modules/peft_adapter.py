@@ -1,7 +1,7 @@
 """Baselines from Hugging Face PEFT, trained like every other adapter."""
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,9 +12,10 @@ from common.errors import InputError
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, make_config
 from lora.adapter import Adapter
-from lora.factors import tensor_fingerprint
+from lora.factors import Factorise, factorise
 from lora.injection import choose_layers
 from lora.layers import dense_weight
+from lora.sketch import sketch
 from lora.target_names import Targets
 
 _SEED = 42
@@ -52,7 +53,7 @@ class PEFTAdapter(Adapter):
         return self.method.name
 
     def attach(
-        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
         found = self._find_layers(model, model_type, head)
         self._config.target_modules = set(found)
@@ -62,7 +63,7 @@ class PEFTAdapter(Adapter):
             parameter.requires_grad_(True)
         self.layer_names = tuple(found)
         self._layers = {name: model.get_submodule(name) for name in found}
-        self.fingerprint = tensor_fingerprint(_frozen_tensors(self._layers))
+        self.fingerprint = sketch(_frozen_tensors(self._layers))
         if self.method.title == "AdaLoRA":
             self.adalora = AdaLoRABudget(tuner, self._layers)
 
@@ -78,7 +79,7 @@ class PEFTAdapter(Adapter):
 
     def _inject(self, model: nn.Module) -> Any:
         """Puts PEFT's layers into the model, and returns PEFT's tuner, which must not become a submodule."""
-        from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+        from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
         # not peft.inject_adapter_in_model: it refuses VeRA and TinyLoRA, whose layers share tensors
         tuner = PEFT_TYPE_TO_TUNER_MAPPING[self._config.peft_type]
@@ -97,13 +98,6 @@ class PEFTAdapter(Adapter):
         layer = next(iter(self._layers.values()))  # all have the same
         scales = getattr(layer, "scaling", None) or {}  # some methods have none
         return {"scale": float(scales[ADAPTER_NAME])} if ADAPTER_NAME in scales else {}
-
-    def check_ready_to_train(self) -> None:
-        if self.adalora is not None and not self.adalora.is_scheduled:
-            raise InputError(
-                "the adapter is PEFT AdaLoRA, but nothing drives its allocation: ranks would never be cut. Add "
-                "callbacks.adalora_allocation.AdaLoRAAllocation to the trainer's callbacks (`cli.py fit` does)."
-            )
 
     def refresh(self) -> None:
         """Nothing to do: PEFT's layers read their parameters themselves."""

@@ -1,37 +1,40 @@
 """What every way of adapting a frozen model has in common."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.factors import empty_factors
+from lora.factors import Factorise, Factors, empty_factors, factorise
+from lora.injection import replace_module
+from lora.layers import AdaptedLinear
 from lora.rank_allocation import RankAllocation
 
-LowRankFactors = dict[str, tuple[Tensor, Tensor]]
+LowRankFactors = dict[str, Factors]
 
 
 class Adapter(nn.Module):
     """Adapts a frozen model: replaces layers by adapted ones, and prepares them before each pass.
 
     Its own parameters are the adapter's and, with learnable ranks, those of `rank_allocation`.
-    `adapted_layers` are the layers in the order of `layer_names`; each has the frozen one as its `base`.
     """
 
     allocates_ranks = False
     wrap_head = False  # whether the head is adapted like the backbone, instead of trained in full
     layer_names: tuple[str, ...]
-    adapted_layers: list[Any]
+    adapted_layers: list[Any]  # the layers in the order of `layer_names`, each with the frozen one as its `base`
     rank_allocation: RankAllocation | None
-    fingerprint: Tensor | None
+    fingerprint: Tensor | None  # lora.sketch of the frozen tensors it was trained with
 
     def __init__(self) -> None:
         super().__init__()
         self.layer_names, self.rank_allocation, self.fingerprint = (), None, None
         self.adapted_layers = []
 
-    def attach(self, model: nn.Module, model_type: str, head: Sequence[str], factorise: Callable[..., Any]) -> None:
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
+    ) -> None:
         """Wraps the chosen layers of the model, once.
 
         Args:
@@ -61,9 +64,6 @@ class Adapter(nn.Module):
         """What decides, beside the tensors of an attached adapter, which update they stand for: its scale, say."""
         return {}
 
-    def check_ready_to_train(self) -> None:
-        """Raises `InputError` if something this adapter needs in training is missing."""
-
     def regularisation(self) -> Tensor | float:
         """What is added to the loss of each training step."""
         return 0.0
@@ -90,7 +90,7 @@ class Adapter(nn.Module):
         """The rank of each adapted layer at this moment, by full module path."""
         raise NotImplementedError
 
-    def update_factors(self) -> list[tuple[Tensor, Tensor]]:
+    def update_factors(self) -> list[Factors]:
         """(A (k, in), B (out, k)) of each layer, whose product B A is its update ΔW at this moment.
 
         Scale and masks are in them, Gumbel noise isn't: nothing is drawn. Empty if updates aren't such products.
@@ -120,3 +120,29 @@ class Adapter(nn.Module):
             f"the adapter is {self.name}, which can't start from plain LoRA factors; allowed: lora.LoRA, or "
             "null to add the update to the weights. Set --model.adapter."
         )
+
+
+class FixedRank(Adapter):
+    """What LoRA and LoRA-XS have in common: updates of one rank and scale, in layers of this project.
+
+    Adapters with other ranks build on it: `rank` is then the largest one.
+    """
+
+    rank: int
+    scaling: float
+
+    def scaling_at(self, rank: int) -> float:
+        """The scale s that these settings give an adapter of another rank."""
+        raise NotImplementedError
+
+    def update_settings(self) -> dict[str, float | str]:
+        return {"scale": self.scaling_at(self.rank)}
+
+    def discrete_ranks(self) -> dict[str, int]:
+        return dict.fromkeys(self.layer_names, self.rank)
+
+    def replace_layer(self, model: nn.Module, name: str, layer: AdaptedLinear) -> None:
+        """Puts an adapted layer in the place of its frozen one, the next in the order of `layer_names`."""
+        replace_module(model, name, layer)
+        self.layer_names += (name,)
+        self.adapted_layers.append(layer)

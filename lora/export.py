@@ -1,30 +1,17 @@
-"""What leaves a run: blocks of R cut to their ranks, and updates added to the weights."""
+"""What leaves a run: updates as plain LoRA factors, or added to the weights of the plain model."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
-from lora.factors import probe
+from lora.factors import Factors
 from lora.injection import replace_module
 
 
-def cut_blocks(R: Tensor, ranks: Sequence[int]) -> list[Tensor]:
-    """The leading k × k block of each layer's R, from R (N, r, r) and N ranks; copies."""
-    return [matrix[:k, :k].detach().clone() for matrix, k in zip(R, ranks, strict=True)]
-
-
-def pad_blocks(blocks: Sequence[Tensor], rank: int) -> Tensor:
-    """The opposite of `cut_blocks`: R (N, rank, rank) with zeros outside the blocks."""
-    R = torch.zeros(len(blocks), rank, rank)
-    for matrix, block in zip(R, blocks, strict=True):
-        matrix[: len(block), : len(block)] = block
-    return R
-
-
 @torch.no_grad()
-def fold(A: Tensor, B: Tensor, block: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def fold(A: Tensor, B: Tensor, block: Tensor, scale: float) -> Factors:
     """Plain LoRA factors (k, in) and (out, k) whose product is s · B[:, :k] R[:k, :k] A[:k], for a block R (k, k)."""
     k = len(block)
     # in float64, so that the only rounding is the last
@@ -57,7 +44,7 @@ def shares_weight(model: nn.Module, name: str) -> bool:
 
 
 @torch.no_grad()
-def merge(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
+def merge(model: nn.Module, factors: dict[str, Factors]) -> None:
     """Adds each update B A to the weight of the plain layer with this full path, in place.
 
     A layer that shares its weight with another module gets its own first: the update is the layer's alone.
@@ -74,24 +61,3 @@ def merge(model: nn.Module, factors: dict[str, tuple[Tensor, Tensor]]) -> None:
         assert isinstance(weight, Tensor)
         update = B.to(weight.device).double() @ A.to(weight.device).double()  # (out, in)
         weight.copy_(weight.double() + (update.T if isinstance(layer, Conv1D) else update))
-
-
-@torch.no_grad()
-def weight_sketch(parameters: dict[str, Tensor]) -> Tensor:
-    """One number per weight, float32 on the CPU, that tells weights apart: (parameters,), in the order of names.
-
-    Each weight, as a matrix of unit length, is multiplied by a fixed vector from both sides. Copies of a model give
-    the same numbers, a changed entry changes its weight's number.
-    """
-    return torch.stack([_sketch(parameters[name]) for name in sorted(parameters)]).float()
-
-
-def _sketch(weight: Tensor) -> Tensor:
-    matrix = weight.detach().cpu().double().reshape(len(weight) if weight.ndim else 1, -1)
-    left, right = (probe(size, torch.float64) for size in matrix.shape)
-    return (left @ matrix @ right) / matrix.norm().clamp_min(1e-30)
-
-
-def same_sketch(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two sketches belong to the same weights."""
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-6, atol=1e-6)

@@ -1,5 +1,10 @@
-"""The frozen factors of LoRA-XS (arXiv 2405.17604): W ≈ B A from a truncated SVD, or at random as a control."""
+"""The factors A and B as training starts from them: those of LoRA-XS, which stay frozen, and those of LoRA.
 
+LoRA-XS (arXiv 2405.17604) has W ≈ B A from a truncated SVD, or random directions as a control; LoRA draws its own.
+"""
+
+import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -8,7 +13,10 @@ from torch import Tensor
 from common.errors import InputError, one_of
 
 FactorRule = Literal["svd", "random"]
+Initialization = Literal["uniform", "kaiming", "gaussian", "both_gaussian"]
 Factors = tuple[Tensor, Tensor]
+Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
+INITIALIZATIONS = ("uniform", "kaiming", "gaussian", "both_gaussian")
 
 # scikit-learn's TruncatedSVD settings in the original study
 _POWER_ITERATIONS = 10
@@ -33,7 +41,7 @@ def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
         U, S, V = torch.svd_lowrank(transposed, q=width, niter=_POWER_ITERATIONS)  # (in, q), (q,), (out, q)
     U, S, V = U[:, :rank], S[:rank], V[:, :rank]
     signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True))).squeeze(0)  # (rank,)
-    return ((U * (S * signs)).T.contiguous(), (V * signs).contiguous())
+    return (U * (S * signs)).T.contiguous(), (V * signs).contiguous()
 
 
 def _checked_side(weight: Tensor, rank: int) -> int:
@@ -78,40 +86,34 @@ def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42
     raise one_of("factors", rule, ("svd", "random"))
 
 
-def fingerprint(factors: list[Factors]) -> Tensor:
-    """A sketch (N, 3 · rank) of the factors: each direction's product with a fixed vector, and A's lengths as logs.
+def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: float | None = None) -> Factors:
+    """A (rank, in) and B (out, rank) as training starts from them, drawn from torch's global generator.
 
-    Directions count at unit length, so that a weak one is seen beside a strong one. A flipped, swapped or rotated
-    direction changes the sketch, rounding does not.
+    Args:
+        rule: uniform: A ~ U(−1/√in, 1/√in), B = 0. kaiming: PEFT's and Microsoft's kaiming_uniform with a = √5,
+            which is the same distribution. gaussian: A ~ N(0, std²), B = 0. both_gaussian: both ~ N(0, 1).
+        shape: (out, in).
+        rank: r.
+        std: of `gaussian`; 1 / rank if not given.
     """
-    return torch.stack([_sketch(A.cpu(), B.cpu()) for A, B in factors])
+    outputs, inputs = shape
+    B = torch.zeros(outputs, rank)
+    match rule:
+        case "uniform" | "kaiming":
+            return torch.empty(rank, inputs).uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs)), B
+        case "gaussian":
+            return torch.randn(rank, inputs) * (1 / rank if std is None else std), B
+        case "both_gaussian":
+            return torch.randn(rank, inputs), torch.randn(outputs, rank)
+        case _:
+            raise one_of("initialization", rule, INITIALIZATIONS)
 
 
-def tensor_fingerprint(tensors: list[Tensor]) -> Tensor:
-    """A sketch (N, 2) of any frozen tensors: each one's product with fixed vectors at unit norm, and its norm's log."""
-    if not tensors:
-        return torch.zeros(0, 2)
-    return torch.stack([_tensor_sketch(tensor.detach()) for tensor in tensors])
-
-
-def _tensor_sketch(tensor: Tensor) -> Tensor:
-    if tensor.is_meta:  # a skeleton's: it has no values
-        return torch.zeros(2)
-    rows = tensor.float().cpu().reshape(len(tensor), -1)
-    norm = rows.norm().clamp_min(torch.finfo(rows.dtype).tiny)
-    return torch.stack([probe(rows.shape[0]) @ (rows / norm) @ probe(rows.shape[1]), norm.log()])
-
-
-def _sketch(A: Tensor, B: Tensor) -> Tensor:
-    lengths = A.norm(dim=1).clamp_min(torch.finfo(A.dtype).tiny)  # (rank,)
-    return torch.cat([A @ probe(A.shape[1]) / lengths, probe(B.shape[0]) @ B, lengths.log()])
-
-
-def same_fingerprint(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two sketches belong to the same factors, up to the rounding of another machine."""
-    return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=0, atol=1e-2)
-
-
-def probe(length: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A fixed vector (length,), incommensurate with any pattern in weights, and the same on every machine."""
-    return torch.cos(torch.arange(1, length + 1, dtype=dtype) * 1.6180339887) + 0.5
+def check_initialization(rule: str, std: float | None) -> None:
+    """Raises `InputError` for an unknown rule, or a standard deviation that is negative or would have no effect."""
+    if rule not in INITIALIZATIONS:
+        raise one_of("initialization", rule, INITIALIZATIONS)
+    if std is not None and (rule != "gaussian" or std < 0):
+        raise InputError(
+            f"initial_std is {std} and initialization is {rule!r}; allowed: 0 or more, with initialization: gaussian."
+        )

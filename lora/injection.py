@@ -7,8 +7,8 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from common.errors import InputError
-from lora.frozen_linear import FrozenLinear
 from lora.layers import LINEAR_TYPES
+from lora.products.frozen_linear import FrozenLinear
 from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
 
 
@@ -122,7 +122,7 @@ def is_inside(name: str, paths: Sequence[str]) -> bool:
 
 
 def prepare_frozen_layers(model: nn.Module) -> None:
-    """Lets frozen linear layers prepare their products once where they can (lora.frozen_products)."""
+    """Lets frozen linear layers prepare their products once where they can (lora.products.frozen_products)."""
     for name, module in list(model.named_modules()):
         if type(module) is nn.Linear and not any(parameter.requires_grad for parameter in module.parameters()):
             replace_module(model, name, FrozenLinear(module))

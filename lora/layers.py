@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.frozen_linear import inference_product, lora_xs_product
-from lora.frozen_products import KeptProducts, product_type
+from lora.products.frozen_linear import inference_product, lora_xs_product
+from lora.products.frozen_products import KeptProducts, product_type
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 

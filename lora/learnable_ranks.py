@@ -1,16 +1,18 @@
 """What adapters whose ranks allocate themselves have in common, whatever a rank costs in them."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import Adapter
-from lora.rank_allocation import AllocationRule, InitialWeights, Masking, RankAllocation, Rounding
+from lora.adapter import FixedRank
+from lora.factors import Factorise, factorise
+from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
 
 
-class LearnableRanks(Adapter):
+class LearnableRanks(FixedRank):
     """Mixed into a fixed-rank adapter: a `RankAllocation` over its layers, and ranks that follow from it."""
 
     allocates_ranks = True
@@ -25,9 +27,8 @@ class LearnableRanks(Adapter):
         initial_weights: InitialWeights,
         rounding: Rounding,
         tau: float,
-        masking: Masking,
     ) -> None:
-        """Notes the settings; `allocate_ranks` uses them once the layers are known.
+        """Notes the settings; `attach` uses them, once the layers are known.
 
         Raises:
             InputError: both rank_average and budget are given, or neither.
@@ -45,19 +46,18 @@ class LearnableRanks(Adapter):
             "start": initial_weights,
             "rounding": rounding,
             "tau": tau,
-            "masking": masking,
         }
 
-    def allocate_ranks(self, coefficients: Tensor, exponent: int) -> None:
-        """Makes the allocation for layers whose rank r has the area coefficient · r^exponent.
+    def layer_areas(self) -> tuple[Tensor, int]:
+        """c (N,) and p of the area c · r^p that rank r has in each adapted layer; p is 2 or 1."""
+        raise NotImplementedError
 
-        Args:
-            coefficients: (N,).
-            exponent: 2 or 1.
-
-        Raises:
-            InputError: see `RankAllocation`.
-        """
+    def attach(
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
+    ) -> None:
+        """See `Adapter`; `RankAllocation` says which settings are refused."""
+        super().attach(model, model_type, head, factorise)
+        coefficients, exponent = self.layer_areas()
         budget = self._budget
         if budget is None:
             assert self._rank_average is not None

@@ -1,25 +1,25 @@
 """LoRA with a fixed rank, and with ranks that allocate themselves."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import Adapter
-from lora.factors import Factors, tensor_fingerprint
-from lora.initialization import Initialization, check_initialization, initial_factors
-from lora.injection import choose_layers, is_inside, linear_layers_of, replace_module
+from lora.adapter import FixedRank, LowRankFactors
+from lora.factors import Factorise, Factors, Initialization, check_initialization, factorise, initial_factors
+from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
+from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
+from lora.sketch import sketch
 from lora.target_names import Targets
 
 
-class LoRA(Adapter):
+class LoRA(FixedRank):
     """LoRA (arXiv 2106.09685): W x + b + s · B A x, with A (rank, in) and B (out, rank) trained.
 
     Args:
@@ -27,7 +27,8 @@ class LoRA(Adapter):
         lora_alpha: the number from which the scale s follows. Give this or alpha_per_rank.
         alpha_per_rank: alpha as a multiple of the rank: lora_alpha = alpha_per_rank · rank.
         scaling: s = lora_alpha / rank (alpha_over_rank), lora_alpha / √rank (alpha_over_sqrt_rank: rsLoRA), or
-            lora_alpha itself (constant).
+            lora_alpha itself (constant). The rank, here and for alpha_per_rank, is rank_max where ranks allocate
+            themselves, and the one in use in nested training.
         initialization: uniform (A ~ U(−1/√in, 1/√in), B = 0), kaiming (PEFT's name for the same), gaussian
             (A ~ N(0, initial_std²), B = 0), or both_gaussian (A and B ~ N(0, 1): training is expected to fail).
         initial_std: standard deviation of A's initial entries with gaussian; 1 / rank if not given, as in PEFT.
@@ -63,16 +64,12 @@ class LoRA(Adapter):
         self.A, self.B = nn.ParameterDict(), nn.ParameterDict()
 
     def scaling_at(self, rank: int) -> float:
-        """The scale s that these settings give an adapter of another rank."""
         alpha = self.lora_alpha if self.alpha_per_rank is None else self.alpha_per_rank * rank
         assert alpha is not None
         return scaling_factor(self.scaling_rule, alpha, rank)
 
-    def update_settings(self) -> dict[str, float | str]:
-        return {"scale": self.scaling_at(self.rank)}
-
     def attach(
-        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
+        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
         found = self._find_layers(model, model_type, head)
         for name, base in found.items():
@@ -80,13 +77,9 @@ class LoRA(Adapter):
             A, B = initial_factors(self.initialization, weight.shape, self.rank, self.initial_std)
             key = name.replace(".", "/")  # a parameter's name can't have dots
             self.A[key], self.B[key] = nn.Parameter(A.to(weight.device)), nn.Parameter(B.to(weight.device))
-            layer = LoRALinear(base, self.dropout)
-            replace_module(model, name, layer)
-            self.adapted_layers.append(layer)
-        self.layer_names = tuple(found)
+            self.replace_layer(model, name, LoRALinear(base, self.dropout))
         # a wrapped head starts at random: only the backbone's weights must be the same in every run
-        backbone = [dense_weight(base) for name, base in found.items() if not is_inside(name, head)]
-        self.fingerprint = tensor_fingerprint(backbone)
+        self.fingerprint = sketch(dense_weight(base) for name, base in found.items() if not is_inside(name, head))
 
     def _find_layers(self, model: nn.Module, model_type: str, head: Sequence[str]) -> dict[str, nn.Module]:
         if not self.wrap_head:
@@ -116,18 +109,15 @@ class LoRA(Adapter):
     def update_factors(self) -> list[Factors]:
         return [(A, self.scaling * B) for A, B in self._noiseless_factors()]
 
-    def discrete_ranks(self) -> dict[str, int]:
-        return dict.fromkeys(self.layer_names, self.rank)
-
     @torch.no_grad()
-    def low_rank_factors(self) -> dict[str, Factors]:
+    def low_rank_factors(self) -> LowRankFactors:
         """A (k, in) and B (out, k) of each layer at its discrete rank k, with the scale in B: ΔW = B A."""
         ranks = self.discrete_ranks()
         pairs = zip(self.layer_names, self._pairs(), strict=True)
         return {name: (A[: ranks[name]].clone(), self.scaling * B[:, : ranks[name]]) for name, (A, B) in pairs}
 
     @torch.no_grad()
-    def load_low_rank_factors(self, factors: dict[str, Factors]) -> None:
+    def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         """Starts from updates that `low_rank_factors` gave; layers without one, and further directions, add nothing.
 
         Raises:
@@ -168,19 +158,7 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
             first).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
-        masking: soft, or straight_through: hard masks at the rounded ranks, with the soft masks' gradient.
-        lora_alpha: the number from which the scale s follows. Give this or alpha_per_rank.
-        alpha_per_rank: alpha as a multiple of the rank: lora_alpha = alpha_per_rank · rank_max.
-        scaling: s = lora_alpha / rank_max (alpha_over_rank), lora_alpha / √rank_max (alpha_over_sqrt_rank), or
-            lora_alpha itself (constant).
-        initialization: uniform (A ~ U(−1/√in, 1/√in), B = 0), kaiming (PEFT's name for the same), gaussian
-            (A ~ N(0, initial_std²), B = 0), or both_gaussian (A and B ~ N(0, 1): training is expected to fail).
-        initial_std: standard deviation of A's initial entries with gaussian; 1 / rank_max if not given.
-        dropout: probability with which an entry of x is left out of the update in training.
-        targets: names or patterns of the layers to adapt, or `all-linear` (every one of the backbone),
-            `attention`, `mlp`, or `default` (query, value and both output projections).
-        wrap_head: adapt the head's linear layers, too, with their random start frozen underneath, instead of
-            training the head in full.
+        settings: those of LoRA but its rank, which is rank_max here.
     """
 
     def __init__(
@@ -193,31 +171,16 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         initial_weights: InitialWeights = "random",
         rounding: Rounding = "budgeted",
         tau: float = 0.0,
-        masking: Masking = "soft",
-        lora_alpha: float | None = None,
-        alpha_per_rank: float | None = None,
-        scaling: ScalingRule = "alpha_over_rank",
-        initialization: Initialization = "uniform",
-        initial_std: float | None = None,
-        dropout: float = 0.0,
-        targets: Targets = "all-linear",
-        wrap_head: bool = False,
+        **settings: Any,
     ) -> None:
-        super().__init__(
-            rank_max, lora_alpha, alpha_per_rank, scaling, initialization, initial_std, dropout, targets, wrap_head
-        )
-        self.request_ranks(
-            rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau, masking
-        )
+        super().__init__(rank_max, **settings)
+        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
 
-    def attach(
-        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Callable[..., Any] | None = None
-    ) -> None:
-        super().attach(model, model_type, head, factorise)
+    def layer_areas(self) -> tuple[Tensor, int]:
         sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
-        self.allocate_ranks(torch.tensor(sides), exponent=1)  # area r · (in + out): the entries of A and B
+        return torch.tensor(sides), 1  # area r · (in + out): the entries of A and B
 
-    def load_low_rank_factors(self, factors: dict[str, Factors]) -> None:
+    def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         raise InputError(
             "the adapter is AdaptiveLoRA, whose masks would change a given update; allowed: lora.LoRA, or null to add "
             "the update to the weights. Set --model.adapter."

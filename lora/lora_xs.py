@@ -1,32 +1,32 @@
 """LoRA-XS with a fixed rank, and with ranks that allocate themselves."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import Adapter, LowRankFactors
-from lora.export import cut_blocks, fold, pad_blocks
-from lora.factors import FactorRule, Factors, factorise, fingerprint
-from lora.injection import choose_layers, replace_module
+from lora.adapter import FixedRank, LowRankFactors
+from lora.export import fold
+from lora.factors import Factorise, FactorRule, Factors, factorise
+from lora.injection import choose_layers
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Masking, Rounding
+from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
+from lora.sketch import sketch_factors
 from lora.target_names import Targets
 
-Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
 
-
-class LoRAXS(Adapter):
+class LoRAXS(FixedRank):
     """LoRA-XS (arXiv 2405.17604): W x + b + s · B R A x, with B and A frozen and only R (rank, rank) trained.
 
     Args:
         rank: size of R in every layer.
         lora_alpha: the constant from which the scale s follows.
         scaling: s = lora_alpha / rank (alpha_over_rank, the study's), lora_alpha / √rank, or lora_alpha itself
-            (constant: independent of the rank).
+            (constant). The rank is rank_max where ranks allocate themselves, and the one in use in nested training.
         targets: names or patterns of the layers to adapt, or `default` for the architecture's own (query, value
             and both output projections), `attention`, `mlp`, or `all-linear` (every one of the backbone).
         factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
@@ -51,11 +51,7 @@ class LoRAXS(Adapter):
         self.scaling = self.scaling_at(rank)
 
     def scaling_at(self, rank: int) -> float:
-        """The scale s that these settings give an adapter of another rank."""
         return scaling_factor(self.scaling_rule, self.lora_alpha, rank)
-
-    def update_settings(self) -> dict[str, float | str]:
-        return {"scale": self.scaling_at(self.rank)}
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
@@ -64,11 +60,8 @@ class LoRAXS(Adapter):
         weights = [dense_weight(layer) for layer in found.values()]
         factors = factorise(weights, self.rank, self.factors)
         for (name, base), (A, B) in zip(found.items(), factors, strict=True):
-            layer = LoRAXSLinear(base, A, B)
-            replace_module(model, name, layer)
-            self.adapted_layers.append(layer)
-        self.layer_names = tuple(found)
-        self.fingerprint = fingerprint(factors)
+            self.replace_layer(model, name, LoRAXSLinear(base, A, B))
+        self.fingerprint = sketch_factors(factors)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
 
     def refresh(self) -> None:
@@ -89,17 +82,14 @@ class LoRAXS(Adapter):
     def _noiseless_masks(self) -> Tensor | float:
         return 1.0
 
-    def discrete_ranks(self) -> dict[str, int]:
-        return dict.fromkeys(self.layer_names, self.rank)
-
     def low_rank_factors(self) -> LowRankFactors:
         frozen = self.frozen_factors()
         return {name: fold(*frozen[name], block, self.scaling) for name, block in self.blocks().items()}
 
     def blocks(self) -> dict[str, Tensor]:
         """R (k, k) of each layer at its discrete rank k, by full module path; copies."""
-        ranks = self.discrete_ranks()
-        return dict(zip(ranks, cut_blocks(self.R, list(ranks.values())), strict=True))
+        ranks = self.discrete_ranks().items()
+        return {name: R[:k, :k].detach().clone() for (name, k), R in zip(ranks, self.R, strict=True)}
 
     def frozen_factors(self) -> dict[str, Factors]:
         """A (k, in) and B (out, k) of each layer at its discrete rank k, by full module path."""
@@ -126,7 +116,9 @@ class LoRAXS(Adapter):
                 f"the exported adapter has rank {largest} in a layer, but R has size {self.rank} here; allowed: "
                 f"{largest} or more. Set --model.adapter.rank (or rank_max)."
             )
-        self.R.copy_(pad_blocks([blocks[name] for name in self.layer_names], self.rank))
+        self.R.zero_()
+        for name, R in zip(self.layer_names, self.R, strict=True):
+            R[: len(blocks[name]), : len(blocks[name])] = blocks[name]
 
 
 class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
@@ -143,14 +135,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
             first).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
-        masking: soft, or straight_through: hard masks at the rounded ranks, with the soft masks' gradient.
-        lora_alpha: the constant from which the scale s follows.
-        scaling: s = lora_alpha / rank_max (alpha_over_rank, the study's), lora_alpha / √rank_max, or lora_alpha
-            itself (constant: independent of rank_max).
-        targets: names or patterns of the layers to adapt, or `default` for the architecture's own (query, value
-            and both output projections), `attention`, `mlp`, or `all-linear` (every one of the backbone).
-        factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
-        initial_std: standard deviation of R's initial entries.
+        settings: those of LoRAXS but its rank, which is rank_max here.
     """
 
     def __init__(
@@ -163,23 +148,13 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         initial_weights: InitialWeights = "random",
         rounding: Rounding = "budgeted",
         tau: float = 0.0,
-        masking: Masking = "soft",
-        lora_alpha: float = 16.0,
-        scaling: ScalingRule = "alpha_over_rank",
-        targets: Targets = "default",
-        factors: FactorRule = "svd",
-        initial_std: float = 1e-5,
+        **settings: Any,
     ) -> None:
-        super().__init__(rank_max, lora_alpha, scaling, targets, factors, initial_std)
-        self.request_ranks(
-            rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau, masking
-        )
+        super().__init__(rank_max, **settings)
+        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
 
-    def attach(
-        self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
-    ) -> None:
-        super().attach(model, model_type, head, factorise)
-        self.allocate_ranks(torch.ones(len(self.layer_names)), exponent=2)  # area r²: the entries of R
+    def layer_areas(self) -> tuple[Tensor, int]:
+        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
 
     def _cores(self) -> Tensor:
         return self.scaling * self.R * self.allocation.masks()

@@ -13,12 +13,11 @@ from torch import Tensor, nn
 
 from common.errors import InputError, one_of
 from lora.area_rules import bounded_areas, softmax_areas
-from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks, straight_through
+from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
 
 AllocationRule = Literal["softmax", "bounded"]
 InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed"]
 Rounding = Literal["budgeted", "plain"]
-Masking = Literal["soft", "straight_through"]
 
 
 def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
@@ -55,8 +54,6 @@ class RankAllocation(nn.Module):
         start: the initial weights.
         rounding: `budgeted` never exceeds the budget; `plain` rounds each rank alone.
         tau: strength of the Gumbel noise on the soft mask; 0 turns it off.
-        masking: how masks are before they become discrete: `soft`, or `straight_through`: hard at each rank rounded
-            alone, with the soft mask's gradient.
 
     Raises:
         InputError: the budget has no solution between rank_min and rank_max, or another value is out of range.
@@ -73,7 +70,6 @@ class RankAllocation(nn.Module):
         start: InitialWeights = "random",
         rounding: Rounding = "budgeted",
         tau: float = 0.0,
-        masking: Masking = "soft",
     ) -> None:
         super().__init__()
         if not 1 <= rank_min < rank_max:
@@ -87,9 +83,7 @@ class RankAllocation(nn.Module):
             raise one_of("allocation", rule, ("softmax", "bounded"))
         if rounding not in ("budgeted", "plain"):
             raise one_of("rounding", rounding, ("budgeted", "plain"))
-        if masking not in ("soft", "straight_through"):
-            raise one_of("masking", masking, ("soft", "straight_through"))
-        self.rank_min, self.rank_max, self.masking = rank_min, rank_max, masking
+        self.rank_min, self.rank_max = rank_min, rank_max
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
         self.weights = nn.Parameter(initial_weights(start, len(coefficients)))  # (N,)
         self.coefficients = coefficients.double()  # (N,), on the CPU
@@ -204,20 +198,13 @@ class RankAllocation(nn.Module):
         """Mask tails (N, rank_max): entry j of layer i is the weight with which its rank exceeds j."""
         if self._hard_tails is not None:
             return self._hard_tails + self._nothing()
-        ranks = self.ranks()
-        soft = soft_tails(ranks, self.alpha, self.rank_min, self.rank_max, self.tau)
-        return soft if self.masking == "soft" else straight_through(soft, self._rounded_tails(ranks))
+        return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
 
     def masks(self) -> Tensor:
         """Square masks (N, rank_max, rank_max) for the cores of LoRA-XS."""
         if self._hard_tails is not None:
             return square_masks(self._hard_tails) + self._nothing()
-        ranks = self.ranks()
-        soft = soft_masks(ranks, self.alpha, self.rank_min, self.rank_max, self.tau)
-        return soft if self.masking == "soft" else straight_through(soft, square_masks(self._rounded_tails(ranks)))
-
-    def _rounded_tails(self, ranks: Tensor) -> Tensor:
-        return hard_tails(ranks.detach().round().clamp(self.rank_min, self.rank_max), self.rank_max)
+        return soft_masks(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
 
     def _nothing(self) -> Tensor:
         # A gradient of zero instead of none: several processes must reduce the same set of gradients.
@@ -231,9 +218,7 @@ class RankAllocation(nn.Module):
     @torch.no_grad()
     def noiseless_tails(self) -> Tensor:
         """The tails of this moment's phase, hard or soft, drawing no random numbers."""
-        if self.is_discrete:
-            return self.tails()
-        return self.expected_tails() if self.masking == "soft" else self._rounded_tails(self.ranks())
+        return self.tails() if self.is_discrete else self.expected_tails()
 
     def masks_of(self, tails: Tensor) -> Tensor:
         """What tails (N, r) mask: the cores of LoRA-XS (N, r, r), or the r directions of plain LoRA (N, 1, r)."""

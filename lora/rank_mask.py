@@ -62,11 +62,6 @@ def square_masks(tails: Tensor) -> Tensor:
     return torch.minimum(tails[:, :, None], tails[:, None, :])
 
 
-def straight_through(soft: Tensor, hard: Tensor) -> Tensor:
-    """Hard values with the gradient of the soft ones (arXiv 1308.3432)."""
-    return hard + soft - soft.detach()
-
-
 def soft_hard_gap(soft: Tensor, hard: Tensor) -> Tensor:
     """How far soft masks are from hard ones: Σ|soft − hard| / Σ hard over all layers, from masks of one shape."""
     return (soft - hard).abs().sum() / hard.sum()

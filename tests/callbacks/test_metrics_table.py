@@ -56,7 +56,7 @@ def test_a_new_metric_is_a_new_column_and_old_rows_stay(tmp_path):
 
 def test_a_step_that_logs_again_after_a_flush_is_not_lost(tmp_path):
     table = filled(tmp_path)
-    table.flush()
+    table.save()
     table.log_metrics({"alpha": 9.0}, step=1)
     table.log_metrics({"alpha": 2.0}, step=2)
     assert read(tmp_path)[1] == {"step": "1", "train/loss": "0.25", "alpha": "9"}
@@ -66,7 +66,7 @@ def test_a_step_that_logs_again_after_a_flush_is_not_lost(tmp_path):
 def test_values_read_back_as_they_were(tmp_path, value):
     table = MetricsTable(tmp_path)
     table.log_metrics({"x": value}, step=0)
-    table.flush()
+    table.save()
     again = float(read(tmp_path)[0]["x"])
     assert again == value or (math.isnan(again) and math.isnan(value))
 
@@ -97,7 +97,7 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
         file.write(torn)
     table = MetricsTable(tmp_path)
     table.continue_from(10)
-    table.flush()
+    table.save()
     assert [row["step"] for row in read(tmp_path)] == ["0", "1"]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from lora.initialization import initial_factors
+from lora.factors import initial_factors
 
 
 def test_initial_factors_have_their_distributions():

@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers.pytorch_utils import Conv1D
 
-from lora import frozen_products
-from lora.frozen_products import CastProducts, KeptProducts, PackedProducts, can_pack, product_type
+from lora.products import frozen_products
+from lora.products.frozen_products import CastProducts, KeptProducts, PackedProducts, product_type
+from lora.products.torch_internals import can_pack
 
 TOKENS, IN, OUT, RANK = 7, 12, 20, 4
 TOLERANCES = {torch.float32: 1e-6, torch.bfloat16: 2**-7, torch.float16: 2**-10}

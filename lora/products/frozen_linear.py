@@ -1,4 +1,4 @@
-"""Frozen linear layers whose products are prepared once (lora.frozen_products), for autograd.
+"""Frozen linear layers whose products are prepared once (lora.products.frozen_products), for autograd.
 
 Results agree with the ordinary products up to rounding: of float32, or of autocast's 16-bit type.
 """
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lora.frozen_products import KeptProducts, is_packable, multiply, pack, product_type
+from lora.products.frozen_products import KeptProducts, is_packable, product_type
+from lora.products.torch_internals import multiply, pack
 
 
 class _FrozenProduct(torch.autograd.Function):

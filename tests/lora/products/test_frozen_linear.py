@@ -5,11 +5,13 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lora import frozen_products, layers
-from lora.frozen_linear import FrozenLinear
-from lora.frozen_products import KeptProducts, can_pack
+from lora import layers
 from lora.injection import prepare_frozen_layers
 from lora.layers import LoRALinear, LoRAXSLinear
+from lora.products import frozen_products
+from lora.products.frozen_linear import FrozenLinear
+from lora.products.frozen_products import KeptProducts
+from lora.products.torch_internals import can_pack
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="this build of PyTorch has no packed products")
 
@@ -132,7 +134,7 @@ def test_autocast_gives_what_autocast_gives_without_copies(name, copies, input_t
 
     ours = run()
     monkeypatch.setattr(layers, "product_type", lambda x, weight: None)
-    monkeypatch.setattr("lora.frozen_linear.product_type", lambda x, weight: None)
+    monkeypatch.setattr("lora.products.frozen_linear.product_type", lambda x, weight: None)
     for mine, theirs in zip(ours, run(), strict=True):
         assert mine.dtype == theirs.dtype
         torch.testing.assert_close(mine, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max()))

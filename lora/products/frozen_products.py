@@ -4,12 +4,14 @@ A frozen weight W (out, in) is needed as x Wᵀ going forward and as g W going b
 the CPU it is laid out for oneDNN; where autocast computes in 16 bits it is cast once, instead of at every pass.
 """
 
-from functools import cache
+from collections.abc import Hashable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
+
+from lora.products.torch_internals import can_pack, content_key, multiply, pack
 
 # Packed copies hold every weight twice more: a larger one isn't packed (an output embedding, say).
 LARGEST_PACKED_WEIGHT = 2**24
@@ -32,29 +34,6 @@ def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
 def is_packable(weight: Tensor, dtype: torch.dtype) -> bool:
     """Whether oneDNN is to hold copies of this weight in this type."""
     return weight.device.type == "cpu" and weight.numel() <= LARGEST_PACKED_WEIGHT and can_pack(dtype)
-
-
-@cache
-def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this build of PyTorch has oneDNN's packed products, and this processor the type."""
-    if not torch.backends.mkldnn.is_available():
-        return False
-    eye = torch.eye(2, dtype=dtype)
-    try:
-        product = multiply(eye, pack(eye), None)
-    except (AttributeError, NotImplementedError, RuntimeError):
-        return False
-    return torch.equal(product, eye)
-
-
-def pack(weight: Tensor) -> Any:
-    """A weight (out, in) in oneDNN's own layout: an opaque tensor."""
-    return torch.ops.mkldnn._reorder_linear_weight(weight.detach().contiguous())
-
-
-def multiply(x: Tensor, packed: Any, bias: Tensor | None) -> Tensor:
-    """x Wᵀ + bias: (tokens, in) -> (tokens, out)."""
-    return torch.ops.mkldnn._linear_pointwise(x, packed, bias, "none", [], "")
 
 
 def _cast(dtype: torch.dtype, *frozen: Tensor | None) -> list[Any]:
@@ -137,7 +116,7 @@ class KeptProducts:
     """A layer's products, prepared when first used and again if a weight or the type has changed."""
 
     def __init__(self) -> None:
-        self._key: tuple[Any, ...] = ()
+        self._key: tuple[Hashable, ...] = ()
         self._products: CastProducts | PackedProducts | None = None
 
     def __deepcopy__(self, memory: Any) -> "KeptProducts":
@@ -146,10 +125,10 @@ class KeptProducts:
     def __reduce__(self) -> Any:
         return (KeptProducts, ())
 
-    def of(self, dtype: torch.dtype, weight: Tensor, *others: Tensor | None) -> "CastProducts | PackedProducts":
+    def of(self, dtype: torch.dtype, weight: Tensor, *others: Tensor | None) -> CastProducts | PackedProducts:
         """Products with these frozen tensors: weight, bias, and A and B where there are any."""
         frozen = [tensor for tensor in (weight, *others) if tensor is not None]
-        key = (dtype, *(number for tensor in frozen for number in (tensor.data_ptr(), tensor._version)))
+        key = (dtype, *map(content_key, frozen))
         if self._products is None or key != self._key:
             kind = PackedProducts if is_packable(weight, dtype) else CastProducts
             self._products, self._key = kind(dtype, weight, *others), key
