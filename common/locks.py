@@ -1,27 +1,60 @@
 """Lock files: one process at a time, on one machine or a shared file system."""
 
 import contextlib
-import fcntl
+import errno
+import math
 import os
+import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from common.errors import InputError
 
 
 @contextmanager
-def locked(path: Path, shared: bool = False, wait: bool = False) -> Iterator[None]:
-    """Holds a lock file; the system frees it when the process ends, however it ends.
+def locked(path: Path, wait: float = 0.0, discard: bool = False) -> Iterator[None]:
+    """Holds a lock file, which names its holder; the system frees it when the process ends, however it ends.
+
+    Args:
+        path: the file; made if there is none.
+        wait: for how many seconds to wait for another holder.
+        discard: delete the file at the end, while it is still held. Whoever waits for it then asks for a new one,
+            because a lock on a deleted file counts for nothing.
 
     Raises:
-        BlockingIOError: someone else holds it, and `wait` is false.
+        BlockingIOError: someone else holds it.
+        InputError: it is a link, so that what is written to it would replace another file's content.
+        OSError: there can be no such file, or the file system has no locks.
     """
+    mine: list[os.stat_result] = []
+
+    def note_holder(descriptor: int) -> None:
+        mine.append(os.fstat(descriptor))
+        if mine[-1].st_nlink > 1:
+            raise _linked(path)
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    lock = FileLock(path, fallback_to_soft=False, on_acquired=note_holder)
     try:
-        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        lock.acquire(timeout=wait)
+    except Timeout as error:
+        raise BlockingIOError(errno.EWOULDBLOCK, "held by another process", str(path)) from error
+    except OSError as error:
+        if error.errno == errno.ELOOP:  # the file is never looked for behind a link
+            raise _linked(path) from error
+        raise
+    try:
         yield
     finally:
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            if discard and os.path.samestat(path.lstat(), mine[-1]):
+                path.unlink()
+        lock.release()
 
 
 @contextmanager
@@ -30,14 +63,11 @@ def one_maker(path: Path) -> Iterator[None]:
 
     Where no lock can be had (a cache that can't be written), everyone makes it: that costs time alone.
     """
-    lock = path.with_name(f".{path.name}.lock")
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(lock, wait=True))
-        except OSError:
-            yield
-            return
-        try:
-            yield
-        finally:  # who waits holds the unlinked file and finds the cache made; who comes later never asks for it
-            lock.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        with contextlib.suppress(OSError, InputError):
+            stack.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=math.inf, discard=True))
+        yield
+
+
+def _linked(path: Path) -> InputError:
+    return InputError(f"{path} is a link to another file; allowed: a file of its own. Delete the link.")

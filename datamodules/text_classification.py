@@ -8,7 +8,6 @@ import torch
 from common.errors import InputError
 from common.terminal import say
 from datamodules.batching import Batching
-from datamodules.kept_data import reading
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.sources import Examples, check_labels
 from datamodules.sources_text import read_predict_file
@@ -143,11 +142,6 @@ class TextClassificationDataModule(TokenizedDataModule):
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
             return
-        with reading(self) as needed:
-            if needed:
-                self._read_and_tokenize()
-
-    def _read_and_tokenize(self) -> None:
         self._examples = self.read_splits()
         # An unlabelled test split is only tokenised when predict asks for it.
         labelled = {name: rows for name, rows in self._examples.items() if rows.labels is not None}

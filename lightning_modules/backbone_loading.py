@@ -2,34 +2,19 @@
 
 import io
 import pickle
-from contextlib import AbstractContextManager, redirect_stderr
+from contextlib import redirect_stderr
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError
-from common.kept import LastMade
 
 # What transformers raises for a folder that is missing, damaged or made by something else.
 _UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
-
-
-class _Kept(NamedTuple):
-    model_class: Any
-    config: dict[str, Any]
-    weights: dict[str, Tensor]
-
-
-_last: LastMade[_Kept] = LastMade()
-
-
-def keep_backbone() -> AbstractContextManager[None]:
-    """Within it, `load_backbone` remembers the last backbone's weights and gives copies of them to the next caller."""
-    return _last.keeping()
 
 
 def load_backbone(
@@ -100,15 +85,10 @@ def load_pretrained(
     """
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
-    key = (auto_class, backbone, revision, repr(sorted(settings.items())))
-    if (kept := _last.get(key)) is not None:
-        model, information = _from_kept(kept)
-    elif arguments:
+    if arguments:
         model, information = _from_gguf(auto_class, backbone, source, revision, {**settings, **arguments})
     else:
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
-        if _last.is_keeping:
-            _last.put(key, _to_keep(model, information))
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
     # a tensor of another shape starts at random as well
@@ -145,22 +125,6 @@ def _from_gguf(auto_class: Any, backbone: str, source: str, revision: str | None
         return _from_pretrained(
             auto_class, backbone, source, revision, {**settings, "quantization_config": dequantized}
         )
-
-
-def _to_keep(model: Any, information: Any) -> _Kept:
-    """What the checkpoint gave; the rest is drawn anew each time, from the caller's random state."""
-    fresh = {*information["missing_keys"], *(name for name, *_ in information["mismatched_keys"])}
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items() if name not in fresh}
-    return _Kept(type(model), model.config.to_dict(), weights)
-
-
-def _from_kept(kept: _Kept) -> Any:
-    config = kept.model_class.config_class.from_dict(kept.config)
-    weights = {name: tensor.clone() for name, tensor in kept.weights.items()}
-    # the same way through transformers as from a file, so that the same random numbers are drawn
-    return kept.model_class.from_pretrained(
-        None, config=config, state_dict=weights, dtype=torch.float32, output_loading_info=True
-    )
 
 
 def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:

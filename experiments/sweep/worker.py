@@ -13,22 +13,19 @@ def main() -> None:
     """Runs trials until the input ends."""
     from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
-    from datamodules.kept_data import keep_data
     from experiments.sweep.folder import SweepFolder
     from experiments.sweep.grid import Trial
     from experiments.sweep.trial_run import run_trial
-    from lightning_modules.backbone_loading import keep_backbone
 
     _end_with_the_sweep()
     quiet_libraries()
     keep_freed_memory()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
-    with keep_backbone(), keep_data():
-        for line in sys.stdin:
-            folder, settings = json.loads(line)
-            settings["configs"] = tuple(settings["configs"])
-            print(str(run_trial(SweepFolder(Path(folder)), Trial(**settings))), file=answers)
+    for line in sys.stdin:
+        folder, settings = json.loads(line)
+        settings["configs"] = tuple(settings["configs"])
+        print(str(run_trial(SweepFolder(Path(folder)), Trial(**settings))), file=answers)
 
 
 def _end_with_the_sweep() -> None:

@@ -1,13 +1,16 @@
 """Lock files between processes, and the cores a process may use."""
 
+import math
 import multiprocessing
 import os
 import time
+from contextlib import ExitStack
 
 import pytest
 
 from common import cores
 from common.cores import usable_cores
+from common.errors import InputError
 from common.locks import locked, one_maker
 
 
@@ -33,18 +36,78 @@ def test_one_process_makes_what_several_want_and_nothing_else_is_left(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["factors"]
 
 
-def test_where_no_lock_can_be_had_the_work_is_done_all_the_same(tmp_path):
+@pytest.mark.parametrize("linked", [False, True])
+def test_where_no_lock_can_be_had_the_work_is_done_all_the_same(tmp_path, linked):
     (tmp_path / "file").write_text("no folder")
-    with one_maker(tmp_path / "file" / "factors"):
+    (tmp_path / ".factors.lock").symlink_to(tmp_path / "file")
+    with one_maker(tmp_path / ("factors" if linked else "file/factors")):
         done = True
-    assert done
+    assert done and (tmp_path / "file").read_text() == "no folder"
 
 
-def test_a_lock_that_is_held_is_refused(tmp_path):
-    with locked(tmp_path / "lock"), pytest.raises(BlockingIOError), locked(tmp_path / "lock"):
+def test_a_lock_that_is_held_is_refused_and_names_its_holder(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path):
+        assert path.read_text().startswith(f"process {os.getpid()} on ")
+        with pytest.raises(BlockingIOError), locked(path):
+            pass
+    with locked(path), locked(tmp_path / "other", discard=True):
         pass
-    with locked(tmp_path / "lock", shared=True), locked(tmp_path / "lock", shared=True):
+    assert [file.name for file in tmp_path.iterdir()] == ["lock"]
+
+
+def test_a_file_deleted_between_opening_and_locking_is_no_lock(tmp_path, monkeypatch):
+    """One process ends and deletes the file that a second has just opened; a third one makes it anew and holds it."""
+    path, first, third, opening = tmp_path / "lock", ExitStack(), ExitStack(), os.open
+    first.enter_context(locked(path, discard=True))
+
+    def open_then_lose(place, *options):
+        descriptor = opening(place, *options)
+        if os.fspath(place) == str(path):
+            monkeypatch.undo()
+            first.close()
+            third.enter_context(locked(path))
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_then_lose)
+    with third, pytest.raises(BlockingIOError), locked(path):
         pass
+
+
+def _hold_until_killed(path, held):
+    with locked(path, discard=True):
+        held.set()
+        time.sleep(60)
+
+
+def test_a_killed_holder_holds_no_longer(tmp_path):
+    held = multiprocessing.get_context("fork").Event()
+    process = multiprocessing.get_context("fork").Process(target=_hold_until_killed, args=(tmp_path / "lock", held))
+    process.start()
+    assert held.wait(10)
+    with pytest.raises(BlockingIOError), locked(tmp_path / "lock"):
+        pass
+    process.kill()
+    process.join(10)
+    with locked(tmp_path / "lock", wait=math.inf):
+        assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_a_lock_that_is_a_link_costs_its_target_nothing(tmp_path, link):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    link(tmp_path / "thesis.tex", tmp_path / "lock")
+    with pytest.raises(InputError, match="is a link"), locked(tmp_path / "lock", discard=True):
+        pass
+    assert (tmp_path / "thesis.tex").read_text() == "years of work"
+
+
+def test_a_lock_made_anew_by_somebody_else_is_left_to_them(tmp_path):
+    path = tmp_path / "lock"
+    with locked(path, discard=True):
+        path.unlink()
+        path.write_text("theirs")
+    assert path.read_text() == "theirs"
 
 
 @pytest.mark.parametrize(
