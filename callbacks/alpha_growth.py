@@ -10,11 +10,21 @@ from common.errors import InputError, one_of
 
 Growth = Literal["linear", "exponential", "cosine"]
 GROWTHS = ("linear", "exponential", "cosine")
+ReachedAt = Literal["last_step", "after_last_step"]
+REACHED_AT = ("last_step", "after_last_step")
 
 
-def alpha_at(step: int, steps: int, alpha_min: float, alpha_max: float, growth: Growth = "linear") -> float:
-    """Alpha at an optimizer step: alpha_min at step 0, alpha_max at the last of `steps` steps."""
-    progress = min(1.0, step / max(1, steps - 1))
+def alpha_at(
+    step: int,
+    steps: int,
+    alpha_min: float,
+    alpha_max: float,
+    growth: Growth = "linear",
+    reached_at: ReachedAt = "last_step",
+) -> float:
+    """Alpha at an optimizer step: alpha_min at step 0, alpha_max at the last of `steps` steps, or at the one after."""
+    end = steps - 1 if reached_at == "last_step" else steps
+    progress = min(1.0, step / max(1, end))
     match growth:
         case "linear":
             return alpha_min + (alpha_max - alpha_min) * progress
@@ -31,24 +41,34 @@ class AlphaGrowth(Callback):
 
     Args:
         alpha_min: alpha at the first step, above 0.
-        alpha_max: alpha at the last step.
+        alpha_max: alpha at the end of training; below alpha_min for masks that soften.
         growth: linear (the study's), exponential or cosine.
+        reached_at: where alpha_max is reached: at the last step, or, as in the study, one step after it.
     """
 
-    def __init__(self, alpha_min: float = 0.5, alpha_max: float = 3.0, growth: Growth = "linear") -> None:
-        if not 0 < alpha_min <= alpha_max < math.inf:
+    def __init__(
+        self,
+        alpha_min: float = 0.5,
+        alpha_max: float = 3.0,
+        growth: Growth = "linear",
+        reached_at: ReachedAt = "last_step",
+    ) -> None:
+        if not (0 < alpha_min < math.inf and 0 < alpha_max < math.inf):
             raise InputError(
-                f"alpha_min is {alpha_min} and alpha_max is {alpha_max}; allowed: 0 < alpha_min <= alpha_max, "
+                f"alpha_min is {alpha_min} and alpha_max is {alpha_max}; allowed: finite numbers above 0, "
                 "for example 0.5 and 3."
             )
         if growth not in GROWTHS:
             raise one_of("growth", growth, GROWTHS)
-        self.alpha_min, self.alpha_max, self.growth = alpha_min, alpha_max, growth
+        if reached_at not in REACHED_AT:
+            raise one_of("reached_at", reached_at, REACHED_AT)
+        self.alpha_min, self.alpha_max, self.growth, self.reached_at = alpha_min, alpha_max, growth, reached_at
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None:
             return
+        steps = pl_module.training_steps()
         allocation.alpha = alpha_at(
-            trainer.global_step, pl_module.training_steps(), self.alpha_min, self.alpha_max, self.growth
+            trainer.global_step, steps, self.alpha_min, self.alpha_max, self.growth, self.reached_at
         )

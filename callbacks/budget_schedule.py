@@ -23,7 +23,8 @@ def budget_at(
 class BudgetSchedule(Callback):
     """Moves the budget linearly from memory_start to memory_end; without them it stays as the adapter has it.
 
-    When ranks become discrete for good, the budget stays where it is: ranks no longer follow it.
+    A validation sees the budget of the step it stands at: the one that the next step would train with. When ranks
+    become discrete for good, the budget stays where it is: ranks no longer follow it.
 
     Args:
         memory_start: budget at first, in the adapter's own unit (entries of R, or of A and B, used over all layers).
@@ -63,6 +64,14 @@ class BudgetSchedule(Callback):
         self.check(pl_module.rank_allocation)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
+        self._set_budget(trainer, pl_module)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        # before MergedEvaluation takes the discrete ranks, which are then those of this budget
+        if trainer.state.fn == "fit":
+            self._set_budget(trainer, pl_module)
+
+    def _set_budget(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
         step = min(trainer.global_step, pl_module.soft_steps())

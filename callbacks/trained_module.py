@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 from lightning.pytorch import LightningModule
-from torch import nn
+from torch import Tensor, nn
 
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
@@ -52,6 +52,13 @@ class TrainedModule(LightningModule):
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         """Loads the pretrained model and names the modules of its head."""
+        raise NotImplementedError
+
+    def split_figures(self, split: str) -> dict[str, Tensor]:
+        """Figures by name of the split just evaluated; what collected them starts anew.
+
+        Every process asks for them, also one that had no batch of this split.
+        """
         raise NotImplementedError
 
     def constant_answer(self, split: str) -> str | None:

@@ -1,5 +1,6 @@
 """The nine GLUE tasks, from local files or from the hub."""
 
+from dataclasses import replace
 from typing import Any, Literal
 
 from common.errors import one_of
@@ -23,6 +24,9 @@ class GLUEDataModule(TextClassificationDataModule):
         dataset_revision: hub branch, tag or commit of the data set.
         held_out_rows: validate on so many random training rows and test on the published validation split, so that
             no split is both chosen on and reported; null validates on the published one.
+        metric: which of the task's metrics chooses the best epoch, if not the first: matthews_correlation or accuracy
+            for cola; f1, accuracy or average (GLUE's mean of the two) for mrpc and qqp; pearson, spearman or average
+            for stsb; accuracy for the others.
     """
 
     def __init__(
@@ -32,6 +36,7 @@ class GLUEDataModule(TextClassificationDataModule):
         cola_validation: Literal["in_domain", "combined"] = "in_domain",
         dataset_revision: str | None = None,
         held_out_rows: int | None = None,
+        metric: str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -40,12 +45,16 @@ class GLUEDataModule(TextClassificationDataModule):
         self.cola_validation = cola_validation
         self.dataset_revision = dataset_revision
         self.held_out_rows = held_out_rows
+        self.metric = metric
 
     @property
     def task(self) -> Task:
         if self.task_name not in GLUE_TASKS:
             raise one_of("task", self.task_name, sorted(GLUE_TASKS))
-        return GLUE_TASKS[self.task_name]
+        task = GLUE_TASKS[self.task_name]
+        if self.metric is None:
+            return task
+        return replace(task, metrics=tuple(dict.fromkeys((self.metric, *task.metrics))))  # `check_settings` checks it
 
     @property
     def name(self) -> str:
@@ -56,6 +65,8 @@ class GLUEDataModule(TextClassificationDataModule):
         if self.cola_validation not in COLA_VALIDATION:
             raise one_of("cola_validation", self.cola_validation, COLA_VALIDATION)
         check_positive("held_out_rows", self.held_out_rows)
+        if self.metric is not None and self.metric not in (known := GLUE_TASKS[self.task.name].metrics):
+            raise one_of(f"metric for {self.task_name}", self.metric, known)
 
     def load_examples(self) -> dict[str, Examples]:
         examples = self._published()

@@ -52,9 +52,9 @@ GLUE_TASKS = {
     for task in (
         Task("cola", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation", "accuracy")),
         Task("sst2", ("sentence",), ("negative", "positive"), ("accuracy",)),
-        Task("mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("f1", "accuracy")),
-        Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy")),
-        Task("stsb", ("sentence1", "sentence2"), (), ("pearson", "spearman")),
+        Task("mrpc", ("sentence1", "sentence2"), ("not_equivalent", "equivalent"), ("f1", "accuracy", "average")),
+        Task("qqp", ("question1", "question2"), ("not_duplicate", "duplicate"), ("f1", "accuracy", "average")),
+        Task("stsb", ("sentence1", "sentence2"), (), ("pearson", "spearman", "average")),
         Task("mnli", ("premise", "hypothesis"), ("entailment", "neutral", "contradiction"), ("accuracy",)),
         Task("qnli", ("question", "sentence"), ("entailment", "not_entailment"), ("accuracy",)),
         Task("rte", ("sentence1", "sentence2"), ("entailment", "not_entailment"), ("accuracy",)),

@@ -90,14 +90,18 @@ class Fit:
         shortfall = module.adapter.shortfall() if module.adapter is not None else None
         results = summarise(values.run_name, values.seed_everything, self.figures, trainer, module)
         best = self.folder.checkpoints / "best.ckpt"
+        is_tested = module.data.has_labelled_test and best.exists()
+        if is_tested and results.metric.best_epoch != self.figures.validations[-1]["epoch"]:
+            results = replace(results, test_last=self._test_of_last_epoch(module))
         if best.exists():
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
             results = replace(results, at_best_epoch=rank_figures(module))
         results = replace(results, rank_curve=rank_curve(trainer, module, module.data))
-        if module.data.has_labelled_test and best.exists():
+        if is_tested:
             trainer.test(module, datamodule=module.data, verbose=False)
-            results = replace(results, test=self.figures.test, wall_seconds=self.figures.wall_seconds)
+            test, last = self.figures.test, results.test_last
+            results = replace(results, test=test, test_last=last or test, wall_seconds=self.figures.wall_seconds)
         _log_hyperparameters(trainer, self.settings.plain, results)
         write_files(self.folder.path, results, ranks, trainer, module)
         if trainer.is_global_zero:
@@ -106,6 +110,13 @@ class Fit:
         if shortfall is not None and trainer.is_global_zero:
             raise IncompleteRunError(shortfall)
         return results
+
+    def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Any] | None:
+        """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""
+        kept, self.trainer.loggers = self.trainer.loggers, []
+        self.trainer.test(module, datamodule=module.data, verbose=False)
+        self.trainer.loggers = kept
+        return self.figures.test
 
 
 def _log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunResults) -> None:

@@ -1,6 +1,6 @@
 """How a metric is printed."""
 
-_FRACTIONS = {"matthews_correlation", "accuracy", "f1", "pearson", "spearman"}
+_FRACTIONS = {"matthews_correlation", "accuracy", "f1", "pearson", "spearman", "average"}
 
 
 def scale(name: str) -> float:

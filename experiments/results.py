@@ -107,6 +107,7 @@ class RunResults(Part):
         adapter: its name, "full fine-tuning" without one.
         validations: the figures of each epoch by their tags, with "epoch".
         test: the figures of the best epoch on the test split; None where it has no labels.
+        test_last: the same after the last epoch; None in files of earlier versions, too.
         train_losses: the mean of each epoch; None in some files of trials.
         val_losses: of each epoch, None for one without validation; None as a whole in some files of trials.
         budget: with `average_rank` and `equal_area_rank` the ranks when training ended: see `RankFigures`.
@@ -127,6 +128,7 @@ class RunResults(Part):
     metric: Metric
     validations: list[dict[str, Figure]] = field(default_factory=list)
     test: dict[str, Figure | dict[str, Figure]] | None = None
+    test_last: dict[str, Figure | dict[str, Figure]] | None = None
     train_losses: list[Figure] | None
     val_losses: list[Figure] | None
     best_val_loss: Figure

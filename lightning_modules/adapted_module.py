@@ -78,13 +78,6 @@ class AdaptedModule(TrainedModule):
         """Adds a batch to the figures of its split."""
         raise NotImplementedError
 
-    def split_figures(self, split: str) -> dict[str, Tensor]:
-        """Figures by name of the split just evaluated; what collected them starts anew.
-
-        Every process asks for them, also one that had no batch of this split.
-        """
-        raise NotImplementedError
-
     def configure_callbacks(self) -> list[Callback]:
         """What training and evaluating this module needs to be right; one of a kind that the trainer has wins."""
         needed: list[Callback] = [WholeSteps(), Divergence()]

@@ -8,7 +8,7 @@ from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from common.errors import InputError, one_of
 
-METRICS = ("matthews_correlation", "accuracy", "f1", "pearson", "spearman")
+METRICS = ("matthews_correlation", "accuracy", "f1", "pearson", "spearman", "average")
 
 
 def matthews_correlation(confusion: Tensor) -> Tensor:
@@ -88,7 +88,10 @@ class TokenLoss(Metric):
 
 
 def make_metric(name: str, classes: int) -> Metric:
-    """A metric by name, for predicted classes (or values, in regression) against labels, each (rows,)."""
+    """A metric by name, for predicted classes (or values, in regression) against labels, each (rows,).
+
+    `average` is GLUE's figure of a task with two: the mean of F1 and accuracy, or of both correlations.
+    """
     match name:
         case "matthews_correlation":
             return MatthewsCorrelation(classes)
@@ -100,5 +103,8 @@ def make_metric(name: str, classes: int) -> Metric:
             return PearsonCorrCoef()
         case "spearman":
             return SpearmanCorrCoef()
+        case "average":
+            first, second = ("pearson", "spearman") if classes == 1 else ("f1", "accuracy")
+            return 0.5 * (make_metric(first, classes) + make_metric(second, classes))
         case _:
             raise one_of("metric", name, METRICS)

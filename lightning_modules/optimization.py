@@ -10,6 +10,7 @@ from torch import nn
 from common.errors import InputError, one_of
 
 Schedule = Literal["constant", "linear_with_warmup"]
+Rounded = Literal["up", "down"]
 
 
 @dataclass
@@ -25,6 +26,7 @@ class OptimizerSettings:
         betas: AdamW's two averaging coefficients.
         schedule: constant, or linear_with_warmup: up from 0 and then linearly down to 0 at the last step.
         warmup_fraction: share of all steps over which the rate rises.
+        warmup_rounding: how that share becomes a number of steps: rounded up, or down (the adaptive-rank study's).
     """
 
     learning_rate: float = 1e-3
@@ -35,6 +37,7 @@ class OptimizerSettings:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: Schedule = "linear_with_warmup"
     warmup_fraction: float = 0.06
+    warmup_rounding: Rounded = "up"
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "head_learning_rate", "allocation_learning_rate"):
@@ -48,6 +51,8 @@ class OptimizerSettings:
             raise InputError(f"warmup_fraction is {self.warmup_fraction}; allowed: 0 to 1.")
         if self.schedule not in ("constant", "linear_with_warmup"):
             raise one_of("schedule", self.schedule, ("constant", "linear_with_warmup"))
+        if self.warmup_rounding not in ("up", "down"):
+            raise one_of("warmup_rounding", self.warmup_rounding, ("up", "down"))
 
     def group(self, name: str) -> dict[str, Any]:
         """AdamW settings of the group `head`, `adapter`, `allocation` or `backbone`."""
@@ -72,4 +77,5 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
 
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
-    return get_linear_schedule_with_warmup(optimizer, math.ceil(settings.warmup_fraction * steps), steps)
+    rounded = math.ceil if settings.warmup_rounding == "up" else math.floor
+    return get_linear_schedule_with_warmup(optimizer, rounded(settings.warmup_fraction * steps), steps)

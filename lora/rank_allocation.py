@@ -32,7 +32,7 @@ def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
         case "quadratic":
             return torch.exp(-((position - layers // 2) ** 2) / (2 * (2 * spread) ** 2))
         case "left_skewed":
-            centre = 3 * layers / 4
+            centre = 3 * layers // 4
             width = torch.where(position < centre, 3 * spread, spread)
             return torch.exp(-((position - centre) ** 2) / (2 * width**2))
         case _:

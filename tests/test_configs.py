@@ -1,5 +1,7 @@
 """Every config is found, opens with its command, parses, and runs on a tiny model."""
 
+import hashlib
+import json
 import re
 from pathlib import Path
 
@@ -8,10 +10,18 @@ import yaml
 
 import cli
 from experiments.config_files import CONFIGS
+from experiments.sweep.definition import base_values, make_trials, read_definition
 from tests import tiny
 
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if "sweeps" not in path.parts)  # they have tests of their own
 NAMES = [str(path.relative_to(CONFIGS)) for path in ALL]
+# What reproduces the adaptive-rank study.
+STUDY = [
+    *(f"{name}.yaml" for name in ("cola_adaptive", "cola_lora_xs", "cola_lora_xs_rank_25", "cola_nested")),
+    *("qnli_adaptive.yaml", "sst2_adaptive.yaml"),
+    *(name for name in NAMES if name.startswith(("cola_alpha_range/", "cola_memory/"))),
+]
+PUBLISHED = json.loads((Path(__file__).parent / "reference" / "published_sweeps.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +60,8 @@ def data_options(data: dict, data_dirs: dict[str, str]) -> list[str]:
 
 
 def test_there_are_as_many_configs_as_we_think():
-    assert len(ALL) == 30
+    assert len(ALL) == 33
+    assert len(STUDY) == 16
     assert len(list((CONFIGS / "sweeps").rglob("*.yaml"))) == 26
 
 
@@ -86,6 +97,58 @@ def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
     options += ["--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
     assert cli.main(["fit", "--config", str(path.relative_to(CONFIGS)), *options]) == 0
     assert (tmp_path / path.stem / "results.json").exists()
+
+
+def values(name: str) -> dict:
+    """A config's settings by their command-line names."""
+    return base_values((name,))
+
+
+@pytest.mark.parametrize("name", STUDY)
+def test_a_config_of_the_study_trains_as_the_study_did(name):
+    settings = values(name)
+    assert settings["trainer.gradient_clip_val"] == 1.0
+    assert settings["model.optimizer.weight_decay"] == 0.01
+    assert settings["data.batching"] == "random"
+    if settings["model.optimizer.schedule"] == "linear_with_warmup":
+        assert settings["model.optimizer.warmup_fraction"] == 0.06
+        assert settings["model.optimizer.warmup_rounding"] == "down"
+    if "adaptive" in name or "/" in name:
+        assert settings["model.adapter.rounding"] == "plain"
+        assert settings["model.optimizer.allocation_weight_decay"] == 0.01
+        assert settings["alpha_growth.reached_at"] == "after_last_step"
+        assert settings["rank_discretisation.epochs_rank_discrete"] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "expected", "rank_max", "rate", "epochs", "budgets", "window"),
+    [
+        ("from_30000_to_60000_constant", "68.60 ± 1.07", 30, 0.002, 50, (30000, 60000), (3, 5)),
+        ("from_30000_to_60000_linear", "53.65 ± 0.45", 30, 0.002, 50, (30000, 60000), (3, 5)),
+        ("average_40_to_20_rank_max_40", "67.32 ± 0.50", 40, 0.02, 51, (153600, 38400), (5, 20)),
+        ("average_40_to_20_rank_max_50", "62.60 ± 2.40", 50, 0.01, 50, (153600, 38400), (20, 20)),
+    ],
+)
+def test_memory_configs_are_what_the_studys_figures_were_measured_with(
+    name, expected, rank_max, rate, epochs, budgets, window
+):
+    settings = values(f"cola_memory/{name}.yaml")
+    assert f"expected:  {expected}" in (CONFIGS / "cola_memory" / f"{name}.yaml").read_text()
+    assert settings["model.adapter.rank_max"] == rank_max
+    assert settings["model.optimizer.allocation_learning_rate"] == rate
+    assert settings["model.optimizer.schedule"] == ("constant" if "constant" in name else "linear_with_warmup")
+    assert settings["trainer.max_epochs"] == epochs
+    assert (settings["budget_schedule.memory_start"], settings["budget_schedule.memory_end"]) == budgets
+    begin, length = "budget_schedule.epochs_memory_start", "budget_schedule.epochs_memory_start_to_end"
+    assert (settings[begin], settings[length]) == window
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_sweep_that_results_were_published_with_still_asks_for_the_same_trials(name):
+    """To be changed only where a method leaves the code; a new study is a new file."""
+    trials = make_trials(read_definition(CONFIGS / "sweeps" / f"{name}.yaml"))
+    asked = {trial.name: {**base_values(trial.configs), **trial.settings, **trial.overrides} for trial in trials}
+    assert hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:16] == PUBLISHED[name]
 
 
 def test_expected_figures_of_the_alpha_range_configs_stand_in_the_table_of_the_study():

@@ -118,7 +118,10 @@ def _markdown_picture(figure: Picture) -> str:
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
-    """{rate: {best_val_loss, test_acc, train_losses, val_losses}}, as the second study has it: per curve and seed."""
+    """{rate: {best_val_loss, test_acc, train_losses, val_losses}}, as the second study has it: per curve and seed.
+
+    As there, test_acc is the accuracy after the last epoch; best_epoch_test_acc is the best epoch's.
+    """
     layouts: dict[str, dict[str, Any]] = {}
     for curve in curves:
         for rate, group in curve.groups.items():
@@ -133,10 +136,16 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
 def _rate_entry(record: Record) -> dict[str, Any]:
     results = record.results or {}
     test = results.get("test") or {}
+    last = results.get("test_last") or {}
+    if not last and results["metric"]["best_epoch"] == len(results["val_losses"]) - 1:
+        last = test  # earlier versions tested the best epoch alone
     entry = {
         "best_val_loss": results["best_val_loss"],
-        "test_acc": test.get("accuracy"),
+        "test_acc": last.get("accuracy"),
+        "best_epoch_test_acc": test.get("accuracy"),
         "train_losses": results["train_losses"],
         "val_losses": results["val_losses"],
     }
-    return entry if "perplexity" not in test else {**entry, "test_perplexity": test["perplexity"]}
+    if "perplexity" not in test:
+        return entry
+    return {**entry, "test_perplexity": last.get("perplexity"), "best_epoch_test_perplexity": test["perplexity"]}

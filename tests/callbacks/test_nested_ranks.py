@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from callbacks.nested_evaluation import EveryRankEvaluation
 from callbacks.nested_ranks import rank_at, rank_curve
 from callbacks.update_norms import UpdateNorms
 from lora import LoRA, LoRAXS, NestedLoRA, NestedLoRAXS
@@ -99,3 +100,38 @@ def test_other_adapters_have_no_curve(tiny_bert, cola_folder):
     trainer = tiny.make_trainer(limit_train_batches=1)
     trainer.fit(module, datamodule=data)
     assert rank_curve(trainer, module, data) is None
+
+
+class Figures(Callback):
+    """Notes the validation figures of each epoch."""
+
+    def __init__(self):
+        self.epochs = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.epochs.append(pl_module.validation_figures())
+
+
+def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
+    torch.manual_seed(0)
+    figures = Figures()
+    adapter = NestedLoRAXS(1, 4, [1, 3, 4], initial_std=0.5)
+    module, data = tiny.make_module(tiny_bert, adapter, learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
+    trainer = tiny.make_trainer(EveryRankEvaluation(), figures, max_epochs=2)
+    trainer.fit(module, datamodule=data)
+    first, last = figures.epochs
+    assert first["val/loss/rank_1"] != last["val/loss/rank_1"]
+    curve = rank_curve(trainer, module, data)  # of the weights that the last epoch was validated with
+    for entry in curve:
+        for name in ("val/loss", "val/matthews_correlation"):
+            assert last[f"{name}/rank_{entry['rank']}"] == pytest.approx(entry[name], abs=1e-6)
+    for name in ("val/loss", "val/matthews_correlation"):  # the run's own figures are those of rank_max
+        assert last[name] == pytest.approx(last[f"{name}/rank_4"], abs=1e-6)
+    assert len({last[f"val/loss/rank_{rank}"] for rank in (1, 3, 4)}) == 3
+
+
+def test_it_evaluates_nothing_more_for_a_fixed_rank(tiny_bert, cola_folder):
+    figures = Figures()
+    trainer = tiny.make_trainer(EveryRankEvaluation(), figures)
+    trainer.fit(tiny.make_module(tiny_bert, LoRAXS(4)), datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert set(figures.epochs[0]) == {"val/loss", "val/matthews_correlation", "val/accuracy"}

@@ -31,21 +31,35 @@ def test_alpha_follows_its_formulas():
         assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "cosine"), 1.75 - 1.25 * math.cos(math.pi * t))
 
 
+def test_alpha_may_reach_its_largest_one_step_after_the_last_as_in_the_study():
+    for step in range(10):
+        t = step / 10
+        assert math.isclose(alpha_at(step, 10, 0.5, 3.0, "linear", "after_last_step"), 0.5 + 2.5 * t)
+        assert math.isclose(alpha_at(step, 10, 0.5, 3.0, "exponential", "after_last_step"), 0.5 ** (1 - t) * 3.0**t)
+
+
+def test_alpha_may_fall_for_masks_that_soften():
+    assert [alpha_at(step, 3, 3.0, 1.0) for step in range(3)] == [3.0, 2.0, 1.0]
+    assert AlphaGrowth(3.0, 1.0).alpha_max == 1.0
+
+
 def test_a_run_of_one_step_has_the_first_alpha():
     assert alpha_at(0, 1, 0.5, 3.0) == 0.5
 
 
 @pytest.mark.parametrize(
-    "settings", [{"alpha_min": 0}, {"alpha_min": 4.0}, {"alpha_max": math.inf}, {"alpha_min": math.nan}]
+    "settings", [{"alpha_min": 0}, {"alpha_max": -1.0}, {"alpha_max": math.inf}, {"alpha_min": math.nan}]
 )
 def test_alphas_out_of_range_are_refused(settings):
     with pytest.raises(InputError, match=r"alpha_min is .* and alpha_max is .*; allowed"):
         AlphaGrowth(**settings)
 
 
-def test_an_unknown_growth_is_refused():
+def test_an_unknown_growth_or_end_is_refused():
     with pytest.raises(InputError, match=r"growth is 'linaer'.*Did you mean 'linear'"):
         AlphaGrowth(growth="linaer")
+    with pytest.raises(InputError, match=r"reached_at is 'last'.*last_step"):
+        AlphaGrowth(reached_at="last")
 
 
 @pytest.mark.parametrize(
@@ -77,10 +91,13 @@ def test_half_a_budget_schedule_is_refused(settings):
 
 
 class Moments(Callback):
-    """Notes alpha and budget that each micro-batch is trained with."""
+    """Notes alpha and budget that each micro-batch is trained with, and the budget of each validation."""
 
     def __init__(self):
-        self.alphas, self.budgets = [], []
+        self.alphas, self.budgets, self.validated = [], [], []
+
+    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
+        self.validated.append(pl_module.rank_allocation.budget)
 
     def on_before_zero_grad(self, trainer, pl_module, optimizer):
         self.alphas.append(pl_module.rank_allocation.alpha)
@@ -103,16 +120,18 @@ def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_b
 
 
 @pytest.mark.parametrize(
-    ("schedule", "expected"),
+    ("schedule", "expected", "validated"),
     [
-        (BudgetSchedule(40.0, 80.0, 1, 1), [40.0] * 5 + [40.0, 48.0, 56.0, 64.0, 72.0] + [80.0] * 5),
-        (BudgetSchedule(), [32.0] * 15),  # the adapter's stays
+        # a validation stands after the epoch's last step, where the next one would begin
+        (BudgetSchedule(40.0, 80.0, 1, 1), [40.0] * 6 + [48.0, 56.0, 64.0, 72.0] + [80.0] * 5, [40.0, 80.0, 80.0]),
+        (BudgetSchedule(), [32.0] * 15, [32.0] * 3),  # the adapter's stays
     ],
 )
-def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected):
+def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected, validated):
     moments = Moments()
     fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3)
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
+    assert moments.validated == validated
 
 
 def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):

@@ -27,6 +27,24 @@ def test_what_it_says_about_itself(make):
     assert data.truncated_rows == {"train": 0, "validation": 0, "test": 0}
 
 
+@pytest.mark.parametrize(
+    ("task", "metric", "metrics"),
+    [
+        ("mrpc", None, ("f1", "accuracy", "average")),
+        ("mrpc", "accuracy", ("accuracy", "f1", "average")),
+        ("stsb", "spearman", ("spearman", "pearson", "average")),
+        ("qqp", "average", ("average", "f1", "accuracy")),
+    ],
+)
+def test_the_metric_that_chooses_the_best_epoch_is_an_option(task, metric, metrics):
+    assert GLUEDataModule(task=task, metric=metric).task.metrics == metrics
+
+
+def test_a_metric_the_task_does_not_have_is_refused():
+    with pytest.raises(InputError, match=r"metric for stsb is 'f1'.*pearson"):
+        GLUEDataModule(task="stsb", metric="f1").check_settings()
+
+
 def test_combined_validation_leaves_no_test(make):
     data = make(cola_validation="combined")
     data.setup()

@@ -136,9 +136,22 @@ def test_the_second_studys_layout(rate_report):
     assert files == {f"{method}-seed_{seed}.json" for method in CURVES for seed in SEEDS}
     layout = json.loads((rate_report / "seed2" / "full-seed_0.json").read_text())
     assert list(layout) == ["0.0001", "0.0003", "0.001", "0.003", "0.01"]
-    accuracy = layout["0.001"].pop("test_acc")
-    assert accuracy == pytest.approx(CURVES["full"][1][1e-3][0] - 0.02)
+    accuracies = [layout["0.001"].pop(name) for name in ("test_acc", "best_epoch_test_acc")]
+    assert accuracies == [pytest.approx(CURVES["full"][1][1e-3][0] - 0.02)] * 2  # the best epoch was the last one
     assert layout["0.001"] == {"best_val_loss": 0.6, "train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6]}
+
+
+def test_the_second_studys_test_accuracy_is_that_after_the_last_epoch(tmp_path):
+    metric = {"name": "accuracy", "higher_is_better": True, "best": 0.9, "best_epoch": 0, "last": 0.8}
+    tests = {"test": {"accuracy": 0.88, "loss": 0.4}, "test_last": {"accuracy": 0.77, "loss": 0.5}}
+    for seed, changes in enumerate(({"metric": metric, **tests}, {"metric": metric, "test": tests["test"]})):
+        outcome = {**made_runs.results(f"run{seed}", seed, 0.9), **changes}
+        made_runs.write_run(tmp_path / f"run{seed}", made_runs.config(1e-3, seed, 16), outcome)
+    assert cli.main(["report", str(tmp_path), "--seed2_json"]) == 0
+    layouts = [json.loads(path.read_text())["0.001"] for path in sorted((tmp_path / "seed2").iterdir())]
+    # an earlier version's results tell the best epoch's alone
+    assert [layout["test_acc"] for layout in layouts] == [0.77, None]
+    assert [layout["best_epoch_test_acc"] for layout in layouts] == [0.88, 0.88]
 
 
 class References(HTMLParser):

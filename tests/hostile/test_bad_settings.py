@@ -97,7 +97,7 @@ ADAPTIVE, LORA, TABLE, SPEAK, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "Nested
         (ADAPTIVE, {"model.adapter.budget": 200}, "allowed: exactly one"),
         (ADAPTIVE, {"model.adapter.rank_average": None}, "allowed: exactly one"),
         (ADAPTIVE, {"model.adapter.rank_average": 20}, "no solution"),
-        (ADAPTIVE, {"alpha_growth.alpha_min": 5}, "alpha_min is 5.0 and alpha_max is 3.0"),
+        (ADAPTIVE, {"alpha_growth.alpha_min": -5}, "alpha_min is -5.0 and alpha_max is 3.0"),
         (ADAPTIVE, {"budget_schedule.memory_start": 100}, "both budgets, or neither"),
         (ADAPTIVE, {"budget_schedule.memory_start": 1, "budget_schedule.memory_end": 100}, "no solution"),
         (ADAPTIVE, {"trainer.accumulate_grad_batches": 3}, "batch_size is 8"),

@@ -42,6 +42,18 @@ def test_figures_of_classes_are_those_of_scikit_learn(classes, seed):
             assert math.isclose(ours, figure(labels, predictions), abs_tol=1e-6)
 
 
+@pytest.mark.parametrize(("classes", "parts"), [(2, ("f1", "accuracy")), (1, ("pearson", "spearman"))])
+def test_glues_average_is_the_mean_of_the_tasks_two_figures(classes, parts):
+    predictions, labels = drawn(5, 3)  # five values: as scores, or cut into two classes
+    if classes == 2:
+        predictions, labels = predictions // 3, labels // 3
+    else:
+        predictions, labels = predictions.float(), labels.float()
+    first, second = (accumulated(name, predictions, labels, classes) for name in parts)
+    assert first != second
+    assert math.isclose(accumulated("average", predictions, labels, classes), (first + second) / 2, abs_tol=1e-6)
+
+
 @pytest.mark.parametrize("answer", [0, 1, 2])
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_constant_predictor_has_a_matthews_correlation_of_exactly_0(classes, answer):

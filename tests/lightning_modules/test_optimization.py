@@ -26,13 +26,15 @@ def rates_over(settings: OptimizerSettings, steps: int) -> list[float]:
     return rates
 
 
+@pytest.mark.parametrize("rounding", ["up", "down"])
 @pytest.mark.parametrize(("steps", "fraction"), [(100, 0.06), (33, 0.06), (10, 0.0), (7, 1.0), (1, 0.06)])
-def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction):
-    warm_up = math.ceil(fraction * steps)
+def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction, rounding):
+    warm_up = math.ceil(fraction * steps) if rounding == "up" else int(fraction * steps)
     expected = [
         1e-3 * (step / warm_up if step < warm_up else (steps - step) / max(1, steps - warm_up)) for step in range(steps)
     ]
-    ours = rates_over(OptimizerSettings(1e-3, schedule="linear_with_warmup", warmup_fraction=fraction), steps)
+    settings = OptimizerSettings(1e-3, warmup_fraction=fraction, warmup_rounding=rounding)
+    ours = rates_over(settings, steps)
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-9, atol=1e-12)
 
 
@@ -113,6 +115,7 @@ def test_the_head_takes_the_common_rate_when_it_has_none_of_its_own():
         {"weight_decay": -0.1},
         {"allocation_weight_decay": math.inf},
         {"warmup_fraction": 1.5},
+        {"warmup_rounding": "nearest"},
         {"schedule": "cosine"},
     ],
 )

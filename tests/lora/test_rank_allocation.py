@@ -87,7 +87,7 @@ def test_initial_weights_follow_their_formulas():
     centre, sigma = layers // 2, layers / (2 * math.sqrt(10))
     bump = [math.exp(-((x - centre) ** 2) / (2 * sigma**2)) for x in range(layers)]
     torch.testing.assert_close(initial_weights("quadratic", layers), torch.tensor(bump))
-    centre, left, right = 9, 3 * layers / (4 * math.sqrt(10)), layers / (4 * math.sqrt(10))
+    centre, left, right = 3 * layers // 4, 3 * layers / (4 * math.sqrt(10)), layers / (4 * math.sqrt(10))
     skewed = [math.exp(-((x - centre) ** 2) / (2 * (left if x < centre else right) ** 2)) for x in range(layers)]
     torch.testing.assert_close(initial_weights("left_skewed", layers), torch.tensor(skewed))
     assert initial_weights("uniform", layers).abs().sum() == 0

@@ -1,0 +1,120 @@
+"""Runs of the second study's configs, 50 steps on a tiny model, against its loop: LoRA, AdamW, a constant rate."""
+
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+
+import cli
+from experiments.sweep.definition import base_values
+from tests import tiny
+from tests.parity.recorder import Recorder, record, save_backbone
+
+STEPS = 50
+
+
+class PlainLoRA(nn.Module):
+    """W x + b + (alpha / rank) · B A x."""
+
+    def __init__(self, base: nn.Linear, A: Tensor, B: Tensor, alpha: float) -> None:
+        super().__init__()
+        self.base, self.scale = base, alpha / len(A)
+        self.A, self.B = nn.Parameter(A.clone()), nn.Parameter(B.clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + self.scale * ((x @ self.A.T) @ self.B.T)
+
+
+@pytest.fixture(scope="module")
+def backbone(tmp_path_factory):
+    return save_backbone(tmp_path_factory.mktemp("backbone"))
+
+
+@pytest.fixture(scope="module")
+def news(tmp_path_factory):
+    """60 rows, of which 20 validate: five batches of eight an epoch."""
+    return tiny.save_ag_news(tmp_path_factory.mktemp("news"), train=60)
+
+
+def run_of(config: str, backbone, news, runs_dir, *options: str) -> Recorder:
+    sizes = ["--data.train_rows", "40", "--data.validation_rows", "20", "--trainer.max_epochs", "10"]
+    return record(config, runs_dir, "--model.backbone", str(backbone), "--data.data_dir", str(news), *sizes, *options)
+
+
+def plain_loop(model: nn.Module, run: Recorder, rate: float) -> tuple[list[float], list[dict[str, Tensor]]]:
+    """Losses, and what trains after each step, of AdamW with the study's weight decay on the run's batches."""
+    trained = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=rate, betas=(0.9, 0.999), weight_decay=0.001)
+    losses, steps = [], []
+    for batch in (batch for batches in run.epochs for batch in batches):
+        optimizer.zero_grad()
+        loss = model(**batch["inputs"], labels=batch["labels"]).loss
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+        steps.append({name: parameter.detach().clone() for name, parameter in trained.items()})
+    return losses, steps
+
+
+def assert_same_trajectory(run: Recorder, names: dict[str, str], losses, steps) -> None:
+    """`names` says what the plain loop calls each trained tensor of the run."""
+    assert len(losses) == STEPS and len(names) > 10
+    assert all("key.bias" in name for name in {*run.trained[0], *steps[0]} - {*names, *names.values()})
+    torch.testing.assert_close(torch.tensor(run.losses), torch.tensor(losses), rtol=2e-5, atol=1e-6)
+    ours = torch.stack([torch.cat([step[name].flatten() for name in names]) for step in run.trained])
+    theirs = torch.stack([torch.cat([step[name].flatten() for name in names.values()]) for step in steps])
+    distances = (ours - theirs).abs()[-1]  # the last step's: differences only grow
+    # Adam makes a whole step of a gradient that is no larger than rounding, to either side
+    assert float(distances.quantile(0.999)) < 2e-5
+    assert float((theirs[-1] - theirs[0]).abs().max()) > 1e-3
+
+
+def test_lora_with_an_adapted_head_follows_the_studys_loop(backbone, news, tmp_path):
+    run = run_of("ag_news_lora.yaml", backbone, news, tmp_path, "--model.adapter.wrap_head", "true")
+    model = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=4)
+    run.load_head(model)
+    model.train().requires_grad_(False)
+    names = {}
+    for name in [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]:
+        key = name.replace(".", "/")
+        A, B = run.start[f"adapter.A.{key}"], run.start[f"adapter.B.{key}"]
+        assert B.abs().sum() == 0 and A.abs().max() <= A.shape[1] ** -0.5
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, PlainLoRA(model.get_submodule(name), A, B, alpha=32))
+        names |= {f"adapter.A.{key}": f"{name}.A", f"adapter.B.{key}": f"{name}.B"}
+    assert_same_trajectory(run, names, *plain_loop(model, run, rate=3e-4))
+
+
+def test_full_fine_tuning_follows_the_studys_loop(backbone, news, tmp_path):
+    run = run_of("ag_news_full.yaml", backbone, news, tmp_path, "--model.optimizer.learning_rate", "1e-3")
+    model = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=4)
+    run.load_head(model)
+    names = {f"model.{name}": name for name, _ in model.named_parameters()}
+    for biases in [name for name in names if name.endswith("key.bias")]:
+        # softmax doesn't see them: their gradients are rounding alone, and Adam makes whole steps of it
+        del names[biases]
+    assert_same_trajectory(run, names, *plain_loop(model.train(), run, rate=1e-3))
+
+
+@pytest.mark.parametrize(("config", "rate"), [("ag_news_full.yaml", 1e-5), ("ag_news_lora.yaml", 3e-4)])
+def test_rates_are_where_the_studys_curves_peak(config, rate):
+    settings = base_values((config,))
+    assert settings["model.optimizer.learning_rate"] == rate
+    assert settings["model.optimizer.weight_decay"] == 1e-3
+    assert settings["model.optimizer.schedule"] == "constant"
+    assert settings.get("model.adapter.rank", 32) == settings.get("model.adapter.lora_alpha", 32) == 32
+
+
+def test_results_hold_the_test_after_the_last_epoch_as_the_study_reports_it(backbone, news, tmp_path, capsys):
+    run_of("ag_news_lora.yaml", backbone, news, tmp_path, "--model.optimizer.learning_rate", "0.02")
+    folder = tmp_path / "ag_news_lora"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["metric"]["best_epoch"] < 9  # so that the two tests are of different weights
+    for which, test in (("best", results["test"]), ("last", results["test_last"])):
+        capsys.readouterr()
+        options = ["--config", str(folder / "config.yaml"), "--runs_dir", str(tmp_path), "--run_name", "ag_news_lora"]
+        assert cli.main(["test", *options, "--ckpt_path", which]) == 0
+        assert f"{test['loss']:.4f}" in capsys.readouterr().out
+    assert results["test"]["loss"] != results["test_last"]["loss"]
