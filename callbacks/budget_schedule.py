@@ -68,7 +68,7 @@ class BudgetSchedule(Callback):
 
     def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # before MergedEvaluation takes the discrete ranks, which are then those of this budget
-        if trainer.state.fn == "fit":
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # before training an epoch has no length yet
             self._set_budget(trainer, pl_module)
 
     def _set_budget(self, trainer: Trainer, pl_module: TrainedModule) -> None:

@@ -129,9 +129,9 @@ def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_b
 )
 def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected, validated):
     moments = Moments()
-    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3)
+    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3, num_sanity_val_steps=1)
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
-    assert moments.validated == validated
+    assert moments.validated == [32.0, *validated]  # the sanity check comes before any schedule
 
 
 def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):
