@@ -15,10 +15,10 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.divergence import is_sound
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from common.files import write_whole
 from common.terminal import warn
-from lightning_modules.adapted_module import AdaptedModule
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
 _AGREE_EVERY_N_STEPS = 20
@@ -82,13 +82,13 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         self.monitor = f"{pl_module.data.validation_names[0]}/{pl_module.metric_name}"
         if not pl_module.higher_is_better and self.mode != "min":
             self.mode, self.kth_value = "min", torch.tensor(float("inf"))
         super().setup(trainer, pl_module, stage)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if is_sound(pl_module):
             super().on_train_epoch_end(trainer, pl_module)
 
@@ -127,11 +127,11 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = -1
         self._saved_time = time.monotonic()
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own, also where a step
         # limit sets it: a run that goes on from there, or from a validation within the epoch, would not validate.
@@ -149,16 +149,16 @@ class LastCheckpoint(Checkpoint):
             return late
         return trainer.global_step % _AGREE_EVERY_N_STEPS == 0 and bool(trainer.strategy.broadcast(late))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._save(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: AdaptedModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: TrainedModule, exception: BaseException) -> None:
         # Lightning raises this between two batches, so the state is whole.
         whole = isinstance(exception, SIGTERMException) and pl_module.ends_step(trainer.fit_loop.batch_idx)
         if whole and not trainer.should_stop and trainer.global_step > max(self._saved_step, 0):
             self._save(trainer, pl_module)
 
-    def _save(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def _save(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if not is_sound(pl_module):
             return
         if trainer.is_global_zero:

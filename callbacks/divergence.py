@@ -19,7 +19,7 @@ _SCALER_SETTLES = 20
 class Divergence(Callback):
     """Leaves out every update with a NaN or an infinity in the loss or a gradient; then stops the run, or goes on.
 
-    A loss that isn't finite counts because `AdaptedModule.training_loss` passes it on to every gradient, and so
+    A loss that isn't finite counts because `AdaptedModule.training_step` passes it on to every gradient, and so
     all processes agree. Nothing waits for an accelerator: the fused optimizer reads there whether to update (as with
     `torch.amp.GradScaler`), and the host looks at the logging interval and before each checkpoint.
 

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.code_version import code_version
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class Results(Callback):
@@ -60,40 +60,40 @@ class Results(Callback):
     def _running_seconds(self) -> float:
         return time.monotonic() - self._training_since if self._training_since is not None else 0.0
 
-    def _stop_clock(self, pl_module: AdaptedModule) -> None:
+    def _stop_clock(self, pl_module: TrainedModule) -> None:
         if pl_module.device.type == "cuda":
             torch.cuda.synchronize()
         self.training_seconds += self._running_seconds()
         self._training_since = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._training_since = time.monotonic()
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._training_since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.train_rows += batch["real_rows"] * trainer.world_size
         self.train_tokens += batch["real_tokens"] * trainer.world_size
 
-    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._stop_clock(pl_module)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self._training_since = time.monotonic()
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._stop_clock(pl_module)
         self.validations.append({"epoch": trainer.current_epoch, **pl_module.validation_figures()})
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._tag_accuracies = pl_module.tag_accuracies()
 
-    def on_test_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_test_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}
         self.test = {name.removeprefix("test/"): value for name, value in values.items()}
         if self._tag_accuracies:
