@@ -82,7 +82,9 @@ def trained(settings: Settings, adapter: dict[str, Any] | None) -> tuple[dict[st
         The figures, and the trainer.
     """
     from common.terminal import quiet_libraries
-    from experiments.command_line import CommandLine
+    from experiments.fit import Fit
+    from experiments.run import Run
+    from experiments.settings import parse
 
     quiet_libraries()
     keep_freed_memory()  # as cli.py does
@@ -90,7 +92,10 @@ def trained(settings: Settings, adapter: dict[str, Any] | None) -> tuple[dict[st
         config = Path(folder) / "benchmark.yaml"
         config.write_text(yaml.safe_dump(_config(settings, adapter)))
         arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark"]
-        trainer: Any = CommandLine(arguments, "benchmark").trainer
+        run = Run(parse(arguments))
+        fit = Fit(run.settings, run.folder, run.signals)
+        fit.carry_out(None, False)
+        trainer: Any = fit.trainer
         checkpoint = _checkpoint_cost(trainer, Path(folder) / "measured.ckpt")
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
     assert timer is trainer.callbacks[0] and timer.window.complete

@@ -4,31 +4,29 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.terminal import say
-from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.peft_adalora import AdaLoRABudget
-from lightning_modules.peft_adapter import PEFTAdapter
 
 
 class AdaLoRAAllocation(Callback):
     """After every optimizer step: measures the ranks' importance and cuts them to the budget of that step.
 
-    `cli.py fit` has it always; it does nothing for other adapters. Logs the budget, requested and used, per epoch,
+    The module brings it along; it does nothing for other methods. Logs the budget, requested and used, per epoch,
     as a number of ranks over all layers. An epoch before the target is reached uses more ranks than asked for, and
     may still be the best one: compare methods at equal budgets with the last epoch. train/loss includes the
     orthogonality penalty, train/epoch_loss doesn't.
     """
 
-    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        if (budget := _budget(pl_module)) is not None:
+    def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if (budget := pl_module.adalora) is not None:
             budget.schedule(pl_module.training_steps())
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # The gradients of the step are still there: Lightning clears them just before the next backward pass.
-        budget = _budget(pl_module)
-        if budget is None or trainer.fit_loop._should_accumulate():
+        budget = pl_module.adalora
+        if budget is None or not pl_module.ends_step(batch_idx):
             return
         budget.allocate(trainer.global_step)
         if trainer.global_step == budget.final_step:
@@ -38,18 +36,14 @@ class AdaLoRAAllocation(Callback):
                 f"{sum(ranks):,} of {budget.target:,} budget used"
             )
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        if (budget := _budget(pl_module)) is None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if (budget := pl_module.adalora) is None:
             return
         ranks = budget.ranks().values()
-        metrics = {
-            "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
-            "allocation/budget_used": float(sum(ranks)),
-            "allocation/average_rank": sum(ranks) / len(ranks),
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step - 1)
-
-
-def _budget(pl_module: AdaptedModule) -> AdaLoRABudget | None:
-    return pl_module.adapter.adalora if isinstance(pl_module.adapter, PEFTAdapter) else None
+        pl_module.log_now(
+            {
+                "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
+                "allocation/budget_used": float(sum(ranks)),
+                "allocation/average_rank": sum(ranks) / len(ranks),
+            }
+        )

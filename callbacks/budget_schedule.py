@@ -4,10 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.rank_discretisation import soft_steps
-from callbacks.steps import epochs_done
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 from lora.rank_allocation import RankAllocation
 
 
@@ -62,22 +60,23 @@ class BudgetSchedule(Callback):
         for budget in (self.memory_start, self.memory_end):
             allocation.check_budget(budget)
 
-    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self.check(pl_module.rank_allocation)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
         self._set_budget(trainer, pl_module)
 
-    def on_validation_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        # RankDiscretisation comes after this callback, so the ranks evaluated are those of this budget.
-        if trainer.state.fn == "fit":
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        # before MergedEvaluation takes the discrete ranks, which are then those of this budget
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:  # before training an epoch has no length yet
             self._set_budget(trainer, pl_module)
 
-    def _set_budget(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def _set_budget(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if pl_module.rank_allocation is None or self.memory_start is None or self.memory_end is None:
             return
+        step = min(trainer.global_step, pl_module.soft_steps())
         pl_module.rank_allocation.budget = budget_at(
-            epochs_done(trainer, min(trainer.global_step, soft_steps(trainer, pl_module))),
+            step / pl_module.steps_per_epoch(),
             self.memory_start,
             self.memory_end,
             self.epochs_memory_start,

@@ -15,24 +15,30 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.divergence import is_sound
-from callbacks.metrics_table import MetricsTable
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from common.files import write_whole
 from common.terminal import warn
-from lightning_modules.adapted_module import AdaptedModule
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
 _AGREE_EVERY_N_STEPS = 20
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
-    """Checkpoints are written whole or not at all, and read without running pickled code."""
+    """Checkpoints are written whole or not at all, and read without running pickled code.
+
+    Args:
+        read: content of files that were read already; each is handed out once, and then forgotten.
+    """
+
+    def __init__(self, read: dict[Path, dict[str, Any]] | None = None) -> None:
+        self._read = {} if read is None else read
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_whole(Path(path), lambda file: torch.save(checkpoint, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return read_checkpoint(Path(path), map_location or "cpu")
+        return self._read.pop(Path(path), None) or read_checkpoint(Path(path), map_location or "cpu")
 
 
 def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
@@ -76,14 +82,14 @@ class BestCheckpoint(ModelCheckpoint):
             enable_version_counter=False,
         )
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         self.monitor = f"{pl_module.data.validation_names[0]}/{pl_module.metric_name}"
         if not pl_module.higher_is_better and self.mode != "min":
             self.mode, self.kth_value = "min", torch.tensor(float("inf"))
         super().setup(trainer, pl_module, stage)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        if is_sound(trainer, pl_module):
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if is_sound(pl_module):
             super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -121,19 +127,19 @@ class LastCheckpoint(Checkpoint):
         self._saved_step = -1
         self._saved_time = time.monotonic()
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own, also where a step
         # limit sets it: a run that goes on from there, or from a validation within the epoch, would not validate.
         interval: Any = trainer.val_check_batch
         validates = batch_idx + 1 >= trainer.num_training_batches or bool(interval and (batch_idx + 1) % interval == 0)
-        whole = not trainer.fit_loop._should_accumulate() and not validates and not trainer.should_stop
+        whole = pl_module.ends_step(batch_idx) and not validates and not trainer.should_stop
         if whole and trainer.global_step > self._saved_step and self._due(trainer):
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
     def _due(self, trainer: Trainer) -> bool:
         if self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0:
@@ -143,23 +149,22 @@ class LastCheckpoint(Checkpoint):
             return late
         return trainer.global_step % _AGREE_EVERY_N_STEPS == 0 and bool(trainer.strategy.broadcast(late))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        self._save(trainer)
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        self._save(trainer, pl_module)
 
-    def on_exception(self, trainer: Trainer, pl_module: AdaptedModule, exception: BaseException) -> None:
+    def on_exception(self, trainer: Trainer, pl_module: TrainedModule, exception: BaseException) -> None:
         # Lightning raises this between two batches, so the state is whole.
-        whole = isinstance(exception, SIGTERMException) and not trainer.fit_loop._should_accumulate()
+        whole = isinstance(exception, SIGTERMException) and pl_module.ends_step(trainer.fit_loop.batch_idx)
         if whole and not trainer.should_stop and trainer.global_step > max(self._saved_step, 0):
-            self._save(trainer)
+            self._save(trainer, pl_module)
 
-    def _save(self, trainer: Trainer) -> None:
-        if not is_sound(trainer, trainer.lightning_module):
+    def _save(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if not is_sound(pl_module):
             return
         if trainer.is_global_zero:
             keep_as(self.path, self.path.with_name("previous.ckpt"))
         for logger in trainer.loggers:  # whoever resumes from this step finds every row before it
-            if isinstance(logger, MetricsTable):
-                logger.flush()
+            logger.save()
         trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 

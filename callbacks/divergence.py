@@ -7,9 +7,10 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from callbacks.trained_module import TrainedModule
+from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import warn
-from lightning_modules.adapted_module import AdaptedModule
 
 # torch.amp.GradScaler begins with a factor of 2^16 and halves it after each overflow: these are no divergence.
 _SCALER_SETTLES = 20
@@ -18,7 +19,7 @@ _SCALER_SETTLES = 20
 class Divergence(Callback):
     """Leaves out every update with a NaN or an infinity in the loss or a gradient; then stops the run, or goes on.
 
-    A loss that isn't finite counts because `AdaptedModule.training_loss` passes it on to every gradient, and so
+    A loss that isn't finite counts because `AdaptedModule.training_step` passes it on to every gradient, and so
     all processes agree. Nothing waits for an accelerator: the fused optimizer reads there whether to update (as with
     `torch.amp.GradScaler`), and the host looks at the logging interval and before each checkpoint.
 
@@ -30,21 +31,19 @@ class Divergence(Callback):
         if skip_at_most < 0:
             raise InputError(f"skip_at_most is {skip_at_most}; allowed: 0 (stop at once) or more.")
         self.skip_at_most = skip_at_most
-        self.diverged_at: int | None = None  # the step, as in metrics.csv, whose update was the first not to be made
-        self.skipped_updates = 0
         self._in_a_row: Tensor | int = 0  # updates left out up to now; on the device while training
 
     def state_dict(self) -> dict[str, Any]:
-        return {"skipped_updates": self.skipped_updates, "in_a_row": int(self._in_a_row)}
+        return {"in_a_row": int(self._in_a_row)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped_updates, self._in_a_row = state_dict["skipped_updates"], state_dict["in_a_row"]
+        self._in_a_row = state_dict["in_a_row"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._parts = _parts(pl_module)
         device = pl_module.device
         self._in_a_row = torch.tensor(int(self._in_a_row), device=device)
-        self._stopped = torch.zeros((), dtype=torch.bool, device=device)
+        pl_module.record.has_diverged = torch.zeros((), dtype=torch.bool, device=device)
         self._nothing = torch.zeros(1, device=device, dtype=self._parts[0][1].dtype)
         self._loss = torch.zeros((), device=device)  # Σ over the micro-batches of a step
         self._forget_report(device)
@@ -56,10 +55,10 @@ class Divergence(Callback):
         self._wrong = torch.zeros(sum(len(names) for names, _ in self._parts), dtype=torch.bool, device=device)
         self._wrong_loss = torch.zeros((), device=device)
 
-    def on_before_backward(self, trainer: Trainer, pl_module: AdaptedModule, loss: Tensor) -> None:
+    def on_before_backward(self, trainer: Trainer, pl_module: TrainedModule, loss: Tensor) -> None:
         self._loss = self._loss + loss.detach()
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: AdaptedModule, optimizer: Optimizer) -> None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
         wrong = ~torch.isfinite(self._largest_gradients())
         left_out = wrong.any()
         first = left_out & (self._step < 0)
@@ -71,10 +70,10 @@ class Divergence(Callback):
         self._left_out = self._left_out + left_out
         scaler = _scaler(trainer) is not None
         limit = max(self.skip_at_most, _SCALER_SETTLES if scaler else 0)
-        self._stopped = self._stopped | (self._in_a_row > limit)
+        stopped = pl_module.record.has_diverged = pl_module.record.has_diverged | (self._in_a_row > limit)
         if not scaler:  # else it leaves updates out itself
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = (left_out | self._stopped).float()  # type: ignore[attr-defined]
+            optimizer.found_inf = (left_out | stopped).float()  # type: ignore[attr-defined]
 
     def _largest_gradients(self) -> Tensor:
         """The largest absolute gradient (parts,) of each part; NaN if there is one in it."""
@@ -85,43 +84,43 @@ class Divergence(Callback):
         return torch.stack(torch._foreach_norm(pieces, ord=float("inf")))
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not trainer.fit_loop._should_accumulate() and trainer.global_step % max(every, 1) == 0:
-            self.look(trainer)
+        if pl_module.ends_step(batch_idx) and trainer.global_step % max(every, 1) == 0:
+            self.look(trainer, pl_module.record)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        self.look(trainer)
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        self.look(trainer, pl_module.record)
 
-    def look(self, trainer: Trainer) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
+        self.look(trainer, pl_module.record)  # the record, which the checkpoint will hold, has all updates left out
+
+    def look(self, trainer: Trainer, record: TrainingRecord) -> None:
         """Reads what the device has noted since the last look, says it, and stops the run if it has diverged."""
-        if not isinstance(self._in_a_row, Tensor) or self.diverged_at is not None:
+        if not isinstance(self._in_a_row, Tensor) or record.diverged_at is not None:
             return
-        step, left_out, stopped = torch.stack([self._step, self._left_out, self._stopped.long()]).tolist()
+        step, left_out, stopped = torch.stack([self._step, self._left_out, record.has_diverged.long()]).tolist()
         if step < 0:
             return
         where = _describe([name for names, _ in self._parts for name in names], self._wrong, float(self._wrong_loss))
         self._forget_report(self._in_a_row.device)
         if stopped:
-            self.diverged_at, trainer.should_stop = step, True
+            record.diverged_at, trainer.should_stop = step, True
             warn(
                 f"Step {step}: {where}. The run has diverged and stops here; no weight has changed since, and "
                 "best.ckpt and last.ckpt are from before. Go on with --ckpt_path last and a lower "
                 "--model.optimizer.learning_rate, or leave such updates out with --divergence.skip_at_most N."
             )
         elif _scaler(trainer) is None:
-            self.skipped_updates += left_out
-            warn(f"Step {step}: {where}. Its update was left out ({self.skipped_updates} so far).")
+            record.skipped_updates += left_out
+            warn(f"Step {step}: {where}. Its update was left out ({record.skipped_updates} so far).")
 
 
-def is_sound(trainer: Trainer, pl_module: Any) -> bool:
+def is_sound(pl_module: TrainedModule) -> bool:
     """Whether a checkpoint of this moment may replace an older one: the run hasn't diverged, and all is finite."""
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, Divergence):
-            callback.look(trainer)
-            if callback.diverged_at is not None:
-                return False
+    if pl_module.record.has_diverged:
+        return False
     broken = [name for name, weight in pl_module.named_parameters() if weight.requires_grad and not _is_finite(weight)]
     if broken:
         warn(f"{broken[0]} (and {len(broken) - 1} more) holds NaN or infinity: no checkpoint is written.")
@@ -136,7 +135,7 @@ def _scaler(trainer: Trainer) -> Any:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 
-def _parts(pl_module: AdaptedModule) -> list[tuple[list[str], nn.Parameter]]:
+def _parts(pl_module: TrainedModule) -> list[tuple[list[str], nn.Parameter]]:
     """What is told apart: each trained parameter by its name, one that holds all adapted layers by the layers'."""
     layers = pl_module.adapter.layer_names if pl_module.adapter is not None else ()
     parts = []

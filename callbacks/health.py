@@ -5,36 +5,24 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.terminal import warn
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class CollapseDetection(Callback):
-    """Warns after a validation in which the model gave every row the same answer, and remembers it."""
+    """Warns after a validation in which the model gave every row the same answer, and records it."""
 
-    def __init__(self) -> None:
-        self.collapsed = False
-        self.collapsed_epochs: list[int] = []
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"collapsed": self.collapsed, "collapsed_epochs": self.collapsed_epochs}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.collapsed = state_dict["collapsed"]
-        self.collapsed_epochs = list(state_dict["collapsed_epochs"])
-
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if trainer.sanity_checking:
             return
-        split = pl_module.data.validation_names[0]
-        answer = pl_module.constant_answer(split)
-        self.collapsed = answer is not None
-        epoch = trainer.current_epoch
+        record, epoch = pl_module.record, trainer.current_epoch
+        answer = pl_module.constant_answer(pl_module.data.validation_names[0])
+        record.collapsed = answer is not None
         # Of several validations within an epoch the last one counts.
-        self.collapsed_epochs = [known for known in self.collapsed_epochs if known != epoch]
+        record.collapsed_epochs = [known for known in record.collapsed_epochs if known != epoch]
         if answer is None:
             return
-        self.collapsed_epochs.append(epoch)
+        record.collapsed_epochs.append(epoch)
         warn(
             f"Collapsed: after epoch {epoch} the model answers {answer} for every validation row. "
             "A lower learning rate, a longer warm-up, a larger rank or a stronger backbone may help."
@@ -54,13 +42,13 @@ class AllocationMovement(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._start, self._start_ranks = state_dict["start"], state_dict["start_ranks"]
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         allocation = pl_module.rank_allocation
         if allocation is not None and self._start is None:
             self._start = allocation.weights.detach().cpu().clone()
             self._start_ranks = allocation.discrete_ranks()
 
-    def on_train_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None or self._start is None or self._start_ranks is None:
             return

@@ -75,20 +75,26 @@ class MetricsTable(Logger):
         self._open, self._open_on_file = {"step": str(step), **values}, False
 
     @rank_zero_only
-    def flush(self) -> None:
-        """Writes the whole table, the open row included."""
+    def save(self) -> None:
+        """Writes the whole table, the open row included.
+
+        Not before this run's first row: Lightning calls this when a fit begins, which may still be refused.
+        """
+        if self._open is not None:
+            self._write_anew()
+
+    def _write_anew(self) -> None:
         self._take_up()
         rows = self._read()[1] if self._begun else []
         self._write(rows[:-1] if self._open_on_file else rows)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self._open is not None:
-            self.flush()
+        self.save()
 
     def _append(self) -> None:
         if self._outdated:
-            self.flush()
+            self._write_anew()
         elif self._open is not None and not self._open_on_file:
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns, lineterminator="\n").writerow(self._open)

@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 from lora.nested import NestedRanks
 
 
@@ -18,19 +18,19 @@ class EveryRankEvaluation(Callback):
     The figures without a rank, which choose the best checkpoint, are those of rank_max.
     """
 
-    def on_validation_epoch_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         adapter = pl_module.adapter
         if not isinstance(adapter, NestedRanks) or trainer.state.fn != "fit" or trainer.sanity_checking:
             return
         for rank in adapter.evaluated_ranks:
             adapter.use_rank(rank)
-            pl_module.on_validation_epoch_start()  # hands the cut adapter over
+            pl_module.use_discrete_ranks()  # hands the cut adapter over
             for name, value in _figures(trainer, pl_module).items():
                 pl_module.log(f"{name}/rank_{rank}", value)
         adapter.use_rank(adapter.rank_max)  # the validation itself begins after this callback
 
 
-def _figures(trainer: Any, pl_module: AdaptedModule) -> dict[str, Tensor]:
+def _figures(trainer: Any, pl_module: TrainedModule) -> dict[str, Tensor]:
     """Figures of all validation splits by their tags, such as val/accuracy, with the adapter as it is."""
     loaders = zip(trainer.val_dataloaders, trainer.num_val_batches, strict=True)
     for index, (loader, batches) in enumerate(loaders):

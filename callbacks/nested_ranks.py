@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 from lora.nested import NestedRanks
 
 
@@ -22,24 +22,21 @@ def rank_at(step: int, seed: int, rank_min: int, rank_max: int) -> int:
 class NestedRankSampling(Callback):
     """Cuts a nested adapter to a random rank in each training step, and to none in evaluations.
 
-    Args:
-        seed: of the ranks drawn.
+    The module brings it along. Ranks are drawn with the seed of the data order.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
         if isinstance(adapter := pl_module.adapter, NestedRanks):
-            adapter.use_rank(rank_at(trainer.global_step, self.seed, adapter.rank_min, adapter.rank_max))
+            rank = rank_at(trainer.global_step, pl_module.data.seed, adapter.rank_min, adapter.rank_max)
+            adapter.use_rank(rank)
 
-    def on_after_backward(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_after_backward(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # between two steps everyone sees the whole adapter: other callbacks, checkpoints, evaluations
         if isinstance(adapter := pl_module.adapter, NestedRanks):
             adapter.use_rank(adapter.rank_max)
 
 
-def rank_curve(trainer: Trainer, pl_module: AdaptedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
+def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
@@ -59,12 +56,11 @@ def rank_curve(trainer: Trainer, pl_module: AdaptedModule, data: LightningDataMo
     adapter.use_rank(adapter.rank_max)
     for entry in curve:
         metrics = {f"{name}/rank_{entry['rank']}": value for name, value in entry.items() if name != "rank"}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        pl_module.log_now(metrics, step=trainer.global_step)
     return curve
 
 
-def _figures(trainer: Trainer, pl_module: AdaptedModule, data: Any) -> dict[str, float]:
+def _figures(trainer: Trainer, pl_module: TrainedModule, data: Any) -> dict[str, float]:
     """Every figure of the validation splits, and of the test splits if they have labels."""
     figures: dict[str, float] = {}
     for evaluate in [trainer.validate, trainer.test] if data.has_labelled_test else [trainer.validate]:

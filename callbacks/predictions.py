@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.files import write_text
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class PredictionTable(Callback):
@@ -24,7 +24,7 @@ class PredictionTable(Callback):
     def on_predict_batch_end(
         self,
         trainer: Trainer,
-        pl_module: AdaptedModule,
+        pl_module: TrainedModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -33,7 +33,7 @@ class PredictionTable(Callback):
         if batch["real_rows"]:  # else it only takes part because another process has a batch left
             self._scores.update(zip(outputs["row"].tolist(), outputs["scores"].tolist(), strict=True))
 
-    def on_predict_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_predict_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if trainer.world_size > 1:
             gathered: list[Any] = [None] * trainer.world_size
             torch.distributed.all_gather_object(gathered, self._scores)

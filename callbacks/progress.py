@@ -1,14 +1,14 @@
 """What a person sees while a run goes on: a bar on a terminal, sparse lines anywhere else."""
 
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 
 from callbacks.rank_discretisation import describe
-from callbacks.training_log import TrainingLog
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 
 
 class TerminalProgress(RichProgressBar):
@@ -17,48 +17,46 @@ class TerminalProgress(RichProgressBar):
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
 
-    def get_metrics(self, trainer: Trainer, pl_module: AdaptedModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, Any]:
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
 
 
 class EpochLines(Callback):
-    """One line per epoch, and one every half minute within an epoch.
+    """One line per epoch, and one every half minute within an epoch; it comes after TrainingLog among the callbacks.
 
     Args:
-        training_log: where the losses are; it comes before this one among the callbacks.
         every_n_seconds: the interval within an epoch.
     """
 
-    def __init__(self, training_log: TrainingLog, every_n_seconds: float = 30.0) -> None:
-        self.training_log = training_log
+    def __init__(self, every_n_seconds: float = 30.0) -> None:
         self.every_n_seconds = every_n_seconds
         self._printed = self._started = time.monotonic()
         self._first_step = 0
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._printed = self._started = time.monotonic()
         self._first_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         early = time.monotonic() - self._printed < self.every_n_seconds
-        if early or not trainer.is_global_zero or trainer.fit_loop._should_accumulate():
+        if early or not trainer.is_global_zero or not pl_module.ends_step(batch_idx):
             return
         self._printed = time.monotonic()
-        loss = float(self.training_log.step_loss)
+        loss = float(pl_module.record.step_loss)
         print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
         parts = [
             f"epoch {trainer.current_epoch}",
             self._position(trainer, pl_module),
-            f"train loss {self.training_log.train_losses[-1]:.4f}",
+            f"train loss {pl_module.record.train_losses[-1]:.4f}",
         ]
         figures = pl_module.validation_figures()
         for name in ("loss", pl_module.metric_name):
@@ -70,14 +68,8 @@ class EpochLines(Callback):
             parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe(pl_module)}")
         print("  ".join(parts), flush=True)
 
-    def _position(self, trainer: Trainer, pl_module: AdaptedModule) -> str:
+    def _position(self, trainer: Trainer, pl_module: TrainedModule) -> str:
         steps = pl_module.training_steps()
         done = trainer.global_step - self._first_step
         left = (time.monotonic() - self._started) / max(done, 1) * (steps - trainer.global_step)
-        return f"step {trainer.global_step}/{steps}  {_clock(left)} left"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return f"step {trainer.global_step}/{steps}  {timedelta(seconds=round(left))} left"

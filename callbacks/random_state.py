@@ -7,7 +7,7 @@ import numpy
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 
 _KEY = "random_states"
 
@@ -21,7 +21,7 @@ class RandomState(Callback):
     def __init__(self) -> None:
         self._restored: dict[str, Any] | None = None
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
         states: list[Any] = [None] * trainer.world_size
         if trainer.world_size == 1:
             states = [_generator_states()]
@@ -29,11 +29,11 @@ class RandomState(Callback):
             torch.distributed.all_gather_object(states, _generator_states())
         checkpoint[_KEY] = states
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: AdaptedModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
         states = checkpoint.get(_KEY, [])
         self._restored = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # not earlier: setting up models and loaders may draw numbers
         if self._restored is not None:
             _restore(self._restored)

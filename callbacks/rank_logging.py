@@ -6,10 +6,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from torch.optim import Optimizer
 
 from callbacks.rank_pictures import mask_pictures, rank_map
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 from lora.rank_mask import hard_tails, soft_hard_gap
 
 
@@ -30,41 +31,32 @@ class RankLogging(Callback):
                 "allowed: every_n_steps from 1, pictures_every_n_epochs from 0 (never)."
             )
         self.every_n_steps, self.pictures_every_n_epochs = every_n_steps, pictures_every_n_epochs
-        self.history: list[dict[str, Any]] = []
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"history": self.history}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == 0 and not self.history:  # alpha is set by now
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
+        # of the first step: alpha and budget are set by now, whatever the order of the callbacks
+        if trainer.global_step == 0 and not pl_module.record.rank_history:
             self._remember(trainer, pl_module)
             self._draw(trainer, pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        allocation = pl_module.rank_allocation
-        if allocation is None or trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps:
-            return
-        metrics = rank_metrics(pl_module)
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step - 1)
+        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
+        if due and pl_module.rank_allocation is not None:
+            pl_module.log_now(rank_metrics(pl_module))
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._remember(trainer, pl_module)
         every = self.pictures_every_n_epochs
         if every and ((trainer.current_epoch + 1) % every == 0 or trainer.current_epoch + 1 == trainer.max_epochs):
             self._draw(trainer, pl_module)
 
     @torch.no_grad()
-    def _remember(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def _remember(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None:
             return
-        self.history.append(
+        pl_module.record.rank_history.append(
             {
                 "epoch": trainer.current_epoch,
                 "step": trainer.global_step,
@@ -75,7 +67,7 @@ class RankLogging(Callback):
         )
 
     @torch.no_grad()
-    def _draw(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def _draw(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         allocation, adapter = pl_module.rank_allocation, pl_module.adapter
         loggers = [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
         wanted = loggers and trainer.is_global_zero and self.pictures_every_n_epochs
@@ -95,7 +87,7 @@ class RankLogging(Callback):
 
 
 @torch.no_grad()
-def rank_metrics(pl_module: AdaptedModule) -> dict[str, float]:
+def rank_metrics(pl_module: TrainedModule) -> dict[str, float]:
     """What there is to log of the ranks at this moment; reads from the device."""
     allocation, adapter = pl_module.rank_allocation, pl_module.adapter
     assert allocation is not None and adapter is not None

@@ -4,9 +4,8 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.steps import steps_per_epoch
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class StepLimit(Callback):
@@ -26,21 +25,21 @@ class StepLimit(Callback):
             raise InputError(f"trainer.max_steps is {steps}; allowed: 1 or more, or -1 for no limit.")
         self.steps = steps
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         pl_module.step_limit = self.steps
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        self._check_least(trainer)
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        self._check_least(trainer, pl_module)
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
-    def _check_least(self, trainer: Trainer) -> None:
+    def _check_least(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         """Lightning would go on until then, beyond the end of every schedule."""
-        epochs = (trainer.min_epochs or 0) * steps_per_epoch(trainer)
+        epochs = (trainer.min_epochs or 0) * pl_module.steps_per_epoch()
         for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
             if least > self.steps:
                 raise InputError(

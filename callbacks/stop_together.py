@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 
 
 class StopTogether(Callback):
@@ -20,7 +20,7 @@ class StopTogether(Callback):
         self._told = False
         self._group: Any = None
 
-    def setup(self, trainer: Trainer, pl_module: AdaptedModule, stage: str) -> None:
+    def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         if trainer.world_size == 1:
             return
         if self._group is None:  # on the CPU: asking the others must not wait for the accelerator
@@ -33,9 +33,9 @@ class StopTogether(Callback):
         connector._slurm_sigusr_handler_fn = handler
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not trainer.fit_loop._should_accumulate():  # gradients in accumulation are in no checkpoint
+        if pl_module.ends_step(batch_idx):  # gradients in accumulation are in no checkpoint
             self._agree(trainer)
 
     def on_validation_batch_end(self, trainer: Trainer, *batch: Any, **kwargs: Any) -> None:

@@ -4,50 +4,36 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 
-from lightning_modules.adapted_module import AdaptedModule
+from callbacks.trained_module import TrainedModule
 
 
 class TrainingLog(Callback):
     """train/loss at the logging interval and train/epoch_loss per epoch, straight to the loggers.
 
     Both are means over all processes, train/loss over the whole global batch of its step. Values are read from the
-    device at the interval only, never every step.
+    device at the interval only, never every step. The record gets the mean of each epoch and the last step's loss.
 
     Args:
         every_n_steps: the logging interval in optimizer steps.
-
-    Attributes:
-        train_losses: mean loss of each epoch.
-        step_loss: this process's share of the last step's loss, a tensor on the device.
     """
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self.train_losses: list[float] = []
-        self.step_loss: Any = 0.0
         self._sum: Any = 0.0  # over the micro-batches of the step under way
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"train_losses": self.train_losses}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.train_losses = list(state_dict["train_losses"])
-
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._sum = self._sum + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
-        if trainer.fit_loop._should_accumulate():
+        if not pl_module.ends_step(batch_idx):
             return
-        self.step_loss, self._sum = self._sum, 0.0
+        loss, self._sum = self._sum, 0.0
+        pl_module.record.step_loss = loss
         if trainer.global_step % self.every_n_steps == 0:
-            self._log(trainer, {"train/loss": float(trainer.strategy.reduce(self.step_loss.clone(), reduce_op="mean"))})
+            mean = float(trainer.strategy.reduce(loss.clone(), reduce_op="mean"))
+            pl_module.log_now({"train/loss": mean, "epoch": trainer.current_epoch})
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         mean = pl_module.mean_epoch_loss()
-        self.train_losses.append(mean)
-        self._log(trainer, {"train/epoch_loss": mean})
-
-    def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        pl_module.record.train_losses.append(mean)
+        pl_module.log_now({"train/epoch_loss": mean, "epoch": trainer.current_epoch})

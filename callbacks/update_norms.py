@@ -4,9 +4,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor
+from torch.optim import Optimizer
 
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 from lora import update_norm
 
 
@@ -24,41 +25,29 @@ class UpdateNorms(Callback):
         if every_n_steps < 1:
             raise InputError(f"every_n_steps is {every_n_steps}; allowed: 1 or more.")
         self.every_n_steps = every_n_steps
-        self.initial: dict[str, Any] | None = None
-        self.final: dict[str, Any] | None = None
         self._weights: Tensor | None = None
 
-    def state_dict(self) -> dict[str, Any]:
-        return {"initial": self.initial, "final": self.final}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.initial, self.final = state_dict["initial"], state_dict["final"]
-
-    def on_train_batch_start(self, trainer: Trainer, pl_module: AdaptedModule, batch: Any, batch_idx: int) -> None:
-        # not earlier: alpha and budget, on which soft masks depend, are set by now
-        if trainer.global_step or self.initial is not None or (norms := self._norms(pl_module)) is None:
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
+        # of the first step, and not earlier: alpha and budget, on which soft masks depend, are set by now
+        if trainer.global_step or pl_module.record.initial_norms is not None:
             return
-        self.initial = norms.as_result()
-        _log(trainer, norms, step=0)
+        if (norms := self._norms(pl_module)) is not None:
+            pl_module.record.initial_norms = norms.as_result()
+            _log(pl_module, norms, step=0)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: AdaptedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if trainer.fit_loop._should_accumulate() or trainer.global_step % self.every_n_steps:
-            return
-        if (norms := self._norms(pl_module)) is not None:
-            _log(trainer, norms, step=trainer.global_step - 1)
+        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
+        if due and (norms := self._norms(pl_module)) is not None:
+            _log(pl_module, norms)
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # not when training ends: a run killed after its last epoch doesn't train again
         if (norms := self._norms(pl_module)) is not None:
-            self.final = norms.as_result()
+            pl_module.record.final_norms = norms.as_result()
 
-    def summary(self) -> dict[str, Any] | None:
-        """The norms before and after training for results.json; None without an adapter that has them."""
-        return None if self.final is None else {"initial": self.initial, "final": self.final}
-
-    def _norms(self, pl_module: AdaptedModule) -> update_norm.UpdateNorms | None:
+    def _norms(self, pl_module: TrainedModule) -> update_norm.UpdateNorms | None:
         adapter = pl_module.adapter
         if adapter is None or not adapter.adapted_layers:
             return None
@@ -67,8 +56,7 @@ class UpdateNorms(Callback):
         return update_norm.update_norms(adapter, self._weights)
 
 
-def _log(trainer: Trainer, norms: update_norm.UpdateNorms, step: int) -> None:
+def _log(pl_module: TrainedModule, norms: update_norm.UpdateNorms, step: int | None = None) -> None:
     metrics = {f"update_norm/{name}": norm for name, norm in norms.layers.items()}
     metrics |= {"update_norm/total": norms.total, "update_norm/relative_total": norms.relative_total}
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=step)
+    pl_module.log_now(metrics, step)

@@ -2,8 +2,8 @@
 
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class ValidatedEpochs(Callback):
@@ -13,7 +13,7 @@ class ValidatedEpochs(Callback):
         InputError: trainer.val_check_interval does not divide the epoch, or trainer.check_val_every_n_epoch is null.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         batches, interval = int(trainer.num_training_batches), trainer.val_check_batch
         if not trainer.enable_validation or (trainer.check_val_every_n_epoch and interval and batches % interval == 0):
             return

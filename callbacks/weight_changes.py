@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 from lora.injection import choose_layers
 from lora.layers import dense_weight
 from lora.update_norm import UpdateNorms, norms_of
@@ -19,10 +19,7 @@ class WeightChanges(Callback):
     that nothing is kept while training: it takes as long as loading the model, and its memory for that moment.
     """
 
-    def __init__(self) -> None:
-        self.final: dict[str, Any] | None = None
-
-    def on_fit_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if pl_module.adapter is not None:
             raise InputError(
                 f"WeightChanges is given with the adapter {pl_module.adapter.name}, under which weights are frozen; "
@@ -30,22 +27,13 @@ class WeightChanges(Callback):
                 "the norms of an adapter."
             )
 
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
-        self.final = _changes(pl_module).as_result()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"final": self.final}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.final = state_dict["final"]
-
-    def summary(self) -> dict[str, Any] | None:
-        """The norms after training for results.json; before it nothing has changed, so there are none."""
-        return None if self.final is None else {"initial": None, "final": self.final}
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        # before training nothing has changed: there are no initial norms
+        pl_module.record.final_norms = _changes(pl_module).as_result()
 
 
 @torch.no_grad()
-def _changes(pl_module: AdaptedModule) -> UpdateNorms:
+def _changes(pl_module: TrainedModule) -> UpdateNorms:
     start: Any
     # a head is drawn at random when a model is loaded: that must not change what training draws
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):

@@ -2,8 +2,8 @@
 
 from lightning.pytorch import Callback, Trainer
 
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from lightning_modules.adapted_module import AdaptedModule
 
 
 class WholeSteps(Callback):
@@ -16,7 +16,7 @@ class WholeSteps(Callback):
         InputError: trainer.limit_train_batches leaves a number of batches that accumulate_grad_batches doesn't divide.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: AdaptedModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         batches, accumulated = int(trainer.num_training_batches), trainer.accumulate_grad_batches
         if batches % accumulated == 0 or getattr(trainer, "fast_dev_run", False):
             return

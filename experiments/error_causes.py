@@ -7,7 +7,6 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from common.errors import InputError
 from common.files import NO_SPACE, storage_error
-from experiments.trainer_settings import lightning_refuses
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
@@ -34,3 +33,9 @@ def about_settings(error: Exception) -> InputError | None:
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
         return InputError(str(storage_error(Path(str(error.filename)), error)))
     return None
+
+
+def lightning_refuses(error: Exception) -> InputError:
+    """Lightning's own words about settings, as a message of ours."""
+    reason = " ".join(str(error).split())[:600]
+    return InputError(f"Lightning refuses these trainer settings: {reason} See `python cli.py fit --help`.")

@@ -14,10 +14,10 @@ from callbacks.rank_discretisation import describe
 from common.errors import InputError, VerificationError
 from common.files import whole_folder, write_text
 from common.terminal import quiet_libraries, say
-from experiments.export_formats import FORMATS, ExportOptions
+from experiments.export_formats import FORMATS, ExportOptions, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
-from experiments.trained_run import TrainedRun, find_run, logits, open_run
+from experiments.run import LoadedRun, Run
 
 _OF_ONE_FORMAT = {"dtype": "merged", "max_shard_size": "merged", "with_factors": "native", "without_head": "native"}
 _SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
@@ -72,10 +72,10 @@ def run_export(arguments: list[str]) -> int:
     quiet_libraries()
     asked, overrides = _parser().parse_known_args(arguments)
     _check_options(asked)
-    folder = find_run(asked.run, asked.runs_dir)
-    output = (asked.output or folder.path / "exports" / asked.format).expanduser()
+    exported = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
+    output = (asked.output or exported.folder.path / "exports" / asked.format).expanduser()
     with whole_folder(output) as temporary:
-        run = open_run(folder, asked.ckpt_path, overrides)
+        run = exported.load(asked.ckpt_path)
         _check_ranks(run, asked.force)
         difference = _write(run, asked, temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
@@ -99,7 +99,7 @@ def _check_options(asked: argparse.Namespace) -> None:
         raise InputError(f"--tolerance is {asked.tolerance}; allowed: a finite number from 0, such as 1e-5.")
 
 
-def _check_ranks(run: TrainedRun, force: bool) -> None:
+def _check_ranks(run: LoadedRun, force: bool) -> None:
     if run.results is not None or run.ranks_are_discrete:
         return
     assert run.module.adapter is not None
@@ -114,7 +114,7 @@ def _check_ranks(run: TrainedRun, force: bool) -> None:
     say(f"The run isn't finished; its soft ranks are rounded to {rounded}.")
 
 
-def _write(run: TrainedRun, asked: Any, folder: Path) -> str:
+def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
     """Writes everything into the folder, and says how far its logits are from the run's."""
     batches = run.batches()
     ours = logits(run.module.model, batches)

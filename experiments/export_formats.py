@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
-from experiments.trained_run import TrainedRun, logits
+from experiments.run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
@@ -48,7 +48,7 @@ class Export:
         options: what the user chose.
     """
 
-    def __init__(self, run: TrainedRun, options: ExportOptions) -> None:
+    def __init__(self, run: LoadedRun, options: ExportOptions) -> None:
         self.run, self.options, self.model = run, options, run.module.model
         self.head: tuple[str, ...] = run.module.head_modules
         adapter = run.module.adapter
@@ -180,6 +180,13 @@ class MergedExport(Export):
 
 
 FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, "native": NativeExport}
+
+
+@torch.inference_mode()
+def logits(model: Any, batches: Batches) -> list[Tensor]:
+    """Logits of each batch in float32, from a transformers model (or one wrapped by PEFT)."""
+    model = model.eval()
+    return [model(**batch["inputs"]).logits.float() for batch in batches]
 
 
 def head_settings(data: Any) -> dict[str, Any]:

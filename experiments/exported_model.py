@@ -28,15 +28,12 @@ def serving_config(config: dict[str, Any], data: Any) -> dict[str, Any]:
     }
 
 
-def use_export(arguments: list[str]) -> list[str]:
-    """Puts the settings that `--export FOLDER` stands for before what the user typed, which wins.
+def settings_of_export(folder: Path) -> dict[str, Any]:
+    """The settings that `--export FOLDER` stands for.
 
     Raises:
         InputError: the folder holds no export, or one that can't answer.
     """
-    folder = _export_folder(arguments)
-    if folder is None:
-        return arguments
     kind = export_kind(folder)
     if not (folder / CONFIG_NAME).is_file():
         raise InputError(
@@ -44,19 +41,21 @@ def use_export(arguments: list[str]) -> list[str]:
             "`python cli.py export`. Give the settings yourself: --config NAME.yaml --model.adapter null "
             f"--model.init_from {folder} in a fit, or export a run."
         )
-    _check_classes(folder / CONFIG_NAME)
+    settings = _own_classes(folder / CONFIG_NAME)
     if kind == "native" and NativeAdapter.read(folder).lacks_head:
         raise InputError(
             f"{folder} was exported without its head, so it can't answer. Export it without --without_head."
         )
-    source = ["--model.backbone", str(folder)] if kind == "merged" else ["--model.init_from", str(folder)]
+    settings["model"]["init_args"]["backbone" if kind == "merged" else "init_from"] = str(folder)
     # predictions.tsv goes into the export's folder
-    place = ["--runs_dir", str(folder.parent), "--run_name", folder.name]
-    return [arguments[0], "--config", str(folder / CONFIG_NAME), *place, *source, *arguments[1:]]
+    return {**settings, "runs_dir": str(folder.parent), "run_name": folder.name}
 
 
-def _check_classes(path: Path) -> None:
-    """Refuses a config.yaml that isn't what an export writes: exports travel, and a class named there would be run."""
+def _own_classes(path: Path) -> dict[str, Any]:
+    """The config.yaml of an export; one that isn't what an export writes is refused.
+
+    Exports travel, and a class named there would be run.
+    """
     try:
         content = yaml.safe_load(path.read_text())
         parts = {name: (part["class_path"], part["init_args"]) for name, part in content.items()}
@@ -77,6 +76,7 @@ def _check_classes(path: Path) -> None:
                 "what an export names would be run. If you trust it, give its settings yourself: --config NAME.yaml "
                 f"--model.adapter null --model.init_from {path.parent}."
             )
+    return dict(content)
 
 
 def _first_class(settings: Any) -> Any:
@@ -87,15 +87,4 @@ def _first_class(settings: Any) -> Any:
         settings = list(settings.values())
     if isinstance(settings, list):
         return next((found for inner in settings if (found := _first_class(inner)) is not None), None)
-    return None
-
-
-def _export_folder(arguments: list[str]) -> Path | None:
-    for place, argument in enumerate(arguments):
-        if argument.startswith("--export="):
-            return Path(argument.partition("=")[2]).expanduser().resolve()
-        if argument == "--export":
-            if place + 1 == len(arguments):
-                raise InputError("--export needs the folder of an export, such as `--export runs/NAME/exports/peft`.")
-            return Path(arguments[place + 1]).expanduser().resolve()
     return None

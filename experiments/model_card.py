@@ -7,7 +7,7 @@ import yaml
 from callbacks.rank_discretisation import describe
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
-from experiments.trained_run import TrainedRun
+from experiments.run import LoadedRun
 
 _LOADING = {
     "peft": """```python
@@ -30,7 +30,7 @@ python cli.py predict --export FOLDER --data.predict_file sentences.txt    # FOL
 }
 
 
-def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: str) -> str:
+def model_card(run: LoadedRun, kind: str, ranks: dict[str, int], difference: str) -> str:
     """The text of the card.
 
     Args:
@@ -47,8 +47,7 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
         "metrics": list(run.metrics()),
     }
     labels = ", ".join(f"{number} = {name}" for number, name in enumerate(data.class_names))
-    results = run.results or {}
-    rows = results.get("data", {}).get("train_rows", "unknown")
+    rows = run.results.data.train_rows if run.results is not None else "unknown"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
@@ -72,7 +71,7 @@ def model_card(run: TrainedRun, kind: str, ranks: dict[str, int], difference: st
     return "\n".join(lines) + "\n"
 
 
-def _loading(run: TrainedRun, kind: str, base: str, revision: str | None) -> str:
+def _loading(run: LoadedRun, kind: str, base: str, revision: str | None) -> str:
     classifies = task_type(run.module.model) == "SEQ_CLS"
     auto_class = "AutoModelForSequenceClassification" if classifies else "AutoModelForCausalLM"
     source, gguf = pretrained_arguments(base)
@@ -91,12 +90,12 @@ def _loading(run: TrainedRun, kind: str, base: str, revision: str | None) -> str
     )
 
 
-def _figures(run: TrainedRun) -> str:
+def _figures(run: LoadedRun) -> str:
     figures = ", ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in run.metrics().items())
     return figures or "not known: the run didn't finish, or the checkpoint isn't from the end of an epoch"
 
 
-def _adapter(run: TrainedRun, ranks: dict[str, int]) -> str:
+def _adapter(run: LoadedRun, ranks: dict[str, int]) -> str:
     if not ranks:
         return "none, every weight was trained."
     if run.module.rank_allocation is not None:

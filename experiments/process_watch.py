@@ -10,15 +10,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from typing import Any
 
-import torch
-from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Trainer
-from lightning.pytorch.strategies.launchers.subprocess_script import _SubprocessScriptLauncher
-
-from common.errors import IncompleteRunError
 
 _POLL_SECONDS = 0.25
 # A run that was told to stop gets this long for its step and last.ckpt, and this long once it was told again.
@@ -27,8 +20,7 @@ STOP_SECONDS, IMPATIENT_STOP_SECONDS = 120.0, 5.0
 _SAME_WISH_SECONDS = 2.0
 # A process leaves the word to the first one, or to whoever saw another one go, for this long.
 COURTESY_SECONDS = 3.0
-_LAUNCHER = "RANKWISE_LAUNCHER"  # process id of the process that started this one
-_GO_ON = "Go on from the newest checkpoint with --ckpt_path last."
+GO_ON = "Go on from the newest checkpoint with --ckpt_path last."
 
 
 class ProcessWatch(threading.Thread):
@@ -90,7 +82,7 @@ class ProcessWatch(threading.Thread):
             if child.poll() is None:
                 child.kill()  # SIGTERM would not reach it in a collective
         others = " All processes of the run end here." if self.children else ""
-        advice = f" {_GO_ON}" if code != 2 and self.trainer.training else ""
+        advice = f" {GO_ON}" if code != 2 and self.trainer.training else ""
         print(f"error: process {self.trainer.global_rank}: {why}{others}{advice}", file=sys.stderr, flush=True)
         sys.stdout.flush()
         os._exit(code)
@@ -102,53 +94,3 @@ def _ending(code: int) -> str:
     name = signal.Signals(-code).name
     memory = "; the system does this when memory runs out" if -code == signal.SIGKILL else ""
     return f"was ended by {name}{memory}"
-
-
-class WatchedLauncher(_SubprocessScriptLauncher):
-    """Lightning's launcher, with a watch that says why a run ends. Lightning's own kills without a word.
-
-    Under torchrun or SLURM nothing is launched; what a process loses there is one message as well.
-    """
-
-    _watch: ProcessWatch | None = None
-
-    def launch(self, function: Callable, *args: Any, trainer: Trainer | None = None, **kwargs: Any) -> Any:
-        assert trainer is not None
-        self.cluster_environment.validate_settings(num_devices=self.num_processes, num_nodes=self.num_nodes)
-        launcher = _launcher_of_this_process()  # before the children's setting is made
-        if not self.cluster_environment.creates_processes_externally:
-            os.environ[_LAUNCHER] = str(os.getpid())
-            self._call_children_scripts()
-            del os.environ[_LAUNCHER]
-        _set_num_threads_if_needed(num_processes=self.num_processes)
-        self._start_watch(trainer, launcher)
-        try:
-            return function(*args, **kwargs)
-        except RuntimeError as error:
-            if not _is_about_another_process(error):
-                raise
-            time.sleep(COURTESY_SECONDS)  # the watch sees a lost process within this time
-            raise IncompleteRunError(
-                f"process {trainer.global_rank} lost the connection to another one, which ended or hangs; its own "
-                f"message should stand above. {_GO_ON}"
-            ) from error
-
-    def _start_watch(self, trainer: Trainer, launcher: int | None) -> None:
-        if self._watch is not None or threading.current_thread() is not threading.main_thread():
-            return
-        self._watch = ProcessWatch(trainer, self.procs, launcher)
-        self._watch.start()
-
-
-def _launcher_of_this_process() -> int | None:
-    """Who must be alive as long as this process: the process that `WatchedLauncher` ran in, or torchrun's agent."""
-    if (launcher := os.environ.get(_LAUNCHER)) is not None:
-        return int(launcher)
-    return os.getppid() if "TORCHELASTIC_RUN_ID" in os.environ else None
-
-
-def _is_about_another_process(error: RuntimeError) -> bool:
-    if isinstance(error, torch.distributed.DistError):
-        return True
-    words = ("gloo", "Connection closed by peer", "Connection reset by peer", "NCCL")
-    return any(word in str(error) for word in words)

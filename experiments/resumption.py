@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from: the one asked for, or the newest whole one when last.ckpt is damaged."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,26 @@ from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 _PARTS = ("state_dict", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "rankwise")
 
 
-def checkpoint_to_resume(folder: RunFolder, wanted: str, backbone: str | None = None) -> tuple[Path, dict[str, Any]]:
-    """The file to go on from, and its content.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that was read.
+
+    Attributes:
+        path: the file.
+        content: what it holds, on the CPU.
+    """
+
+    path: Path
+    content: dict[str, Any]
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps that were made by then."""
+        return int(self.content["global_step"])
+
+
+def checkpoint_to_resume(folder: RunFolder, wanted: str, backbone: str | None = None) -> Checkpoint:
+    """What a run goes on from; each file is read once.
 
     Args:
         folder: the run folder.
@@ -26,18 +45,20 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str, backbone: str | None = 
     """
     path = folder.checkpoint(wanted)
     try:
-        content = read_resumable(path, backbone)
+        checkpoint = read_resumable(path, backbone)
     except InputError as error:
         if wanted != "last":
             raise
-        others = [folder.checkpoints / name for name in ("previous.ckpt", "best.ckpt")]
-        path, content = _newest(others, backbone, error)
-        warn(f"{error}\n  Going on from the newest whole checkpoint instead, {path.name}.")
-    _check_best(folder, path)
-    return path, content
+        checkpoint = _newest_other(folder, backbone, error)
+        warn(f"{error}\n  Going on from the newest whole checkpoint instead, {checkpoint.path.name}.")
+        return checkpoint
+    best = folder.checkpoints / "best.ckpt"
+    if best.exists() and best != path:
+        _check_best(best, path.name)
+    return checkpoint
 
 
-def read_resumable(path: Path, backbone: str | None = None) -> dict[str, Any]:
+def read_resumable(path: Path, backbone: str | None = None) -> Checkpoint:
     """Reads a checkpoint that a run can go on from.
 
     Raises:
@@ -57,34 +78,35 @@ def read_resumable(path: Path, backbone: str | None = None) -> dict[str, Any]:
             f"the checkpoint {path} belongs to backbone {about['backbone']!r}, this run has {backbone!r}; allowed: the "
             "same. Set --model.backbone, or start a new run with --run_name."
         )
-    return content
+    return Checkpoint(path, content)
 
 
-def _newest(paths: list[Path], backbone: str | None, error: InputError) -> tuple[Path, dict[str, Any]]:
-    newest: tuple[Path, dict[str, Any]] | None = None
-    for path in paths:
+def _newest_other(folder: RunFolder, backbone: str | None, error: InputError) -> Checkpoint:
+    """The newer one of previous.ckpt and best.ckpt; `error` is what is wrong with last.ckpt."""
+    found: list[Checkpoint] = []
+    for path in (folder.checkpoints / name for name in ("previous.ckpt", "best.ckpt")):
         try:
-            content = read_resumable(path, backbone)
+            found.append(read_resumable(path, backbone))
         except InputError:
             continue
-        if newest is None or content["global_step"] > newest[1]["global_step"]:
-            newest = path, content
-    if newest is None:
+    if not found:
         raise InputError(f"{error} No other checkpoint of the run is whole and its own: begin anew with --overwrite.")
+    newest = max(found, key=lambda checkpoint: checkpoint.step)
+    best = folder.checkpoints / "best.ckpt"
+    if best.exists() and all(checkpoint.path != best for checkpoint in found):
+        _check_best(best, newest.path.name)
     return newest
 
 
-def _check_best(folder: RunFolder, resumed: Path) -> None:
+def _check_best(best: Path, resumed: str) -> None:
     """Refuses a damaged best.ckpt before training, not after it, when it is needed for the test."""
-    best = folder.checkpoints / "best.ckpt"
-    if best.exists() and best != resumed:
-        try:
-            read_checkpoint(best)
-        except InputError as error:
-            raise InputError(
-                f"{best} is damaged, and holds the epoch that would be tested. Delete it to go on from {resumed.name} "
-                "without it (the best of the epochs still to come is tested), or begin anew with --overwrite."
-            ) from error
+    try:
+        read_checkpoint(best)
+    except InputError as error:
+        raise InputError(
+            f"{best} is damaged, and holds the epoch that would be tested. Delete it to go on from {resumed} "
+            "without it (the best of the epochs still to come is tested), or begin anew with --overwrite."
+        ) from error
 
 
 def is_requeued_job() -> bool:

@@ -6,11 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from common.errors import InputError
 from common.files import delete_content, is_plain_name
 from common.locks import locked
+from experiments.config_files import read_yaml
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
 _LOCK = ".lock"
@@ -38,6 +41,33 @@ class RunFolder:
         if not is_plain_name(run_name):
             raise InputError(f"run_name is {run_name!r}; allowed: a plain folder name without slashes.")
         return cls(Path(runs_dir).expanduser() / run_name)
+
+    @classmethod
+    def find(cls, run: str, runs_dir: str) -> "RunFolder":
+        """The folder of a run given by path or, below runs_dir, by name.
+
+        Raises:
+            InputError: there is no such run; the message lists near names.
+        """
+        for path in (Path(run).expanduser(), Path(runs_dir).expanduser() / run):
+            if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
+                return cls(path)
+        above = Path(run).expanduser().parent if "/" in run else Path(runs_dir).expanduser()
+        known = sorted(path.parent.name for path in above.glob("*/config.yaml"))
+        near = get_close_matches(Path(run).name, known, n=3, cutoff=0.4) or known[:10]
+        raise InputError(
+            f"the run is {run!r}, but there is no folder of that name with a config.yaml and checkpoints; in {above} "
+            f"there is {', '.join(near) or 'no run'}. Give a run folder, or a name and --runs_dir."
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """The settings in config.yaml, for a run that lies here now, wherever it was trained.
+
+        Raises:
+            InputError: config.yaml can't be read.
+        """
+        place = {"runs_dir": str(self.path.parent), "run_name": self.path.resolve().name}
+        return {**read_yaml(self.path / "config.yaml"), **place}
 
     @property
     def checkpoints(self) -> Path:
@@ -67,6 +97,27 @@ class RunFolder:
                 stack.callback(_remove, lock, made)
             except OSError:
                 stack.close()
+            yield
+
+    @contextmanager
+    def begun(self, command: str, overwrite: bool) -> Iterator[None]:
+        """Takes the folder for a new run, as `held` does.
+
+        Args:
+            command: what began the run, for messages.
+            overwrite: whether a run that is here already gives way; it is still to be deleted, by `clear`.
+
+        Raises:
+            InputError: the folder holds a run, a sweep or other files, or another process is at work here.
+        """
+        if not overwrite:
+            self.refuse_if_occupied(command)
+        with self.held():
+            if overwrite:
+                self.refuse_to_clear_others()
+            else:
+                self.refuse_if_occupied(command)  # by a run that ended while this one waited
+                self.forget_false_start()
             yield
 
     def refuse_if_occupied(self, command: str) -> None:

@@ -1,14 +1,11 @@
 """How one run is spread over several devices: what works, and why the rest is refused."""
 
-from inspect import signature
+from importlib import import_module
 from typing import Any
 
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy, Strategy
-from torch.nn.parallel import DistributedDataParallel
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
-from experiments.process_watch import WatchedLauncher
 
 _ALLOWED = "auto, ddp (one process per device), or a DDPStrategy by class_path"
 _NAMES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
@@ -24,41 +21,31 @@ def check_strategy(asked: Any) -> None:
     """Refuses a strategy that would train something else, or fail at the end.
 
     Args:
-        asked: the value of trainer.strategy: a name or a strategy.
+        asked: the setting trainer.strategy: a name, or a class_path with init_args.
 
     Raises:
         InputError: anything but data-parallel processes that run the whole model each.
     """
-    if isinstance(asked, SingleDeviceStrategy) or (isinstance(asked, str) and asked in _NAMES):
+    if asked in _NAMES:
         return
-    if isinstance(asked, DDPStrategy) and asked._start_method == "popen":
+    if isinstance(asked, str):
+        raise _refusal(asked, _reason(asked))
+    module, _, name = asked["class_path"].rpartition(".")
+    kind = getattr(import_module(module), name)
+    if issubclass(kind, SingleDeviceStrategy):
         return
-    name = asked if isinstance(asked, str) else type(asked).__name__
-    reason = _reason(asked, name)
-    raise InputError(f"trainer.strategy is {name!r}; allowed: {_ALLOWED}.{reason} Use --trainer.strategy ddp.")
+    if kind is not DDPStrategy:  # one derived from it would start its processes in its own way
+        raise _refusal(name, _reason(name))
+    start_method = (asked.get("init_args") or {}).get("start_method", "popen")
+    if start_method != "popen":
+        raise _refusal(name, f" With start_method {start_method!r} {_COPIES}.")
 
 
-def _reason(asked: Any, name: str) -> str:
-    if isinstance(asked, DDPStrategy):
-        return f" With start_method {asked._start_method!r} {_COPIES}."
+def _refusal(name: str, reason: str) -> InputError:
+    return InputError(f"trainer.strategy is {name!r}; allowed: {_ALLOWED}.{reason} Use --trainer.strategy ddp.")
+
+
+def _reason(name: str) -> str:
     key = name.lower().replace("modelparallel", "model_parallel")
     reason = next((reason for begin, reason in _REASONS.items() if key.startswith(begin)), None)
     return f" This one is refused: {reason}." if reason else ""
-
-
-def prepare_strategy(trainer: Trainer) -> None:
-    """Sets data-parallel processes up for this project.
-
-    Raises:
-        InputError: the accelerator brought a strategy of its own that isn't known to work.
-    """
-    strategy: Strategy = trainer.strategy
-    check_strategy(strategy)
-    if not isinstance(strategy, DDPStrategy):
-        return
-    # Buffers are frozen factors, the same everywhere, or sums that belong to one process: never sent.
-    known = signature(DistributedDataParallel).parameters
-    name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    strategy._ddp_kwargs.setdefault(name, False)
-    assert strategy.cluster_environment is not None
-    strategy._launcher = WatchedLauncher(strategy.cluster_environment, strategy.num_processes, strategy.num_nodes)

@@ -1,9 +1,6 @@
-"""Lightning's own settings: what it checks too late or not at all, and its refusals as one message."""
+"""Lightning's own settings: what it checks too late or not at all."""
 
 from typing import Any
-
-from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from common.errors import InputError
 
@@ -64,21 +61,3 @@ def check_trainer(settings: dict[str, Any]) -> None:
             "trainer.use_distributed_sampler is true; allowed: false, because the data modules split each global batch "
             "themselves. Leave it out."
         )
-
-
-def make_trainer(settings: dict[str, Any]) -> Trainer:
-    """Lightning's Trainer.
-
-    Raises:
-        InputError: Lightning refuses the settings.
-    """
-    try:
-        return Trainer(**settings)
-    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
-        raise lightning_refuses(error) from error
-
-
-def lightning_refuses(error: Exception) -> InputError:
-    """Lightning's own words about settings, as a message of ours."""
-    reason = " ".join(str(error).split())[:600]
-    return InputError(f"Lightning refuses these trainer settings: {reason} See `python cli.py fit --help`.")

@@ -1,38 +1,49 @@
 """The shared base: a pretrained model, adapted, and trained by groups of parameters."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
 import torch
 import transformers
+from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from callbacks.adalora_allocation import AdaLoRAAllocation
+from callbacks.alpha_growth import AlphaGrowth
+from callbacks.budget_schedule import BudgetSchedule
+from callbacks.divergence import Divergence
+from callbacks.merged_evaluation import MergedEvaluation
+from callbacks.nested_ranks import NestedRankSampling
+from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.trained_module import TrainedModule
+from callbacks.training_record import TrainingRecord
+from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
-from lightning_modules.merged_evaluation import MergedEvaluation
 from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
+from lightning_modules.peft_adalora import AdaLoRABudget
+from lightning_modules.peft_adapter import PEFTAdapter
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import freeze, is_inside, prepare_frozen_layers
-from lora.rank_allocation import RankAllocation
+from lora.nested import NestedRanks
 
 
-class AdaptedModule(MergedEvaluation):
+class AdaptedModule(TrainedModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
-    Subclasses load their model in `load_model` and define the steps. Callbacks use `adapter`, `rank_allocation`,
-    `metric_name`, `parameter_counts`, `mean_epoch_loss` and `validation_figures`.
+    Subclasses load their model, and say what a batch costs and how it is evaluated.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
-    higher_is_better = True  # whether the best epoch is the one with the largest `metric_name`
 
     def __init__(
         self,
@@ -42,52 +53,47 @@ class AdaptedModule(MergedEvaluation):
         revision: str | None = None,
         init_from: str | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(adapter)
         self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
-        self.adapter = adapter
         self.optimizer_settings = optimizer
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
-        self.step_limit = float("inf")
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
     @property
-    def rank_allocation(self) -> RankAllocation | None:
-        """The learnable rank allocation, if the adapter has one."""
-        return self.adapter.rank_allocation if self.adapter is not None else None
-
-    @property
-    def metric_name(self) -> str:
-        """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
-        raise NotImplementedError
-
-    def split_figures(self, split: str) -> dict[str, Tensor]:
-        """Figures by name of the split just evaluated; what collected them starts anew.
-
-        Every process asks for them, also one that had no batch of this split.
-        """
-        raise NotImplementedError
-
-    def constant_answer(self, split: str) -> str | None:
-        """What the model answered for every row of the split just evaluated, or None if answers differed."""
-        return None
-
-    def tag_accuracies(self) -> dict[str, float]:
-        """Accuracy by tag on the test split just evaluated; empty when its rows have no tags."""
-        return {}
-
-    def prediction_table(self, scores: dict[int, list[float]]) -> str:
-        """What predict writes, as tab-separated text, from `scores` of `predict_step` by row."""
-        raise NotImplementedError
-
-    def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
-        """Loads the pretrained model and names the modules of its head."""
-        raise NotImplementedError
+    def adalora(self) -> AdaLoRABudget | None:
+        """The rank budget of PEFT's AdaLoRA, if that is the adapter."""
+        return self.adapter.adalora if isinstance(self.adapter, PEFTAdapter) else None
 
     def make_metrics(self) -> None:
         """Makes what collects the figures of each split that is evaluated."""
         raise NotImplementedError
+
+    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Summed loss of a training batch, and how much counts in it: rows, or scored tokens."""
+        raise NotImplementedError
+
+    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
+        """Adds a batch to the figures of its split."""
+        raise NotImplementedError
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins."""
+        needed: list[Callback] = [WholeSteps(), Divergence()]
+        if self.adapter is not None and self.adapter.allocates_ranks:
+            needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
+        if isinstance(self.adapter, NestedRanks):
+            needed.append(NestedRankSampling())
+        if isinstance(self.adapter, PEFTAdapter):
+            needed.append(AdaLoRAAllocation())
+        needed.append(MergedEvaluation())
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self.trainer.global_step == 0:  # else the same trainer goes on
+            self.record = TrainingRecord()
 
     def check_adapter(self) -> None:
         """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
@@ -150,20 +156,6 @@ class AdaptedModule(MergedEvaluation):
         counts["adapter"] += counts.pop("backbone")
         return {**counts, "total": sum(counts.values())}
 
-    def training_steps(self) -> int:
-        """Optimizer steps of the whole run.
-
-        Raises:
-            InputError: the run has no end.
-        """
-        steps = min(self.trainer.estimated_stepping_batches, self.step_limit)
-        if steps == float("inf"):
-            raise InputError(
-                "trainer.max_epochs is -1, a run without end; allowed: a number of epochs (or trainer.max_steps), "
-                "because alpha, budget and learning rate are functions of the step."
-            )
-        return int(steps)
-
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.parameter_groups(), self.optimizer_settings)
         schedule = make_schedule(optimizer, self.optimizer_settings, self.training_steps())
@@ -189,17 +181,18 @@ class AdaptedModule(MergedEvaluation):
         else:
             precision.clip_grad_by_norm(optimizer, gradient_clip_val)
 
-    def training_loss(self, total: Tensor, counted: Tensor, batch: dict[str, Any]) -> Tensor:
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss to differentiate: this process's share of the mean over the global batch.
 
-        Args:
-            total: summed loss of what counts in the batch.
-            counted: how much counts: rows, or scored tokens.
-            batch: its denominator makes the mean come out, whatever the devices and accumulation.
+        The batch's denominator makes the mean come out, whatever the devices and accumulation.
         """
+        self.refresh_adapter()
+        total, counted = self.batch_loss(batch)
         rows = torch.stack([total.detach(), counted])
         self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
-        loss = total / batch["loss_denominator"] + self.regularisation()
+        loss = total / batch["loss_denominator"]
+        if self.adapter is not None:
+            loss = loss + self.adapter.regularisation()
         loss = loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
         # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
         self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
@@ -210,13 +203,22 @@ class AdaptedModule(MergedEvaluation):
         total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
         return total / counted if counted else float("nan")
 
-    def regularisation(self) -> Tensor | float:
-        """What the adapter adds to the loss of a training step."""
-        return self.adapter.regularisation() if self.adapter is not None else 0.0
+    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluate_batch(batch, self.data.validation_names[dataloader_idx])
 
-    def on_fit_start(self) -> None:
-        if self.adapter is not None:
-            self.adapter.check_ready_to_train()
+    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+        self.evaluate_batch(batch, self.data.test_names[dataloader_idx])
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_figures(self.data.validation_names)
+
+    def on_test_epoch_end(self) -> None:
+        self._log_figures(self.data.test_names)
+
+    def _log_figures(self, splits: Sequence[str]) -> None:
+        for split in splits:
+            for name, value in self.split_figures(split).items():
+                self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()
@@ -227,17 +229,16 @@ class AdaptedModule(MergedEvaluation):
         checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)}
         checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
         checkpoint["rankwise"] = identity(self)
+        self.record.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses a checkpoint that doesn't belong to this model.
+        """Refuses a checkpoint that doesn't belong to this model, and takes up its record of training.
 
         Raises:
             InputError: another backbone, adapter, set of layers, shape, scale or frozen factors, or missing tensors.
         """
-        check_content(self, checkpoint)
-        state = checkpoint["state_dict"]
-        # Each process takes its part, so that the sum over processes is kept, however many they are.
-        state["epoch_loss"] = state["epoch_loss"] / self._processes()
+        self._check_checkpoint(checkpoint)
+        self.record = TrainingRecord.of(checkpoint)
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Takes over the weights of a checkpoint, and nothing else of it.
@@ -245,8 +246,14 @@ class AdaptedModule(MergedEvaluation):
         Raises:
             InputError: see `on_load_checkpoint`.
         """
-        self.on_load_checkpoint(checkpoint)
+        self._check_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
+
+    def _check_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        check_content(self, checkpoint)
+        state = checkpoint["state_dict"]
+        # Each process takes its part, so that the sum over processes is kept, however many they are.
+        state["epoch_loss"] = state["epoch_loss"] / self._processes()
 
     def _sum_over_processes(self, value: Tensor) -> Tensor:
         return value if self._processes() == 1 else self.trainer.strategy.reduce(value.clone(), reduce_op="sum")

@@ -91,18 +91,10 @@ class LanguageModellingModule(AdaptedModule):
         # Row by row: with lower precision, only one row's logits at a time are float32.
         return torch.stack([summed(logits[:-1].float(), labels[1:]) for logits, labels in rows])
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        self.refresh_adapter()
-        total = (self.row_losses(batch, _fast_sum) * batch["weights"]).sum()
-        return self.training_loss(total, batch["scored"].sum(), batch)
+    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        return (self.row_losses(batch, _fast_sum) * batch["weights"]).sum(), batch["scored"].sum()
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluation_step(batch, self.data.validation_names[dataloader_idx])
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluation_step(batch, self.data.test_names[dataloader_idx])
-
-    def _evaluation_step(self, batch: dict[str, Any], split: str) -> None:
+    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
         self.losses[split].update(self.row_losses(batch, _accurate_sum) * batch["weights"], batch["scored"])
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -114,22 +106,10 @@ class LanguageModellingModule(AdaptedModule):
         lines, windows = self.data.predict_examples().texts, self.data.predict_windows
         return losses_table(lines, windows.text.tolist(), scores)
 
-    def on_validation_epoch_end(self) -> None:
-        for split in self.data.validation_names:
-            self._log_split(split)
-
-    def on_test_epoch_end(self) -> None:
-        for split in self.data.test_names:
-            self._log_split(split)
-
     def split_figures(self, split: str) -> dict[str, Tensor]:
         loss = self.losses[split].compute()
         self.losses[split].reset()
         return {"loss": loss, "perplexity": loss.exp()}
-
-    def _log_split(self, split: str) -> None:
-        for name, value in self.split_figures(split).items():
-            self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
 
 # For training: one pass forward, one back.

@@ -99,13 +99,6 @@ class PEFTAdapter(Adapter):
         scales = getattr(layer, "scaling", None) or {}  # some methods have none
         return {"scale": float(scales[ADAPTER_NAME])} if ADAPTER_NAME in scales else {}
 
-    def check_ready_to_train(self) -> None:
-        if self.adalora is not None and not self.adalora.is_scheduled:
-            raise InputError(
-                "the adapter is PEFT AdaLoRA, but nothing drives its allocation: ranks would never be cut. Add "
-                "callbacks.adalora_allocation.AdaLoRAAllocation to the trainer's callbacks (`cli.py fit` does)."
-            )
-
     def refresh(self) -> None:
         """Nothing to do: PEFT's layers read their parameters themselves."""
 

@@ -83,19 +83,9 @@ class TextClassificationModule(AdaptedModule):
             return functional.mse_loss(logits.squeeze(-1), labels, reduction="none")
         return functional.cross_entropy(logits, labels, reduction="none")
 
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        self.refresh_adapter()
+    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
         losses = self._row_losses(self(batch["inputs"]), batch["labels"]) * batch["weights"]  # (rows,)
-        return self.training_loss(losses.sum(), batch["weights"].sum(), batch)
-
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        self._evaluation_step(batch, self.data.validation_names[dataloader_idx])
-
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
-        split = self.data.test_names[dataloader_idx]
-        predictions = self._evaluation_step(batch, split)
-        if self.accuracy_by_tag is not None and "tag" in batch and split == "test" and batch["real_rows"]:
-            self.accuracy_by_tag.update(predictions, batch["labels"], batch["tag"])
+        return losses.sum(), batch["weights"].sum()
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         logits = self(batch["inputs"])
@@ -105,19 +95,18 @@ class TextClassificationModule(AdaptedModule):
     def prediction_table(self, scores: dict[int, list[float]]) -> str:
         return answers_table(self.data.task, self.data.predict_examples(), scores)
 
-    def _evaluation_step(self, batch: dict[str, Any], split: str) -> Tensor:
-        """Adds a batch to the split's metrics and returns its predictions (rows,)."""
+    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
         logits, labels = self(batch["inputs"]), batch["labels"]
-        predictions = logits.squeeze(-1) if self.task.is_regression else logits.argmax(dim=-1)
         if not batch["real_rows"]:  # takes part only because another process has a batch left
-            return predictions
-        losses, metrics = self.losses[split], self.metrics[split]
-        losses.update(self._row_losses(logits, labels))
-        for metric in metrics.values():
+            return
+        predictions = logits.squeeze(-1) if self.task.is_regression else logits.argmax(dim=-1)  # (rows,)
+        self.losses[split].update(self._row_losses(logits, labels))
+        for metric in self.metrics[split].values():
             metric.update(predictions, labels)
         for extreme in self.ranges[split]:
             extreme.update(predictions.float())
-        return predictions
+        if self.accuracy_by_tag is not None and "tag" in batch and split == "test":
+            self.accuracy_by_tag.update(predictions, labels, batch["tag"])
 
     def constant_answer(self, split: str) -> str | None:
         """What the model answered for every row of the split just evaluated, or None if answers differed."""
@@ -132,33 +121,19 @@ class TextClassificationModule(AdaptedModule):
         accuracies = zip(self.data.tag_names, self.accuracy_by_tag.compute().tolist(), strict=True)
         return {tag: accuracy for tag, accuracy in accuracies if accuracy == accuracy}  # no rows: NaN
 
-    def on_validation_epoch_end(self) -> None:
-        for split in self.data.validation_names:
-            self._log_split(split)
+    def on_validation_epoch_start(self) -> None:
+        for extremes in self.ranges.values():
+            for extreme in extremes:
+                extreme.reset()
 
     def on_test_epoch_start(self) -> None:
-        super().on_test_epoch_start()
         if self.accuracy_by_tag is not None:
             self.accuracy_by_tag.reset()
-
-    def on_test_epoch_end(self) -> None:
-        for split in self.data.test_names:
-            self._log_split(split)
 
     def split_figures(self, split: str) -> dict[str, Tensor]:
         # A correlation with a constant is undefined: 0, as in Matthews'.
         metrics = {name: torch.nan_to_num(_compute(metric)) for name, metric in self.metrics[split].items()}
         return {"loss": _compute(self.losses[split]), **metrics}
-
-    def _log_split(self, split: str) -> None:
-        for name, value in self.split_figures(split).items():
-            self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
-
-    def on_validation_epoch_start(self) -> None:
-        super().on_validation_epoch_start()
-        for extremes in self.ranges.values():
-            for extreme in extremes:
-                extreme.reset()
 
 
 def _compute(metric: Any) -> Tensor:

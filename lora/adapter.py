@@ -64,9 +64,6 @@ class Adapter(nn.Module):
         """What decides, beside the tensors of an attached adapter, which update they stand for: its scale, say."""
         return {}
 
-    def check_ready_to_train(self) -> None:
-        """Raises `InputError` if something this adapter needs in training is missing."""
-
     def regularisation(self) -> Tensor | float:
         """What is added to the loss of each training step."""
         return 0.0

@@ -8,18 +8,18 @@ from common.errors import InputError
 from common.files import write_text
 from experiments.config_files import differences, read_yaml
 from experiments.run_folder import RunFolder
-from experiments.sweep.folder import SweepFolder
+from experiments.sweep.folder import FAILURE, SweepFolder
+from experiments.sweep.grid import Trial
 
-_LISTED = 5  # lost trials named in a message
-_TRACES = ("config.yaml", "results.json", "failure.json")  # one of them lies in every trial's folder that was begun
+_TRACES = ("config.yaml", "results.json", FAILURE)  # one of them lies in every trial's folder that was begun
+# Where a run lies and how often it is saved doesn't change what comes out.
+_WITHOUT_EFFECT = ("runs_dir", "checkpoint_every_n_minutes")
+# Mappings that PEFT reads, not constructor arguments: a key that is new there is a setting that is new.
+_FREE = ("settings",)
 
 
 def check_claim(
-    folder: SweepFolder,
-    definition: dict[str, Any],
-    configs: dict[str, dict[str, Any]],
-    command: str,
-    extend: bool,
+    folder: SweepFolder, definition: dict[str, Any], configs: dict[str, dict[str, Any]], command: str, extend: bool
 ) -> None:
     """Whether the folder is free, holds this very grid, or (`extend`) a part of it.
 
@@ -32,25 +32,26 @@ def check_claim(
 
     Raises:
         InputError: the folder holds another grid, trials that this one lacks or would run with other settings, or
-            runs that no sweep began.
+            runs that no sweep began; or a trial's results.json or failure.json isn't whole.
     """
     path = folder.path / "sweep.yaml"
     if not path.exists() and RunFolder(folder.path).holds_a_run:
         raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
     asked = yaml.safe_load(_text(definition))
     there = read_yaml(path) if path.exists() else asked
-    lost = sorted(_begun(folder) - set(configs))
+    lost = sorted({found.parent.name for name in _TRACES for found in folder.path.glob(f"*/{name}")} - set(configs))
+    changed = _changed_trial(folder, configs)
     if there == asked or (extend and not lost):
-        _check_trials(folder, configs)
+        if changed is not None:
+            raise changed
         return
-    grows = not lost and _agree(folder, configs)
     plain = command.replace(" --extend", "")
     raise InputError(
         f"{folder.path} holds another grid (sweep.yaml there -> asked for now):\n  "
-        + "\n  ".join(differences(there, asked) or ["something null in one of them, which the other one lacks"])
-        + (f"\nTrials there that the grid asked for lacks: {_listed(lost)}" if lost else "")
+        + (_some(differences(there, asked), "\n  ", 3) or "something null in one of them, which the other one lacks")
+        + (f"\nTrials there that the grid asked for lacks: {_some(lost, ', ', 5)}" if lost else "")
         + "\nOne folder holds one grid. Choose one:\n"
-        + (f"  keep its trials and let the grid grow: {command} --extend\n" if grows else "")
+        + (f"  keep its trials and let the grid grow: {command} --extend\n" if not lost and changed is None else "")
         + f"  keep it and start another: {plain} --run_name NAME\n"
         "  go on with it: give the settings it was begun with\n"
         f"  delete it with all its trials and start anew: {plain} --overwrite"
@@ -66,24 +67,44 @@ def _text(definition: dict[str, Any]) -> str:
     return yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
 
 
-def _begun(folder: SweepFolder) -> set[str]:
-    return {path.parent.name for name in _TRACES for path in folder.path.glob(f"*/{name}")}
+def _some(lines: list[str], separator: str, most: int) -> str:
+    more = f" and {len(lines) - most} more" if len(lines) > most else ""
+    return separator.join(lines[:most]) + more
 
 
-def _check_trials(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> None:
+def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> InputError | None:
+    """What is wrong with the first trial that was begun with other settings, or whose files aren't whole."""
     for name, config in configs.items():
-        folder.check_trial(name, config)
+        trial = Trial(name, "", (), {})
+        try:
+            folder.results(trial)
+            folder.failure(trial)
+            saved = folder.trial_folder(trial) / "config.yaml"
+            changed = differences(*_common(read_yaml(saved), config)) if saved.exists() else []
+        except InputError as error:
+            return error
+        if changed:
+            return InputError(
+                f"{saved.parent} was run with other settings than the base config gives now:\n  "
+                + _some(changed, "\n  ", 7)
+                + "\nUndo the change in the base config, choose another --run_name, or delete the sweep: --overwrite."
+            )
+    return None
 
 
-def _agree(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> bool:
-    """Whether the trials that were begun have the settings that they would have now."""
-    try:
-        _check_trials(folder, configs)
-    except InputError:
-        return False
-    return True
+def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Both configs, reduced to the settings that the saved one has: a newer version may know more."""
+
+    def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+        return {
+            key: kept(value, after[key]) if _is_group(key, value) and isinstance(after[key], dict) else after[key]
+            for key, value in before.items()
+            if key in after
+        }
+
+    saved = {key: value for key, value in saved.items() if key not in _WITHOUT_EFFECT}
+    return saved, kept(saved, asked)
 
 
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def _is_group(key: str, value: Any) -> bool:
+    return isinstance(value, dict) and key not in _FREE

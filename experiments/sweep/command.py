@@ -8,9 +8,6 @@ from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
 
 from common.errors import InputError
 from common.terminal import say
@@ -18,12 +15,11 @@ from experiments.config_files import locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
-from experiments.sweep.cost import estimate_costs
 from experiments.sweep.definition import make_trials, read_definition, with_settings
-from experiments.sweep.engines import WorkerProcesses, run_here
+from experiments.sweep.deletion import KEPT, clear, drop_checkpoints, sweep_files
+from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.kept_checkpoints import KEPT, drop_checkpoints
 from experiments.sweep.progress import Progress
 from experiments.sweep.ray_engine import RayEngine
 from experiments.sweep.trial_config import check_trials, trial_command
@@ -34,13 +30,13 @@ _EPILOG = (
     "ones are tried again. docs/sweeps.md has the grid's syntax. Exit codes: 0 all trials ran, 1 some failed or the "
     "sweep was stopped, 2 the input is at fault."
 )
-
 _RAY_OPTIONS = ("ray_address", "cpus_per_trial", "gpus_per_trial")
+_HELP = "See `python cli.py sweep --help`."
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> Any:
-        raise InputError(f"{message}. See `python cli.py sweep --help`.")
+        raise InputError(f"{message}. {_HELP}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -49,28 +45,18 @@ def _parser() -> argparse.ArgumentParser:
     add("--config", required=True, help="the sweep file: a path, or a name in configs/ such as sweeps/NAME.yaml")
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")
     add("--runs_dir", default="runs", help="folder that holds it (default: runs)")
-    add("--dry_run", action="store_true", help="list the trials and what they will cost; run nothing")
+    add("--dry_run", action="store_true", help="list the trials, where they stand and the time left; run nothing")
     add("--jobs", type=int, default=1, help="trials at once on this machine, in worker processes (default: 1, here)")
     add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
     add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
     add("--cpus_per_trial", type=float, help="with ray: cores, and threads, of a trial (default: 1)")
-    add(
-        "--gpus_per_trial",
-        type=float,
-        help="with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)",
-    )
-    add(
-        "--keep_checkpoints",
-        default="all",
-        choices=KEPT,
-        help="what finished trials keep: all, best (best.ckpt alone), or none (default: all)",
-    )
+    help_gpus = "with ray: GPUs of a trial; 0.5 puts two on one (default: 1 if there are any)"
+    add("--gpus_per_trial", type=float, help=help_gpus)
+    help_kept = "what finished trials keep: all, best (best.ckpt alone), or none (default: all)"
+    add("--keep_checkpoints", default="all", choices=KEPT, help=help_kept)
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
-    add(
-        "--extend",
-        action="store_true",
-        help="let the grid in the folder grow (more seeds, rates, methods): its trials stay and aren't run again",
-    )
+    help_extend = "let the grid in the folder grow (more seeds, rates, methods): its trials stay and aren't run again"
+    add("--extend", action="store_true", help=help_extend)
     add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
     return parser
 
@@ -82,66 +68,57 @@ def run_sweep(arguments: list[str]) -> int:
         InputError: the grid, a trial's settings or an option is at fault; no trial was started.
     """
     options, rest = _parser().parse_known_args(arguments)
-    engine, at_once = _engine(options)
     _check_options(options)
+    engine, at_once = _engine(options)
     path = locate_config(options.config)
     definition = with_settings(read_definition(path), _settings(rest))
     trials = make_trials(definition)
-    folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
     mine = _part(trials, options.part)
+    folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
     configs, misfit = check_trials(folder, trials)
     overwrite = options.overwrite and not is_requeued_job()  # a job started again goes on with its own trials
     if options.dry_run:
-        states = [State.WAITING if overwrite else folder.state(trial) for trial in mine]
-        of_mine = [config for trial, config in zip(trials, configs, strict=True) if trial in mine]
-        _list_trials(folder, mine, states, of_mine)
+        _list_trials(folder, mine, at_once, overwrite)
     if misfit is not None:
         raise misfit
     command = f"python cli.py sweep {shlex.join(arguments)}"
-    asked = {trial.name: config for trial, config in zip(trials, configs, strict=True)}
     if options.dry_run:
         if overwrite:
-            folder.refuse_to_clear_others()
+            sweep_files(folder)  # refuses what can't be deleted
         else:
-            check_claim(folder, definition, asked, command, options.extend)
+            check_claim(folder, definition, configs, command, options.extend)
         return 0
     say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(is_part=options.part is not None):
         if overwrite:
-            folder.clear()
-        check_claim(folder, definition, asked, command, options.extend)
+            clear(folder)
+        check_claim(folder, definition, configs, command, options.extend)
         claim(folder, definition)
-        return _carry_out(folder, trials, mine, engine, at_once, command, options.keep_checkpoints)
+
+        def after_each() -> None:
+            folder.write_results(trials)
+            drop_checkpoints(folder, trials, options.keep_checkpoints)
+
+        after_each()
+        with Progress(folder, mine, at_once, after_each) as progress:
+            complete = _carry_out(engine, folder, mine, progress)
+        after_each()
+        return _close(folder, mine, complete, command)
 
 
-def _carry_out(
-    folder: SweepFolder, trials: list[Trial], mine: list[Trial], engine: Any, at_once: int, command: str, kept: str
-) -> int:
+def _carry_out(engine: Engine, folder: SweepFolder, mine: list[Trial], progress: Progress) -> bool:
     todo = [trial for trial in mine if folder.state(trial) is not State.FINISHED]
-
-    def write() -> None:
-        folder.write_results(trials)
-        drop_checkpoints(folder, trials, kept)
-
-    write()
-    if todo:
-        with Progress(folder, mine, at_once) as progress:
-            try:
-                complete = engine(folder, todo, progress, write)
-            except KeyboardInterrupt:
-                complete = False
-        write()
-        if not complete:
-            say(f"Stopped. Every finished trial is kept; go on with:\n  {_again(command)}")
-            return 1
-    return _close(folder, mine)
+    try:
+        return not todo or engine(folder, todo, progress)
+    except KeyboardInterrupt:
+        return False
 
 
-def _again(command: str) -> str:
-    return command.replace(" --overwrite", "").replace(" --extend", "")
-
-
-def _close(folder: SweepFolder, mine: list[Trial]) -> int:
+def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str) -> int:
+    if not complete:
+        again = command.replace(" --overwrite", "").replace(" --extend", "")
+        say(f"Stopped. Every finished trial is kept; go on with:\n  {again}")
+        return 1
     states = [folder.state(trial) for trial in mine]
     finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
     say(
@@ -153,19 +130,30 @@ def _close(folder: SweepFolder, mine: list[Trial]) -> int:
     return 0 if finished == len(mine) else 1
 
 
+def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwrite: bool) -> None:
+    progress = Progress(folder, trials, at_once, anew=overwrite)
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(progress.table(trials))
+    say(f"{progress.summary()}.")
+    if not trials:  # an array may have more parts than there are trials
+        say("This part has no trial.")
+        return
+    left = [trial for trial in trials if overwrite or folder.state(trial) is not State.FINISHED]
+    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
+
+
 def _settings(rest: list[str]) -> dict[str, Any]:
     """What is left of the command line, as settings for every trial."""
     settings: dict[str, Any] = {}
-    tokens = list(rest)
-    while tokens:
-        token = tokens.pop(0)
+    tokens = iter(rest)
+    for token in tokens:
         name, equals, text = token.removeprefix("--").partition("=")
         if not token.startswith("--") or not name:
-            raise InputError(f"{token!r} belongs to no option. See `python cli.py sweep --help`.")
+            raise InputError(f"{token!r} belongs to no option. {_HELP}")
         if not equals:
-            if not tokens or tokens[0].startswith("--"):
-                raise InputError(f"--{name} needs a value, such as --{name} VALUE. See `python cli.py sweep --help`.")
-            text = tokens.pop(0)
+            text = next(tokens, "--")
+            if text.startswith("--"):
+                raise InputError(f"--{name} needs a value, such as --{name} VALUE. {_HELP}")
         try:
             settings[name] = yaml.safe_load(text)
         except yaml.YAMLError:
@@ -183,6 +171,16 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
 
 
 def _check_options(options: argparse.Namespace) -> None:
+    if options.jobs < 1:
+        raise InputError(f"jobs is {options.jobs}; allowed: 1 or more. Leave --jobs out to run one trial at a time.")
+    if options.engine == "ray" and options.jobs != 1:
+        raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
+    for name in _RAY_OPTIONS:
+        value = getattr(options, name)
+        if options.engine != "ray" and value is not None:
+            raise InputError(f"--{name} is given without --engine ray; add it, or leave --{name} out.")
+        if isinstance(value, float) and not 0 <= value < float("inf"):  # NaN, too
+            raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
     if options.overwrite and options.part is not None:
         raise InputError(
             "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "
@@ -197,42 +195,10 @@ def _check_options(options: argparse.Namespace) -> None:
         )
 
 
-def _engine(options: argparse.Namespace) -> tuple[Any, int]:
-    if options.jobs < 1:
-        raise InputError(f"jobs is {options.jobs}; allowed: 1 or more. Leave --jobs out to run one trial at a time.")
+def _engine(options: argparse.Namespace) -> tuple[Engine, int]:
+    """What carries trials out, and how many it runs at once."""
     if options.engine == "ray":
-        return _ray_engine(options)
-    for name in _RAY_OPTIONS:
-        if getattr(options, name) is not None:
-            raise InputError(f"--{name} is given without --engine ray; add it, or leave --{name} out.")
+        cpus = 1.0 if options.cpus_per_trial is None else options.cpus_per_trial
+        engine = RayEngine(options.ray_address, cpus, options.gpus_per_trial)
+        return engine, engine.at_once
     return (run_here, 1) if options.jobs == 1 else (WorkerProcesses(options.jobs), options.jobs)
-
-
-def _ray_engine(options: argparse.Namespace) -> tuple[RayEngine, int]:
-    if options.jobs != 1:
-        raise InputError("--jobs belongs to the local engine; with --engine ray give --cpus_per_trial.")
-    for name in ("cpus_per_trial", "gpus_per_trial"):
-        value = getattr(options, name)
-        if value is not None and not 0 <= value < float("inf"):  # NaN, too
-            raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
-    cpus = 1.0 if options.cpus_per_trial is None else options.cpus_per_trial
-    engine = RayEngine(options.ray_address, cpus, options.gpus_per_trial)
-    return engine, engine.at_once
-
-
-def _list_trials(folder: SweepFolder, trials: list[Trial], states: list[State], configs: list[dict[str, Any]]) -> None:
-    costs = estimate_costs(folder, states, configs)
-    table = Table(title=escape(f"{folder.path.name}: {len(trials)} trials"))
-    for column in ("trial", "state", "epochs", "training rows", "estimated time"):
-        table.add_column(column, overflow="fold", justify="left" if column in ("trial", "state") else "right")
-    for trial, state, cost in zip(trials, states, costs.of_trials, strict=True):
-        table.add_row(Text(trial.name), str(state), cost.epochs, cost.rows, cost.time)
-    console = Console() if sys.stdout.isatty() else Console(width=160)
-    console.print(table)
-    say(costs.summary)
-    if not trials:  # an array may have more parts than there are trials
-        say("This part has no trial.")
-        return
-    left = (trial for trial, state in zip(trials, states, strict=True) if state is not State.FINISHED)
-    by_hand = next(left, trials[0])
-    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), by_hand)}")

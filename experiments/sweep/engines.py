@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +18,18 @@ from common.terminal import say
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.trial_run import Outcome, record_failure, run_trial
+from experiments.sweep.trial_run import Outcome, run_trial
 
-Write = Callable[[], None]  # rewrites the sweep's results.json
+# Runs trials and returns whether all were carried out, failed ones included.
+Engine = Callable[[SweepFolder, list[Trial], Progress], bool]
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
-    """Trials one after another in this process. Returns whether all were carried out, failed ones included."""
+def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
+    """Trials one after another in this process."""
     for trial in todo:
         progress.started(trial)
         outcome = run_trial(folder, trial)
-        write()
         progress.ended(trial, outcome)
         if outcome is Outcome.STOPPED:
             return False
@@ -45,65 +47,53 @@ class WorkerProcesses:
         self.jobs = jobs
         self._workers: dict[int, subprocess.Popen[str]] = {}
         self._stopping = False
-        self._errors: list[Exception] = []
         self._turn = threading.Lock()
 
-    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
-        waiting: queue.SimpleQueue[Trial] = queue.SimpleQueue()
-        for trial in todo:
+    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
+        places = range(min(self.jobs, len(todo)))
+        waiting: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
+        for trial in (*todo, *(None for _ in places)):
             waiting.put(trial)
-        threads = [
-            threading.Thread(target=self._work_or_stop, args=(place, waiting, folder, progress, write), daemon=True)
-            for place in range(min(self.jobs, len(todo)))
-        ]
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
+            with ThreadPoolExecutor(len(places)) as pool:
+                ends = [pool.submit(self._work, place, waiting, folder, progress) for place in places]
+            for end in ends:
+                end.result()  # raises what ended its thread
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-        if self._errors:
-            raise self._errors[0]
         return not self._stopping
 
-    def _stop(self, signum: int, frame: Any) -> None:
+    def _stop(self, number: int, frame: Any) -> None:
         """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
         again, self._stopping = self._stopping, True
         say("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
 
-    def _work_or_stop(self, place: int, *arguments: Any) -> None:
-        """An error that isn't a trial's own (a full disk, say) stops the others, too: it would end in this thread."""
+    def _work(
+        self, place: int, waiting: "queue.SimpleQueue[Trial | None]", folder: SweepFolder, progress: Progress
+    ) -> None:
         try:
-            self._work(place, *arguments)
-        except Exception as error:
-            self._errors.append(error)
+            while not self._stopping and (trial := waiting.get()) is not None:
+                self._carry_out(place, trial, folder, progress)
+        except Exception:  # not a trial's own (a full disk, say): it would meet the other trials, too
             self._stopping = True
             for worker in list(self._workers.values()):
                 worker.terminate()
+            raise
+        finally:
             self._retire(place)
 
-    def _work(
-        self, place: int, waiting: "queue.SimpleQueue[Trial]", folder: SweepFolder, progress: Progress, write: Write
-    ) -> None:
-        while not self._stopping:
-            try:
-                trial = waiting.get_nowait()
-            except queue.Empty:
-                break
-            with self._turn:
-                progress.started(trial)
-            outcome = self._ask(place, folder, trial)
-            if outcome is Outcome.FAILED:
-                self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
-            with self._turn:
-                write()
-                progress.ended(trial, outcome)
-        self._retire(place)
+    def _carry_out(self, place: int, trial: Trial, folder: SweepFolder, progress: Progress) -> None:
+        with self._turn:
+            progress.started(trial)
+        outcome = self._ask(place, folder, trial)
+        if outcome is Outcome.FAILED:
+            self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
+        with self._turn:
+            progress.ended(trial, outcome)
 
     def _retire(self, place: int) -> None:
         worker = self._workers.pop(place, None)
@@ -117,11 +107,9 @@ class WorkerProcesses:
         if self._stopping:  # the signal came before this worker was there to be told
             return Outcome.STOPPED
         assert worker.stdin is not None and worker.stdout is not None
-        try:
+        with suppress(OSError):  # died between two trials: the answer is the end of its output
             worker.stdin.write(json.dumps([str(folder.path), vars(trial)]) + "\n")
             worker.stdin.flush()
-        except OSError:  # died between two trials: the answer is the end of its output
-            pass
         answer = worker.stdout.readline().strip()
         if answer:
             return Outcome(answer)
@@ -129,7 +117,7 @@ class WorkerProcesses:
         if self._stopping:
             return Outcome.STOPPED
         reason = f"killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
-        record_failure(folder.trial_folder(trial), f"its process was {reason}")
+        folder.record_failure(trial, f"its process was {reason}")
         return Outcome.FAILED
 
 
@@ -139,9 +127,8 @@ def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
     environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // jobs, 1)))
     if (gpu := _gpu_of(place)) is not None:
         environment["CUDA_VISIBLE_DEVICES"] = gpu
-    command = [sys.executable, "-m", "experiments.sweep.worker"]
     return subprocess.Popen(
-        command,
+        [sys.executable, "-m", "experiments.sweep.worker"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

@@ -8,6 +8,23 @@ from typing import Any
 
 from common.errors import InputError
 
+Number = int | float
+_BITS = 63  # of a whole number, as for every setting
+_LONGEST = 1000  # characters of a formula
+
+
+def _power(base: Number, exponent: Number) -> Any:
+    # Python works out every digit of a whole number, however many: 9**9**9 would never end.
+    whole = isinstance(base, int) and isinstance(exponent, int)
+    if whole and abs(base) > 1 and exponent * math.log2(abs(base)) > _BITS:
+        raise ValueError(f"{base} ** {exponent} is too large")
+    return base**exponent
+
+
+def _round(value: Number, digits: int = 0) -> Number:
+    return round(value, max(min(digits, 400), -400)) if digits else round(value)  # 10 ** digits is worked out, too
+
+
 _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -15,12 +32,12 @@ _OPERATORS: dict[type, Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.FloorDiv: operator.floordiv,
     ast.Mod: operator.mod,
-    ast.Pow: operator.pow,
+    ast.Pow: _power,
 }
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
     "max": max,
-    "round": round,
+    "round": _round,
     "int": int,
     "sqrt": math.sqrt,
     "log10": math.log10,
@@ -36,7 +53,7 @@ def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str,
         base: the base config's values by dotted command-line name.
 
     Raises:
-        InputError: a formula that isn't arithmetic, or names an unknown setting.
+        InputError: a formula that isn't arithmetic, names an unknown setting, or has no finite number as its value.
     """
     known = {**base, **overrides}
     values: dict[str, Any] = {}
@@ -50,24 +67,36 @@ def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str,
 
 def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
     try:
-        return _walk(ast.parse(formula, mode="eval").body, known)
-    except (SyntaxError, TypeError, ValueError, ArithmeticError, KeyError) as error:
+        if len(formula) > _LONGEST:
+            raise ValueError(f"it has {len(formula):,} characters, and {_LONGEST:,} is the most")
+        body = ast.parse(formula.strip(), mode="eval").body
+        # the name of a setting alone stands for its value, whatever that is
+        return known[ast.unparse(body)] if isinstance(body, ast.Name | ast.Attribute) else _number(body, known)
+    except (SyntaxError, TypeError, ValueError, ArithmeticError, KeyError, RecursionError, MemoryError) as error:
         reason = f"{error.args[0]!r} is no setting of the trial" if isinstance(error, KeyError) else str(error)
         raise InputError(
-            f"derived.{name} is {formula!r}: {reason}. Allowed: numbers, settings by their command-line names, "
+            f"derived.{name} is {formula[:80]!r}: {reason}. Allowed: numbers, settings by their command-line names, "
             f"+ - * / // % ** and {', '.join(_FUNCTIONS)}, such as 10 * model.adapter.rank."
         ) from error
 
 
+def _number(node: ast.AST, known: dict[str, Any]) -> Number:
+    value = _walk(node, known)
+    too_large = isinstance(value, int) and abs(value) >> _BITS
+    if too_large or not isinstance(value, Number) or not math.isfinite(value):
+        raise ValueError(f"{ast.unparse(node)[:80]} is no finite number of up to 64 bits")
+    return value
+
+
 def _walk(node: ast.AST, known: dict[str, Any]) -> Any:
-    if isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+    if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name | ast.Attribute):
         return known[ast.unparse(node)]
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_walk(node.operand, known)
+        return -_number(node.operand, known)
     if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_walk(node.left, known), _walk(node.right, known))
+        return _OPERATORS[type(node.op)](_number(node.left, known), _number(node.right, known))
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
-        return _FUNCTIONS[node.func.id](*(_walk(argument, known) for argument in node.args))
-    raise ValueError(f"{ast.unparse(node)} is not allowed")
+        return _FUNCTIONS[node.func.id](*(_number(argument, known) for argument in node.args))
+    raise ValueError(f"{ast.unparse(node)[:80]} is not allowed")

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import delete_content, storage_error, write_json
+from common.files import storage_error, write_json
 from common.locks import locked
-from experiments.config_files import differences, read_yaml
-from experiments.results_file import check_failure, check_results, read_results
+from experiments.results import RunResults, read_json
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
+from experiments.typed_json import Part, WrongPartError
 
 LOCKS = ".locks"
+LOG = "log.txt"
+FAILURE = "failure.json"
 _ENTRANCE_SECONDS = 2.0  # parts of an array that start together pass the entrance one after the other
 
 
@@ -28,6 +30,15 @@ class State(StrEnum):
     BEGUN = "begun"
     FINISHED = "finished"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure(Part):
+    """failure.json: why a trial failed, how often it was tried, and where its output is."""
+
+    error: str
+    attempts: int
+    log: str = LOG
 
 
 @dataclass(frozen=True)
@@ -48,70 +59,52 @@ class SweepFolder:
         folder = self.trial_folder(trial)
         if (folder / "results.json").exists():
             return State.FINISHED
-        if (folder / "failure.json").exists():
+        if (folder / FAILURE).exists():
             return State.FAILED
         return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
 
-    def clear(self) -> None:
-        """Deletes a sweep with all its trials.
+    def results(self, trial: Trial) -> RunResults | None:
+        """What a finished trial came to.
 
         Raises:
-            InputError: the folder holds something else, or somebody runs one of the trials by hand.
+            InputError: its results.json isn't whole.
         """
-        self.refuse_to_clear_others()
-        for path in self.path.glob("*/config.yaml"):
-            with RunFolder(path.parent).held():  # refuses where a process is at work
-                pass
-        delete_content(self.path, kept=LOCKS)  # one of them is ours
+        path = self.trial_folder(trial) / "results.json"
+        return RunResults.read(path) if path.exists() else None
 
-    def refuse_to_clear_others(self) -> None:
-        """Raises `InputError` where `clear` would delete what no sweep wrote."""
-        empty = all(path.name == LOCKS for path in self.path.glob("*"))
-        if not empty and not (self.path / "sweep.yaml").exists():
-            raise InputError(f"{self.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
-
-    def check_trial(self, name: str, config: dict[str, Any]) -> None:
-        """Refuses a begun trial whose base config has changed since.
-
-        Args:
-            name: the trial's.
-            config: its complete settings, as they would be now.
+    def failure(self, trial: Trial) -> Failure | None:
+        """Why a trial failed.
 
         Raises:
-            InputError: its config.yaml says something else, or its results.json or failure.json isn't whole.
+            InputError: its failure.json isn't whole.
         """
-        folder = self.path / name
-        for file, check in ((folder / "results.json", check_results), (folder / "failure.json", check_failure)):
-            if file.exists():
-                check(read_results(file), str(file))
-        saved = folder / "config.yaml"
-        if not saved.exists():
-            return
-        changed = differences(*_common(read_yaml(saved), config))
-        if changed:
-            raise InputError(
-                f"{folder} was run with other settings than the base config gives now:\n  "
-                + "\n  ".join(changed)
-                + "\nUndo the change in the base config, choose another --run_name, or delete the sweep: --overwrite."
-            )
+        path = self.trial_folder(trial) / FAILURE
+        if not path.exists():
+            return None
+        try:
+            return Failure.from_plain(read_json(path))
+        except WrongPartError as error:
+            raise InputError(f"{path} isn't what a sweep writes: it {error}. Delete this file.") from error
 
-    def collect(self, trials: list[Trial]) -> dict[str, Any]:
-        """The content of the sweep's results.json."""
-        return {"trials": [self._entry(trial) for trial in trials]}
-
-    def _entry(self, trial: Trial) -> dict[str, Any]:
-        folder, state = self.trial_folder(trial), self.state(trial)
-        results = read_results(folder / "results.json") if state is State.FINISHED else None
-        entry = {"name": trial.name, "method": trial.method or None, "overrides": trial.overrides, "results": results}
-        entry["status"] = results["status"] if results is not None else str(state)
-        if state is State.FAILED:
-            entry["error"] = read_results(folder / "failure.json")["error"]
-        return entry
+    def record_failure(self, trial: Trial, reason: str) -> None:
+        """Writes failure.json, and counts the attempt."""
+        before = self.failure(trial)
+        failure = Failure(error=reason, attempts=1 if before is None else before.attempts + 1)
+        write_json(self.trial_folder(trial) / FAILURE, failure.as_plain())
 
     def write_results(self, trials: list[Trial]) -> None:
         """Rewrites results.json from the trials' folders; processes that share the sweep take turns."""
         with locked(self.path / LOCKS / "results", wait=math.inf):
-            write_json(self.path / "results.json", self.collect(trials))
+            write_json(self.path / "results.json", {"trials": [self._entry(trial) for trial in trials]})
+
+    def _entry(self, trial: Trial) -> dict[str, Any]:
+        state, failure = self.state(trial), self.failure(trial)
+        results = read_json(self.trial_folder(trial) / "results.json") if state is State.FINISHED else None
+        entry = {"name": trial.name, "method": trial.method or None, "overrides": trial.overrides, "results": results}
+        entry["status"] = results["status"] if results is not None else str(state)
+        if state is State.FAILED and failure is not None:
+            entry["error"] = failure.error
+        return entry
 
     @contextmanager
     def trial_lock(self, trial: Trial) -> Iterator[bool]:
@@ -139,17 +132,14 @@ class SweepFolder:
         Raises:
             InputError: another sweep is at work here, or the folder can't be written to.
         """
-        locks = self.path / LOCKS
         with ExitStack() as held:
             try:
                 with ExitStack() as entrance:
-                    entrance.enter_context(locked(locks / "sweep", wait=_ENTRANCE_SECONDS))
+                    entrance.enter_context(locked(self.path / LOCKS / "sweep", wait=_ENTRANCE_SECONDS))
                     if is_part:
-                        held.enter_context(locked(locks / f".part.{uuid.uuid4().hex}", discard=True))
+                        held.enter_context(locked(self.path / LOCKS / f".part.{uuid.uuid4().hex}", discard=True))
                     else:
-                        for part in locks.glob(".part.*"):
-                            with locked(part, discard=True):  # held by a part that is at work, or left by a killed one
-                                pass
+                        self._refuse_parts()
                         held.enter_context(entrance.pop_all())
             except BlockingIOError as error:
                 raise InputError(
@@ -159,26 +149,7 @@ class SweepFolder:
                 raise storage_error(Path(error.filename or self.path), error) from error
             yield
 
-
-# Where a run lies and how often it is saved doesn't change what comes out.
-_WITHOUT_EFFECT = ("runs_dir", "checkpoint_every_n_minutes")
-# Mappings that PEFT reads, not constructor arguments: a key that is new there is a setting that is new.
-_FREE = ("settings",)
-
-
-def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both configs, reduced to the settings that the saved one has: a newer version may know more."""
-
-    def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: kept(value, after[key]) if _is_group(key, value) and isinstance(after[key], dict) else after[key]
-            for key, value in before.items()
-            if key in after
-        }
-
-    saved = {key: value for key, value in saved.items() if key not in _WITHOUT_EFFECT}
-    return saved, kept(saved, asked)
-
-
-def _is_group(key: str, value: Any) -> bool:
-    return isinstance(value, dict) and key not in _FREE
+    def _refuse_parts(self) -> None:
+        for part in (self.path / LOCKS).glob(".part.*"):
+            with locked(part, discard=True):  # refused where a part is at work; a killed one's is deleted
+                pass

@@ -1,14 +1,15 @@
 """From a grid to its trials: product, zip, lists, and values worked out from others."""
 
 import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from common.errors import InputError, one_of
 from experiments.sweep.expressions import evaluate
 
-PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
 Overrides = dict[str, Any]
+PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
 _OWN = {
     "config": "trials take their base config from the part `config`",
     "run_name": "trials are named after their settings",
@@ -26,7 +27,7 @@ class Trial:
     Attributes:
         name: its folder's name.
         method: the method it belongs to; empty in a sweep of one method.
-        configs: paths of its base configs.
+        configs: its base configs.
         overrides: what the grid sets, by command-line name: {"model.optimizer.learning_rate": 0.001}.
         settings: what holds for the whole sweep or method.
     """
@@ -37,127 +38,157 @@ class Trial:
     overrides: Overrides
     settings: Overrides = field(default_factory=dict)
 
+    @property
+    def asked(self) -> Overrides:
+        """Everything that the sweep sets, by command-line name."""
+        return {**self.settings, **self.overrides}
 
-def expand(definition: dict[str, Any], base_values: Any) -> list[tuple[str, tuple[str, ...], Overrides, Overrides]]:
-    """All trials of a definition, as (method, config names, overrides, settings), in the order of the file.
+
+@dataclass(frozen=True)
+class Section:
+    """The parts of a sweep file, or of one of its methods: see docs/sweeps.md."""
+
+    configs: tuple[str, ...] | None
+    settings: Overrides
+    grid: dict[str, list[Any]]
+    zipped: list[list[Overrides]]
+    derived: Overrides
+    listed: list[Overrides]
+
+    @classmethod
+    def of(cls, where: str, content: Any) -> Self:
+        """Reads the parts.
+
+        Raises:
+            InputError: an unknown part, or one of the wrong form; names `where`.
+        """
+        for name in _mapping(where, content):
+            if name not in PARTS:
+                raise one_of(f"a part of {where}", name, PARTS)
+        config, zipped, listed = content.get("config"), content.get("zip") or [], content.get("trials")
+        if listed is not None and not (isinstance(listed, list) and listed):
+            raise InputError(f"trials is {listed!r}; allowed: a list of settings, such as [{{seed_everything: 1}}].")
+        return cls(
+            configs=None if config is None else _config_names(where, config),
+            settings=_mapping("settings", content.get("settings") or {}),
+            grid=_columns("grid", content.get("grid") or {}),
+            zipped=[_rows(group) for group in (zipped if isinstance(zipped, list) else [zipped])],
+            derived=_mapping("derived", content.get("derived") or {}),
+            listed=[_mapping("trials", trial) for trial in listed or []],
+        )
+
+    def with_method(self, own: "Section") -> "Section":
+        """This section with a method's own parts, which add to the shared ones."""
+        return Section(
+            configs=own.configs or self.configs,
+            settings={**self.settings, **own.settings},
+            grid={**self.grid, **own.grid},
+            zipped=self.zipped + own.zipped,
+            derived={**self.derived, **own.derived},
+            listed=self.listed + own.listed,
+        )
+
+    @property
+    def varied(self) -> set[str]:
+        """Names of the settings that the section sets for each trial."""
+        return {
+            *self.grid,
+            *self.derived,
+            *(name for axis in (*self.zipped, self.listed) for one in axis for name in one),
+        }
+
+    def combinations(self) -> Iterator[Overrides]:
+        """The product over the grid, the zipped groups, and the listed trials.
+
+        Raises:
+            InputError: a setting is set by two of them.
+        """
+        axes = [[{name: value} for value in values] for name, values in self.grid.items()] + self.zipped
+        for choice in itertools.product(*axes, *([self.listed] if self.listed else [])):
+            overrides: Overrides = {}
+            for part in choice:
+                if twice := sorted(overrides.keys() & part.keys()):
+                    raise InputError(f"{twice[0]} is set by two parts of the sweep; allowed: one of grid, zip, trials.")
+                overrides |= part
+            yield overrides
+
+
+def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
+    """The parts that hold for each method, the shared ones included; without methods, those of the one named ''.
+
+    Raises:
+        InputError: see `Section.of`.
+    """
+    shared = Section.of("the sweep file", {part: value for part, value in definition.items() if part != "methods"})
+    methods = _mapping("methods", definition.get("methods") or {})
+    sections = {name: shared.with_method(Section.of(f"methods.{name}", own or {})) for name, own in methods.items()}
+    return sections or {"": shared}
+
+
+def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
+    """All trials of a definition, still without names, in the order of the file.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
 
     Args:
         definition: the content of a sweep file; `methods` hold the same parts once more, each for itself.
-        base_values: `base_values(configs)` gives the values that derived settings may read from the base config.
+        read_base: gives the values that derived settings may read from base configs.
 
     Raises:
-        InputError: an unknown part, a part of the wrong form, an empty grid, or the same trial twice.
+        InputError: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.
     """
-    methods = definition.get("methods") or {"": {}}
-    check_mapping("methods", methods)
-    shared = {name: value for name, value in definition.items() if name in PARTS}
-    found = []
-    for method, own in methods.items():
-        own = own or {}
-        check_parts(f"methods.{method}" if method else "the sweep file", own)
-        configs = listed_names(own.get("config", shared.get("config")), method)
-        settings = {**(shared.get("settings") or {}), **(own.get("settings") or {})}
-        sections = [shared, own] if method else [shared]
-        for overrides in _combinations(sections):
-            derived = {**(shared.get("derived") or {}), **(own.get("derived") or {})}
-            values = base_values(configs)
-            overrides = {**overrides, **evaluate(derived, {**settings, **overrides}, values)}
-            _refuse_own({**settings, **overrides})
-            found.append((str(method), configs, overrides, settings))
-    if not any(overrides for _, _, overrides, _ in found) and len(found) < 2:
+    trials: list[Trial] = []
+    for method, section in read_sections(definition).items():
+        if section.configs is None:
+            raise _no_config(f"methods.{method}" if method else "the sweep file", None)
+        values = read_base(section.configs)
+        for chosen in section.combinations():
+            overrides = {**chosen, **evaluate(section.derived, {**section.settings, **chosen}, values)}
+            trial = Trial("", method, section.configs, overrides, section.settings)
+            _refuse_own(trial)
+            if trial in trials:
+                raise InputError(f"the grid has the same trial twice: {overrides}. Remove the repeated value.")
+            trials.append(trial)
+    if not any(trial.overrides for trial in trials) and len(trials) < 2:
         raise InputError("the grid is empty; allowed: at least one setting under grid, zip, trials or methods.")
-    _refuse_twins(found)
-    seeds = list(dict.fromkeys(str(overrides.get("seed_everything")) for _, _, overrides, _ in found))
-    return sorted(found, key=lambda trial: seeds.index(str(trial[2].get("seed_everything"))))
+    seeds = list(dict.fromkeys(str(trial.overrides.get("seed_everything")) for trial in trials))
+    return sorted(trials, key=lambda trial: seeds.index(str(trial.overrides.get("seed_everything"))))
 
 
-def _combinations(sections: list[Overrides]) -> list[Overrides]:
-    """Product over the grid and the zipped groups of all sections, times their explicit trials."""
-    axes: list[list[Overrides]] = []
-    explicit: list[Overrides] = []
-    grid: Overrides = {}
-    for section in sections:
-        grid |= check_mapping("grid", section.get("grid") or {})
-        for group in _groups(section.get("zip")):
-            axes.append(_zipped(group))
-        explicit += _explicit(section.get("trials"))
-    axes = [[{name: value} for value in _values(name, values)] for name, values in grid.items()] + axes
-    if explicit:
-        axes.append(explicit)
-    combinations = []
-    for choice in itertools.product(*axes):
-        names = [name for part in choice for name in part]
-        if twice := {name for name in names if names.count(name) > 1}:
-            raise InputError(f"{sorted(twice)[0]} is set by two parts of the sweep; allowed: one of grid, zip, trials.")
-        combinations.append({name: value for part in choice for name, value in part.items()})
-    return combinations
-
-
-def _values(name: str, values: Any) -> list[Any]:
-    if not isinstance(values, list) or not values:
-        raise InputError(f"grid.{name} is {values!r}; allowed: a list of one or more values, such as [1, 2, 3].")
-    return values
-
-
-def _groups(zipped: Any) -> list[Overrides]:
-    groups = zipped if isinstance(zipped, list) else [zipped] if zipped else []
-    return [check_mapping("zip", group) for group in groups]
-
-
-def _zipped(group: Overrides) -> list[Overrides]:
-    columns = {name: _values(name, values) for name, values in group.items()}
-    lengths = {name: len(values) for name, values in columns.items()}
-    if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{name} has {length}" for name, length in lengths.items())
-        raise InputError(f"zip needs lists of one length: {told}. Make them equal, or use grid for every combination.")
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _explicit(trials: Any) -> list[Overrides]:
-    if trials is None:
-        return []
-    if not isinstance(trials, list) or not trials:
-        raise InputError(f"trials is {trials!r}; allowed: a list of settings, such as [{{seed_everything: 1}}].")
-    return [check_mapping("trials", trial) for trial in trials]
-
-
-def check_mapping(part: str, value: Any) -> dict[str, Any]:
-    """The value, if it maps names to something; else an `InputError`."""
+def _mapping(part: str, value: Any) -> dict[str, Any]:
     if not isinstance(value, dict) or any(not isinstance(name, str) for name in value):
         raise InputError(f"{part} is {value!r}; allowed: names and values, such as {{seed_everything: [0, 1]}}.")
     return value
 
 
-def listed_names(config: Any, method: str = "") -> tuple[str, ...]:
-    """Config names as a tuple, from one name or a list."""
+def _config_names(where: str, config: Any) -> tuple[str, ...]:
     names = config if isinstance(config, list) else [config]
     if not names or not all(isinstance(name, str) for name in names):
-        where = f"methods.{method}.config" if method else "config"
-        raise InputError(f"{where} is {config!r}; allowed: the base config's name, such as quickstart.yaml, or a list.")
+        raise _no_config(where, config)
     return tuple(names)
 
 
-def check_parts(where: str, section: Any) -> None:
-    """Raises `InputError` unless a method holds the parts that a sweep has."""
-    for name in check_mapping(where, section):
-        if name not in PARTS:
-            raise one_of(f"a part of {where}", name, PARTS)
-    for name in ("settings", "derived"):
-        check_mapping(name, section.get(name) or {})
+def _no_config(where: str, config: Any) -> InputError:
+    return InputError(f"config of {where} is {config!r}; allowed: a base config such as quickstart.yaml, or a list.")
 
 
-def _refuse_own(settings: Overrides) -> None:
+def _columns(part: str, content: Any) -> dict[str, list[Any]]:
+    for name, values in _mapping(part, content).items():
+        if not isinstance(values, list) or not values:
+            raise InputError(f"{part}.{name} is {values!r}; allowed: a list of one or more values, such as [1, 2, 3].")
+    return content
+
+
+def _rows(group: Any) -> list[Overrides]:
+    columns = _columns("zip", group)
+    if len({len(values) for values in columns.values()}) > 1:
+        told = ", ".join(f"{name} has {len(values)}" for name, values in columns.items())
+        raise InputError(f"zip needs lists of one length: {told}. Make them equal, or use grid for every combination.")
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _refuse_own(trial: Trial) -> None:
     """Raises InputError for what the sweep itself says to each trial, or what would leave a trial without results."""
     for name, reason in _OWN.items():
-        if settings.get(name):
+        if trial.asked.get(name):
             raise InputError(f"{name} is set for the trials of a sweep, but {reason}. Leave it out.")
-
-
-def _refuse_twins(found: list[Any]) -> None:
-    seen: list[Any] = []
-    for entry in found:
-        if entry in seen:
-            raise InputError(f"the grid has the same trial twice: {entry[2]}. Remove the repeated value.")
-        seen.append(entry)

@@ -2,8 +2,11 @@
 
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import mean
 from types import TracebackType
+from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -11,14 +14,15 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results_file import read_results
-from experiments.sweep.folder import State, SweepFolder
+from experiments.results import RunResults
+from experiments.sweep.folder import LOG, State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.trial_run import FAILURE, LOG, Outcome, shown_results
+from experiments.sweep.trial_run import Outcome
 
 _ROWS = 20
+_RUNNING = "running"
 _UNDONE = (State.WAITING, State.BEGUN, Outcome.STOPPED, Outcome.ELSEWHERE)
-_STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", "running": "bold cyan"}
+_STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
 
 
 class Progress:
@@ -28,22 +32,27 @@ class Progress:
         folder: the sweep's folder.
         trials: all trials of this call.
         at_once: how many run at the same time, for the time left.
+        after_each: called when a trial has ended, before that is shown.
+        anew: all of them will be run, whatever the folder holds.
     """
 
-    def __init__(self, folder: SweepFolder, trials: list[Trial], at_once: int) -> None:
-        self.folder, self.trials, self.at_once = folder, trials, max(at_once, 1)
-        self.states = {trial.name: _shown_state(folder, trial) for trial in trials}
-        self.started_at: dict[str, float] = {}
-        self.best: tuple[str, str, float, bool] | None = None  # trial, metric, value, whether higher is better
-        self._seconds: list[float] = []  # of finished trials
-        for trial in trials:
-            self._note_results(trial)
+    def __init__(
+        self,
+        folder: SweepFolder,
+        trials: list[Trial],
+        at_once: int = 1,
+        after_each: Callable[[], None] = lambda: None,
+        anew: bool = False,
+    ) -> None:
+        self.folder, self.trials, self.at_once, self._after_each = folder, trials, max(at_once, 1), after_each
+        self._results: dict[str, RunResults] = {}  # of finished trials, by name
+        self._started_at: dict[str, float] = {}
+        self.states = {trial.name: str(State.WAITING) if anew else self._read_state(trial) for trial in trials}
         # trials print into their logs: this keeps writing to the terminal
-        self._console = Console(file=sys.stdout)
+        self._console, self._output = Console(file=sys.stdout), sys.stdout
         self._live = Live(self, console=self._console, refresh_per_second=1) if sys.stdout.isatty() else None
-        self._output = sys.stdout
 
-    def __enter__(self) -> "Progress":
+    def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
         self._say(self.summary())
@@ -57,92 +66,83 @@ class Progress:
 
     def started(self, trial: Trial) -> None:
         """A trial begins."""
-        self.states[trial.name] = "running"
-        self.started_at[trial.name] = time.monotonic()
+        self.states[trial.name] = _RUNNING
+        self._started_at[trial.name] = time.monotonic()
         self._say(f"started   {trial.name}")
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial has ended, one way or the other."""
-        self.states[trial.name] = (
-            str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else (_shown_state(self.folder, trial))
-        )
-        self._note_results(trial)
-        seconds = time.monotonic() - self.started_at.get(trial.name, time.monotonic())
+        self._after_each()
+        state = self._read_state(trial)
+        self.states[trial.name] = str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else state
+        seconds = time.monotonic() - self._started_at.get(trial.name, time.monotonic())
         self._say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
         self._say(f"          {self.summary()}")
 
     def summary(self) -> str:
         """Done, running, left, best so far, time left: one line."""
         states = list(self.states.values())
-        running, waiting = states.count("running"), sum(state in _UNDONE for state in states)
+        running, waiting = states.count(_RUNNING), sum(state in _UNDONE for state in states)
         failed = states.count("failed")
         parts = [f"{len(states) - running - waiting} of {len(states)} done" + (f" ({failed} failed)" if failed else "")]
         parts += [f"{running} running", f"{waiting} left"]
-        if self.best is not None:
-            name, metric, value, _ = self.best
-            parts.append(f"best {metric.replace('_', ' ')} {value:.4f} ({name})")
-        if self._seconds and running + waiting:
-            spent = sum(time.monotonic() - self.started_at[name] for name, state in self.states.items()
-                        if state == "running" and name in self.started_at)  # fmt: skip
-            mean = sum(self._seconds) / len(self._seconds)
-            left = max(mean * (running + waiting) - spent, 0) / self.at_once
-            parts.append(f"about {_clock(left)} left")
+        figures = [(one.metric.best, name) for name, one in self._results.items() if one.metric.best is not None]
+        if figures:
+            metric = next(iter(self._results.values())).metric
+            best, name = max(figures, key=lambda figure: figure[0] if metric.higher_is_better else -figure[0])
+            parts.append(f"best {metric.name.replace('_', ' ')} {best:.4f} ({name})")
+        if self._results and running + waiting:
+            parts.append(f"about {_clock(self._seconds_left())} left")
         return ", ".join(parts)
 
-    def __rich__(self) -> Group:
+    def _seconds_left(self) -> float:
+        """Each trial takes what finished ones of its method took on average, or what all did where none of it has."""
+        finished = [trial for trial in self.trials if trial.name in self._results]
+        left = 0.0
+        for trial in self.trials:
+            if self.states[trial.name] in (*_UNDONE, _RUNNING):
+                alike = [other for other in finished if other.method == trial.method]
+                left += mean(self._results[other.name].wall_seconds for other in alike or finished)
+            if self.states[trial.name] == _RUNNING:
+                left -= time.monotonic() - self._started_at[trial.name]
+        return max(left, 0) / self.at_once
+
+    def table(self, trials: list[Trial]) -> Table:
+        """A row for each of these trials."""
         table = Table(title=escape(self.folder.path.name), expand=False)
         for column in ("trial", "state", "result", "time"):
             table.add_column(column, overflow="fold" if column == "trial" else "ellipsis", no_wrap=column != "trial")
-        for trial in self._shown():
-            state = self.states[trial.name]
-            seconds = time.monotonic() - self.started_at[trial.name] if state == "running" else None
-            note = _last_line(self.folder.trial_folder(trial) / LOG) if state == "running" else self._figure(trial)
-            clock = "" if seconds is None else _clock(seconds)
+        for trial in trials:
+            state, note, clock = self.states[trial.name], self._figure(trial), ""
+            if state == _RUNNING:
+                note = _last_line(self.folder.trial_folder(trial) / LOG)
+                clock = _clock(time.monotonic() - self._started_at[trial.name])
             # as Text: brackets in a name, a log or an error are no markup
             table.add_row(Text(trial.name), Text(state, style=_STYLES.get(state, "")), Text(note), clock)
-        return Group(table, Text(self.summary()))
+        return table
 
-    def _shown(self) -> list[Trial]:
+    def __rich__(self) -> Group:
         """As many rows as fit: around the running ones."""
         rows = max(min(_ROWS, self._console.height - 8), 3)
-        running = [place for place, trial in enumerate(self.trials) if self.states[trial.name] == "running"]
+        running = [place for place, trial in enumerate(self.trials) if self.states[trial.name] == _RUNNING]
         first = max(min((running[0] if running else 0) - rows // 2, len(self.trials) - rows), 0)
-        return self.trials[first : first + rows]
+        return Group(self.table(self.trials[first : first + rows]), Text(self.summary()))
+
+    def _read_state(self, trial: Trial) -> str:
+        if (results := self.folder.results(trial)) is None:
+            return str(self.folder.state(trial))
+        self._results[trial.name] = results
+        return results.status
 
     def _figure(self, trial: Trial) -> str:
-        results = shown_results(self.folder, trial)
-        if results is not None and results["metric"]["best"] is not None:
-            metric = results["metric"]
-            return f"{metric['name'].replace('_', ' ')} {metric['best']:.4f}"
-        failure = self.folder.trial_folder(trial) / FAILURE
-        return failure_text(failure) if failure.exists() else ""
-
-    def _note_results(self, trial: Trial) -> None:
-        results = shown_results(self.folder, trial)
-        if results is None:
-            return
-        self._seconds.append(results["wall_seconds"])
-        metric = results["metric"]
-        if metric["best"] is None:
-            return
-        higher = metric["higher_is_better"]
-        sign = 1 if higher else -1
-        if self.best is None or sign * metric["best"] > sign * self.best[2]:
-            self.best = (trial.name, metric["name"], metric["best"], higher)
+        if (results := self._results.get(trial.name)) is not None and results.metric.best is not None:
+            return f"{results.metric.name.replace('_', ' ')} {results.metric.best:.4f}"
+        failure = self.folder.failure(trial) if self.states[trial.name] == State.FAILED else None
+        return "" if failure is None else failure.error
 
     def _say(self, line: str) -> None:
         if self._live is None:
             print(line, file=self._output, flush=True)
-
-
-def failure_text(path: Path) -> str:
-    """Why a trial failed, in one line."""
-    return str(read_results(path)["error"])
-
-
-def _shown_state(folder: SweepFolder, trial: Trial) -> str:
-    results = shown_results(folder, trial)
-    return results["status"] if results is not None else str(folder.state(trial))
 
 
 def _last_line(path: Path) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 
 from common.cores import usable_cores
 from common.errors import InputError
-from experiments.sweep.engines import Write
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.trial_run import Outcome, describe, record_failure
+from experiments.sweep.trial_run import Outcome, describe, run_trial
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOST_WORKERS = 3  # how often a trial is placed again when its worker is lost
@@ -37,10 +36,10 @@ class RayEngine:
         """Trials that fit on this machine; on a cluster Ray knows better, and this is only what is shown."""
         return max(int(usable_cores() // max(self.cpus_per_trial, 0.01)), 1)
 
-    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
         ray = self._connect()
         try:
-            return self._run(ray, folder, todo, progress, write)
+            return self._run(ray, folder, todo, progress)
         except KeyboardInterrupt:
             return False
         finally:
@@ -94,7 +93,7 @@ class RayEngine:
                     "to that."
                 )
 
-    def _run(self, ray: Any, folder: SweepFolder, todo: list[Trial], progress: Progress, write: Write) -> bool:
+    def _run(self, ray: Any, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
         remote = ray.remote(
             num_cpus=self.cpus_per_trial, num_gpus=self._gpus(ray), max_retries=_LOST_WORKERS, max_calls=0
         )(carry_out)
@@ -110,7 +109,6 @@ class RayEngine:
             if trial in waiting:
                 waiting.remove(trial)
             outcome = _outcome(ray, task, folder, trial)
-            write()
             progress.ended(trial, outcome)
             stopped |= outcome is Outcome.STOPPED
             if waiting:
@@ -123,7 +121,6 @@ def carry_out(folder: str, trial: Trial, working_directory: str, threads: int) -
     import torch
 
     from common.memory import keep_freed_memory
-    from experiments.sweep.trial_run import run_trial
 
     os.chdir(working_directory)  # relative paths in configs mean what they mean to the sweep
     keep_freed_memory()
@@ -135,5 +132,5 @@ def _outcome(ray: Any, task: Any, folder: SweepFolder, trial: Trial) -> Outcome:
     try:
         return Outcome(ray.get(task))
     except ray.exceptions.RayError as error:
-        record_failure(folder.trial_folder(trial), describe(error))
+        folder.record_failure(trial, describe(error))
         return Outcome.FAILED

@@ -2,19 +2,18 @@
 
 import json
 import shlex
+from collections.abc import Iterator
 from typing import Any
 
-from jsonargparse import ArgumentError, Namespace
-
+from callbacks.budget_schedule import BudgetSchedule
 from common.errors import InputError
 from common.terminal import warn
-from experiments.error_causes import input_error_behind
-from experiments.parser_messages import readable
-from experiments.project_arguments import ProjectArguments
+from experiments.settings import Objects, parse
+from experiments.sweep.definition import by_short_names, read_base
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.taken_over import taken_over
-from experiments.sweep.trial_settings import Parsed, TrialSettings
+
+_LARGEST_SEED = 2**32 - 1
 
 
 def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
@@ -22,7 +21,7 @@ def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
     arguments = ["fit"]
     for config in trial.configs:
         arguments += ["--config", config]
-    for name, value in {**trial.settings, **trial.overrides}.items():
+    for name, value in trial.asked.items():
         arguments.append(f"--{name}={value if isinstance(value, str) else json.dumps(value)}")
     return [*arguments, "--run_name", trial.name, "--runs_dir", str(folder.path)]
 
@@ -32,100 +31,87 @@ def trial_command(folder: SweepFolder, trial: Trial) -> str:
     return f"python cli.py {shlex.join(trial_arguments(folder, trial))}"
 
 
-class TrialParser(ProjectArguments):
-    """The parser of `fit` alone: reads trials' settings, makes their objects, and trains nothing."""
+def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[dict[str, dict[str, Any]], InputError | None]:
+    """The complete config of each trial by its name, and why the first one that doesn't fit its backbone can't run.
 
-    def __init__(self, arguments: list[str]) -> None:
-        self._fitting: set[str] = set()  # what was tried already
-        super().__init__(arguments, "trial")
-
-    def _set_seed(self) -> None:
-        """No run, no seed."""
-
-    def instantiate_classes(self) -> None:
-        """`check` does it, for one trial after the other."""
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        """Nothing is run."""
-
-    def parsed(self, arguments: list[str]) -> Parsed:
-        """The complete settings of a trial; nothing is made of them yet.
-
-        Raises:
-            InputError: an unknown setting or a wrong type.
-        """
-        self.parse_arguments(self.parser, arguments)
-        return Parsed(self.settings, self.plain_config())
-
-    def check(self, parsed: Parsed) -> None:
-        """Makes the trial's objects.
-
-        Raises:
-            InputError: a value out of range, or one that a constructor refuses.
-        """
-        self.config = Namespace(subcommand="fit", fit=parsed.settings)
-        self.check_settings()
-        try:
-            self.config_init = self.parser.instantiate_classes(self.config)
-        except Exception as error:
-            if (cause := input_error_behind(error)) is not None:
-                raise cause from error
-            if isinstance(error, ArgumentError):
-                raise InputError(readable(str(error))) from error
-            raise
-        self.model = self._get(self.config_init, "model")
-        self.refuse_settings_without_effect()
-
-    def check_fit(self, config: dict[str, Any]) -> None:
-        """Tries adapter and budgets of the last `check` on the backbone's shape; equal ones are tried once.
-
-        Raises:
-            InputError: they don't fit.
-        """
-        model = config["model"]["init_args"]
-        asked = [config["model"]["class_path"], model["backbone"], model.get("revision"), model.get("adapter")]
-        key = json.dumps([*asked, config["budget_schedule"]], sort_keys=True, default=str)
-        if key in self._fitting:
-            return
-        self.model.check_adapter()
-        self._get(self.config_init, "budget_schedule").check(self.model.rank_allocation)
-        self._fitting.add(key)
-
-
-def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[list[dict[str, Any]], InputError | None]:
-    """The complete config of each trial, and what keeps the first that doesn't fit its backbone from running.
+    Parsing takes a few tenths of a second, so trials that differ in nothing but their seed are parsed and made once.
 
     Raises:
         InputError: names the first trial whose settings are wrong whatever the backbone.
     """
-    parser: TrialParser | None = None
-
-    def parse(trial: Trial) -> Parsed:
-        nonlocal parser
-        arguments = trial_arguments(folder, trial)
-        parser = parser or TrialParser(arguments)
-        return parser.parsed(arguments)
-
-    settings = TrialSettings(parse)
-    configs: list[dict[str, Any]] = []
+    configs: dict[str, dict[str, Any]] = {}
+    alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
+    fitting: set[str] = set()
     notes: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
+        kind, seed = _kind_and_seed(trial)
+        if kind in alike and type(seed) is int and 0 <= seed <= _LARGEST_SEED:
+            configs[trial.name] = {**alike[kind], "run_name": trial.name, "seed_everything": seed}
+            continue
         try:
-            parsed = settings.of(trial)
-            assert parser is not None
-            parser.check(parsed)
+            settings = parse(trial_arguments(folder, trial))
+            objects = settings.build()
         except InputError as error:
             raise _refusal(trial, error) from error
-        configs.append(parsed.plain)
-        notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, parsed.plain))
+        configs[trial.name] = alike[kind] = settings.plain
+        notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, settings.plain))
         try:
-            parser.check_fit(parsed.plain)
+            _check_fit(settings.plain, objects, fitting)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
         warn(f"{note} Name it in the sweep, too, if it should be otherwise.")
     return configs, misfit
+
+
+def taken_over(trial: Trial, config: dict[str, Any]) -> Iterator[str]:
+    """One line for each setting of the trial that names a class, where the base config's other class still speaks.
+
+    Arguments that both classes have stay as the base config has them (jsonargparse's rule), which is easily missed.
+
+    Args:
+        trial: what it asks for is looked through.
+        config: its complete config.
+    """
+    base, made = read_base(trial.configs), by_short_names(config)
+    for name, value in trial.asked.items():
+        old, new = base.get(f"{name}.class_path"), made.get(f"{name}.class_path")
+        if not isinstance(value, dict) or old is None or new is None or old == new:
+            continue
+        given = {"class_path", *(value.get("init_args") or {})}
+        of_old = {key.removeprefix(f"{name}."): kept for key, kept in base.items() if key.startswith(f"{name}.")}
+        kept = [
+            f"{key}: {value}"
+            for key, value in of_old.items()
+            if key.split(".")[0] not in given and made.get(f"{name}.{key}") == value
+        ]
+        if kept:
+            yield f"{name} is {new} and takes over {', '.join(kept)} from the base config's {old}"
+
+
+def _kind_and_seed(trial: Trial) -> tuple[str, Any]:
+    asked = trial.asked
+    seed = asked.pop("seed_everything", None)
+    return json.dumps([trial.configs, asked], default=str), seed
+
+
+def _check_fit(config: dict[str, Any], objects: Objects, fitting: set[str]) -> None:
+    """Tries adapter and budgets on the backbone's shape; equal ones are tried once.
+
+    Raises:
+        InputError: they don't fit.
+    """
+    model = config["model"]["init_args"]
+    asked = [config["model"]["class_path"], model["backbone"], model.get("revision"), model.get("adapter")]
+    key = json.dumps([*asked, config["budget_schedule"]], sort_keys=True, default=str)
+    if key in fitting:
+        return
+    objects.module.check_adapter()
+    for callback in objects.callbacks:
+        if isinstance(callback, BudgetSchedule):
+            callback.check(objects.module.rank_allocation)
+    fitting.add(key)
 
 
 def _refusal(trial: Trial, error: InputError) -> InputError:

@@ -119,20 +119,19 @@ def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_b
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.alphas, expected))
 
 
-def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder):
+@pytest.mark.parametrize(
+    ("schedule", "expected", "validated"),
+    [
+        # a validation stands after the epoch's last step, where the next one would begin
+        (BudgetSchedule(40.0, 80.0, 1, 1), [40.0] * 6 + [48.0, 56.0, 64.0, 72.0] + [80.0] * 5, [40.0, 80.0, 80.0]),
+        (BudgetSchedule(), [32.0] * 15, [32.0] * 3),  # the adapter's stays
+    ],
+)
+def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected, validated):
     moments = Moments()
-    schedule = BudgetSchedule(32.0, 72.0, epochs_memory_start=1, epochs_memory_start_to_end=1)
-    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3)
-    expected = [32.0] * 5 + [32.0, 40.0, 48.0, 56.0, 64.0] + [72.0] * 5
+    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3, num_sanity_val_steps=1)
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
-    # a validation stands after the epoch's last step, where the next one would begin
-    assert moments.validated == [32.0, 72.0, 72.0]
-
-
-def test_without_a_budget_schedule_the_adapters_budget_stays(tiny_bert, cola_folder):
-    moments = Moments()
-    fit(tiny_bert, cola_folder, BudgetSchedule(), moments)
-    assert moments.budgets == [32.0] * 5
+    assert moments.validated == [32.0, *validated]  # the sanity check comes before any schedule
 
 
 def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):

@@ -7,7 +7,7 @@ import yaml
 from lightning.pytorch import Callback
 
 import cli
-from experiments import command_line
+from experiments import trainer_parts
 
 RATES = [0.01, 0.03]
 
@@ -29,13 +29,13 @@ class EndAt(Callback):
 
 def end_run(monkeypatch, name: str, step: int, error: BaseException) -> None:
     """Makes the run of this name raise at a step, without its settings telling."""
-    original = command_line.file_callbacks
+    original = trainer_parts.file_callbacks
 
     def with_end(trainer, folder, *rest):
         extra = [EndAt(step, error)] if folder.path.name == name else []
         return [*extra, *original(trainer, folder, *rest)]
 
-    monkeypatch.setattr(command_line, "file_callbacks", with_end)
+    monkeypatch.setattr(trainer_parts, "file_callbacks", with_end)
 
 
 def write_sweep(folder: Path, config: Path, **changes: Any) -> Path:

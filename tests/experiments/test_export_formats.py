@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
 from common.errors import InputError
-from experiments.export_formats import FORMATS, ExportOptions
-from experiments.trained_run import logits
+from experiments.export_formats import FORMATS, ExportOptions, logits
 from lightning_modules.adapter_import import native_low_rank_factors, peft_low_rank_factors
 from lightning_modules.backbone_sketch import SKETCH_FILE_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter

@@ -8,8 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from common.errors import InputError
-from experiments.export_formats import FORMATS, ExportOptions
-from experiments.trained_run import logits
+from experiments.export_formats import FORMATS, ExportOptions, logits
 from lightning_modules.adapter_import import _take_over, native_low_rank_factors, peft_low_rank_factors
 from lightning_modules.native_adapter import NativeAdapter
 from lora import LoRA

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from common.errors import IncompleteRunError
-from experiments import process_watch
-from experiments.process_watch import IMPATIENT_STOP_SECONDS, STOP_SECONDS, ProcessWatch, WatchedLauncher
+from experiments import process_watch, watched_ddp
+from experiments.process_watch import IMPATIENT_STOP_SECONDS, STOP_SECONDS, ProcessWatch
+from experiments.watched_ddp import WatchedLauncher
 
 
 class Ended(BaseException):
@@ -96,7 +97,7 @@ def test_other_signals_are_no_wish_to_stop():
 
 
 def test_a_lost_connection_is_one_message_and_other_errors_stay(monkeypatch):
-    monkeypatch.setattr(process_watch, "COURTESY_SECONDS", 0.0)
+    monkeypatch.setattr(watched_ddp, "COURTESY_SECONDS", 0.0)
     environment = SimpleNamespace(validate_settings=lambda **_: None, creates_processes_externally=True)
     launcher = WatchedLauncher(environment, 1, 1)
     monkeypatch.setattr(launcher, "_start_watch", lambda *_: None)

@@ -8,13 +8,14 @@ import yaml
 
 from common.errors import InputError
 from experiments.config_files import CONFIGS
-from experiments.sweep.definition import base_values, make_trials, read_definition, with_settings
+from experiments.sweep.definition import make_trials, read_base, read_definition, with_settings
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.grid import expand
 
 
 def overrides(definition, base=None):
-    return [trial[2] for trial in expand({"config": "quickstart.yaml", **definition}, lambda configs: base or {})]
+    trials = expand({"config": "quickstart.yaml", **definition}, lambda configs: base or {})
+    return [trial.overrides for trial in trials]
 
 
 def test_a_grid_is_the_product_in_the_order_of_the_file():
@@ -53,8 +54,8 @@ def test_methods_have_their_own_configs_grids_and_settings():
     found = expand(definition, lambda configs: {})
     small = ("small", ("quickstart.yaml",), {"trainer.max_epochs": 2})
     other = ("other", ("debug.yaml",), {"trainer.max_epochs": 1})
-    assert [(method, configs, settings) for method, configs, _, settings in found] == [small, small, other] * 2
-    assert found[0][2] == {"seed_everything": 0, "model.adapter.rank_max": 10}
+    assert [(trial.method, trial.configs, trial.settings) for trial in found] == [small, small, other] * 2
+    assert found[0].overrides == {"seed_everything": 0, "model.adapter.rank_max": 10}
 
 
 @pytest.mark.parametrize("place", ["first", "last", "zip"])
@@ -65,9 +66,8 @@ def test_all_trials_of_a_seed_come_before_those_of_the_next(place):
     definition = {"grid": grid, "methods": {"one": {}, "two": {}}} | ({"zip": seeds} if place == "zip" else {})
     found = [(seed, method, rate) for seed in (7, 0) for method in ("one", "two") for rate in (1e-3, 1e-4)]
     trials = expand({"config": "quickstart.yaml", **definition}, lambda configs: {})
-    assert [
-        (own["seed_everything"], method, own["model.optimizer.learning_rate"]) for method, _, own, _ in trials
-    ] == found
+    names = ("seed_everything", "model.optimizer.learning_rate")
+    assert [(trial.overrides[names[0]], trial.method, trial.overrides[names[1]]) for trial in trials] == found
 
 
 def test_derived_values_follow_the_trial_and_the_base_config():
@@ -83,6 +83,7 @@ def test_formulas_are_pythons_arithmetic(formula):
     import math
 
     assert evaluate({"x": formula}, {}, {})["x"] == eval(formula, {"sqrt": math.sqrt, "log10": math.log10})
+    assert evaluate({"x": "round(5, -10**9)"}, {}, {})["x"] == 0  # Python works out 10 ** 10**9 first
 
 
 @pytest.mark.parametrize(
@@ -92,12 +93,22 @@ def test_formulas_are_pythons_arithmetic(formula):
         ("model.rnk * 2", "model.rnk"),
         ("1 +", "invalid syntax"),
         ("1 / 0", "division by zero"),
-        ("'a' * 3", "not allowed"),
+        ("'a' * 3", "'a' is no finite number"),
+        ("model.name * 3", "model.name is no finite number"),
+        ("9**9**9", "9 ** 387420489 is too large"),
+        ("2**10**9", "2 ** 1000000000 is too large"),
+        ("(-1)**0.5", "(-1) ** 0.5 is no finite number"),
+        ("1e200 * 1e200", "1e+200 * 1e+200 is no finite number"),
+        ("10.0 ** 400", "out of range"),
+        ("2**62 * 4", "2 ** 62 * 4 is no finite number"),
+        ("1 + " * 300 + "1", "1,201 characters"),
+        ("-" * 900 + "1", "recursion"),
+        ("(" * 400 + "1" + ")" * 400, "nested parentheses"),
     ],
 )
 def test_a_formula_that_cannot_be_worked_out_is_named(formula, expected):
     with pytest.raises(InputError, match=re.escape(expected)):
-        evaluate({"x": formula}, {"model.rank": 2}, {})
+        evaluate({"x": formula}, {"model.rank": 2, "model.name": "made"}, {})
 
 
 @pytest.mark.parametrize(
@@ -113,12 +124,15 @@ def test_a_formula_that_cannot_be_worked_out_is_named(formula, expected):
         ({"grid": {"a": [1]}, "derived": {"a": "2"}}, "both in the grid and derived"),
         ({"methods": {"one": {"grids": {}}}}, "'grids'"),
         ({"trials": []}, "trials is []"),
-        ({"config": None, "grid": {"a": [1]}}, "config is None"),
+        ({"methods": {"results.json": {}, "b": {}}}, "called 'results.json'"),
+        ({"methods": {"Sweep": {}, "b": {}}}, "called 'Sweep'"),
+        ({"methods": {"report.html": {"settings": {"a": 1}}, "b": {}}}, "called 'report.html'"),
+        ({"config": None, "grid": {"a": [1]}}, "config of the sweep file is None"),
     ],
 )
 def test_a_bad_grid_is_explained(definition, expected):
     with pytest.raises(InputError, match=re.escape(expected)):
-        overrides(definition)
+        make_trials({"config": "quickstart.yaml", **definition})
 
 
 def write(folder, content):
@@ -163,8 +177,8 @@ def test_what_is_typed_holds_for_every_trial_unless_the_sweep_varies_it():
         with_settings(definition, {"seed_everything": 3})
 
 
-def test_base_values_go_by_their_command_line_names():
-    values = base_values(("quickstart.yaml",))
+def test_read_base_go_by_their_command_line_names():
+    values = read_base(("quickstart.yaml",))
     assert values["model.adapter.rank_max"] == 25 and values["model.optimizer.learning_rate"] == 4e-3
 
 
@@ -182,7 +196,7 @@ def test_a_base_config_that_is_none_is_named(tmp_path, content):
     base = tmp_path / "base.yaml"
     base.write_bytes(content)
     with pytest.raises(InputError, match=re.escape(str(base))):
-        base_values((str(base),))
+        read_base((str(base),))
 
 
 GRID = "config: quickstart.yaml\ngrid: {seed_everything: [0, 1]}\n"

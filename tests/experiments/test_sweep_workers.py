@@ -34,8 +34,7 @@ def scripted(tmp_path, monkeypatch):
             return worker
 
         monkeypatch.setattr(engines, "start_worker", start)
-        progress = Progress(folder, TRIALS, 1)
-        complete = engine(folder, TRIALS, progress, write)
+        complete = engine(folder, TRIALS, Progress(folder, TRIALS, after_each=write))
         return complete, log.read_text().split() if log.exists() else [], folder
 
     return run

@@ -1,0 +1,72 @@
+"""What has happened in a run so far, in one place: callbacks write it here instead of asking each other."""
+
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_KEY = "training_record"
+_KEPT = (
+    "train_losses", "collapsed", "collapsed_epochs", "skipped_updates", "rank_history", "initial_norms", "final_norms"
+)  # fmt: skip
+# In checkpoints up to commit 2ab6823 each callback has its own part: its class, and the names there and here.
+_EARLIER = {
+    "TrainingLog": {"train_losses": "train_losses"},
+    "CollapseDetection": {"collapsed": "collapsed", "collapsed_epochs": "collapsed_epochs"},
+    "Divergence": {"skipped_updates": "skipped_updates"},
+    "RankLogging": {"history": "rank_history"},
+    "UpdateNorms": {"initial": "initial_norms", "final": "final_norms"},
+    "WeightChanges": {"final": "final_norms"},
+}
+
+
+@dataclass
+class TrainingRecord:
+    """The record of one fit, reached as `pl_module.record`; checkpoints hold it.
+
+    Attributes:
+        train_losses: mean loss of each epoch.
+        collapsed: whether the last validation got the same answer for every row.
+        collapsed_epochs: the epochs after which it did.
+        skipped_updates: updates left out because their loss or gradients weren't finite.
+        rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch.
+        initial_norms: `lora.update_norm.UpdateNorms.as_result` before the first step.
+        final_norms: the same after the last epoch so far.
+        diverged_at: the step, as in metrics.csv, whose update was the first not to be made; not in checkpoints, which
+            are all from before.
+        has_diverged: whether no update is made any more: a bool tensor on the device, so that training needn't wait.
+        step_loss: this process's share of the last step's loss, a tensor on the device.
+    """
+
+    train_losses: list[float] = field(default_factory=list)
+    collapsed: bool = False
+    collapsed_epochs: list[int] = field(default_factory=list)
+    skipped_updates: int = 0
+    rank_history: list[dict[str, Any]] = field(default_factory=list)
+    initial_norms: dict[str, Any] | None = None
+    final_norms: dict[str, Any] | None = None
+    diverged_at: int | None = None
+    has_diverged: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.bool))
+    step_loss: Tensor | float = 0.0
+
+    @property
+    def update_norms(self) -> dict[str, Any] | None:
+        """Norms before and after training for results.json; None if nothing has measured them."""
+        return None if self.final_norms is None else {"initial": self.initial_norms, "final": self.final_norms}
+
+    def save(self, checkpoint: dict[str, Any]) -> None:
+        """Puts the record into a checkpoint."""
+        checkpoint[_KEY] = {name: deepcopy(getattr(self, name)) for name in _KEPT}
+
+    @classmethod
+    def of(cls, checkpoint: dict[str, Any]) -> "TrainingRecord":
+        """The record of a checkpoint, also of one that an earlier version wrote."""
+        if _KEY in checkpoint:
+            return cls(**deepcopy(checkpoint[_KEY]))
+        state: dict[str, Any] = {}
+        for callback, names in _EARLIER.items():
+            part = checkpoint.get("callbacks", {}).get(callback, {})
+            state |= {ours: deepcopy(part[theirs]) for theirs, ours in names.items() if theirs in part}
+        return cls(**state)

@@ -1,0 +1,132 @@
+"""The course of a fit: begin in the run's folder, train, look at the best epoch, write what came out."""
+
+import shlex
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from callbacks.checkpoints import read_checkpoint
+from callbacks.nested_ranks import rank_curve
+from callbacks.results import Results
+from common.errors import IncompleteRunError
+from common.terminal import is_first_process, say
+from experiments.closing_table import print_closing_table
+from experiments.config_files import differences, flatten, read_yaml
+from experiments.fit_results import rank_figures, summarise, write_files
+from experiments.results import RunResults
+from experiments.resumption import Checkpoint, checkpoint_to_resume
+from experiments.run_folder import RunFolder
+from experiments.settings import Settings
+from experiments.stop_signals import StopSignals
+from experiments.trainer_parts import fit_trainer
+from lightning_modules.adapted_module import AdaptedModule
+
+
+class Fit:
+    """One fit: see `Run.train`, which makes it.
+
+    Args:
+        settings: the run's.
+        folder: the run's.
+        signals: what ends it early.
+
+    Attributes:
+        trainer: Lightning's, once the settings are made into objects.
+    """
+
+    def __init__(self, settings: Settings, folder: RunFolder, signals: StopSignals) -> None:
+        self.settings, self.folder, self.signals = settings, folder, signals
+        self.figures = Results()
+        self.trainer: Trainer
+
+    def carry_out(self, ckpt_path: str | None, overwrite: bool) -> RunResults | None:
+        """Trains and writes what came of it: see `Run.train`."""
+        settings, folder = self.settings, self.folder
+        writes = not settings.values.trainer.fast_dev_run
+        with ExitStack() as held:
+            checkpoint = self._begin(ckpt_path, overwrite, held) if writes else None
+            seed_everything(settings.values.seed_everything, workers=True)
+            objects = settings.build()
+            if ckpt_path is not None:
+                objects.module.init_from = None  # the checkpoint holds what training made of it
+            clears = overwrite and ckpt_path is None
+            self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, clears)
+            start = None if ckpt_path is None else str(checkpoint.path if checkpoint else folder.checkpoint(ckpt_path))
+            checkpoint = None  # the trainer has its content: held here, it would stay in memory until the run ends
+            self.signals.install()
+            if self.trainer.world_size == 1:
+                self.signals.stop_outside_loops()
+            self.trainer.fit(objects.module, datamodule=objects.data, ckpt_path=start)
+            return self._conclude(objects.module) if writes else None
+
+    def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
+        """Takes the folder for this run, and reads the checkpoint that it goes on from."""
+        settings, folder = self.settings, self.folder
+        if ckpt_path is None:
+            if is_first_process():  # the other processes start when the first has begun the run
+                held.enter_context(folder.begun(f"python cli.py {shlex.join(settings.typed)}", overwrite))
+            return None
+        if is_first_process():
+            held.enter_context(folder.held())
+            folder.clean_up()
+        checkpoint = checkpoint_to_resume(folder, ckpt_path, settings.values.model.init_args.get("backbone"))
+        say(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
+        saved = folder.path / "config.yaml"
+        if saved.exists() and (changed := differences(read_yaml(saved), settings.plain)):
+            say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
+        return checkpoint
+
+    def _conclude(self, module: AdaptedModule) -> RunResults:
+        """Looks at the best epoch, and writes and shows what the run came to.
+
+        Raises:
+            IncompleteRunError: the adapter missed its budget; all is written.
+        """
+        trainer, values = self.trainer, self.settings.values
+        ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
+        shortfall = module.adapter.shortfall() if module.adapter is not None else None
+        results = summarise(values.run_name, values.seed_everything, self.figures, trainer, module)
+        best = self.folder.checkpoints / "best.ckpt"
+        is_tested = module.data.has_labelled_test and best.exists()
+        if is_tested and results.metric.best_epoch != self.figures.validations[-1]["epoch"]:
+            results = replace(results, test_last=self._test_of_last_epoch(module))
+        if best.exists():
+            # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
+            module.load_checkpoint(read_checkpoint(best, module.device))
+            results = replace(results, at_best_epoch=rank_figures(module))
+        results = replace(results, rank_curve=rank_curve(trainer, module, module.data))
+        if is_tested:
+            trainer.test(module, datamodule=module.data, verbose=False)
+            test, last = self.figures.test, results.test_last
+            results = replace(results, test=test, test_last=last or test, wall_seconds=self.figures.wall_seconds)
+        _log_hyperparameters(trainer, self.settings.plain, results)
+        write_files(self.folder.path, results, ranks, trainer, module)
+        if trainer.is_global_zero:
+            print_closing_table(results, ranks, self.folder.path)
+        # In the first process alone: the end of another one would cut the first off before all is written.
+        if shortfall is not None and trainer.is_global_zero:
+            raise IncompleteRunError(shortfall)
+        return results
+
+    def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Any] | None:
+        """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""
+        kept, self.trainer.loggers = self.trainer.loggers, []
+        self.trainer.test(module, datamodule=module.data, verbose=False)
+        self.trainer.loggers = kept
+        return self.figures.test
+
+
+def _log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunResults) -> None:
+    """Shows the settings beside the run's real figures in TensorBoard's HPARAMS."""
+    metric = results.metric
+    figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}
+    figures |= {f"test/{name}": value for name, value in results.test_figures.items()}
+    figures = {name: value for name, value in figures.items() if value is not None}
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            # at this step: a run that is finished once more after a kill replaces what it wrote from there on
+            logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
+        logger.finalize("success")

@@ -1,0 +1,237 @@
+"""A run: its folder, settings, checkpoints and results; trained, resumed, evaluated, predicted with and loaded."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer, seed_everything
+
+from callbacks.checkpoints import read_checkpoint
+from callbacks.predictions import PredictionTable
+from common.errors import InputError
+from experiments.fit import Fit
+from experiments.results import RunResults
+from experiments.run_folder import RunFolder
+from experiments.settings import Objects, Settings, parse
+from experiments.stop_signals import StopSignals
+from experiments.trainer_parts import evaluation_trainer
+from lightning_modules.adapted_module import AdaptedModule
+from lightning_modules.adapter_import import export_kind
+
+# Exports are compared digit by digit, whatever machine and precision the run was trained with.
+_ON_THE_CPU = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.precision": "32-true"}
+
+
+@dataclass(frozen=True)
+class LoadedRun:
+    """A run at one moment, its model in memory.
+
+    Attributes:
+        folder: the run folder.
+        checkpoint: the file the weights come from.
+        epoch: the epoch it was written in.
+        ranks_are_discrete: whether the run had made its ranks discrete for good by then, or has none to learn.
+        config: the run's settings, as plain values.
+        results: None if the run didn't finish.
+        module: the trained module, in evaluation mode, at its discrete ranks.
+        data: the data module, set up.
+    """
+
+    folder: Path
+    checkpoint: Path
+    epoch: int
+    ranks_are_discrete: bool
+    config: dict[str, Any]
+    results: RunResults | None
+    module: AdaptedModule
+    data: Any
+
+    def batches(self, most: int = 3) -> list[dict[str, Any]]:
+        """A few validation batches, from the shortest rows to the longest."""
+        loader = self.data.val_dataloader()[0]
+        chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}
+        return [batch for place, batch in enumerate(loader) if place in chosen]
+
+    def metrics(self) -> dict[str, float]:
+        """Validation figures of this moment's epoch in results.json; empty if there are none."""
+        for entry in self.results.validations if self.results is not None else []:
+            if entry["epoch"] == self.epoch:
+                return {name: value for name, value in entry.items() if name != "epoch" and value is not None}
+        return {}
+
+
+class Run:
+    """One run.
+
+    Args:
+        settings: what it trains, and where; `Run.new` and `Run.open` read them.
+
+    Raises:
+        InputError: run_name isn't a plain folder name.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
+        self.signals = StopSignals()
+
+    @classmethod
+    def new(cls, config: str, changes: Mapping[str, Any] | None = None) -> "Run":
+        """A run to be trained.
+
+        Args:
+            config: a config's path, or its name in configs/.
+            changes: other settings by their names on the command line, such as {"trainer.max_epochs": 2}.
+
+        Raises:
+            InputError: no such config, or a setting is refused.
+        """
+        return cls(parse(["fit", "--config", config]).changed(changes or {}))
+
+    @classmethod
+    def open(cls, run: str, runs_dir: str = "runs", options: Sequence[str] = (), verb: str = "fit") -> "Run":
+        """A run that was begun, with the settings of its config.yaml.
+
+        Args:
+            run: its folder, or its name below `runs_dir`.
+            runs_dir: folder of run folders.
+            options: other settings as typed on the command line, which win.
+            verb: fit, validate, test or predict: whose options these are.
+
+        Raises:
+            InputError: there is no such run, or a setting is refused.
+        """
+        return cls(parse([verb, *options], RunFolder.find(run, runs_dir).settings()))
+
+    @property
+    def results(self) -> RunResults | None:
+        """What it came to; None if it hasn't finished.
+
+        Raises:
+            InputError: results.json isn't whole.
+        """
+        path = self.folder.path / "results.json"
+        return RunResults.read(path) if path.is_file() else None
+
+    def train(self, ckpt_path: str | None = None, overwrite: bool = False) -> RunResults | None:
+        """Trains, tests the best epoch and writes the run's folder.
+
+        Args:
+            ckpt_path: last, best or a file to go on from; None begins anew.
+            overwrite: whether a run that is in the folder already is deleted.
+
+        Returns:
+            What it came to; None after a fast_dev_run, which writes nothing.
+
+        Raises:
+            InputError: the folder holds another run, or settings, data or checkpoint are at fault.
+            IncompleteRunError: the run missed what it was asked for; its results are written.
+        """
+        fit = Fit(self.settings, self.folder, self.signals)
+        try:
+            return fit.carry_out(ckpt_path, overwrite)
+        finally:
+            self.signals.restore()
+
+    def resume(self, ckpt_path: str = "last") -> RunResults | None:
+        """Goes on where the run stopped: see `train`."""
+        return self.train(ckpt_path)
+
+    def evaluate(self, split: str = "test", ckpt_path: str | None = "best") -> dict[str, float]:
+        """Figures of a split by their tags, such as test/accuracy.
+
+        Args:
+            split: validation or test.
+            ckpt_path: last, best or a file; None for weights that the settings bring with them, as an export does.
+
+        Raises:
+            InputError: no such checkpoint, one of another model, or data without labels.
+        """
+        trainer, objects, path = self._ready(ckpt_path)
+        evaluate = trainer.validate if split == "validation" else trainer.test
+        evaluate(objects.module, datamodule=objects.data, ckpt_path=path)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
+
+    def predict(self, ckpt_path: str | None = "best", output: str | None = None) -> Path:
+        """Answers every row of data.predict_file, or of the test split, and returns the table's path.
+
+        Args:
+            ckpt_path: see `evaluate`.
+            output: the table; predictions.tsv in the run folder if not given.
+
+        Raises:
+            InputError: see `evaluate`; or a setting would leave rows out.
+        """
+        self._refuse_partial_predictions()
+        table = PredictionTable(Path(output or self.folder.path / "predictions.tsv"))
+        trainer, objects, path = self._ready(ckpt_path, [table])
+        trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
+        return table.path
+
+    def load(self, ckpt_path: str = "best") -> LoadedRun:
+        """The model with the weights of a checkpoint, on the CPU and in float32, at its discrete ranks.
+
+        Raises:
+            InputError: no such checkpoint, a missing backbone or data, another backbone than the checkpoint's.
+        """
+        path = self.folder.checkpoint(ckpt_path)
+        settings = self.settings.changed(_ON_THE_CPU)
+        objects = self._built(settings, ckpt_path)
+        trainer = evaluation_trainer(objects, [])
+        module, data = objects.module, objects.data
+        trainer.datamodule = data  # type: ignore[attr-defined]
+        module.trainer = trainer
+        content = read_checkpoint(path)
+        _let_fingerprints_decide(content, module)
+        data.setup("fit")
+        module.configure_model()
+        module.load_checkpoint(content)
+        module.use_discrete_ranks()
+        return LoadedRun(
+            folder=self.folder.path,
+            checkpoint=path,
+            epoch=int(content["epoch"]),
+            ranks_are_discrete=module.rank_allocation is None or _was_discrete(content["state_dict"]),
+            config=settings.plain,
+            results=self.results,
+            module=module.eval(),
+            data=data,
+        )
+
+    def _ready(self, ckpt_path: str | None, callbacks: Sequence[Callback] = ()) -> tuple[Trainer, Objects, str | None]:
+        """A trainer, its objects, and the file of the weights."""
+        path = None if ckpt_path is None else str(self.folder.checkpoint(ckpt_path))
+        objects = self._built(self.settings, ckpt_path)
+        return evaluation_trainer(objects, callbacks), objects, path
+
+    def _built(self, settings: Settings, ckpt_path: str | None) -> Objects:
+        seed_everything(settings.values.seed_everything, workers=True)
+        objects = settings.build()
+        export = settings.values.get("export")
+        objects.module.brings_its_head = export is not None and export_kind(Path(export).expanduser()) == "merged"
+        if ckpt_path is not None:
+            objects.module.init_from = None  # the checkpoint holds what training made of it
+        return objects
+
+    def _refuse_partial_predictions(self) -> None:
+        """The table has one row for each row of the input."""
+        trainer = self.settings.values.trainer
+        limited = repr(trainer.limit_predict_batches) not in ("None", "1.0")  # 1 is a single batch
+        for name, asked in (("limit_predict_batches", limited), ("fast_dev_run", bool(trainer.fast_dev_run))):
+            if asked:
+                raise InputError(
+                    f"trainer.{name} is {trainer[name]}, but predict answers every row. Leave it out, or give a "
+                    "shorter file: --data.predict_file FILE."
+                )
+
+
+def _let_fingerprints_decide(checkpoint: dict[str, Any], module: AdaptedModule) -> None:
+    """A backbone may have moved: where a fingerprint tells two apart, its name need not be the same."""
+    identity = checkpoint.get("rankwise") or {}
+    if identity.get("fingerprint") is not None:
+        identity["backbone"] = module.backbone_name
+
+
+def _was_discrete(state: dict[str, Any]) -> bool:
+    return any(bool(value.get("discrete")) for key, value in state.items() if key.endswith("_extra_state"))

@@ -1,0 +1,196 @@
+"""The settings of a run: read from options and configs, checked, and made into objects."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
+
+from common.errors import InputError
+from datamodules.language_modelling import LanguageModellingDataModule
+from datamodules.text_classification import TextClassificationDataModule
+from experiments.arguments import CALL_SETTINGS, NAMED_CALLBACKS, parser_of
+from experiments.config_files import locate_configs
+from experiments.error_causes import input_error_behind
+from experiments.parser_messages import innermost, readable
+from experiments.setting_values import check_range, check_values
+from experiments.strategies import check_strategy
+from experiments.trainer_settings import check_trainer
+from experiments.watched_ddp import watched
+from lightning_modules import LanguageModellingModule, TextClassificationModule
+from lightning_modules.adapted_module import AdaptedModule
+
+DATA_OF: dict[type, type] = {
+    TextClassificationModule: TextClassificationDataModule,
+    LanguageModellingModule: LanguageModellingDataModule,
+}
+_OF_LEARNT_RANKS = ("alpha_growth", "budget_schedule", "rank_discretisation")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """What settings were made into.
+
+    Attributes:
+        module: what is trained.
+        data: what it is trained on.
+        callbacks: the callbacks that have settings of their own, such as alpha_growth.
+        trainer: arguments of Lightning's Trainer.
+    """
+
+    module: AdaptedModule
+    data: LightningDataModule
+    callbacks: list[Callback]
+    trainer: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Checked settings; `parse` gives them.
+
+    Attributes:
+        verb: fit, validate, test or predict.
+        values: every setting by its name, such as `values.trainer.max_epochs`.
+        typed: what follows `python cli.py` to have them again.
+        configs: the files they come from.
+    """
+
+    verb: str
+    values: Namespace
+    typed: list[str] = field(default_factory=list)
+    configs: list[Path] = field(default_factory=list)
+
+    @cached_property
+    def plain(self) -> dict[str, Any]:
+        """The experiment's settings as config.yaml holds them; `fit --config` with them runs it again."""
+        content = yaml.safe_load(parser_of(self.verb).dump(self.values, skip_unset=False))
+        return {name: value for name, value in content.items() if name not in CALL_SETTINGS}
+
+    @property
+    def text(self) -> str:
+        """The content of config.yaml."""
+        return yaml.safe_dump(self.plain, sort_keys=False, allow_unicode=True)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings that nobody has set."""
+        return parser_of(self.verb).get_defaults().as_dict()
+
+    def changed(self, changes: Mapping[str, Any]) -> "Settings":
+        """A copy with other values by their names on the command line, such as "data.batch_size".
+
+        Raises:
+            InputError: see `parse`.
+        """
+        values = _parsed(lambda parser: parser.parse_object(dict(changes), self.values), self.verb)
+        return _checked(Settings(self.verb, values, self.typed, self.configs))
+
+    def check(self) -> None:
+        """Refuses values of the wrong kind or out of range, before anything is made of them.
+
+        Raises:
+            InputError: names the first such setting.
+        """
+        values = self.values.as_dict()
+        check_values(values, {"trainer": Trainer, **NAMED_CALLBACKS}, self.defaults)
+        check_trainer(values["trainer"])
+        check_range("seed_everything", values["seed_everything"], 0, 2**32 - 1)
+        check_range("checkpoint_every_n_minutes", values["checkpoint_every_n_minutes"], 0)
+        check_strategy(values["trainer"]["strategy"])
+
+    def build(self) -> Objects:
+        """Makes the objects, and checks that they fit each other.
+
+        Raises:
+            InputError: a constructor refuses a value, data are of another kind than the model, or a setting would have
+                no effect.
+        """
+        try:
+            values = self.values.clone()
+            values.trainer.strategy = watched(values.trainer.strategy)
+            made = parser_of(self.verb).instantiate(values)
+        except Exception as error:
+            if (cause := _refusal(error)) is not None:
+                raise cause from error
+            raise
+        callbacks = [made[key] for key in NAMED_CALLBACKS]
+        objects = Objects(made.model, made.data, callbacks, dict(made.trainer.items(branches=True)))
+        _check_kinds(objects)
+        self._check_effect(objects.module)
+        return objects
+
+    def _check_effect(self, module: AdaptedModule) -> None:
+        adapter = module.adapter
+        if adapter is not None and adapter.allocates_ranks:
+            return
+        defaults = self.defaults
+        for key in _OF_LEARNT_RANKS:
+            for name, value in self.values[key].items():
+                if value != defaults[key][name]:
+                    raise InputError(
+                        f"{key}.{name} is {value}, but would have no effect: the adapter is "
+                        f"{'null (full fine-tuning)' if adapter is None else adapter.name} and no ranks are "
+                        "learned. Leave it out, or choose an adaptive adapter such as lora.AdaptiveLoRAXS."
+                    )
+
+
+def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Settings:
+    """Reads settings and checks them; nothing is made of them, and nothing is run.
+
+    Args:
+        arguments: a verb and its options, as typed after `python cli.py`. They win over everything else.
+        base: settings by name as in a config, which `arguments` are put on top of.
+
+    Raises:
+        InputError: an unknown setting, a wrong type, or a value that `Settings.check` refuses.
+    """
+    verb, *typed = arguments
+    options, configs = locate_configs(typed)
+
+    def read(parser: LightningArgumentParser) -> Namespace:
+        parser.set_defaults({"run_name": configs[0].stem if configs else "unnamed"})
+        below = None if base is None else parser.parse_object(dict(base))
+        return parser.parse_args(options, namespace=below)
+
+    return _checked(Settings(verb, _parsed(read, verb), list(arguments), configs))
+
+
+def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> Namespace:
+    try:
+        return read(parser_of(verb))
+    except ArgumentError as error:
+        raise InputError(readable(str(error))) from error
+    except ValueError as error:  # a value that the parser tried to open as a file
+        raise InputError(f"a setting can't be read: {error}. See `python cli.py {verb} --help`.") from error
+
+
+def _checked(settings: Settings) -> Settings:
+    settings.check()
+    return settings
+
+
+def _refusal(error: Exception) -> InputError | None:
+    """What was wrong with the settings, if a class couldn't be made because of them."""
+    if (cause := input_error_behind(error)) is not None:
+        return cause
+    if isinstance(error, ArgumentError):
+        return InputError(readable(str(error)))
+    if isinstance(error, ValueError | TypeError) and str(error).startswith("Does not validate"):
+        return InputError(f"a class can't be made with these settings: {innermost(str(error))}")
+    return None
+
+
+def _check_kinds(objects: Objects) -> None:
+    """Refuses data that are made for another kind of model."""
+    for kind, data in DATA_OF.items():
+        others = tuple(other for other in DATA_OF.values() if other is not data)
+        if isinstance(objects.module, kind) and isinstance(objects.data, others):
+            raise InputError(
+                f"model is {type(objects.module).__name__} and data is {type(objects.data).__name__}; allowed with "
+                f"this model: a {data.__name__}. Set --data or --model."
+            )

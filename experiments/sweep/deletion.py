@@ -1,0 +1,111 @@
+"""What a sweep deletes: files that it, its trials or its report wrote; nothing else, and nothing behind a link."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path, PurePath
+
+from common.errors import InputError
+from experiments.run_folder import RunFolder
+from experiments.sweep.folder import FAILURE, LOCKS, LOG, State, SweepFolder
+from experiments.sweep.grid import Trial
+
+KEPT = ("all", "best", "none")  # what finished trials keep of their checkpoints
+_OF_A_TRIAL = (
+    *("config.yaml", "metrics.csv", "results.json", "ranks.json", "rank_map.png", "predictions.tsv", "hparams.yaml"),
+    *("events.out.tfevents.*", "checkpoints/*.ckpt", LOG, FAILURE, ".lock", ".*.partial", "checkpoints/.*.partial"),
+)
+_OF_A_SWEEP = (
+    *("sweep.yaml", "results.json", "report.html", "report.md", "table.csv", "differences.csv", "figures/*.png"),
+    *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial", f"{LOCKS}/*", f"{LOCKS}/.*"),
+)
+
+
+def begin_anew(run_folder: Path) -> None:
+    """Deletes what a trial left that was stopped before its first checkpoint, but its log and count of attempts.
+
+    Raises:
+        InputError: the folder holds something else, too.
+    """
+    files = _own_files(run_folder, _OF_A_TRIAL, "Move it, and run the sweep again.")
+    _delete(run_folder, [path for path in files if path.name not in (LOG, FAILURE)])
+
+
+def sweep_files(folder: SweepFolder) -> list[Path]:
+    """The files of a sweep with all its trials and its report, which `--overwrite` deletes.
+
+    Raises:
+        InputError: the folder holds something else, or is a link.
+    """
+    there = [path for path in folder.path.glob("*") if path.name != LOCKS]
+    if there and not (folder.path / "sweep.yaml").exists():
+        raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
+    trials = [path.name for path in there if (path / LOG).exists() or (path / FAILURE).exists()]
+    patterns = (*_OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))
+    files = _own_files(folder.path, patterns, "Move it, or choose another --run_name.")
+    return [path for path in files if path.parent.name != LOCKS]  # one of them is ours
+
+
+def clear(folder: SweepFolder) -> None:
+    """Deletes a sweep with all its trials.
+
+    Raises:
+        InputError: see `sweep_files`; or somebody runs one of the trials by hand.
+    """
+    files = sweep_files(folder)
+    for path in folder.path.glob("*/config.yaml"):
+        with RunFolder(path.parent).held():  # refused where a process is at work
+            pass
+    _delete(folder.path, files)
+
+
+def drop_checkpoints(folder: SweepFolder, trials: list[Trial], kept: str) -> None:
+    """Deletes what finished trials needn't keep, for many full ones fill a disk; begun and failed ones need theirs.
+
+    Args:
+        folder: the sweep's folder.
+        trials: its trials; those that another process holds are left alone.
+        kept: `all`, `best` (best.ckpt; last.ckpt where no validation chose a best one) or `none`.
+    """
+    for trial in trials if kept != "all" else []:
+        # Only finished trials are locked: one that waits could be taken by another process just now.
+        if folder.state(trial) is not State.FINISHED or not _needless(folder, trial, kept):
+            continue
+        with folder.trial_lock(trial) as mine:
+            if mine and folder.state(trial) is State.FINISHED:
+                for path in _needless(folder, trial, kept):
+                    path.unlink(missing_ok=True)
+
+
+def _needless(folder: SweepFolder, trial: Trial, kept: str) -> list[Path]:
+    there = {path.name: path for path in (folder.trial_folder(trial) / "checkpoints").glob("*.ckpt")}
+    if kept == "best":
+        there.pop("best.ckpt" if "best.ckpt" in there else "last.ckpt", None)
+    return list(there.values())
+
+
+def _own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
+    """All files below the folder, if each matches one of the patterns and none lies behind a link."""
+    found = [Path(place) / name for place, folders, files in os.walk(folder) for name in (*folders, *files)]
+    for path in (folder, *found):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link, and nothing behind a link is deleted. {advice}")
+    files = [path for path in found if not path.is_dir()]
+    for path in files:
+        if not any(_matches(path.relative_to(folder), pattern) for pattern in patterns):
+            raise InputError(f"{path} isn't known to be written by a sweep, so nothing was deleted. {advice}")
+    return files
+
+
+def _matches(path: PurePath, pattern: str) -> bool:
+    wanted = pattern.split("/")
+    return len(wanted) == len(path.parts) and all(map(fnmatch, path.parts, wanted))
+
+
+def _delete(folder: Path, files: list[Path]) -> None:
+    for path in files:
+        path.unlink(missing_ok=True)
+    for place, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # what isn't empty stays
+            Path(place).rmdir()

@@ -1,0 +1,164 @@
+"""Lightning's Trainer for a run: what its settings ask for, and what every run has besides."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import Callback, LambdaCallback, LearningRateMonitor
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
+from callbacks.health import AllocationMovement, CollapseDetection
+from callbacks.metrics_table import MetricsTable
+from callbacks.progress import EpochLines, TerminalProgress
+from callbacks.random_state import RandomState
+from callbacks.results import Results
+from callbacks.saved_config import SavedConfig
+from callbacks.step_limit import StepLimit
+from callbacks.stop_together import StopTogether
+from callbacks.tensor_board import ResumedTensorBoard
+from callbacks.training_log import TrainingLog
+from callbacks.validated_epochs import ValidatedEpochs
+from callbacks.whole_steps import WholeSteps
+from common.errors import InputError
+from experiments.error_causes import lightning_refuses
+from experiments.resumption import Checkpoint
+from experiments.run_folder import RunFolder
+from experiments.settings import Objects, Settings
+from experiments.watched_ddp import WatchedDDP, ddp_settings
+
+
+def evaluation_trainer(objects: Objects, callbacks: Sequence[Callback]) -> Trainer:
+    """For validate, test and predict: it writes nothing.
+
+    Raises:
+        InputError: Lightning refuses the settings.
+    """
+    arguments = {**objects.trainer, "logger": False, "enable_checkpointing": False}
+    return _make(arguments, [*objects.callbacks, StopTogether(), *callbacks], None)
+
+
+def fit_trainer(
+    settings: Settings,
+    objects: Objects,
+    folder: RunFolder,
+    figures: Results,
+    checkpoint: Checkpoint | None,
+    clears_folder: bool,
+) -> Trainer:
+    """For fit: it records the run in its folder, unless it is a fast_dev_run.
+
+    Args:
+        settings: the run's.
+        objects: made of them.
+        folder: the run's.
+        figures: collects what the run comes to.
+        checkpoint: what a resumed run goes on from.
+        clears_folder: whether an older run is deleted when training begins.
+
+    Raises:
+        InputError: Lightning refuses the settings.
+    """
+    arguments = dict(objects.trainer)
+    callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
+    if not arguments["fast_dev_run"]:
+        if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
+            callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
+        callbacks += file_callbacks(arguments, folder, settings)
+        arguments["logger"] = loggers(arguments["logger"], folder.path, None if checkpoint is None else checkpoint.step)
+        arguments["default_root_dir"] = str(folder.path)
+        if arguments["max_steps"] != -1:  # StepLimit sees to it
+            arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
+    return _make(arguments, callbacks, checkpoint)
+
+
+def _make(arguments: dict[str, Any], callbacks: list[Callback], checkpoint: Checkpoint | None) -> Trainer:
+    shows_progress = sys.stdout.isatty() and arguments["enable_progress_bar"] is not False
+    if shows_progress:
+        callbacks.append(TerminalProgress())
+    read = {} if checkpoint is None else {checkpoint.path: checkpoint.content}
+    own = {
+        "callbacks": [*_listed(arguments["callbacks"]), *callbacks],
+        "plugins": [*_listed(arguments["plugins"]), WholeFileCheckpoints(read)],
+        "enable_progress_bar": shows_progress,
+    }
+    trainer = make_trainer({**arguments, **own})
+    if isinstance(trainer.strategy, DDPStrategy) and not isinstance(trainer.strategy, WatchedDDP):
+        # "auto" has found several devices; Lightning has no say in which class it takes then
+        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings())})
+    if not isinstance(trainer.strategy, SingleDeviceStrategy | WatchedDDP):
+        raise InputError(
+            f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
+            "allowed: one device, or data-parallel processes. Use --trainer.accelerator auto, cpu or gpu."
+        )
+    return trainer
+
+
+def make_trainer(arguments: dict[str, Any]) -> Trainer:
+    """Lightning's Trainer.
+
+    Raises:
+        InputError: Lightning refuses the settings.
+    """
+    try:
+        return Trainer(**arguments)
+    except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
+        raise lightning_refuses(error) from error
+
+
+def _listed(value: Any) -> list[Any]:
+    """One object or several, or none, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
+    """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
+    callbacks: list[Callback] = [
+        ValidatedEpochs(),
+        WholeSteps(),
+        TrainingLog(trainer["log_every_n_steps"] or 50),
+        CollapseDetection(),
+        AllocationMovement(),
+        figures,
+        EpochLines(),
+        RandomState(),
+    ]
+    if trainer["max_steps"] != -1:
+        callbacks.append(StepLimit(trainer["max_steps"]))
+    return callbacks
+
+
+def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Settings) -> list[Callback]:
+    """Callbacks that write into the run folder."""
+    callbacks: list[Callback] = [SavedConfig(folder.path, settings.text), LearningRateMonitor("step")]
+    if trainer["limit_val_batches"] != 0:  # without validation no epoch is the best
+        callbacks.append(BestCheckpoint(folder.checkpoints))
+    minutes, steps = settings.values.checkpoint_every_n_minutes, settings.values.checkpoint_every_n_steps
+    return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
+
+
+def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
+    """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
+
+    Args:
+        asked: the value of trainer.logger.
+        folder: the run folder.
+        resumed_step: the step a resumed run goes on from: what was logged after it is forgotten.
+    """
+    table = MetricsTable(folder)
+    if resumed_step is not None:
+        table.continue_from(resumed_step)
+    if asked is False:
+        return [table]
+    if asked not in (None, True):
+        return [*_listed(asked), table]
+    place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
+    if resumed_step is None:
+        return [TensorBoardLogger(str(folder), **place), table]
+    return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
