@@ -42,6 +42,7 @@ def figures(sweep_folder):
     return trials
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_fit_would_be(finished, tmp_path):
     path, runs_dir = finished
     for rate, name in zip(RATES, (FIRST, SECOND)):
@@ -70,6 +71,7 @@ def test_finished_trials_are_skipped_and_a_lost_summary_is_made_again(copy, caps
     assert len(figures(runs_dir / "small")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "step"), [(FIRST, 0), (FIRST, 7), (SECOND, 3)])
 def test_a_killed_sweep_goes_on_to_the_same_results(finished, tmp_path, monkeypatch, name, step):
     path, runs_dir = finished
@@ -83,6 +85,7 @@ def test_a_killed_sweep_goes_on_to_the_same_results(finished, tmp_path, monkeypa
         assert differences(outcome(runs_dir / "small" / trial), outcome(tmp_path / "small" / trial)) == []
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finished, tmp_path, monkeypatch, capsys):
     path, runs_dir = finished
     with monkeypatch.context() as patch:
@@ -107,6 +110,7 @@ def test_a_damaged_checkpoint_costs_its_trial_only(copy, finished):
     assert figures(runs_dir / "small") == figures(finished[1] / "small")
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_folder(finished, tmp_path):
     path, runs_dir = finished
     torch.set_num_threads(1)
@@ -118,6 +122,7 @@ def test_worker_processes_give_the_same_folder(finished, tmp_path):
         assert mine["overrides"] == other["overrides"]
 
 
+@pytest.mark.slow
 def test_parts_together_make_the_sweep(finished, tmp_path):
     path, runs_dir = finished
     assert sweep(path, tmp_path, "--part", "2/2") == 0
@@ -233,16 +238,15 @@ def test_a_results_file_cut_short_is_named(copy, capsys):
     assert f"{SECOND}/results.json can't be read" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("first", "second", "refused"),
-    [(False, False, True), (False, True, True), (True, False, True), (True, True, False)],
-)
-def test_two_sweeps_do_not_write_into_one_folder_but_parts_of_one_do(copy, capsys, monkeypatch, first, second, refused):
+@pytest.mark.parametrize("second", ["whole", "part"])
+@pytest.mark.parametrize("first", ["whole", "part"])
+def test_two_sweeps_keep_apart_but_for_parts_of_one(copy, capsys, monkeypatch, first, second):
     monkeypatch.setattr(folder, "_ENTRANCE_SECONDS", 0.1)
     path, runs_dir = copy
     (runs_dir / "small" / ".locks" / ".part.killed").touch()
-    with SweepFolder(runs_dir / "small").sweep_lock(is_part=first):
-        assert sweep(path, runs_dir, *(["--part", "1/2"] if second else [])) == (2 if refused else 0)
+    refused = (first, second) != ("part", "part")
+    with SweepFolder(runs_dir / "small").sweep_lock(is_part=first == "part"):
+        assert sweep(path, runs_dir, *(["--part", "1/2"] if second == "part" else [])) == (2 if refused else 0)
     assert ("another sweep is at work" in capsys.readouterr().err) == refused
     assert sweep(path, runs_dir) == 0
     assert list((runs_dir / "small" / ".locks").glob(".part.*")) == []
