@@ -40,10 +40,10 @@ class AdaLoRAAllocation(Callback):
         if (budget := pl_module.adalora) is None:
             return
         ranks = budget.ranks().values()
-        metrics = {
-            "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
-            "allocation/budget_used": float(sum(ranks)),
-            "allocation/average_rank": sum(ranks) / len(ranks),
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step - 1)
+        pl_module.log_now(
+            {
+                "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
+                "allocation/budget_used": float(sum(ranks)),
+                "allocation/average_rank": sum(ranks) / len(ranks),
+            }
+        )

@@ -22,17 +22,13 @@ def rank_at(step: int, seed: int, rank_min: int, rank_max: int) -> int:
 class NestedRankSampling(Callback):
     """Cuts a nested adapter to a random rank in each training step, and to none in evaluations.
 
-    Args:
-        seed: of the ranks drawn; that of the data order if not given.
+    The module brings it along. Ranks are drawn with the seed of the data order.
     """
-
-    def __init__(self, seed: int | None = None) -> None:
-        self.seed = seed
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
         if isinstance(adapter := pl_module.adapter, NestedRanks):
-            seed = pl_module.data.seed if self.seed is None else self.seed
-            adapter.use_rank(rank_at(trainer.global_step, seed, adapter.rank_min, adapter.rank_max))
+            rank = rank_at(trainer.global_step, pl_module.data.seed, adapter.rank_min, adapter.rank_max)
+            adapter.use_rank(rank)
 
     def on_after_backward(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # between two steps everyone sees the whole adapter: other callbacks, checkpoints, evaluations
@@ -60,8 +56,7 @@ def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: LightningDataMo
     adapter.use_rank(adapter.rank_max)
     for entry in curve:
         metrics = {f"{name}/rank_{entry['rank']}": value for name, value in entry.items() if name != "rank"}
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step)
+        pl_module.log_now(metrics, step=trainer.global_step)
     return curve
 
 

@@ -1,6 +1,7 @@
 """What a person sees while a run goes on: a bar on a terminal, sparse lines anywhere else."""
 
 import time
+from datetime import timedelta
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -71,10 +72,4 @@ class EpochLines(Callback):
         steps = pl_module.training_steps()
         done = trainer.global_step - self._first_step
         left = (time.monotonic() - self._started) / max(done, 1) * (steps - trainer.global_step)
-        return f"step {trainer.global_step}/{steps}  {_clock(left)} left"
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+        return f"step {trainer.global_step}/{steps}  {timedelta(seconds=round(left))} left"

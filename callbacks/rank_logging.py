@@ -41,12 +41,9 @@ class RankLogging(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        allocation = pl_module.rank_allocation
-        if allocation is None or not pl_module.ends_step(batch_idx) or trainer.global_step % self.every_n_steps:
-            return
-        metrics = rank_metrics(pl_module)
-        for logger in trainer.loggers:
-            logger.log_metrics(metrics, step=trainer.global_step - 1)
+        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
+        if due and pl_module.rank_allocation is not None:
+            pl_module.log_now(rank_metrics(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self._remember(trainer, pl_module)

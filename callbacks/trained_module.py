@@ -54,10 +54,6 @@ class TrainedModule(LightningModule):
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError
 
-    def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters of the adapter, the allocation and the head, and their total."""
-        raise NotImplementedError
-
     def constant_answer(self, split: str) -> str | None:
         """What the model answered for every row of the split just evaluated, or None if answers differed."""
         return None
@@ -73,6 +69,11 @@ class TrainedModule(LightningModule):
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
         raise NotImplementedError
+
+    def log_now(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Hands metrics straight to the loggers, by default for the optimizer step that has just been made."""
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, step=self.trainer.global_step - 1 if step is None else step)
 
     def validation_figures(self) -> dict[str, float]:
         """Figures of the validation splits by their tags; empty if this epoch has had no validation."""

@@ -30,13 +30,10 @@ class TrainingLog(Callback):
         loss, self._sum = self._sum, 0.0
         pl_module.record.step_loss = loss
         if trainer.global_step % self.every_n_steps == 0:
-            self._log(trainer, {"train/loss": float(trainer.strategy.reduce(loss.clone(), reduce_op="mean"))})
+            mean = float(trainer.strategy.reduce(loss.clone(), reduce_op="mean"))
+            pl_module.log_now({"train/loss": mean, "epoch": trainer.current_epoch})
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         mean = pl_module.mean_epoch_loss()
         pl_module.record.train_losses.append(mean)
-        self._log(trainer, {"train/epoch_loss": mean})
-
-    def _log(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        for logger in trainer.loggers:
-            logger.log_metrics({**metrics, "epoch": trainer.current_epoch}, step=trainer.global_step - 1)
+        pl_module.log_now({"train/epoch_loss": mean, "epoch": trainer.current_epoch})

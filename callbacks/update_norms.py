@@ -33,15 +33,14 @@ class UpdateNorms(Callback):
             return
         if (norms := self._norms(pl_module)) is not None:
             pl_module.record.initial_norms = norms.as_result()
-            _log(trainer, norms, step=0)
+            _log(pl_module, norms, step=0)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not pl_module.ends_step(batch_idx) or trainer.global_step % self.every_n_steps:
-            return
-        if (norms := self._norms(pl_module)) is not None:
-            _log(trainer, norms, step=trainer.global_step - 1)
+        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
+        if due and (norms := self._norms(pl_module)) is not None:
+            _log(pl_module, norms)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # not when training ends: a run killed after its last epoch doesn't train again
@@ -57,8 +56,7 @@ class UpdateNorms(Callback):
         return update_norm.update_norms(adapter, self._weights)
 
 
-def _log(trainer: Trainer, norms: update_norm.UpdateNorms, step: int) -> None:
+def _log(pl_module: TrainedModule, norms: update_norm.UpdateNorms, step: int | None = None) -> None:
     metrics = {f"update_norm/{name}": norm for name, norm in norms.layers.items()}
     metrics |= {"update_norm/total": norms.total, "update_norm/relative_total": norms.relative_total}
-    for logger in trainer.loggers:
-        logger.log_metrics(metrics, step=step)
+    pl_module.log_now(metrics, step)

@@ -34,7 +34,7 @@ def check_strategy(asked: Any) -> None:
     kind = getattr(import_module(module), name)
     if issubclass(kind, SingleDeviceStrategy):
         return
-    if not issubclass(kind, DDPStrategy):
+    if kind is not DDPStrategy:  # one derived from it would start its processes in its own way
         raise _refusal(name, _reason(name))
     start_method = (asked.get("init_args") or {}).get("start_method", "popen")
     if start_method != "popen":

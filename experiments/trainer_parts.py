@@ -11,11 +11,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
-from callbacks.nested_ranks import NestedRankSampling
 from callbacks.progress import EpochLines, TerminalProgress
 from callbacks.random_state import RandomState
 from callbacks.results import Results
@@ -66,7 +64,7 @@ def fit_trainer(
         InputError: Lightning refuses the settings.
     """
     arguments = dict(objects.trainer)
-    callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures, settings)]
+    callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
     if not arguments["fast_dev_run"]:
         if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
             callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
@@ -119,16 +117,14 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def _fit_callbacks(trainer: dict[str, Any], figures: Results, settings: Settings) -> list[Callback]:
+def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
         WholeSteps(),
-        AdaLoRAAllocation(),
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),
-        NestedRankSampling(settings.values.seed_everything),
         figures,
         EpochLines(),
         RandomState(),

@@ -1,5 +1,6 @@
 """The shared base: a pretrained model, adapted, and trained by groups of parameters."""
 
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
@@ -77,8 +78,11 @@ class AdaptedModule(TrainedModule):
         """Adds a batch to the figures of its split."""
         raise NotImplementedError
 
-    def log_split(self, split: str) -> None:
-        """Logs the figures of a split and begins new ones; every process joins in, also one that had no batch."""
+    def split_figures(self, split: str) -> dict[str, Tensor]:
+        """Figures by name of the split just evaluated; what collected them starts anew.
+
+        Every process asks for them, also one that had no batch of this split.
+        """
         raise NotImplementedError
 
     def configure_callbacks(self) -> list[Callback]:
@@ -213,12 +217,15 @@ class AdaptedModule(TrainedModule):
         self.evaluate_batch(batch, self.data.test_names[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
-        for split in self.data.validation_names:
-            self.log_split(split)
+        self._log_figures(self.data.validation_names)
 
     def on_test_epoch_end(self) -> None:
-        for split in self.data.test_names:
-            self.log_split(split)
+        self._log_figures(self.data.test_names)
+
+    def _log_figures(self, splits: Sequence[str]) -> None:
+        for split in splits:
+            for name, value in self.split_figures(split).items():
+                self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()

@@ -106,11 +106,10 @@ class LanguageModellingModule(AdaptedModule):
         lines, windows = self.data.predict_examples().texts, self.data.predict_windows
         return losses_table(lines, windows.text.tolist(), scores)
 
-    def log_split(self, split: str) -> None:
+    def split_figures(self, split: str) -> dict[str, Tensor]:
         loss = self.losses[split].compute()
         self.losses[split].reset()
-        self.log(f"{split}/loss", loss)
-        self.log(f"{split}/perplexity", loss.exp(), prog_bar=True)
+        return {"loss": loss, "perplexity": loss.exp()}
 
 
 # For training: one pass forward, one back.

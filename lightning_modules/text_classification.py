@@ -130,11 +130,10 @@ class TextClassificationModule(AdaptedModule):
         if self.accuracy_by_tag is not None:
             self.accuracy_by_tag.reset()
 
-    def log_split(self, split: str) -> None:
-        self.log(f"{split}/loss", _compute(self.losses[split]))
-        for name, metric in self.metrics[split].items():
-            # A correlation with a constant is undefined: 0, as in Matthews'.
-            self.log(f"{split}/{name}", torch.nan_to_num(_compute(metric)), prog_bar=name == self.metric_name)
+    def split_figures(self, split: str) -> dict[str, Tensor]:
+        # A correlation with a constant is undefined: 0, as in Matthews'.
+        metrics = {name: torch.nan_to_num(_compute(metric)) for name, metric in self.metrics[split].items()}
+        return {"loss": _compute(self.losses[split]), **metrics}
 
 
 def _compute(metric: Any) -> Tensor:

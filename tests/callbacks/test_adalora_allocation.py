@@ -6,7 +6,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.divergence import Divergence
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
@@ -67,9 +66,7 @@ def test_a_run_does_what_the_documented_loop_does(accumulate, cola_folder, tmp_p
     backbone = str(tiny.save_tiny_bert(tmp_path / "still", dropout=0.0))
     recorder = Recorder()
     module = tiny.make_module(backbone, adalora(), learning_rate=0.02)
-    trainer = tiny.make_trainer(
-        recorder, AdaLoRAAllocation(), max_epochs=2, accumulate_grad_batches=accumulate, limit_val_batches=0
-    )
+    trainer = tiny.make_trainer(recorder, max_epochs=2, accumulate_grad_batches=accumulate, limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(backbone, cola_folder))
     reference, config = documented_loop(backbone, recorder, accumulate, 0.02)
     torch.testing.assert_close(dict(module.model.state_dict()), dict(reference.state_dict()), rtol=0, atol=2e-5)
@@ -82,20 +79,14 @@ def test_the_penalty_is_the_one_in_pefts_loss(tiny_bert, cola_folder):
     from peft.tuners.adalora import AdaLoraModel
 
     module = tiny.make_module(tiny_bert, adalora())
-    trainer = tiny.make_trainer(AdaLoRAAllocation(), max_epochs=2, limit_val_batches=0)
+    trainer = tiny.make_trainer(max_epochs=2, limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     module.eval()
     inputs = {"input_ids": torch.tensor([[2, 5, 6, 3]]), "labels": torch.tensor([1])}
     plain = module.model(**inputs).loss
     tuner = module.adapter.adalora._update_and_allocate.__self__
     assert isinstance(tuner, AdaLoraModel)
-    torch.testing.assert_close(module.regularisation(), tuner(**inputs).loss - plain, rtol=0, atol=1e-6)
-
-
-def test_without_the_callback_training_is_refused(tiny_bert, cola_folder):
-    module = tiny.make_module(tiny_bert, adalora())
-    with pytest.raises(InputError, match=r"nothing drives its allocation.*callbacks.adalora_allocation"):
-        tiny.make_trainer().fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    torch.testing.assert_close(module.adapter.regularisation(), tuner(**inputs).loss - plain, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -106,13 +97,13 @@ def test_without_the_callback_training_is_refused(tiny_bert, cola_folder):
 def test_a_schedule_without_room_is_refused(settings, tiny_bert, cola_folder):
     module = tiny.make_module(tiny_bert, adalora(**settings))
     with pytest.raises(InputError, match=r"tinit is .* and tfinal is .*, but the run has 5 optimizer steps"):
-        tiny.make_trainer(AdaLoRAAllocation()).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+        tiny.make_trainer().fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
 
 
 @pytest.mark.parametrize("tfinal", [0, 2])
 def test_the_target_is_reached_and_kept(tfinal, tiny_bert, cola_folder):
     module = tiny.make_module(tiny_bert, adalora(tfinal=tfinal), learning_rate=0.02)
-    trainer = tiny.make_trainer(AdaLoRAAllocation(), limit_val_batches=0)
+    trainer = tiny.make_trainer(limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert sum(module.adapter.discrete_ranks().values()) == 2 * LAYERS
     assert module.adapter.shortfall() is None
@@ -171,8 +162,7 @@ def test_an_update_that_was_left_out_does_not_spoil_the_allocation(tiny_bert, co
                 batch["weights"] = batch["weights"] * float("nan")
 
     module = tiny.make_module(tiny_bert, adalora(), learning_rate=0.02)
-    divergence = Divergence(skip_at_most=1)
-    trainer = tiny.make_trainer(Spoil(), divergence, AdaLoRAAllocation(), max_epochs=2, limit_val_batches=0)
+    trainer = tiny.make_trainer(Spoil(), Divergence(skip_at_most=1), max_epochs=2, limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert divergence.skipped_updates == 1
+    assert module.record.skipped_updates == 1
     assert sum(module.adapter.discrete_ranks().values()) == LAYERS * SETTINGS["target_r"]

@@ -1,11 +1,15 @@
+from types import SimpleNamespace
+
 import pytest
 import torch
 from lightning.pytorch import Callback
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, read_checkpoint
 from callbacks.divergence import Divergence
+from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.training_log import TrainingLog
+from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS
 from tests import tiny
@@ -39,11 +43,10 @@ class Weights(Callback):
 def fit(tiny_bert, cola_folder, *callbacks, skip=0, adapter=None, epochs=2, **settings):
     torch.manual_seed(0)
     adapter = AdaptiveLoRAXS(1, 4, 2.5) if adapter is None else adapter
-    divergence, weights = Divergence(skip), Weights()
-    module = tiny.make_module(tiny_bert, adapter, learning_rate=0.01)
-    trainer = tiny.make_trainer(divergence, weights, *callbacks, max_epochs=epochs, **settings)
+    weights, module = Weights(), tiny.make_module(tiny_bert, adapter, learning_rate=0.01)
+    trainer = tiny.make_trainer(Divergence(skip), weights, *callbacks, max_epochs=epochs, **settings)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    return divergence, weights.after, trainer
+    return module.record, weights.after, trainer
 
 
 def same(ours, theirs):
@@ -51,106 +54,102 @@ def same(ours, theirs):
 
 
 def test_the_callback_changes_nothing_while_all_is_finite(tiny_bert, cola_folder):
-    _, watched, _ = fit(tiny_bert, cola_folder)
+    _, watched, _ = fit(tiny_bert, cola_folder, adapter=LoRAXS(4))
     torch.manual_seed(0)
-    module, weights = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5), learning_rate=0.01), Weights()
+    module, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights()
+    module.configure_callbacks = lambda: [MergedEvaluation()]
     tiny.make_trainer(weights, max_epochs=2).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert len(watched) == 10
     assert all(same(*pair) for pair in zip(watched, weights.after, strict=True))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_a_gradient_is_named_by_step_parameter_and_layer_and_the_run_stops(tiny_bert, cola_folder, capsys, value):
-    spoil = Spoil([3], value, "adapter.R", row=1)
-    divergence, after, trainer = fit(tiny_bert, cola_folder, spoil)
-    assert divergence.diverged_at == 3
-    assert trainer.global_step == 4
-    assert same(after[3], after[2])
-    said = capsys.readouterr().err
-    assert "Step 3: the gradient of adapter.R of bert.encoder.layer.0.attention.self.value holds NaN" in said
-    assert "diverged" in said and "last.ckpt" in said
+class InfinitePenalty(LoRAXS):
+    """Its loss isn't finite, although its gradients are."""
+
+    def regularisation(self):
+        return torch.tensor(float("inf"))
 
 
-def test_a_matrix_with_as_many_rows_as_there_are_layers_is_told_by_its_own_name(tiny_bert, cola_folder, capsys):
-    wrong = "adapter.A.bert/encoder/layer/0/attention/self/query"
-    fit(tiny_bert, cola_folder, Spoil([3], parameter=wrong, row=5), adapter=LoRA(8, 8.0, targets="default"))
-    assert f"Step 3: the gradient of {wrong} holds NaN" in capsys.readouterr().err
+VALUE = "bert.encoder.layer.0.attention.self.value"
+QUERY = "adapter.A.bert/encoder/layer/0/attention/self/query"
 
 
-def test_a_loss_that_is_not_finite_is_told_with_its_value(tiny_bert, cola_folder, capsys):
-    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([4]), TrainingLog(1))
-    assert (divergence.diverged_at, trainer.global_step) == (4, 5)
-    assert same(after[4], after[3])
-    assert "Step 4: the loss is nan, and with it the gradient of" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("spoil", "adapter", "step", "said"),
+    [
+        *[
+            (Spoil([3], value, "adapter.R", row=1), None, 3, f"the gradient of adapter.R of {VALUE} holds NaN")
+            for value in (float("nan"), float("inf"), -float("inf"))
+        ],
+        # a matrix with as many rows as there are layers is told by its own name
+        (Spoil([3], parameter=QUERY, row=5), LoRA(8, 8.0, targets="default"), 3, f"the gradient of {QUERY} holds NaN"),
+        (Spoil([4]), None, 4, "the loss is nan, and with it the gradient of"),
+        (Spoil([]), InfinitePenalty(4), 0, "the loss is nan, and with it the gradient of"),
+    ],
+)
+def test_what_is_not_finite_is_named_by_its_step_and_the_run_stops(
+    tiny_bert, cola_folder, capsys, spoil, adapter, step, said
+):
+    record, after, trainer = fit(tiny_bert, cola_folder, spoil, TrainingLog(1), adapter=adapter)
+    assert (record.diverged_at, trainer.global_step, len(after)) == (step, step + 1, step + 1)
+    assert step == 0 or same(after[step], after[step - 1])
+    error = capsys.readouterr().err
+    assert f"Step {step}: {said}" in error
+    assert "diverged" in error and "last.ckpt" in error
 
 
-def test_a_loss_is_noticed_although_its_gradients_would_be_finite(tiny_bert, cola_folder, capsys):
-    class Infinite(LoRAXS):
-        def regularisation(self):
-            return torch.tensor(float("inf"))
+class Late(Divergence):
+    """Looks at the end of the epoch and before checkpoints only, as if the logging interval were long."""
 
-    divergence, after, _ = fit(tiny_bert, cola_folder, adapter=Infinite(4))
-    assert divergence.diverged_at == 0
-    assert len(after) == 1
-    assert "Step 0: the loss is nan" in capsys.readouterr().err
+    def __init__(self, skip=0):
+        super().__init__(skip)
+        self.looks = []
+
+    def on_train_batch_end(self, *arguments):
+        pass
+
+    def look(self, trainer, record):
+        self.looks.append(trainer.global_step)
+        super().look(trainer, record)
 
 
 def test_updates_are_left_out_by_setting_and_training_goes_on(tiny_bert, cola_folder, capsys):
-    log = TrainingLog(1)
-    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 6]), log, skip=2)
+    record, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 6]), TrainingLog(1), skip=2, adapter=LoRAXS(4))
     assert trainer.global_step == len(after) == 10
-    assert (divergence.diverged_at, divergence.skipped_updates) == (None, 3)
+    assert (record.diverged_at, record.skipped_updates) == (None, 3)
     assert same(after[3], after[1]) and same(after[6], after[5])
     assert not same(after[4], after[3]) and not same(after[7], after[6])
-    assert all(loss == loss for loss in log.train_losses)
+    assert len(record.train_losses) == 2 and all(loss == loss for loss in record.train_losses)
     assert "Step 6: the loss is nan" in (said := capsys.readouterr().err) and "(3 so far)" in said
     moments = trainer.optimizers[0].state.values()
     assert {float(state["step"]) for state in moments} == {7.0}
 
 
 def test_too_many_left_out_in_a_row_stop_the_run(tiny_bert, cola_folder):
-    divergence, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 4, 5, 6]), skip=2)
-    assert divergence.diverged_at == 4
+    record, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 4, 5, 6]), skip=2)
+    assert record.diverged_at == 4
     assert trainer.global_step == 5
     assert same(after[-1], after[1])
 
 
 def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
-    divergence, after, _ = fit(tiny_bert, cola_folder, Spoil([1]), skip=1, accumulate_grad_batches=2, epochs=1)
-    assert divergence.skipped_updates == 1
+    record, after, _ = fit(tiny_bert, cola_folder, Spoil([1]), skip=1, accumulate_grad_batches=2, epochs=1)
+    assert record.skipped_updates == 1
     assert same(after[3], after[1])  # steps 0 and 1 are two micro-batches each
     assert not same(after[5], after[3])
 
 
-def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder, monkeypatch):
-    looks = []
-
-    class Late(Divergence):
-        """Looks at the end of the epoch only, as if the logging interval were long."""
-
-        def on_train_batch_end(self, *arguments):
-            pass
-
-        def look(self, trainer):
-            looks.append(trainer.global_step)
-            super().look(trainer)
-
+def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder):
     torch.manual_seed(0)
-    module, late, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Late(), Weights()
+    module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights(), Late()
     trainer = tiny.make_trainer(late, weights, Spoil([2]), max_epochs=3)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert looks == [5]
-    assert late.diverged_at == 2
+    assert late.looks == [5]
+    assert module.record.diverged_at == 2
     assert all(same(state, weights.after[1]) for state in weights.after[2:])
 
 
 def test_checkpoints_are_those_from_before(tiny_bert, cola_folder, tmp_path):
-    class Better(Callback):
-        """The validation figure rises, so that each epoch would be the best."""
-
-        def on_validation_epoch_end(self, trainer, pl_module):
-            pl_module.log("val/matthews_correlation", float(trainer.global_step))
-
     last, best = LastCheckpoint(tmp_path, 60.0), BestCheckpoint(tmp_path)
     best.setup = lambda trainer, pl_module, stage: setattr(best, "monitor", "val/loss")
     fit(tiny_bert, cola_folder, best, last, Spoil([7]), epochs=4)
@@ -174,11 +173,25 @@ def test_weights_that_overflow_are_never_written(tiny_bert, cola_folder, tmp_pat
     assert "adapter.R" in capsys.readouterr().err
 
 
-def test_counts_survive_a_checkpoint(tiny_bert, cola_folder):
-    divergence, _, _ = fit(tiny_bert, cola_folder, Spoil([8, 9]), skip=3)
-    again = Divergence(3)
-    again.load_state_dict(divergence.state_dict())
-    assert again.state_dict() == divergence.state_dict() == {"skipped_updates": 2, "in_a_row": 2}
+def test_counts_go_on_after_a_checkpoint(tiny_bert, cola_folder, tmp_path):
+    _, _, trainer = fit(tiny_bert, cola_folder, Spoil([3, 4]), skip=3, epochs=1)
+    trainer.save_checkpoint(tmp_path / "one.ckpt")
+    module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5))
+    again = tiny.make_trainer(Divergence(3), Spoil([5, 6, 7, 8]), max_epochs=2)
+    again.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder), ckpt_path=tmp_path / "one.ckpt")
+    assert (module.record.skipped_updates, module.record.diverged_at) == (3, 6)  # the fourth in a row
+
+
+def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, cola_folder, tmp_path):
+    class Save(Callback):
+        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
+            if batch_idx == 2:
+                trainer.save_checkpoint(tmp_path / "three.ckpt")
+
+    module = tiny.make_module(tiny_bert, LoRAXS(4))
+    trainer = tiny.make_trainer(Late(2), Spoil([1]), Save(), limit_val_batches=0)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert TrainingRecord.of(read_checkpoint(tmp_path / "three.ckpt")).skipped_updates == 1
 
 
 def test_a_negative_number_is_refused():
@@ -198,10 +211,10 @@ def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_f
                     weights.copy_(torch.linspace(-1, 1, len(weights)) * size)
 
     made = adapter(1, 4, 2.5, allocation=rule, **({"lora_alpha": 8} if adapter is AdaptiveLoRA else {}))
-    divergence, _, trainer = fit(tiny_bert, cola_folder, BlowUp(), RankDiscretisation(1), adapter=made)
+    record, _, trainer = fit(tiny_bert, cola_folder, BlowUp(), RankDiscretisation(1), adapter=made)
     allocation = made.rank_allocation
     ranks = allocation.discrete_ranks()
-    assert divergence.diverged_at is None
+    assert record.diverged_at is None
     assert trainer.global_step == 10
     assert int(ranks.min()) >= 1 and int(ranks.max()) <= 4
     assert float(allocation.area(ranks).sum()) <= allocation.budget + 1e-6
@@ -211,8 +224,8 @@ def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_f
 @pytest.mark.parametrize("rank", [1, 4])
 def test_a_budget_at_its_limit_trains(tiny_bert, cola_folder, rule, rank):
     made = AdaptiveLoRAXS(1, 4, rank, allocation=rule, initial_weights="uniform")
-    divergence, after, trainer = fit(tiny_bert, cola_folder, RankDiscretisation(1), adapter=made)
-    assert (divergence.diverged_at, trainer.global_step) == (None, 10)
+    record, after, trainer = fit(tiny_bert, cola_folder, RankDiscretisation(1), adapter=made)
+    assert (record.diverged_at, trainer.global_step) == (None, 10)
     assert not torch.equal(after[0]["adapter.R"], after[-1]["adapter.R"])
     assert all(torch.isfinite(weight).all() for weight in after[-1].values())
     if rule == "bounded" or rank == 1:
@@ -236,18 +249,16 @@ def test_what_is_trained_keeps_its_bits(tiny_bert, cola_folder, precision):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
 @pytest.mark.filterwarnings("ignore")
 def test_no_step_waits_for_the_accelerator():
-    from types import SimpleNamespace
-
     model = torch.nn.Sequential(*[torch.nn.Linear(64, 64) for _ in range(20)]).cuda()
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
-    module = SimpleNamespace(adapter=None, device=torch.device("cuda"), named_parameters=model.named_parameters)
-    trainer = SimpleNamespace(
-        global_step=0,
-        precision_plugin=None,
-        log_every_n_steps=100,
-        should_stop=False,
-        fit_loop=SimpleNamespace(_should_accumulate=lambda: False),
+    module = SimpleNamespace(
+        adapter=None,
+        device=torch.device("cuda"),
+        named_parameters=model.named_parameters,
+        record=TrainingRecord(),
+        ends_step=lambda batch_idx: True,
     )
+    trainer = SimpleNamespace(global_step=0, precision_plugin=None, log_every_n_steps=100, should_stop=False)
     callback = Divergence()
     callback.on_train_start(trainer, module)
     rows = torch.randn(8, 64, device="cuda")
@@ -267,5 +278,5 @@ def test_no_step_waits_for_the_accelerator():
         if step == 6:
             before = [weight.detach().clone() for weight in model.parameters()]
     assert all(torch.equal(*pair) for pair in zip(before, model.parameters(), strict=True))
-    callback.look(trainer)
-    assert (callback.diverged_at, trainer.should_stop) == (7, True)
+    callback.look(trainer, module.record)
+    assert (module.record.diverged_at, trainer.should_stop) == (7, True)

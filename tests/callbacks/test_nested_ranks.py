@@ -6,7 +6,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks.nested_ranks import NestedRankSampling, rank_at, rank_curve
+from callbacks.nested_ranks import rank_at, rank_curve
 from callbacks.update_norms import UpdateNorms
 from lora import LoRA, LoRAXS, NestedLoRA, NestedLoRAXS
 from tests import tiny
@@ -41,8 +41,8 @@ class Ranks(Callback):
 def test_each_step_trains_at_its_rank_and_all_else_sees_the_whole_adapter(tiny_bert, cola_folder, accumulate):
     ranks = Ranks()
     module = tiny.make_module(tiny_bert, NestedLoRA(1, 6, lora_alpha=8.0), learning_rate=1e-2)
-    trainer = tiny.make_trainer(ranks, NestedRankSampling(3), max_epochs=2, accumulate_grad_batches=accumulate)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    trainer = tiny.make_trainer(ranks, max_epochs=2, accumulate_grad_batches=accumulate)
+    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder, seed=3))
     assert ranks.training == [rank_at(step, 3, 1, 6) for step in range(10) for _ in range(accumulate)]
     assert set(ranks.between) == set(ranks.evaluating) == {6}
     assert module.adapter.active_rank == 6
@@ -60,11 +60,11 @@ def test_each_point_of_the_curve_is_the_figure_of_a_run_cut_to_that_rank(tiny_be
     torch.manual_seed(0)
     seen = UpdateNorms()
     module, data = tiny.make_module(tiny_bert, make(), learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(NestedRankSampling(1), seen, max_epochs=2)
+    trainer = tiny.make_trainer(seen, max_epochs=2)
     trainer.fit(module, datamodule=data)
     curve = rank_curve(trainer, module, data)
     assert [entry["rank"] for entry in curve] == [1, 3, 4]
-    assert trainer.callbacks[1] is seen
+    assert trainer.callbacks[0] is seen
     for entry in curve:
         fixed = tiny.make_module(tiny_bert, cut(entry["rank"]))
         figures = cut_figures(module, fixed, entry["rank"], data)
@@ -96,6 +96,6 @@ def cut_figures(nested, fixed, rank, data):
 
 def test_other_adapters_have_no_curve(tiny_bert, cola_folder):
     module, data = tiny.make_module(tiny_bert, LoRA(2, 8.0)), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(NestedRankSampling(0), limit_train_batches=1)
+    trainer = tiny.make_trainer(limit_train_batches=1)
     trainer.fit(module, datamodule=data)
     assert rank_curve(trainer, module, data) is None

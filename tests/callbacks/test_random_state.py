@@ -47,28 +47,19 @@ def saved_and_read(tmp_path):
     return torch.load(tmp_path / "a.ckpt", weights_only=True)
 
 
-def test_torch_numpy_and_python_go_on_as_if_nothing_had_happened(tmp_path):
+def test_generators_go_on_as_if_nothing_had_happened_once_and_not_before_training(tmp_path):
     draw()  # leaves one normal number of a pair behind
     checkpoint = saved_and_read(tmp_path)
     expected = draw()
     disturb()
-    callback = RandomState()
-    callback.on_load_checkpoint(ONE, None, checkpoint)
-    callback.on_train_start(ONE, None)
-    assert draw() == expected
-
-
-def test_states_are_restored_once_and_not_before_training(tmp_path):
-    checkpoint = saved_and_read(tmp_path)
-    callback = RandomState()
-    disturb()
     after_setup = torch.get_rng_state()
+    callback = RandomState()
     callback.on_load_checkpoint(ONE, None, checkpoint)
     assert torch.equal(torch.get_rng_state(), after_setup)
     callback.on_train_start(ONE, None)
-    restored = draw()
+    assert draw() == expected
     callback.on_train_start(ONE, None)
-    assert draw() != restored
+    assert draw() != expected
 
 
 @pytest.mark.parametrize("world_size", [2, 3])

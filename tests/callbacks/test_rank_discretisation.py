@@ -60,12 +60,9 @@ def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epoch
     assert phases.training == [False] * STEPS * soft_epochs + [True] * STEPS * (3 - soft_epochs)
     assert phases.validation == [True] * 3
     assert module.rank_allocation.is_discrete == (soft_epochs < 3)
-
-
-def test_validation_in_mid_epoch_gives_the_masks_back(tiny_bert, cola_folder):
-    _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=2, val_check_interval=2)
-    assert phases.training == [False] * STEPS + [True] * STEPS
-    assert phases.validation == [True] * 4
+    _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(last), val_check_interval=2)  # within epochs
+    assert phases.training == [False] * STEPS * soft_epochs + [True] * STEPS * (3 - soft_epochs)
+    assert phases.validation == [True] * 6
 
 
 def test_the_sanity_check_leaves_no_trace(tiny_bert, cola_folder):
@@ -115,10 +112,8 @@ def test_cores_and_head_go_on_training_in_the_last_epochs(tiny_bert, cola_folder
 
 def test_validation_and_test_alone_use_the_discrete_ranks(tiny_bert, cola_folder):
     module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(0), epochs=1)
-    assert not module.rank_allocation.is_discrete
     data = tiny.make_data(tiny_bert, cola_folder)
     for verb in ("validate", "test", "predict"):
-        module.rank_allocation.soften()
         seen = []
 
         class Seen(Callback):
@@ -127,8 +122,9 @@ def test_validation_and_test_alone_use_the_discrete_ranks(tiny_bert, cola_folder
 
             on_test_batch_end = on_predict_batch_end = on_validation_batch_end
 
-        getattr(tiny.make_trainer(RankDiscretisation(0), Seen()), verb)(module, datamodule=data)
+        getattr(tiny.make_trainer(Seen()), verb)(module, datamodule=data)
         assert seen == [True]
+        assert not module.rank_allocation.is_discrete  # as it was before
 
 
 def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, cola_folder):

@@ -6,7 +6,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks.divergence import Divergence
 from callbacks.progress import EpochLines
 from callbacks.results import Results
 from callbacks.training_log import TrainingLog
@@ -67,21 +66,9 @@ def test_training_loss_is_the_mean_over_the_rows_of_the_epoch(tiny_bert, cola_fo
             losses.append((float(outputs["loss"]), batch["real_rows"]))
 
     module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder, batch_size=12)
-    log = Loss()
-    tiny.make_trainer(log).fit(module, datamodule=data)  # 12, 12, 12 and 4 rows
+    tiny.make_trainer(Loss()).fit(module, datamodule=data)  # 12, 12, 12 and 4 rows
     assert [rows for _, rows in losses] == [12, 12, 12, 4]
-    assert log.train_losses == [pytest.approx(sum(loss * rows for loss, rows in losses) / 40, rel=1e-5)]
-
-
-class Logged(TrainingLog):
-    """Keeps what would be logged."""
-
-    def __init__(self):
-        super().__init__(1)
-        self.logged = []
-
-    def _log(self, trainer, metrics):
-        self.logged.append(metrics)
+    assert module.record.train_losses == [pytest.approx(sum(loss * rows for loss, rows in losses) / 40, rel=1e-5)]
 
 
 def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(tmp_path, tmp_path_factory):
@@ -89,10 +76,11 @@ def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(t
     folder, curves = str(tiny.save_cola(tmp_path, train=41)), []
     for accumulate in (1, 4):  # the last of 41 rows is a batch alone: three of its four parts are empty
         torch.manual_seed(0)
-        log, module = Logged(), tiny.make_module(backbone, LoRAXS(4))
-        trainer = tiny.make_trainer(log, accumulate_grad_batches=accumulate, limit_val_batches=0)
+        module, logged = tiny.make_module(backbone, LoRAXS(4)), []
+        module.log_now = logged.append
+        trainer = tiny.make_trainer(TrainingLog(1), accumulate_grad_batches=accumulate, limit_val_batches=0)
         trainer.fit(module, datamodule=tiny.make_data(backbone, folder))
-        curves.append([entry["train/loss"] for entry in log.logged[:-1]])
+        curves.append([entry["train/loss"] for entry in logged[:-1]])
     assert len(curves[0]) == 6
     assert curves[1] == pytest.approx(curves[0], abs=1e-4)
 
@@ -100,8 +88,7 @@ def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(t
 def test_an_epoch_without_a_validation_has_no_figures_of_an_earlier_one(tiny_bert, cola_folder, tmp_path, capsys):
     made, module = Results(), tiny.make_module(tiny_bert, LoRAXS(4))
     settings = {"max_epochs": 3, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 1}
-    log = TrainingLog()
-    trainer = tiny.make_trainer(log, made, EpochLines(log), **settings)
+    trainer = tiny.make_trainer(TrainingLog(), made, EpochLines(), **settings)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert [len(entry) > 1 for entry in made.validations] == [False, True, False]
     assert ["val loss" in line for line in capsys.readouterr().out.splitlines()] == [False, True, False]
@@ -113,8 +100,8 @@ def test_an_epoch_without_a_finite_loss_has_no_mean(tiny_bert, cola_folder, caps
             super().refresh()
             self.adapted_layers[0].core = self.adapted_layers[0].core * float("nan")
 
-    log, module = Logged(), tiny.make_module(tiny_bert, Nothing(4))
-    trainer = tiny.make_trainer(Divergence(), log, EpochLines(log), limit_val_batches=0)
+    module = tiny.make_module(tiny_bert, Nothing(4))
+    trainer = tiny.make_trainer(TrainingLog(), EpochLines(), limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert [math.isnan(loss) for loss in log.train_losses] == [True]
+    assert [math.isnan(loss) for loss in module.record.train_losses] == [True]
     assert "train loss nan" in capsys.readouterr().out

@@ -102,18 +102,17 @@ def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_b
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.alphas, expected))
 
 
-def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder):
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (BudgetSchedule(40.0, 80.0, 1, 1), [40.0] * 5 + [40.0, 48.0, 56.0, 64.0, 72.0] + [80.0] * 5),
+        (BudgetSchedule(), [32.0] * 15),  # the adapter's stays
+    ],
+)
+def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected):
     moments = Moments()
-    schedule = BudgetSchedule(32.0, 72.0, epochs_memory_start=1, epochs_memory_start_to_end=1)
     fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3)
-    expected = [32.0] * 5 + [32.0, 40.0, 48.0, 56.0, 64.0] + [72.0] * 5
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
-
-
-def test_without_a_budget_schedule_the_adapters_budget_stays(tiny_bert, cola_folder):
-    moments = Moments()
-    fit(tiny_bert, cola_folder, BudgetSchedule(), moments)
-    assert moments.budgets == [32.0] * 5
 
 
 def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):

@@ -6,7 +6,7 @@ from lightning.pytorch.loggers import Logger
 
 from callbacks.update_norms import UpdateNorms
 from common.errors import InputError
-from lora import AdaptiveLoRAXS, LoRA
+from lora import LoRA
 from tests import tiny
 
 
@@ -28,28 +28,26 @@ class Log(Logger):
 
 def run(backbone, cola, adapter, **settings):
     torch.manual_seed(0)
-    norms, log = UpdateNorms(every_n_steps=2), Log()
-    module = tiny.make_module(backbone, adapter, learning_rate=1e-2)
-    tiny.make_trainer(norms, logger=log, limit_val_batches=0, **settings).fit(
-        module, datamodule=tiny.make_data(backbone, cola)
-    )
-    return module, norms, [row for row in log.rows if row[1]]
+    log, module = Log(), tiny.make_module(backbone, adapter, learning_rate=1e-2)
+    trainer = tiny.make_trainer(UpdateNorms(every_n_steps=2), logger=log, limit_val_batches=0, **settings)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    return module, [row for row in log.rows if row[1]]
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_norms_are_logged_before_the_first_step_and_at_the_interval(tiny_bert, cola_folder, accumulate):
-    module, norms, rows = run(tiny_bert, cola_folder, LoRA(2, 8.0), accumulate_grad_batches=accumulate)
+    module, rows = run(tiny_bert, cola_folder, LoRA(2, 8.0), accumulate_grad_batches=accumulate)
     assert [step for step, _ in rows] == [0, 1, 3]
     names = {f"update_norm/{name}" for name in module.adapter.layer_names}
     assert all(set(row) == {*names, "update_norm/total", "update_norm/relative_total"} for _, row in rows)
     totals = [row["update_norm/total"] for _, row in rows]
-    assert totals[0] == norms.initial["total"] == 0.0
+    assert totals[0] == module.record.initial_norms["total"] == 0.0
     assert totals[-1] > 0.0
 
 
 def test_the_summary_holds_the_norms_before_and_after_training(tiny_bert, cola_folder):
-    module, norms, _ = run(tiny_bert, cola_folder, LoRA(2, 8.0, initialization="both_gaussian"))
-    summary, adapter = norms.summary(), module.adapter
+    module, _ = run(tiny_bert, cola_folder, LoRA(2, 8.0, initialization="both_gaussian"))
+    summary, adapter = module.record.update_norms, module.adapter
     for name, A, B in zip(adapter.layer_names, adapter.A.values(), adapter.B.values(), strict=True):
         update = torch.linalg.matrix_norm(4.0 * B @ A).item()
         assert summary["final"]["layers"][name] == pytest.approx(update, rel=1e-4)
@@ -60,16 +58,9 @@ def test_the_summary_holds_the_norms_before_and_after_training(tiny_bert, cola_f
 
 
 def test_full_fine_tuning_has_no_norms(tiny_bert, cola_folder):
-    _, norms, rows = run(tiny_bert, cola_folder, None)
-    assert norms.summary() is None
+    module, rows = run(tiny_bert, cola_folder, None)
+    assert module.record.update_norms is None
     assert rows == []
-
-
-def test_the_initial_norms_survive_a_checkpoint(tiny_bert, cola_folder):
-    _, norms, _ = run(tiny_bert, cola_folder, AdaptiveLoRAXS(1, 4, 2.5))
-    again = UpdateNorms()
-    again.load_state_dict(norms.state_dict())
-    assert again.initial == norms.initial is not None
 
 
 def test_an_interval_out_of_range_is_refused():

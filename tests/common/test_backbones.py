@@ -50,11 +50,6 @@ def test_a_package_that_is_not_installed_says_how_to_install_it(packaged, monkey
         locate_backbone("package:small")
 
 
-def test_an_unknown_package_names_the_near_ones():
-    with pytest.raises(InputError, match=r"packaged backbone is 'all-MiniLM-L6'.*Did you mean 'all-MiniLM-L6-v2'"):
-        locate_backbone("package:all-MiniLM-L6")
-
-
 def test_a_folder_is_itself_and_a_hub_name_stays(tiny_bert, monkeypatch, tmp_path):
     assert locate_backbone(tiny_bert) == tiny_bert
     monkeypatch.chdir(tmp_path)
@@ -62,11 +57,19 @@ def test_a_folder_is_itself_and_a_hub_name_stays(tiny_bert, monkeypatch, tmp_pat
     assert locate_backbone("some/model") == "some/model"
 
 
-@pytest.mark.parametrize("name", ["./nowhere", "/nowhere/at/all", "~/nowhere-at-all", "empty"])
-def test_a_folder_without_a_model_is_refused(name, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        *((name, "a folder without a config.json") for name in ("./nowhere", "/nowhere", "~/nowhere-at-all", "empty")),
+        ("./modell.gguf", r"no such file; GGUF files in its folder: model.gguf"),
+        ("package:all-MiniLM-L6", r"packaged backbone is 'all-MiniLM-L6'.*Did you mean 'all-MiniLM-L6-v2'"),
+    ],
+)
+def test_what_is_not_there_is_refused(name, message, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"a folder without a config.json"):
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(InputError, match=message):
         locate_backbone(name)
 
 
@@ -80,12 +83,6 @@ def test_a_gguf_file_is_itself_and_one_on_the_hub_keeps_its_name(tmp_path, monke
     on_the_hub = locate_backbone("owner/name/small.gguf")
     assert pretrained_arguments(on_the_hub) == ("owner/name", {"gguf_file": "small.gguf"})
     assert pretrained_arguments("roberta-large") == ("roberta-large", {})
-
-
-def test_a_missing_gguf_file_is_refused_with_those_that_are_there(tmp_path):
-    (tmp_path / "model.gguf").write_bytes(b"GGUF")
-    with pytest.raises(InputError, match=r"no such file; GGUF files in its folder: model.gguf"):
-        locate_backbone(str(tmp_path / "modell.gguf"))
 
 
 def test_a_gguf_file_without_its_reader_says_what_to_install(monkeypatch):

@@ -1,30 +1,63 @@
+from typing import Any
+
 import pytest
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
+from experiments.settings import parse
 from experiments.strategies import check_strategy
+from experiments.trainer_parts import evaluation_trainer
+from experiments.watched_ddp import WatchedDDP, WatchedLauncher, ddp_settings
 from tests.command_line import run, write_config
 
 
-@pytest.mark.parametrize("strategy", ["auto", "ddp", "ddp_find_unused_parameters_true", DDPStrategy()])
-def test_data_parallel_processes_are_allowed(strategy):
-    check_strategy(strategy)
+class OwnDDP(DDPStrategy):
+    """Somebody's own, started in a way that isn't known here."""
+
+
+def by_path(name: str, **settings: Any) -> dict[str, Any]:
+    return {"class_path": f"lightning.pytorch.strategies.{name}", "init_args": settings}
 
 
 @pytest.mark.parametrize(
     ("strategy", "reason"),
     [
         ("fsdp", "each process would train its own"),
-        (FSDPStrategy(), "each process would train its own"),
+        (by_path("FSDPStrategy"), "each process would train its own"),
         ("deepspeed_stage_2", "each process would train its own"),
         ("ddp_spawn", "hand nothing back"),
-        (DDPStrategy(start_method="fork"), "hand nothing back"),
+        (by_path("DDPStrategy", start_method="fork"), "hand nothing back"),
+        ({"class_path": f"{__name__}.OwnDDP"}, "allowed: auto, ddp"),
         ("dp", "allowed: auto, ddp"),
     ],
 )
 def test_what_would_fail_later_is_refused_with_a_reason(strategy, reason):
     with pytest.raises(InputError, match=reason):
         check_strategy(strategy)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "devices", "expected"),
+    [
+        ("auto", 1, {}),
+        ("auto", 2, {}),
+        ("ddp", 2, {}),
+        ("ddp_find_unused_parameters_true", 2, {"find_unused_parameters": True}),
+        (by_path("DDPStrategy", process_group_backend="gloo"), 2, {}),
+        (by_path("SingleDeviceStrategy", device="cpu"), 1, {}),
+    ],
+)
+def test_data_parallel_processes_are_this_projects_own(tiny_bert, cola_folder, tmp_path, strategy, devices, expected):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    settings = parse(["validate", "--config", str(config)])
+    objects = settings.changed({"trainer.strategy": strategy, "trainer.devices": devices}).build()
+    made = evaluation_trainer(objects, []).strategy
+    if devices == 1:
+        assert isinstance(made, SingleDeviceStrategy)
+        return
+    assert isinstance(made, WatchedDDP)
+    assert isinstance(made.launcher, WatchedLauncher), "Lightning takes its own launcher: see WatchedDDP.launcher"
+    assert {**ddp_settings(), **expected}.items() <= made._ddp_kwargs.items()
 
 
 def test_the_command_line_refuses_before_anything_is_written(tiny_bert, cola_folder, tmp_path, capsys):

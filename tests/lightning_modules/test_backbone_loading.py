@@ -30,14 +30,11 @@ def edited(tiny_bert, tmp_path):
     return edit
 
 
-def test_every_module_is_in_train_mode(tiny_bert):
-    model, _ = load(tiny_bert)
+def test_weights_are_those_of_the_folder_in_train_mode_and_the_head_is_the_rest(tiny_bert):
+    model, head = load(tiny_bert)
+    assert head == ("classifier",)
     assert all(module.training for module in model.modules())
     assert any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
-
-
-def test_weights_are_those_of_the_folder(tiny_bert):
-    model, _ = load(tiny_bert)
     for name, tensor in load_file(Path(tiny_bert) / "model.safetensors").items():
         assert torch.equal(model.state_dict()[f"bert.{name}"], tensor)
 
@@ -48,11 +45,6 @@ def test_a_half_precision_folder_loads_in_float32(edited):
     config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}))
     model, _ = load(folder)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
-
-
-def test_the_head_is_what_stands_outside_the_backbone(tiny_bert):
-    _, head = load(tiny_bert)
-    assert head == ("classifier",)
 
 
 def test_a_pooler_that_the_folder_lacks_belongs_to_the_head(edited):
@@ -76,41 +68,27 @@ def test_heads_of_other_architectures(model_type, tmp_path):
     assert load(tmp_path)[1] == expected[model_type]
 
 
-def test_a_trained_head_is_loaded_and_still_the_head(tmp_path):
+@pytest.mark.parametrize("labels", [2, 5])
+def test_a_trained_head_is_loaded_where_it_fits_and_is_still_the_head(tmp_path, labels):
     model, _ = classifier("bert")
     model.save_pretrained(tmp_path)
-    loaded, head = load(tmp_path)
+    loaded, head = load_backbone(AutoModelForSequenceClassification, str(tmp_path), num_labels=labels)
     assert head == ("classifier",)
-    assert torch.equal(loaded.classifier.weight, model.classifier.weight)
+    assert loaded.classifier.weight.shape == (labels, 8)
+    assert torch.equal(loaded.classifier.weight, model.classifier.weight) == (labels == 2)
 
 
-def test_another_number_of_labels_makes_a_fresh_head(tmp_path):
-    model, _ = classifier("bert")
-    model.save_pretrained(tmp_path)
-    loaded, head = load_backbone(AutoModelForSequenceClassification, str(tmp_path), num_labels=5)
-    assert loaded.classifier.weight.shape == (5, 8)
-    assert head == ("classifier",)
-
-
-def test_a_folder_that_is_not_there_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"nowhere', a folder without a config.json"):
-        load(tmp_path / "nowhere")
-
-
-def test_a_folder_without_weights_is_refused(tiny_bert, tmp_path):
-    (tmp_path / "config.json").write_bytes((Path(tiny_bert) / "config.json").read_bytes())
-    with pytest.raises(InputError, match=r"can't be loaded: .*Allowed: a hub name"):
-        load(tmp_path)
-
-
-def test_a_damaged_weight_file_is_refused(edited):
-    folder = edited(dict)
-    path = folder / "model.safetensors"
+def test_what_cannot_be_loaded_is_refused(edited, tiny_bert, tmp_path):
+    damaged, empty = edited(dict), tmp_path / "without_weights"
+    path = damaged / "model.safetensors"
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(InputError, match="can't be loaded"):
-        load(folder)
-
-
-def test_a_hub_name_that_is_not_in_the_cache_is_refused_when_offline():
-    with pytest.raises(InputError, match=r"backbone 'rankwise-tests/no-such-model' can't be loaded"):
-        load("rankwise-tests/no-such-model")
+    empty.mkdir()
+    (empty / "config.json").write_bytes((Path(tiny_bert) / "config.json").read_bytes())
+    for folder, message in (
+        (tmp_path / "nowhere", r"nowhere', a folder without a config.json"),
+        (empty, r"can't be loaded: .*Allowed: a hub name"),
+        (damaged, "can't be loaded"),
+        ("rankwise-tests/no-such-model", "'rankwise-tests/no-such-model' can't be loaded"),  # offline, not in the cache
+    ):
+        with pytest.raises(InputError, match=message):
+            load(folder)

@@ -12,12 +12,7 @@ def counted(monkeypatch, tmp_path):
     """How often factors were worked out, with an empty cache."""
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "cache"))
     calls = []
-
-    def counting(*arguments):
-        calls.append(arguments)
-        return factorise(*arguments)
-
-    monkeypatch.setattr(factor_cache, "factorise", counting)
+    monkeypatch.setattr(factor_cache, "factorise", lambda *arguments: calls.append(arguments) or factorise(*arguments))
     return calls
 
 
@@ -41,6 +36,8 @@ def test_a_second_call_reads_what_the_first_worked_out(counted):
     assert len(cache_files()) == 1
     assert equal(first, second)
     assert equal(second, factorise(weights(), 4, "svd"))
+    cached_factorise([weight.T.contiguous().T for weight in weights()], 4, "svd")  # a view counts as its matrix
+    assert len(counted) == 1
 
 
 @pytest.mark.parametrize(
@@ -61,12 +58,6 @@ def test_other_weights_ranks_or_rules_are_worked_out_anew(counted, other):
     assert len(counted) == 2
     assert len(cache_files()) == 2
     assert equal(again, factorise(*other()))
-
-
-def test_a_transposed_view_counts_as_the_matrix_it_is(counted):
-    cached_factorise([weights()[0]], 4, "svd")
-    cached_factorise([weights()[0].T.contiguous().T], 4, "svd")
-    assert len(counted) == 1
 
 
 def cut(content: bytes) -> bytes:

@@ -224,26 +224,38 @@ def test_predict_writes_the_loss_of_every_line(backbone, wikitext_folder, tmp_pa
         assert math.exp(float(loss) / int(tokens)) == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_encoder_is_refused(tiny_bert, wikitext_folder):
-    with pytest.raises(InputError, match=r"holds no weights for cls.predictions"):
-        fit(tiny.make_language_module(tiny_bert), tiny.make_wikitext(tiny_bert, wikitext_folder))
+def encoder(folder, tiny_bert, tiny_llama):
+    return tiny_bert
 
 
-def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_bert, wikitext_folder):
+def looks_ahead(folder, tiny_bert, tiny_llama):
     from transformers import BertConfig, BertForMaskedLM
 
-    config = BertConfig.from_pretrained(tiny_bert, initializer_range=0.5)
-    BertForMaskedLM(config).save_pretrained(tmp_path)
-    tiny.save_tokenizer(tmp_path)
-    with pytest.raises(InputError, match="not a causal language model"):
-        fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
+    BertForMaskedLM(BertConfig.from_pretrained(tiny_bert, initializer_range=0.5)).save_pretrained(folder)
+    tiny.save_tokenizer(folder)
+    return str(folder)
 
 
-def test_a_backbone_without_its_output_layer_is_refused(tiny_llama, wikitext_folder, tmp_path):
-    AutoModelForCausalLM.from_pretrained(tiny_llama).model.save_pretrained(tmp_path)
-    tiny.save_causal_tokenizer(tmp_path, begins_texts=True)
-    with pytest.raises(InputError, match=r"holds no weights for lm_head.weight"):
-        fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
+def without_output_layer(folder, tiny_bert, tiny_llama):
+    AutoModelForCausalLM.from_pretrained(tiny_llama).model.save_pretrained(folder)
+    tiny.save_causal_tokenizer(folder, begins_texts=True)
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (encoder, "holds no weights for cls.predictions"),
+        (looks_ahead, "not a causal language model"),
+        (without_output_layer, "holds no weights for lm_head.weight"),
+    ],
+)
+def test_a_backbone_that_is_no_language_model_is_refused(
+    tmp_path, tiny_bert, tiny_llama, wikitext_folder, make, reason
+):
+    folder = make(tmp_path, tiny_bert, tiny_llama)
+    with pytest.raises(InputError, match=reason):
+        fit(tiny.make_language_module(folder), tiny.make_wikitext(folder, wikitext_folder))
 
 
 def test_a_block_longer_than_the_model_sees_is_refused(backbone, wikitext_folder):

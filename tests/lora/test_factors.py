@@ -1,3 +1,7 @@
+"""Factors against exact singular values, scikit-learn, and the laws that random ones are drawn from."""
+
+import math
+
 import numpy
 import pytest
 import torch
@@ -5,7 +9,7 @@ from sklearn.decomposition import TruncatedSVD
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.factors import factorise, random_factors, svd_factors
+from lora.factors import factorise, initial_factors, random_factors, svd_factors
 from lora.layers import dense_weight
 
 SHAPES = [(24, 40), (40, 24), (32, 32)]
@@ -115,20 +119,40 @@ def test_random_directions_have_the_lengths_of_the_singular_ones_and_differ_from
     cosines = (A * svd_A).sum(1) / (A.norm(dim=1) * svd_A.norm(dim=1))
     assert float(cosines.abs().max()) < 0.6
     assert float((B * svd_B).sum(0).abs().max()) < 0.6
-
-
-def test_random_directions_differ_from_layer_to_layer():
-    weight = decaying(24, 40)
-    (first, _), (second, _) = factorise([weight, weight], 4, "random")
+    (first, _), (second, _) = factorise([weight, weight], 4, "random")  # another layer has others
     assert not torch.allclose(first, second)
 
 
-@pytest.mark.parametrize("rank", [0, 25])
-def test_a_rank_the_weight_can_not_have_is_refused(rank):
-    with pytest.raises(InputError, match=rf"rank is {rank}, but the weight has shape \(24, 40\); allowed: 1 to 24"):
-        svd_factors(decaying(24, 40), rank)
-
-
-def test_an_unknown_rule_is_refused():
+def test_a_rank_the_weight_can_not_have_and_an_unknown_rule_are_refused():
+    for rank in (0, 25):
+        with pytest.raises(InputError, match=rf"rank is {rank}, but the weight has shape \(24, 40\); allowed: 1 to 24"):
+            svd_factors(decaying(24, 40), rank)
     with pytest.raises(InputError, match="factors is 'qr'; allowed: svd, random"):
         factorise([decaying(24, 40)], 2, "qr")
+
+
+def test_initial_factors_have_their_distributions():
+    torch.manual_seed(0)
+    shape, rank = torch.Size([300, 400]), 50
+    for rule in ("uniform", "kaiming"):
+        A, B = initial_factors(rule, shape, rank)
+        assert 0.99 / 20 < float(A.abs().max()) <= 1 / 20
+        assert float(A.std()) == pytest.approx(1 / 20 / math.sqrt(3), rel=0.02)
+        assert abs(float(A.mean())) < 1e-3
+        assert not B.any()
+    for std, expected in ((None, 1 / rank), (0.5, 0.5)):
+        A, B = initial_factors("gaussian", shape, rank, std)
+        assert float(A.std()) == pytest.approx(expected, rel=0.02)
+        assert float((A.abs() > 2 * expected).float().mean()) == pytest.approx(0.0455, abs=0.006)  # of a normal law
+        assert not B.any()
+    for factor in initial_factors("both_gaussian", shape, rank):
+        assert float(factor.std()) == pytest.approx(1, rel=0.02)
+    assert [tuple(factor.shape) for factor in (A, B)] == [(50, 400), (300, 50)]
+
+
+def test_kaiming_is_what_torch_and_so_peft_draws():
+    torch.manual_seed(5)
+    A, _ = initial_factors("kaiming", torch.Size([30, 40]), 6)
+    torch.manual_seed(5)
+    theirs = torch.nn.init.kaiming_uniform_(torch.empty(6, 40), a=math.sqrt(5))
+    torch.testing.assert_close(A, theirs)

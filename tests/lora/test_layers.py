@@ -1,153 +1,145 @@
+"""Adapted layers against one dense weight: W + B C A for LoRA-XS, W + s · B A for LoRA."""
+
 import pytest
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from lora.layers import LoRAXSLinear, dense_weight
+from lora.layers import LoRALinear, LoRAXSLinear, dense_weight
 
 IN, OUT, RANK, TOKENS = 12, 10, 4, 7
-KINDS = ["linear", "conv1d"]
+every_base = pytest.mark.parametrize("base", ["linear", "conv1d"])
+every_kind = pytest.mark.parametrize("kind", ["lora_xs", "lora"])
 
 
-def adapted(kind: str, dtype=torch.float64, seed: int = 0) -> LoRAXSLinear:
-    """A frozen layer with random factors, in float64 unless told otherwise."""
-    torch.manual_seed(seed)
-    base = nn.Linear(IN, OUT) if kind == "linear" else Conv1D(OUT, IN)
-    nn.init.normal_(base.bias)
-    base.to(dtype).requires_grad_(False)
-    return LoRAXSLinear(base, torch.randn(RANK, IN, dtype=dtype), torch.randn(OUT, RANK, dtype=dtype))
+def made(kind: str, base: str, dtype=torch.float64, dropout: float = 0.0):
+    """A layer over a random frozen one, what is trained of it, and a function that gives its dense weight (out, in)."""
+    torch.manual_seed(0)
+    frozen = nn.Linear(IN, OUT) if base == "linear" else Conv1D(OUT, IN)
+    nn.init.normal_(frozen.bias)
+    frozen.to(dtype).requires_grad_(False)
+    stored = frozen.weight if base == "linear" else frozen.weight.T
+    A, B = torch.randn(RANK, IN, dtype=dtype), torch.randn(OUT, RANK, dtype=dtype)
+    if kind == "lora":
+        layer, trained = LoRALinear(frozen, dropout), (A.requires_grad_(), B.requires_grad_())
+        layer.hand_over(A, B, 0.7)
+        return layer, trained, lambda: stored + 0.7 * B @ A
+    layer = LoRAXSLinear(frozen, A, B)
+    layer.core = torch.randn(RANK, RANK, dtype=dtype, requires_grad=True)
+    return layer, (layer.core,), lambda core=layer.core: stored + B @ core @ A
 
 
-def dense(layer: LoRAXSLinear, kind: str, core: torch.Tensor) -> torch.Tensor:
-    """The reference: one dense weight (out, in), W + B C A."""
-    stored = layer.base.weight
-    return (stored if kind == "linear" else stored.T) + layer.B @ core @ layer.A
-
-
-def saved_shapes(compute) -> list[tuple[int, ...]]:
-    """Shapes of everything autograd keeps while `compute` runs."""
-    shapes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(tuple(t.shape)) or t, lambda t: t):
-        compute()
-    return shapes
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_output_is_that_of_the_dense_weight(kind):
-    layer = adapted(kind)
-    scale, R, mask = 0.64, torch.randn(RANK, RANK).double(), torch.rand(RANK, RANK).double()
-    layer.core = scale * R * mask
-    x = torch.randn(3, TOKENS, IN, dtype=torch.float64)
-    expected = x @ dense(layer, kind, scale * (R * mask)).T + layer.base.bias
-    torch.testing.assert_close(layer(x), expected, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_of_core_and_input_are_those_of_the_dense_weight(kind):
-    layer = adapted(kind)
-    core = torch.randn(RANK, RANK, dtype=torch.float64, requires_grad=True)
-    x = torch.randn(TOKENS, IN, dtype=torch.float64, requires_grad=True)
-    towards = torch.randn(TOKENS, OUT, dtype=torch.float64)
-    layer.core = core
-    ours = torch.autograd.grad((layer(x) * towards).sum(), (core, x))
-    theirs = torch.autograd.grad(((x @ dense(layer, kind, core).T + layer.base.bias) * towards).sum(), (core, x))
-    for our, their in zip(ours, theirs):
+@every_base
+@every_kind
+@pytest.mark.parametrize("shape", [(IN,), (TOKENS, IN), (2, 3, TOKENS, IN)])
+def test_output_and_gradients_are_those_of_the_dense_weight(kind, base, shape):
+    layer, trained, dense = made(kind, base)
+    x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    ours, theirs = layer(x), x @ dense().T + layer.base.bias
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+    towards = torch.randn(theirs.shape, dtype=torch.float64)
+    gradients = [torch.autograd.grad(y, (*trained, x), towards) for y in (ours, theirs)]
+    for our, their in zip(*gradients, strict=True):
         torch.testing.assert_close(our, their, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_gradients_agree_with_finite_differences(kind):
-    layer = adapted(kind)
+@every_base
+def test_gradients_of_a_core_agree_with_finite_differences(base):
+    layer, (core,), _ = made("lora_xs", base)
 
     def output(core, x):
         layer.core = core
         return layer(x)
 
-    core = torch.randn(RANK, RANK, dtype=torch.float64, requires_grad=True)
-    x = torch.randn(2, IN, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(output, (core, x))
+    assert torch.autograd.gradcheck(output, (core, torch.randn(2, IN, dtype=torch.float64, requires_grad=True)))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_fresh_layer_gives_what_its_base_gives(kind):
-    layer = adapted(kind, torch.float32)
+@every_base
+def test_lora_reads_an_input_that_is_not_contiguous_right_and_leaves_it_alone(base):
+    layer, _, dense = made("lora", base)
+    x = torch.randn(IN, TOKENS, 2, dtype=torch.float64).permute(2, 1, 0)
+    before, weight = x.clone(), layer.base.weight.clone()
+    layer(x).sum().backward()
+    torch.testing.assert_close(layer(x), before @ dense().T + layer.base.bias, rtol=1e-12, atol=1e-12)
+    assert torch.equal(x, before) and torch.equal(layer.base.weight, weight)
+
+
+@every_base
+@every_kind
+def test_a_layer_registers_its_base_alone_which_gets_no_gradient(kind, base):
+    layer, trained, _ = made(kind, base)
+    layer(torch.randn(TOKENS, IN, dtype=torch.float64)).sum().backward()
+    assert set(layer.state_dict()) == {"base.weight", "base.bias"}
+    assert all(parameter.grad is None for parameter in layer.parameters())
+    assert all(tensor.grad is not None for tensor in trained)
+    assert (layer.weight, layer.bias) == (layer.base.weight, layer.base.bias)
+    assert dense_weight(layer.base).shape == (OUT, IN)
+
+
+@every_base
+def test_a_fresh_lora_xs_layer_gives_what_its_base_gives(base):
+    fresh = LoRAXSLinear(made("lora_xs", base, torch.float32)[0].base, torch.randn(RANK, IN), torch.randn(OUT, RANK))
     x = torch.randn(TOKENS, IN)
-    torch.testing.assert_close(layer(x), layer.base(x), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(fresh(x), fresh.base(x), atol=1e-6, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def kept_shapes(layer, x) -> set[tuple[int, ...]]:
+    """Shapes of the activations that autograd keeps."""
+    shapes = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(tuple(t.shape)) or t, lambda t: t):
+        layer(x)
+    return {shape for shape in shapes if TOKENS in shape}
+
+
+@every_base
 @pytest.mark.parametrize("input_needs_gradient", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])  # the ordinary and the packed product
-def test_only_small_tensors_are_kept_for_the_backward_pass(kind, input_needs_gradient, dtype):
-    layer = adapted(kind, dtype)
-    layer.core = torch.randn(RANK, RANK, dtype=dtype, requires_grad=True)
+def test_lora_xs_keeps_only_small_tensors_for_the_backward_pass(base, input_needs_gradient, dtype):
+    layer, _, _ = made("lora_xs", base, dtype)
     x = torch.randn(TOKENS, IN, dtype=dtype, requires_grad=input_needs_gradient)
-    kept = saved_shapes(lambda: layer(x))
-    activations = {shape for shape in kept if TOKENS in shape}
-    assert activations == {(TOKENS, RANK)}  # x Aᵀ, for the gradient of the core; neither the input nor the output
+    assert kept_shapes(layer, x) == {(TOKENS, RANK)}  # x Aᵀ, for the core's gradient; neither input nor output
+    if dtype == torch.float64:  # shows that autograd would keep more if it had to
+        layer.base.weight.requires_grad_(True)
+        assert (TOKENS, IN) in kept_shapes(layer, x)
 
 
-def test_a_trained_base_would_keep_its_input():
-    # shows that the test above sees what autograd keeps
-    layer = adapted("linear")
-    layer.base.weight.requires_grad_(True)
-    layer.core = layer.core.double()
-    assert (TOKENS, IN) in saved_shapes(lambda: layer(torch.randn(TOKENS, IN, dtype=torch.float64)))
+def test_dropout_acts_on_the_updates_input_alone_and_only_in_training():
+    layer, _, dense = made("lora", "linear", dropout=0.5)
+    x = torch.ones(4000, IN, dtype=torch.float64)
+    exact = x[:1] @ dense().T + layer.base.bias
+    layer.eval()
+    torch.testing.assert_close(layer(x)[:1], exact)
+    layer.train()
+    trained = layer(x)
+    assert len((trained - layer.base(x)).unique(dim=0)) > 1000
+    torch.testing.assert_close(trained.mean(0, keepdim=True), exact, rtol=0, atol=0.3)  # unbiased
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_only_the_core_gets_a_gradient(kind):
-    layer = adapted(kind)
-    layer.core = torch.randn(RANK, RANK, dtype=torch.float64, requires_grad=True)
-    layer(torch.randn(TOKENS, IN, dtype=torch.float64)).sum().backward()
-    assert layer.core.grad is not None
-    assert all(parameter.grad is None for parameter in layer.parameters())
-    assert not any(buffer.requires_grad for buffer in layer.buffers())
-
-
-def test_factors_stay_out_of_the_state():
-    assert set(adapted("linear").state_dict()) == {"base.weight", "base.bias"}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_bfloat16_autocast_computes_in_bfloat16_and_keeps_the_core_in_float32(kind):
-    layer = adapted(kind, torch.float32)
-    layer.core = torch.randn(RANK, RANK, requires_grad=True)
+@every_base
+@every_kind
+def test_bfloat16_autocast_computes_in_bfloat16_and_keeps_what_is_trained_in_float32(kind, base):
+    layer, trained, dense = made(kind, base, torch.float32)
     x = torch.randn(TOKENS, IN)
     with torch.autocast("cpu", torch.bfloat16):
         y = layer(x)
     y.float().sum().backward()
     assert y.dtype == torch.bfloat16
-    assert layer.core.dtype == layer.core.grad.dtype == torch.float32
-    exact = x @ dense(layer, kind, layer.core.detach()).T + layer.base.bias
+    assert all(tensor.dtype == tensor.grad.dtype == torch.float32 for tensor in trained)
+    exact = x @ dense().T + layer.base.bias
     torch.testing.assert_close(y.float(), exact, rtol=0.03, atol=0.03 * float(exact.abs().max()))
 
 
-def test_dense_weight_is_out_by_in_for_both_kinds():
-    linear, conv = adapted("linear").base, adapted("conv1d").base
-    assert dense_weight(linear).shape == dense_weight(conv).shape == (OUT, IN)
-    assert torch.equal(dense_weight(conv), conv.weight.T)
-
-
-def test_weight_and_bias_of_the_base_can_be_read_through_the_layer():
-    layer = adapted("linear")
-    assert layer.weight is layer.base.weight
-    assert layer.bias is layer.base.bias
-
-
-@pytest.mark.parametrize("kind", KINDS)
+@every_base
+@every_kind
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_a_merged_layer_uses_the_dense_weight_and_leaves_the_frozen_one(kind, dtype):
-    layer = adapted(kind, dtype)
-    layer.core = torch.randn(RANK, RANK, dtype=dtype)
-    frozen = layer.base.weight.clone()
-    x = torch.randn(2, TOKENS, IN, dtype=dtype)
+def test_a_merged_layer_uses_the_dense_weight_and_leaves_the_frozen_one(kind, base, dtype):
+    layer, trained, dense = made(kind, base, dtype)
+    frozen, x = layer.base.weight.clone(), torch.randn(2, TOKENS, IN, dtype=dtype)
     with torch.no_grad():
-        apart = layer(x)
+        apart, expected = layer(x), x @ dense().T + layer.base.bias
         layer.merge()
-        expected = x @ dense(layer, kind, layer.core).T + layer.base.bias
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
-        layer.core = torch.zeros_like(layer.core)  # not looked at while merged
+        trained[0].zero_()  # not looked at while merged
         torch.testing.assert_close(layer(x), expected, rtol=1e-5, atol=1e-5)
         layer.unmerge()
         assert not torch.allclose(layer(x), apart)

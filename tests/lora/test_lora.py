@@ -4,37 +4,13 @@ import math
 
 import pytest
 import torch
-from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRA, LoRA, NestedLoRA
 from tests.architectures import classifier
+from tests.lora.attached import attached, dense_logits, filled, logits
 
 RANK = 4
-IDS = torch.arange(2, 14).view(2, 6)
-
-
-def attached(adapter, model_type: str = "bert"):
-    torch.manual_seed(1)
-    model, head = classifier(model_type)
-    model.requires_grad_(False)
-    adapter.attach(model, model_type, head)
-    adapter.refresh()
-    return model, adapter
-
-
-def filled(adapter):
-    """A and B at a size that shows in the logits."""
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for factor in (*adapter.A.values(), *adapter.B.values()):
-            factor.copy_(0.3 * torch.randn(factor.shape, generator=generator))
-    adapter.refresh()
-    return adapter
-
-
-def logits(model):
-    return model(input_ids=IDS).logits
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2", "distilbert", "llama"])
@@ -56,25 +32,25 @@ def test_logits_are_those_of_pefts_lora_on_the_same_weights(model_type, scaling)
             layer = theirs.get_submodule(name)
             layer.lora_A.default.weight.copy_(A)
             layer.lora_B.default.weight.copy_(B)
-    model.double()
-    theirs.double()
-    adapter.double()
+    for part in (model, theirs, adapter):
+        part.double()
     adapter.refresh()
     torch.testing.assert_close(logits(model), logits(theirs), rtol=0, atol=1e-6)
     assert not torch.allclose(logits(theirs), logits(classifier(model_type)[0].double()), atol=1e-2)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2"])
-def test_logits_are_those_of_a_model_with_dense_updates(model_type):
+def test_logits_and_exported_factors_are_those_of_dense_updates(model_type):
     model, adapter = attached(LoRA(RANK, lora_alpha=2.0, scaling="constant"), model_type)
     filled(adapter)
-    dense, _ = classifier(model_type)
-    with torch.no_grad():
-        for name, A, B in zip(adapter.layer_names, adapter.A.values(), adapter.B.values(), strict=True):
-            weight = dense.get_submodule(name).weight
-            update = 2.0 * B @ A
-            weight += update.T if isinstance(dense.get_submodule(name), Conv1D) else update
-    torch.testing.assert_close(logits(model), logits(dense), rtol=1e-4, atol=1e-5)
+    pairs = zip(adapter.layer_names, adapter.A.values(), adapter.B.values(), strict=True)
+    updates = {name: 2.0 * B @ A for name, A, B in pairs}
+    torch.testing.assert_close(logits(model), dense_logits(model_type, updates), rtol=1e-4, atol=1e-5)
+    factors = adapter.low_rank_factors()
+    assert list(factors) == list(adapter.layer_names)
+    for name, (A, B) in factors.items():
+        torch.testing.assert_close(B @ A, updates[name])
+        assert (A.shape[0], B.shape[1]) == (RANK, RANK) and not A.requires_grad
 
 
 @pytest.mark.parametrize(
@@ -89,46 +65,38 @@ def test_logits_are_those_of_a_model_with_dense_updates(model_type):
     ],
 )
 def test_scaling_rules(settings, expected):
-    assert math.isclose(LoRA(16, **settings).scaling, expected)
-    assert math.isclose(AdaptiveLoRA(1, 16, 4, **settings).scaling, expected)  # of rank_max
-    assert math.isclose(NestedLoRA(1, 16, **settings).scaling, expected)
+    for adapter in (LoRA(16, **settings), AdaptiveLoRA(1, 16, 4, **settings), NestedLoRA(1, 16, **settings)):
+        assert math.isclose(adapter.scaling, expected)  # of rank_max
 
 
 @pytest.mark.parametrize("kind", [LoRA, NestedLoRA])
-@pytest.mark.parametrize("both", [{}, {"lora_alpha": 16, "alpha_per_rank": 2}])
-def test_alpha_twice_or_never_is_refused(kind, both):
-    with pytest.raises(InputError, match=r"lora_alpha is .* and alpha_per_rank is .*; allowed: exactly one"):
-        kind(**both)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rank": 0}, "rank is 0; allowed: 1 or more"),
-        ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 to below 1"),
+        ({"lora_alpha": None}, "lora_alpha is None and alpha_per_rank is None; allowed: exactly one"),
+        ({"alpha_per_rank": 2}, "lora_alpha is 16.0 and alpha_per_rank is 2; allowed: exactly one"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0.0; allowed: a finite number above 0"),
         ({"lora_alpha": None, "alpha_per_rank": -1.0}, "alpha_per_rank is -1.0; allowed: a finite number above 0"),
+        ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 to below 1"),
         ({"scaling": "alpha"}, "scaling is 'alpha'; allowed: alpha_over_rank"),
         ({"initialization": "unifrom"}, "initialization is 'unifrom'.*Did you mean 'uniform'"),
         ({"initial_std": 0.1}, "initial_std is 0.1 and initialization is 'uniform'"),
         ({"initial_std": -0.1, "initialization": "gaussian"}, "initial_std is -0.1"),
     ],
 )
-def test_settings_out_of_range_are_refused(settings, message):
+def test_settings_out_of_range_are_refused(kind, settings, message):
     with pytest.raises(InputError, match=message):
-        LoRA(**{"lora_alpha": 16.0, **settings})
+        kind(**{"lora_alpha": 16.0, **settings})
+    with pytest.raises(InputError, match="rank is 0; allowed: 1 or more"):
+        LoRA(0, 16)
 
 
-@pytest.mark.parametrize("rule", ["uniform", "kaiming", "gaussian"])
-def test_a_fresh_adapter_leaves_the_logits_as_they_were(rule):
+@pytest.mark.parametrize("rule", ["uniform", "kaiming", "gaussian", "both_gaussian"])
+def test_all_but_both_gaussian_leave_the_logits_as_they_were(rule):
     model, _ = attached(LoRA(RANK, 16, initialization=rule))
-    assert torch.equal(logits(model), logits(classifier("bert")[0]))
-
-
-def test_both_gaussian_starts_far_off():
-    model, _ = attached(LoRA(RANK, 16, initialization="both_gaussian"))
     before = logits(classifier("bert")[0])
-    assert float((logits(model) - before).norm() / before.norm()) > 0.5
+    moved = float((logits(model) - before).norm() / before.norm())
+    assert moved > 0.5 if rule == "both_gaussian" else torch.equal(logits(model), before)
 
 
 def test_the_global_seed_decides_the_start():
@@ -148,18 +116,6 @@ def test_parameters_are_named_after_their_layers_and_counted_once():
     assert all(bool(B.grad.any()) for B in adapter.B.values())
 
 
-def test_low_rank_factors_rebuild_the_update():
-    _, adapter = attached(LoRA(RANK, lora_alpha=6.0))
-    filled(adapter)
-    factors = adapter.low_rank_factors()
-    assert list(factors) == list(adapter.layer_names)
-    for name, (A, B) in factors.items():
-        key = name.replace(".", "/")
-        torch.testing.assert_close(B @ A, 6.0 / RANK * adapter.B[key] @ adapter.A[key])
-        assert (A.shape[0], B.shape[1]) == (RANK, RANK)
-        assert not A.requires_grad
-
-
 @pytest.mark.parametrize("initialization", ["uniform", "both_gaussian"])
 def test_a_larger_adapter_that_starts_from_low_rank_factors_gives_the_same_logits(initialization):
     model, adapter = attached(LoRA(RANK, lora_alpha=6.0, targets="attention"))
@@ -173,10 +129,7 @@ def test_a_larger_adapter_that_starts_from_low_rank_factors_gives_the_same_logit
     ("make", "message"),
     [
         (lambda: LoRA(RANK - 1, 1.0), "the update has rank 4 in a layer, this adapter has 3"),
-        (
-            lambda: LoRA(RANK, 1.0, targets=["query"]),
-            "attention.output.dense .and 5 more layers. that this run doesn't",
-        ),
+        (lambda: LoRA(RANK, 1.0, targets=["query"]), r"attention.output.dense \(and 5 more layers\) that this run"),
         (lambda: AdaptiveLoRA(1, 8, 4, lora_alpha=1.0), "the adapter is AdaptiveLoRA, whose masks"),
     ],
 )
@@ -209,7 +162,7 @@ def test_a_wrapped_head_is_adapted_over_its_random_start():
     assert not torch.allclose(logits(model), logits(classifier("distilbert")[0]), atol=1e-3)
 
 
-def test_without_the_option_a_target_in_the_head_is_refused():
+def test_only_a_wrapped_head_can_be_named_as_a_target():
     with pytest.raises(InputError, match="matches classifier, which belongs to the head"):
         attached(LoRA(RANK, 16, targets=["query", "classifier"]))
     assert "classifier" in attached(LoRA(RANK, 16, targets=["query", "classifier"], wrap_head=True))[1].layer_names

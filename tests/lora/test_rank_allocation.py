@@ -119,27 +119,6 @@ def test_area_of_plain_lora_is_rank_times_both_sides():
     assert float((areas.discrete_ranks() * sides).sum()) <= float(sides.sum() * 4)
 
 
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-def test_straight_through_masks_are_hard_and_have_the_soft_gradient(rule):
-    torch.manual_seed(0)
-    areas = allocation(rule=rule, masking="straight_through")
-    ranks = areas.ranks().detach().round().clamp(2, 12)
-    rows = torch.arange(12)
-    expected = torch.stack([((rows[:, None] < k) & (rows[None] < k)).float() for k in ranks])
-    torch.testing.assert_close(areas.masks(), expected, rtol=0, atol=1e-6)
-    downstream = torch.randn(8, 12, 12)
-    (areas.masks() * downstream).sum().backward()
-    hard_gradient, areas.weights.grad, areas.masking = areas.weights.grad, None, "soft"
-    (areas.masks() * downstream).sum().backward()
-    torch.testing.assert_close(hard_gradient, areas.weights.grad)
-    assert float(hard_gradient.abs().max()) > 0
-
-
-def test_an_unknown_masking_is_refused():
-    with pytest.raises(InputError, match=r"masking is 'straight-through'.*Did you mean 'straight_through'"):
-        allocation(masking="straight-through")
-
-
 @pytest.mark.parametrize(
     ("exponent", "expected"), [(2, math.sqrt((4 + 36 + 100) / 3)), (1, (2 * 1 + 6 * 2 + 10 * 3) / 6)]
 )

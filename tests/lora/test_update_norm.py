@@ -6,7 +6,7 @@ import torch
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
 from lora.update_norm import product_norms, update_norms, weight_norms
 from tests.architectures import classifier
-from tests.lora.test_lora import attached, filled
+from tests.lora.attached import attached, filled
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

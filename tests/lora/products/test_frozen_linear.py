@@ -1,3 +1,5 @@
+"""Layers with prepared products against the ordinary ones, and when they are prepared."""
+
 import copy
 
 import pytest
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="this build 
 
 @pytest.fixture
 def packed(monkeypatch):
-    """Counts how often weights are packed."""
+    """Notes which weights are packed."""
     made = []
     pack = frozen_products.pack
     monkeypatch.setattr(frozen_products, "pack", lambda weight: made.append(weight.shape) or pack(weight))
@@ -26,14 +28,23 @@ def packed(monkeypatch):
 
 
 def frozen(inputs=12, outputs=20, bias=True):
-    layer = nn.Linear(inputs, outputs, bias=bias)
-    return layer.requires_grad_(False)
+    return nn.Linear(inputs, outputs, bias=bias).requires_grad_(False)
 
 
-def gradients(layer, x, *parameters):
+def made_layers():
+    """Each kind of layer with a frozen product, and its trained tensors."""
+    xs = LoRAXSLinear(frozen(), 0.3 * torch.randn(4, 12), 0.3 * torch.randn(20, 4))
+    xs.core = torch.randn(4, 4, requires_grad=True)
+    lora = LoRALinear(FrozenLinear(frozen()))
+    factors = torch.randn(4, 12, requires_grad=True), torch.randn(20, 4, requires_grad=True)
+    lora.hand_over(*factors, 0.5)
+    return {"frozen": (FrozenLinear(frozen()), ()), "lora_xs": (xs, (xs.core,)), "lora": (lora, factors)}
+
+
+def results(layer, wanted, x):
     """Output, and gradients of a nonlinear function of it."""
     y = layer(x)
-    return y.detach(), *torch.autograd.grad((y * y.sin()).sum(), (x, *parameters))
+    return y.detach(), *torch.autograd.grad((y.float() * y.float().sin()).sum(), wanted)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -41,7 +52,7 @@ def gradients(layer, x, *parameters):
 def test_a_frozen_layer_gives_what_linear_gives(bias, shape, packed):
     base = frozen(bias=bias)
     x = torch.randn(shape, requires_grad=True)
-    for ours, theirs in zip(gradients(FrozenLinear(base), x), gradients(base, x), strict=True):
+    for ours, theirs in zip(results(FrozenLinear(base), (x,), x), results(base, (x,), x), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
     assert len(packed) == 2
 
@@ -50,26 +61,17 @@ def test_a_frozen_layer_gives_what_linear_gives(bias, shape, packed):
 @pytest.mark.parametrize("inputs_need_gradients", [True, False])
 def test_a_lora_xs_layer_gives_the_dense_sum(base, inputs_need_gradients, packed):
     A, B = 0.3 * torch.randn(4, 12), 0.3 * torch.randn(20, 4)
-    layer = LoRAXSLinear(base, A, B)
-    core = torch.randn(4, 4, requires_grad=True)
+    layer, core = LoRAXSLinear(base, A, B), torch.randn(4, 4, requires_grad=True)
     layer.core = core
     x = torch.randn(3, 5, 12, requires_grad=inputs_need_gradients)
-
-    def dense(x):
-        return base(x) + x @ (B @ core @ A).T
-
     wanted = (core, x) if inputs_need_gradients else (core,)
-    for forward in (layer, dense):
-        y = forward(x)
-        results = (y, *torch.autograd.grad((y * y.sin()).sum(), wanted))
-        if forward is layer:
-            ours = results
-    for mine, theirs in zip(ours, results, strict=True):
-        torch.testing.assert_close(mine, theirs, atol=1e-4, rtol=1e-4)
+    dense = results(lambda x: base(x) + x @ (B @ core @ A).T, wanted, x)
+    for ours, theirs in zip(results(layer, wanted, x), dense, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
     assert sorted(packed) == sorted([(24, 12), (16, 20)])
 
 
-def test_changed_weights_are_packed_again(packed):
+def test_changed_weights_are_packed_again_and_a_copy_packs_its_own(packed):
     base = frozen()
     layer, x = FrozenLinear(base), torch.randn(4, 12)
     layer(x), layer(x)
@@ -80,16 +82,10 @@ def test_changed_weights_are_packed_again(packed):
     layer.weight = nn.Parameter(torch.randn(20, 12), requires_grad=False)
     torch.testing.assert_close(layer(x), x @ layer.weight.T + base.bias, atol=1e-5, rtol=1e-5)
     assert len(packed) == 6
-
-
-def test_a_copy_packs_its_own_weight(packed):
-    layer, x = FrozenLinear(frozen()), torch.randn(4, 12)
-    layer(x)
-    twin = copy.deepcopy(layer)
+    before, twin = layer(x), copy.deepcopy(layer)
     with torch.no_grad():
         twin.weight.zero_()
-    assert torch.equal(twin(x), twin.bias.expand(4, -1))
-    assert torch.equal(layer(x), layer(x)) and not torch.equal(layer(x), twin(x))
+    assert torch.equal(twin(x), twin.bias.expand(4, -1)) and torch.equal(layer(x), before)
 
 
 @pytest.mark.parametrize("why", ["trained", "double", "empty", "large"])
@@ -105,16 +101,6 @@ def test_what_cannot_be_packed_takes_the_ordinary_product(why, packed, monkeypat
         monkeypatch.setattr(frozen_products, "LARGEST_PACKED_WEIGHT", 100)
     assert torch.equal(layer(x), nn.functional.linear(x, layer.weight, layer.bias))
     assert not packed
-
-
-def made_layers():
-    """Each kind of layer with a frozen product, and its trained tensors."""
-    xs = LoRAXSLinear(frozen(), 0.3 * torch.randn(4, 12), 0.3 * torch.randn(20, 4))
-    xs.core = torch.randn(4, 4, requires_grad=True)
-    lora = LoRALinear(FrozenLinear(frozen()))
-    factors = torch.randn(4, 12, requires_grad=True), torch.randn(20, 4, requires_grad=True)
-    lora.hand_over(*factors, 0.5)
-    return {"frozen": (FrozenLinear(frozen()), ()), "lora_xs": (xs, (xs.core,)), "lora": (lora, factors)}
 
 
 @pytest.mark.parametrize("copies", ["packed", "cast"])  # the second as on a GPU
@@ -141,32 +127,23 @@ def test_autocast_gives_what_autocast_gives_without_copies(name, copies, input_t
 
 
 @pytest.mark.parametrize("name", ["frozen", "lora_xs", "lora"])
-def test_frozen_weights_are_cast_once_under_autocast(name, monkeypatch):
+def test_frozen_weights_are_cast_once_under_autocast_also_for_training_after_an_evaluation(name, monkeypatch):
     """Autocast itself casts a frozen weight at every pass: it keeps casts of trained weights only."""
     prepared = []
     kinds = {kind: getattr(frozen_products, kind).__init__ for kind in ("CastProducts", "PackedProducts")}
     for kind, made in kinds.items():
         count = lambda self, dtype, *frozen, made=made: prepared.append(dtype) or made(self, dtype, *frozen)  # noqa: E731
         monkeypatch.setattr(getattr(frozen_products, kind), "__init__", count)
-    layer, _ = made_layers()[name]
-    for _ in range(3):
-        with torch.autocast("cpu", torch.bfloat16):
-            layer(torch.randn(5, 12))
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            layer(torch.randn(5, 12))
-    assert prepared == [torch.bfloat16]
-
-
-def test_copies_made_without_gradients_serve_training():
-    """The first pass of a run is a validation's, in inference mode."""
-    layer, trained = made_layers()["lora_xs"]
+    layer, trained = made_layers()[name]
     x = torch.randn(5, 12)
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-        layer(x)
-    with torch.autocast("cpu", torch.bfloat16):
-        y = layer(x.clone().requires_grad_())
-    y.float().square().sum().backward()
-    assert trained[0].grad.abs().max() > 0
+    for _ in range(3):
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):  # the first pass is a validation's
+            layer(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = layer(x.clone().requires_grad_())
+        y.float().square().sum().backward()
+    assert prepared == [torch.bfloat16]
+    assert all(tensor.grad.abs().max() > 0 for tensor in trained)
 
 
 def test_a_core_trains_the_same_packed_and_unpacked(monkeypatch):

@@ -28,23 +28,16 @@ def assert_near(found, exact, dtype):
 
 @pytest.mark.parametrize(("kind", "dtype"), KINDS)
 @pytest.mark.parametrize("bias", [True, False])
-def test_frozen_products_are_the_dense_ones(kind, dtype, bias):
+def test_products_are_the_dense_ones(kind, dtype, bias):
+    x, gradient, core = (torch.randn(shape).to(dtype) for shape in ((TOKENS, IN), (TOKENS, OUT), (RANK, RANK)))
     products, (weight, offset) = made(dtype, kind, bias, adapted=False)
-    x, gradient = torch.randn(TOKENS, IN).to(dtype), torch.randn(TOKENS, OUT).to(dtype)
     assert_near(products.frozen(x), x.double() @ weight.T + (offset if bias else 0), dtype)
     assert_near(products.frozen_back(gradient), gradient.double() @ weight, dtype)
-
-
-@pytest.mark.parametrize(("kind", "dtype"), KINDS)
-@pytest.mark.parametrize("bias", [True, False])
-def test_adapted_products_are_the_dense_sums(kind, dtype, bias):
     products, (weight, offset, A, B) = made(dtype, kind, bias)
-    x, core = torch.randn(TOKENS, IN).to(dtype), torch.randn(RANK, RANK).to(dtype)
     y, reduced = products.adapted(x, core)
     adapted = weight + B @ core.double() @ A
     assert_near(y, x.double() @ adapted.T + (offset if bias else 0), dtype)
     assert_near(reduced, x.double() @ A.T, dtype)
-    gradient = torch.randn(TOKENS, OUT).to(dtype)
     towards_x, towards_core = products.adapted_back(gradient, core)
     assert_near(towards_x, gradient.double() @ adapted, dtype)
     assert_near(towards_core, gradient.double() @ B, dtype)

@@ -1,0 +1,85 @@
+"""The record of a fit: what checkpoints hold of it, older ones too."""
+
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from callbacks.checkpoints import read_checkpoint
+from callbacks.health import CollapseDetection
+from callbacks.rank_logging import RankLogging
+from callbacks.training_log import TrainingLog
+from callbacks.training_record import TrainingRecord
+from callbacks.update_norms import UpdateNorms
+from lora import AdaptiveLoRAXS
+from tests import tiny
+
+
+def fit(backbone, cola, epochs, **settings):
+    torch.manual_seed(0)
+    module = tiny.make_module(backbone, AdaptiveLoRAXS(1, 4, 2.5))
+    trainer = tiny.make_trainer(TrainingLog(), CollapseDetection(), RankLogging(), UpdateNorms(), max_epochs=epochs)
+    trainer.fit(module, datamodule=tiny.make_data(backbone, cola), **settings)
+    return module, trainer
+
+
+def kept(record) -> dict:
+    return {k: v for k, v in asdict(record).items() if k not in ("diverged_at", "has_diverged", "step_loss")}
+
+
+@pytest.fixture(scope="module")
+def interrupted(tiny_bert, cola_folder, tmp_path_factory):
+    """A module after one epoch, and its checkpoint."""
+    module, trainer = fit(tiny_bert, cola_folder, 1)
+    path = tmp_path_factory.mktemp("record") / "one.ckpt"
+    trainer.save_checkpoint(path)
+    return module, path
+
+
+def as_earlier(checkpoint: dict) -> dict:
+    """The checkpoint as it was before there was a record: each callback keeps its own part."""
+    record = checkpoint.pop("training_record")
+    checkpoint["callbacks"] |= {
+        "TrainingLog": {"train_losses": record["train_losses"]},
+        "CollapseDetection": {name: record[name] for name in ("collapsed", "collapsed_epochs")},
+        "Divergence": {"skipped_updates": record["skipped_updates"], "in_a_row": 0},
+        "RankLogging": {"history": record["rank_history"]},
+        "UpdateNorms": {"initial": record["initial_norms"], "final": record["final_norms"]},
+    }
+    return checkpoint
+
+
+@pytest.mark.parametrize("layout", ["today's", "earlier"])
+def test_a_resumed_run_goes_on_with_the_record_of_its_checkpoint(tiny_bert, cola_folder, tmp_path, interrupted, layout):
+    module, path = interrupted
+    assert module.record.train_losses and module.record.final_norms
+    assert [entry["step"] for entry in module.record.rank_history] == [0, 5]
+    if layout == "earlier":
+        torch.save(as_earlier(read_checkpoint(path)), path := tmp_path / "earlier.ckpt")
+    resumed, _ = fit(tiny_bert, cola_folder, 2, ckpt_path=path)
+    assert resumed.record.train_losses[:1] == module.record.train_losses
+    assert [entry["step"] for entry in resumed.record.rank_history] == [0, 5, 10]
+    assert resumed.record.initial_norms == module.record.initial_norms != resumed.record.final_norms
+
+
+def test_every_part_survives_a_checkpoint_of_either_layout():
+    record = TrainingRecord([0.5], True, [0], 3, [{"step": 0, "ranks": [1.0]}], {"total": 0.0}, {"total": 2.0}, 7)
+    checkpoint: dict = {"callbacks": {}}
+    record.save(checkpoint)
+    record.train_losses.append(0.25)  # the checkpoint is of the moment before
+    again = TrainingRecord.of(checkpoint)
+    assert kept(again) == kept(record) | {"train_losses": [0.5]}
+    assert again.diverged_at is None
+    assert kept(TrainingRecord.of(as_earlier(checkpoint))) == kept(again)
+    changes = {"callbacks": {"UpdateNorms": {"initial": None, "final": None}, "WeightChanges": {"final": {"total": 1}}}}
+    assert TrainingRecord.of(changes).update_norms == {"initial": None, "final": {"total": 1}}  # full fine-tuning
+
+
+def test_a_new_fit_has_a_new_record_and_weights_alone_bring_none(tiny_bert, cola_folder, interrupted):
+    module, path = interrupted
+    before = module.record
+    module.load_checkpoint(read_checkpoint(path))
+    assert module.record is before
+    tiny.make_trainer(TrainingLog()).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert len(module.record.train_losses) == 1
+    assert before.train_losses and module.record is not before
