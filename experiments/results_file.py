@@ -29,14 +29,4 @@ def check_trial(entry: Any, where: str) -> str:
     return name
 
 
-def check_failure(failure: dict[str, Any], where: str) -> None:
-    """Refuses a failure.json that lacks something.
-
-    Raises:
-        InputError: names the file (`where`).
-    """
-    if not (isinstance(failure.get("error"), str) and isinstance(failure.get("attempts"), int)):
-        raise InputError(f"{where} isn't what a sweep writes: it has no error or attempts. Delete this file.")
-
-
-__all__ = ["check_failure", "check_results", "check_trial", "read_results"]
+__all__ = ["check_results", "check_trial", "read_results"]

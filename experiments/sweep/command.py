@@ -3,6 +3,7 @@
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -95,23 +96,26 @@ def run_sweep(arguments: list[str]) -> int:
         check_claim(folder, definition, configs, command, options.extend)
         claim(folder, definition)
 
-        def after_each() -> None:
+        def keep_account() -> None:
             folder.write_results(trials)
             drop_checkpoints(folder, trials, options.keep_checkpoints)
 
-        after_each()
-        with Progress(folder, mine, at_once, after_each) as progress:
-            complete = _carry_out(engine, folder, mine, progress)
-        after_each()
+        complete = _carry_out(engine, folder, Progress(folder, mine, at_once, keep_account), keep_account)
         return _close(folder, mine, complete, command)
 
 
-def _carry_out(engine: Engine, folder: SweepFolder, mine: list[Trial], progress: Progress) -> bool:
-    todo = [trial for trial in mine if folder.state(trial) is not State.FINISHED]
-    try:
-        return not todo or engine(folder, todo, progress)
-    except KeyboardInterrupt:
-        return False
+def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_account: Callable[[], None]) -> bool:
+    todo = [trial for trial in progress.trials if folder.state(trial) is not State.FINISHED]
+    keep_account()
+    if not todo:
+        return True
+    with progress:
+        try:
+            complete = engine(folder, todo, progress)
+        except KeyboardInterrupt:
+            complete = False
+    keep_account()
+    return complete
 
 
 def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str) -> int:

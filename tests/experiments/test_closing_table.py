@@ -8,10 +8,9 @@ from rich.console import Console
 from experiments import closing_table
 from experiments.closing_table import print_closing_table
 from experiments.results import RunResults
-from experiments.sweep.folder import SweepFolder
+from experiments.sweep.folder import LOG, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.trial_run import LOG, record_failure
 from tests.experiments import made_runs
 
 
@@ -53,7 +52,7 @@ def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, caps
     for trial in trials:
         folder.trial_folder(trial).mkdir(parents=True)
     (folder.trial_folder(trials[0]) / LOG).write_text("reading [/data/news]\n")
-    record_failure(folder.trial_folder(trials[1]), "OSError: no file [/data/words]")
+    folder.record_failure(trials[1], "OSError: no file [/data/words]")
     progress = Progress(folder, trials, 1)
     progress.started(trials[0])
     console = Console(width=200)

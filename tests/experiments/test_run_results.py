@@ -99,7 +99,8 @@ def test_a_trials_file_that_lacks_something_is_named(tmp_path, name, content, mi
     path = folder.trial_folder(TRIAL) / name
     path.write_text(json.dumps(content))
     with pytest.raises(InputError, match=missing) as caught:
-        folder.check_trial(TRIAL.name, {})
+        folder.results(TRIAL)
+        folder.failure(TRIAL)
     assert str(path) in str(caught.value)
 
 

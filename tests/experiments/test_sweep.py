@@ -9,8 +9,8 @@ import torch
 import yaml
 
 import cli
-from common.errors import InputError
-from common.locks import locked
+from experiments.sweep import folder
+from experiments.sweep.folder import SweepFolder
 from tests.command_line import differences, outcome, write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
 
@@ -42,6 +42,7 @@ def figures(sweep_folder):
     return trials
 
 
+@pytest.mark.slow
 def test_each_trial_is_the_run_that_fit_would_be(finished, tmp_path):
     path, runs_dir = finished
     for rate, name in zip(RATES, (FIRST, SECOND)):
@@ -70,6 +71,7 @@ def test_finished_trials_are_skipped_and_a_lost_summary_is_made_again(copy, caps
     assert len(figures(runs_dir / "small")) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "step"), [(FIRST, 0), (FIRST, 7), (SECOND, 3)])
 def test_a_killed_sweep_goes_on_to_the_same_results(finished, tmp_path, monkeypatch, name, step):
     path, runs_dir = finished
@@ -83,6 +85,7 @@ def test_a_killed_sweep_goes_on_to_the_same_results(finished, tmp_path, monkeypa
         assert differences(outcome(runs_dir / "small" / trial), outcome(tmp_path / "small" / trial)) == []
 
 
+@pytest.mark.slow
 def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finished, tmp_path, monkeypatch, capsys):
     path, runs_dir = finished
     with monkeypatch.context() as patch:
@@ -107,6 +110,7 @@ def test_a_damaged_checkpoint_costs_its_trial_only(copy, finished):
     assert figures(runs_dir / "small") == figures(finished[1] / "small")
 
 
+@pytest.mark.slow
 def test_worker_processes_give_the_same_folder(finished, tmp_path):
     path, runs_dir = finished
     torch.set_num_threads(1)
@@ -118,6 +122,7 @@ def test_worker_processes_give_the_same_folder(finished, tmp_path):
         assert mine["overrides"] == other["overrides"]
 
 
+@pytest.mark.slow
 def test_parts_together_make_the_sweep(finished, tmp_path):
     path, runs_dir = finished
     assert sweep(path, tmp_path, "--part", "2/2") == 0
@@ -175,22 +180,35 @@ def test_a_dry_run_lists_trials_that_do_not_fit_and_says_so(finished, tmp_path, 
     assert shown.err.startswith("error: trial rank_min_9 can't run")
 
 
+@pytest.mark.parametrize("dry", [["--dry_run"], []])
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--jobs", "0"], "jobs is 0"),
+        (["--jobs", "0"], "jobs is 0; allowed: 1 or more"),
         (["--engine", "slurm"], "slurm"),
+        (["--engine", "ray", "--jobs", "2"], "--jobs belongs to the local engine"),
+        (["--engine", "ray", "--cpus_per_trial", "-1"], "cpus_per_trial is -1.0; allowed: 0 or more"),
+        (["--engine", "ray", "--gpus_per_trial", "nan"], "gpus_per_trial is nan; allowed: 0 or more"),
+        (["--ray_address", "auto"], "--ray_address is given without --engine ray"),
+        (["--cpus_per_trial", "1"], "--cpus_per_trial is given without --engine ray"),
+        (["--gpus_per_trial", "0"], "--gpus_per_trial is given without --engine ray"),
+        (["--keep_checkpoints", "last"], "'last'"),
         (["--part", "3/2"], "part is '3/2'"),
-        (["--ray_address", "auto"], "--engine ray"),
+        (["--extend", "--overwrite"], "--extend keeps the trials"),
+        (["--extend", "--part=1/2"], "without --part"),
+        (["--overwrite", "--part", "2/2"], "delete what the other parts are doing"),
+        (["--run_name", "a/b"], "run_name is 'a/b'"),
         (["--data.batch_size"], "needs a value"),
         (["stray"], "'stray'"),
         (["--model.optimizer.learning_rate", "1"], "the sweep varies it"),
         (["--trainer.max_epox", "1"], "max_epox"),
     ],
 )
-def test_bad_options_are_refused(finished, tmp_path, capsys, options, expected):
-    assert sweep(finished[0], tmp_path, *options) == 2
-    assert expected in capsys.readouterr().err
+def test_bad_options_are_refused_before_anything_is_done(finished, tmp_path, capsys, dry, options, expected):
+    assert sweep(finished[0], tmp_path, *dry, *options) == 2
+    shown = capsys.readouterr()
+    assert expected in shown.err and not shown.out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_another_grid_in_the_folder_is_refused_with_ways_out(copy, capsys):
@@ -220,11 +238,18 @@ def test_a_results_file_cut_short_is_named(copy, capsys):
     assert f"{SECOND}/results.json can't be read" in capsys.readouterr().err
 
 
-def test_two_sweeps_do_not_write_into_one_folder(copy, capsys):
+@pytest.mark.parametrize("second", ["whole", "part"])
+@pytest.mark.parametrize("first", ["whole", "part"])
+def test_two_sweeps_keep_apart_but_for_parts_of_one(copy, capsys, monkeypatch, first, second):
+    monkeypatch.setattr(folder, "_ENTRANCE_SECONDS", 0.1)
     path, runs_dir = copy
-    with locked(runs_dir / "small" / ".locks" / "sweep"):
-        assert sweep(path, runs_dir) == 2
-    assert "another sweep is at work" in capsys.readouterr().err
+    (runs_dir / "small" / ".locks" / ".part.killed").touch()
+    refused = (first, second) != ("part", "part")
+    with SweepFolder(runs_dir / "small").sweep_lock(is_part=first == "part"):
+        assert sweep(path, runs_dir, *(["--part", "1/2"] if second == "part" else [])) == (2 if refused else 0)
+    assert ("another sweep is at work" in capsys.readouterr().err) == refused
+    assert sweep(path, runs_dir) == 0
+    assert list((runs_dir / "small" / ".locks").glob(".part.*")) == []
 
 
 def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypatch):
@@ -234,13 +259,6 @@ def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypa
     )
     assert sweep(finished[0], tmp_path, "--engine", "ray") == 2
     assert "Ray is not installed" in capsys.readouterr().err
-
-
-def test_what_is_no_folder_name_is_refused(finished, tmp_path):
-    with pytest.raises(InputError):
-        from experiments.sweep.command import run_sweep
-
-        run_sweep(["--config", str(finished[0]), "--run_name", "a/b", "--runs_dir", str(tmp_path)])
 
 
 @pytest.mark.parametrize("options", [[], ["--run_name", "x" * 300]])

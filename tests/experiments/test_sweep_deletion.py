@@ -81,14 +81,6 @@ def test_overwrite_deletes_no_folder_that_no_sweep_wrote(made, dry, capsys):
     assert (runs_dir / "mine" / "results.json").exists()
 
 
-def test_a_part_deletes_nothing_of_the_others(made, capsys):
-    path, runs_dir = made
-    before = files(runs_dir)
-    assert sweep(path, runs_dir, "--overwrite", "--part", "2/2") == 2
-    assert "delete what the other parts are doing" in capsys.readouterr().err
-    assert files(runs_dir) == before
-
-
 def test_a_trial_that_somebody_runs_by_hand_is_not_deleted(made, capsys, monkeypatch):
     monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.2)
     path, runs_dir = made

@@ -89,14 +89,6 @@ def test_trials_that_ran_with_other_settings_do_not_become_part_of_a_larger_grid
     assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}
 
 
-@pytest.mark.parametrize(("other", "said"), [("--overwrite", "deletes"), ("--part=1/2", "without --part")])
-def test_extend_goes_with_neither_overwrite_nor_part(grown, capsys, other, said):
-    path, runs_dir = grown
-    assert sweep(path, runs_dir, "--extend", other) == 2
-    assert said in capsys.readouterr().err
-    assert len(trial_folders(runs_dir / "small")) == 1
-
-
 def made_sweep(folder, definition, config):
     """A sweep's folder with one trial, `base`, as this definition and these settings left it."""
     (folder / "base").mkdir(parents=True)
