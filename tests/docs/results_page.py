@@ -7,7 +7,7 @@ from pathlib import Path
 
 from experiments.report.groups import Group, make_groups
 from experiments.report.record import Record
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results"
 PAGE = (RESULTS / "README.md").read_text()

@@ -14,7 +14,7 @@ from experiments.report.figures_differences import difference_figure
 from experiments.report.figures_rates import rate_curves
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.rate_tables import loss_table, rate_table
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 RATES = [1e-4, 3e-4, 1e-3, 3e-3, 1e-2]

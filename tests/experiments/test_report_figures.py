@@ -16,7 +16,7 @@ from experiments.report.figures_ranks import rank_figures
 from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_curves, make_groups, swept_rate
 from experiments.report.rank_curves import rank_curve_figure
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 CURVE = {1e-4: {0: 0.5, 1: 0.6}, 1e-3: {0: 0.6, 1: 0.7}, 1e-2: {0: 0.5, 1: 0.6}}

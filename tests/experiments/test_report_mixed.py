@@ -10,7 +10,7 @@ import pytest
 
 import cli
 from experiments.report.groups import make_groups
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 

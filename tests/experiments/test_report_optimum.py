@@ -6,7 +6,7 @@ from scipy import stats
 
 from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, noise_of, rate_ratio
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 import cli
 from experiments.report.groups import make_curves, make_groups
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table, rank_curves
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 SEPARATE = {2: (0.70, 0.72), 4: (0.80, 0.81), 8: (0.85, 0.87)}  # best figure of seeds 0 and 1; test is 0.02 lower

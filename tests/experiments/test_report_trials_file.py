@@ -8,7 +8,7 @@ import cli
 from common.errors import InputError
 from experiments.report.command import run_report
 from experiments.report.groups import make_groups
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 CURVES = {
