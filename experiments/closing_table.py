@@ -11,16 +11,17 @@ from rich.text import Text
 
 from callbacks.rank_pictures import rank_grid
 from common.terminal import is_first_process
+from experiments.results import Figure, RankFigures, RunResults
 
 
-def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: Path) -> None:
+def print_closing_table(results: RunResults, ranks: dict[str, int], folder: Path) -> None:
     """Prints figures, the rank map and the next commands."""
     console = Console()
     console.print(_figures(results))
-    if results["budget"] is not None:
+    if results.budget is not None:
         console.print(_rank_table(ranks))
-    if results["test"] and "accuracy_by_tag" in results["test"]:
-        console.print(_tag_table(results["test"]["accuracy_by_tag"]))
+    if results.accuracy_by_tag:
+        console.print(_tag_table(results.accuracy_by_tag))
     config = shlex.quote(str(folder / "config.yaml"))
     which = "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"  # none without validation
     console.print(
@@ -33,40 +34,40 @@ def print_closing_table(results: dict[str, Any], ranks: dict[str, int], folder: 
     )
 
 
-def _figures(results: dict[str, Any]) -> Table:
-    metric, parameters, budget = results["metric"], results["trainable_parameters"], results["budget"]
-    table = Table(title=escape(f"{results['run_name']}: {results['status']}"), show_header=False)
-    name = metric["name"].replace("_", " ")
-    epoch = f" (epoch {metric['best_epoch']})" if metric["best_epoch"] is not None else ""
-    table.add_row(f"best {name}", f"{_number(metric['best'])}{epoch}")
-    table.add_row(f"last {name}", _number(metric["last"]))
-    for key, value in (results["test"] or {}).items():
-        if isinstance(value, float):
-            table.add_row(f"test {key.replace('_', ' ')} (best epoch)", _number(value))
+def _figures(results: RunResults) -> Table:
+    metric, parameters = results.metric, results.trainable_parameters
+    table = Table(title=escape(f"{results.run_name}: {results.status}"), show_header=False)
+    name = metric.name.replace("_", " ")
+    epoch = f" (epoch {metric.best_epoch})" if metric.best_epoch is not None else ""
+    table.add_row(f"best {name}", f"{_number(metric.best)}{epoch}")
+    table.add_row(f"last {name}", _number(metric.last))
+    for key, value in results.test_figures.items():
+        table.add_row(f"test {key.replace('_', ' ')} (best epoch)", _number(value))
     table.add_row(
         "trainable parameters",
-        f"{parameters['total']:,} (adapter {parameters['adapter']:,}, allocation {parameters['allocation']:,}, "
-        f"head {parameters['head']:,})",
+        f"{parameters.total:,} (adapter {parameters.adapter:,}, allocation {parameters.allocation:,}, "
+        f"head {parameters.head:,})",
     )
-    if budget is not None:
-        best = results["at_best_epoch"]
-        moved = best is not None and best["budget"] != budget
-        table.add_row("budget used (last epoch)" if moved else "budget used", _budget(results))
-        if moved:
-            table.add_row("budget used (best epoch)", _budget(best))
-    if results["average_rank"] is not None:
-        table.add_row("average rank", f"{results['average_rank']:.2f}")
-    throughput = results["throughput"]
-    samples, tokens = throughput["train_samples_per_second"], throughput["train_tokens_per_second"]
-    table.add_row("training speed", f"{samples:,.1f} samples/s, {tokens:,.0f} tokens/s")
-    table.add_row("time", f"{results['wall_seconds']:,.0f} s")
-    table.add_row("peak memory", f"{results['peak_memory_bytes'] / 2**20:,.0f} MiB")
+    last, best = results.ranks, results.at_best_epoch
+    moved = best is not None and best.budget != last.budget
+    _add_budget(table, "budget used (last epoch)" if moved else "budget used", last)
+    if moved:
+        _add_budget(table, "budget used (best epoch)", best)
+    if last.average_rank is not None:
+        table.add_row("average rank", f"{last.average_rank:.2f}")
+    if (speed := results.throughput) is not None:
+        samples, tokens = speed.train_samples_per_second, speed.train_tokens_per_second
+        table.add_row("training speed", f"{samples:,.1f} samples/s, {tokens:,.0f} tokens/s")
+    table.add_row("time", f"{results.wall_seconds:,.0f} s")
+    if results.peak_memory_bytes is not None:
+        table.add_row("peak memory", f"{results.peak_memory_bytes / 2**20:,.0f} MiB")
     return table
 
 
-def _budget(summary: dict[str, Any]) -> str:
-    used, requested = summary["budget"]["used"], summary["budget"]["requested"]
-    return f"{used:,.0f} of {requested:,.0f}, as much as rank {summary['equal_area_rank']:.2f} in every layer"
+def _add_budget(table: Table, name: str, ranks: RankFigures | None) -> None:
+    if ranks is not None and (budget := ranks.budget) is not None:
+        equal = f"as much as rank {ranks.equal_area_rank:.2f} in every layer"
+        table.add_row(name, f"{budget.used:,.0f} of {budget.requested:,.0f}, {equal}")
 
 
 def _rank_table(ranks: dict[str, int]) -> Table:
@@ -90,11 +91,12 @@ def _cell(rank: float | None, low: int, high: int) -> Text:
     )
 
 
-def _tag_table(accuracies: dict[str, float]) -> Table:
+def _tag_table(accuracies: dict[str, Figure]) -> Table:
     table = Table(title="test accuracy by phenomenon")
     table.add_column("phenomenon")
     table.add_column("accuracy", justify="right")
-    for name, value in sorted(accuracies.items(), key=lambda item: -item[1]):
+    known = [(name, value) for name, value in accuracies.items() if value is not None]
+    for name, value in sorted(known, key=lambda item: -item[1]):
         table.add_row(Text(name.replace("_", " ")), f"{value:.3f}")
     return table
 
@@ -109,5 +111,5 @@ def print_evaluation(split: str, trainer: Any, data: Any) -> None:
     Console().print(table)
 
 
-def _number(value: float | None) -> str:
+def _number(value: Figure) -> str:
     return "none" if value is None else f"{value:.4f}"

@@ -4,6 +4,7 @@ import shlex
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.predictions import PredictionTable
 from callbacks.progress import TerminalProgress
-from callbacks.results import Results, ranks_summary
+from callbacks.results import Results
 from callbacks.stop_together import StopTogether
 from common.errors import IncompleteRunError, InputError
 from common.terminal import is_first_process, quiet_libraries, say
@@ -27,6 +28,7 @@ from experiments.config_files import differences, locate_configs, read_yaml
 from experiments.error_causes import about_settings, input_error_behind
 from experiments.exported_model import use_export
 from experiments.fit_parts import file_callbacks, fit_callbacks, listed, log_hyperparameters, loggers
+from experiments.fit_results import rank_figures, summarise, write_files
 from experiments.process_watch import COURTESY_SECONDS
 from experiments.project_arguments import NAMED_CALLBACKS, ProjectArguments
 from experiments.resumption import checkpoint_to_resume, was_requeued
@@ -127,8 +129,8 @@ class CommandLine(ProjectArguments):
 
     def _add_fit_parts(self, config: dict[str, Any]) -> None:
         folder = self.run_folder
-        self.results = Results(folder.path, self.settings.run_name, self.settings.seed_everything)
-        config["callbacks"] += fit_callbacks(config, self.results)
+        self.figures = Results()
+        config["callbacks"] += fit_callbacks(config, self.figures, self.settings.seed_everything)
         if config.get("fast_dev_run"):
             return
         text = yaml.safe_dump(self.plain_config(), sort_keys=False, allow_unicode=True)
@@ -156,18 +158,18 @@ class CommandLine(ProjectArguments):
         module, trainer = self.model, self.trainer
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
         shortfall = module.adapter.shortfall() if module.adapter is not None else None
-        results = self.results.summary(trainer, module)
+        results = summarise(self.settings.run_name, self.settings.seed_everything, self.figures, trainer, module)
         best = self.run_folder.checkpoints / "best.ckpt"
         if best.exists():
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
-            results["at_best_epoch"] = ranks_summary(module)
-        results["rank_curve"] = rank_curve(trainer, module, self.datamodule)
+            results = replace(results, at_best_epoch=rank_figures(module))
+        results = replace(results, rank_curve=rank_curve(trainer, module, self.datamodule))
         if self.datamodule.has_labelled_test and best.exists():
             trainer.test(module, datamodule=self.datamodule, verbose=False)
-            results["test"], results["wall_seconds"] = self.results.test, self.results.wall_seconds
+            results = replace(results, test=self.figures.test, wall_seconds=self.figures.wall_seconds)
         log_hyperparameters(trainer, self.plain_config(), results)
-        self.results.write(results, trainer, module, ranks)
+        write_files(self.run_folder.path, results, ranks, trainer, module)
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.run_folder.path)
         # In the first process alone: the end of another one would cut the first off before all is written.

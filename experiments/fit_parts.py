@@ -22,6 +22,7 @@ from callbacks.training_log import TrainingLog
 from callbacks.validated_epochs import ValidatedEpochs
 from callbacks.whole_steps import WholeSteps
 from experiments.config_files import flatten
+from experiments.results import RunResults
 from experiments.run_folder import RunFolder
 
 
@@ -32,7 +33,7 @@ def listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
 
-def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
+def fit_callbacks(trainer: dict[str, Any], figures: Results, seed: int) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     log = TrainingLog(trainer.get("log_every_n_steps") or 50)
     callbacks: list[Callback] = [
@@ -42,8 +43,8 @@ def fit_callbacks(trainer: dict[str, Any], results: Results) -> list[Callback]:
         log,
         CollapseDetection(),
         AllocationMovement(),
-        NestedRankSampling(results.seed or 0),
-        results,
+        NestedRankSampling(seed),
+        figures,
         EpochLines(log),
         RandomState(),
     ]
@@ -83,11 +84,11 @@ def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
     return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
 
 
-def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: dict[str, Any]) -> None:
+def log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunResults) -> None:
     """Shows the settings beside the run's real figures in TensorBoard's HPARAMS."""
-    metric, test = results["metric"], results["test"] or {}
-    figures = {f"best/{metric['name']}": metric["best"], f"last/{metric['name']}": metric["last"]}
-    figures |= {f"test/{name}": value for name, value in test.items() if isinstance(value, float)}
+    metric = results.metric
+    figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}
+    figures |= {f"test/{name}": value for name, value in results.test_figures.items()}
     figures = {name: value for name, value in figures.items() if value is not None}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):

@@ -1,66 +1,16 @@
-"""Reading results.json and failure.json back, with what is relied on in them checked."""
+"""Checks of a sweep's own files."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
 from common.files import is_plain_name
-
-# What sweeps and reports read of every run's results.json; a dot goes one level down.
-_NEEDED = (
-    *("status", "seed", "backbone", "adapter", "average_rank", "wall_seconds", "peak_memory_bytes", "versions"),
-    *("train_losses", "val_losses", "best_val_loss", "trainable_parameters.total"),
-    *(f"metric.{name}" for name in ("name", "higher_is_better", "best", "best_epoch", "last")),
-    *(f"data.{name}" for name in ("name", "train_rows", "validation_rows", "test_rows")),
-)
-
-
-def read_results(path: Path) -> dict[str, Any]:
-    """A results.json.
-
-    Raises:
-        InputError: it isn't whole.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{path} can't be read ({error}): it was cut short or changed by hand. {_way_out(path)}"
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
-    return content
-
-
-def _way_out(path: Path) -> str:
-    can_be_made_anew = ("sweep.yaml", "checkpoints/last.ckpt")
-    if path.name != "results.json" or any((path.parent / name).exists() for name in can_be_made_anew):
-        return (
-            "Delete this file; the run itself is kept, and running the sweep (or fit with --ckpt_path last) again "
-            "writes it anew."
-        )
-    return (
-        "Put back a copy of this file, if you have one: the run has no last.ckpt to make it from, so it would have to "
-        "be run again, after its folder is moved or deleted."
-    )
+from experiments.results import RunResults
+from experiments.results import read_json as read_results
 
 
 def check_results(results: Any, where: str) -> None:
-    """Refuses a run's results that lack something.
-
-    Raises:
-        InputError: names the file (`where`) and the first part that is missing.
-    """
-    for name in _NEEDED:
-        part = results
-        for step in name.split("."):
-            if not isinstance(part, dict) or step not in part:
-                raise InputError(
-                    f"{where} isn't what a fit of this version writes: it has no {name}. Move this run elsewhere, or "
-                    "delete the file and run it again."
-                )
-            part = part[step]
+    """Refuses a run's results that lack something: see `RunResults.from_dict`."""
+    RunResults.from_dict(results, where)
 
 
 def check_trial(entry: Any, where: str) -> str:
@@ -87,3 +37,6 @@ def check_failure(failure: dict[str, Any], where: str) -> None:
     """
     if not (isinstance(failure.get("error"), str) and isinstance(failure.get("attempts"), int)):
         raise InputError(f"{where} isn't what a sweep writes: it has no error or attempts. Delete this file.")
+
+
+__all__ = ["check_failure", "check_results", "check_trial", "read_results"]

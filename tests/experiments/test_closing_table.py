@@ -7,6 +7,7 @@ from rich.console import Console
 
 from experiments import closing_table
 from experiments.closing_table import print_closing_table
+from experiments.results import RunResults
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
@@ -20,9 +21,13 @@ def wide(monkeypatch):
     monkeypatch.setattr(closing_table, "Console", lambda: Console(width=300))
 
 
+def shown_results(content, ranks, folder):
+    print_closing_table(RunResults.from_dict(content, "made"), ranks, folder)
+
+
 def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
     folder = tmp_path / "my [red]runs [" / "data]" / "run[bold]"
-    print_closing_table(made_runs.results("run[bold]", 0, 0.5), {}, folder)
+    shown_results(made_runs.results("run[bold]", 0, 0.5), {}, folder)
     shown = capsys.readouterr().out
     assert "run[bold]: finished" in shown and f"{folder}/results.json" in shown
     command = next(line for line in shown.splitlines() if "predict" in line)
@@ -36,7 +41,7 @@ def test_the_checkpoint_that_is_offered_is_there(wide, tmp_path, capsys, there, 
     (tmp_path / "checkpoints" / there).touch()
     unvalidated = made_runs.results("run", 0, 0.5)
     unvalidated["metric"] |= {"best": None, "best_epoch": None, "last": None}
-    print_closing_table(unvalidated, {}, tmp_path)
+    shown_results(unvalidated, {}, tmp_path)
     shown = capsys.readouterr().out
     assert f"--ckpt_path {offered} " in shown
     assert "None" not in shown
@@ -66,11 +71,11 @@ def test_ranks_that_are_all_the_same_have_a_map_too(tmp_path, capsys):
         "average_rank": 6.0,
         "equal_area_rank": 6.0,
     }
-    print_closing_table(outcome, {"layer.0.query": 4, "layer.1.query": 4}, tmp_path / "run")
+    shown_results(outcome, {"layer.0.query": 4, "layer.1.query": 4}, tmp_path / "run")
     lines = capsys.readouterr().out.splitlines()
     assert "4" in next(line for line in lines if "query" in line)
     assert "32 of 32, as much as rank 4.00" in next(line for line in lines if "(last epoch)" in line)
     assert "72 of 80, as much as rank 6.00" in next(line for line in lines if "used (best epoch)" in line)
     outcome["at_best_epoch"]["budget"] = outcome["budget"]
-    print_closing_table(outcome, {"layer.0.query": 4}, tmp_path / "run")
+    shown_results(outcome, {"layer.0.query": 4}, tmp_path / "run")
     assert "epoch)" not in next(line for line in capsys.readouterr().out.splitlines() if "budget used" in line)

@@ -136,7 +136,7 @@ def test_a_report_of_a_file_needs_a_folder_to_write_into(mixed_runs, tmp_path):
         ('{"trials": [1]}', "no file of trials"),
         ('{"trials": [{"name": "a", "overrides": {}}]}', "no file of trials"),
         ('{"trials": [{"name": "../a", "overrides": {}, "results": null}]}', "allowed: folders inside it"),
-        ('{"trials": [{"name": "a", "overrides": {}, "results": {"seed": 1}}]}', "it has no status"),
+        ('{"trials": [{"name": "a", "overrides": {}, "results": {"seed": 1}}]}', "it has no data"),
         ('{"trials": []}', "holds no runs"),
         ('{"trials": [{"name": "a", "overrides": {}, "results": null, "ranks": {"layers": {}}}]}', "no file of trials"),
         (

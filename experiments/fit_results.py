@@ -1,0 +1,183 @@
+"""A fit's results, put together when its training has ended, and the files that tell them."""
+
+import platform
+from importlib.metadata import version
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Trainer
+
+from callbacks.divergence import Divergence
+from callbacks.health import CollapseDetection
+from callbacks.rank_logging import RankLogging
+from callbacks.rank_pictures import rank_map
+from callbacks.results import Results
+from callbacks.training_log import TrainingLog
+from callbacks.update_norms import UpdateNorms
+from callbacks.weight_changes import WeightChanges
+from common.files import write_json, write_whole
+from common.memory import peak_resident_bytes
+from experiments.results import (
+    Budget,
+    DataCounts,
+    Figure,
+    Metric,
+    NormsOverTime,
+    RankFigures,
+    RunResults,
+    Throughput,
+    TrainableParameters,
+)
+from lightning_modules.adapted_module import AdaptedModule
+
+_PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "tensorboard")
+
+
+def summarise(run_name: str, seed: int | None, figures: Results, trainer: Trainer, module: AdaptedModule) -> RunResults:
+    """What a run came to, as its module stands when training has ended: before best.ckpt, the test and a rank curve.
+
+    Args:
+        run_name: the run's name.
+        seed: of every random choice.
+        figures: the callback that collected while the run went on.
+        trainer: of the fit.
+        module: what was trained.
+    """
+    split = module.data.validation_names[0]
+    log, divergence = _callback(trainer, TrainingLog), _callback(trainer, Divergence)
+    val_losses = [validation.get(f"{split}/loss") for validation in figures.validations]
+    ranks = rank_figures(module)
+    device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
+    return RunResults(
+        run_name=run_name,
+        seed=seed,
+        data=DataCounts.from_plain(module.data.summary),
+        backbone=module.backbone_name,
+        adapter=module.adapter.name if module.adapter is not None else "full fine-tuning",
+        metric=best_of(figures.validations, f"{split}/{module.metric_name}", module.higher_is_better),
+        validations=figures.validations,
+        test=figures.test,
+        train_losses=log.train_losses,
+        val_losses=val_losses,
+        best_val_loss=min((loss for loss in val_losses if loss is not None and isfinite(loss)), default=None),
+        trainable_parameters=TrainableParameters.from_plain(module.parameter_counts()),
+        budget=ranks.budget,
+        average_rank=ranks.average_rank,
+        equal_area_rank=ranks.equal_area_rank,
+        update_norms=_update_norms(trainer),
+        throughput=_throughput(figures),
+        wall_seconds=figures.wall_seconds,
+        peak_memory_bytes=peak_memory_bytes(device),
+        device=str(device),
+        device_name=device_name(device),
+        processes=trainer.world_size,
+        status=status(module, divergence.diverged_at is not None, _callback(trainer, CollapseDetection).collapsed),
+        skipped_updates=divergence.skipped_updates,
+        collapsed_epochs=_callback(trainer, CollapseDetection).collapsed_epochs,
+        versions=versions(figures.code),
+    )
+
+
+def best_of(validations: list[dict[str, Figure]], tag: str, higher_is_better: bool) -> Metric:
+    """Best and last value of a metric over the epochs, and the first epoch that reached the best.
+
+    Args:
+        validations: figures of each epoch by their tags, with "epoch"; without the tag where it wasn't validated.
+        tag: the metric's, such as val/accuracy.
+        higher_is_better: whether more is better.
+    """
+    values = [validation.get(tag) for validation in validations]
+    sign = 1 if higher_is_better else -1
+    known = [(sign * value, -place) for place, value in enumerate(values) if value is not None and value == value]
+    about: dict[str, Any] = {"name": tag.partition("/")[2], "higher_is_better": higher_is_better}
+    if not known:
+        return Metric(**about, best=None, best_epoch=None, last=None)
+    best, place = max(known)
+    epoch = int(validations[-place]["epoch"] or 0)
+    return Metric(**about, best=sign * best, best_epoch=epoch, last=values[-1])
+
+
+def status(module: AdaptedModule, diverged: bool, collapsed: bool) -> str:
+    """finished, collapsed (the last validation gave one answer for every row), diverged or budget_missed."""
+    if diverged:
+        return "diverged"
+    if module.adapter is not None and module.adapter.shortfall() is not None:
+        return "budget_missed"
+    return "collapsed" if collapsed else "finished"
+
+
+def rank_figures(module: AdaptedModule) -> RankFigures:
+    """Budget, mean of the discrete ranks, and the one rank of all layers that would use as much, as they are now."""
+    if module.adapter is None:
+        return RankFigures(budget=None, average_rank=None, equal_area_rank=None)
+    ranks = list(module.adapter.discrete_ranks().values())
+    average = sum(ranks) / len(ranks)
+    allocation = module.rank_allocation
+    if allocation is None:
+        return RankFigures(budget=None, average_rank=average, equal_area_rank=average)
+    used = float(allocation.area(torch.tensor(ranks)).sum())
+    return RankFigures(
+        budget=Budget(requested=allocation.budget, used=used),
+        average_rank=average,
+        equal_area_rank=allocation.rank_of_area(used),
+    )
+
+
+def versions(code: list[str]) -> dict[str, str]:
+    """Versions of this project (several where a run was resumed with other code), Python and the main packages."""
+    own = {"rankwise": ", then ".join(code)} if code else {}
+    return {**own, "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Most memory held so far: on the accelerator if there is one, else by the whole process."""
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
+
+
+def device_name(device: torch.device) -> str:
+    """What the device is, such as NVIDIA H100 80GB HBM3; the processor's kind for a CPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+
+
+def write_files(folder: Path, results: RunResults, ranks: dict[str, int], trainer: Trainer, module: Any) -> None:
+    """Writes ranks.json, the rank map and, last, results.json, from the first process alone.
+
+    Args:
+        folder: the run folder.
+        results: what the run came to.
+        ranks: the discrete rank of each adapted layer when training ended.
+        trainer: of the fit.
+        module: what was trained.
+    """
+    if not trainer.is_global_zero:
+        return
+    write_json(folder / "ranks.json", {"layers": ranks, "history": _callback(trainer, RankLogging).history})
+    allocation = module.rank_allocation
+    if allocation is not None:
+        title = f"{results.run_name}: discrete ranks, average {results.average_rank:.2f}"
+        figure = rank_map({k: float(v) for k, v in ranks.items()}, allocation.rank_min, allocation.rank_max, title)
+        write_whole(folder / "rank_map.png", lambda file: figure.savefig(file, format="png", dpi=120))
+    results.write(folder / "results.json")
+
+
+def _throughput(figures: Results) -> Throughput:
+    seconds = max(figures.training_seconds, 1e-9)
+    return Throughput(
+        train_samples_per_second=figures.train_rows / seconds,
+        train_tokens_per_second=figures.train_tokens / seconds,
+        train_rows=figures.train_rows,
+    )
+
+
+def _update_norms(trainer: Trainer) -> NormsOverTime | None:
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    found = (callback.summary() for callback in callbacks if isinstance(callback, UpdateNorms | WeightChanges))
+    norms = next((norms for norms in found if norms is not None), None)
+    return None if norms is None else NormsOverTime.from_plain(norms)
+
+
+def _callback(trainer: Trainer, kind: type) -> Any:
+    callbacks: list[Any] = getattr(trainer, "callbacks", [])
+    return next(callback for callback in callbacks if isinstance(callback, kind))

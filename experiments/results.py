@@ -1,0 +1,231 @@
+"""results.json: what a run came to. One definition, by which it is written, read back and checked."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from common.errors import InputError
+from common.files import write_json
+from experiments.typed_json import Part, WrongPartError
+
+Figure = float | None  # null in the file: a number that isn't finite, or one that wasn't measured
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataCounts(Part):
+    """The data's name and the rows of each split; data modules may tell more, which `other` keeps."""
+
+    name: str
+    train_rows: int
+    validation_rows: int
+    test_rows: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric(Part):
+    """The validation metric that chooses the best epoch; None where no validation gave a number."""
+
+    name: str
+    higher_is_better: bool
+    best: Figure
+    best_epoch: int | None
+    last: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainableParameters(Part):
+    """Numbers of trained values; a backbone that is trained counts as adapter."""
+
+    head: int = 0
+    adapter: int = 0
+    allocation: int = 0
+    total: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(Part):
+    """Values in the adapted layers' cores (or factors): asked for, and taken up by the discrete ranks."""
+
+    requested: float
+    used: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFigures(Part):
+    """The discrete ranks of one moment.
+
+    Attributes:
+        budget: None without learnable ranks.
+        average_rank: mean over the layers; None without an adapter.
+        equal_area_rank: the one rank that would use as much in every layer; None in files of early versions, too.
+    """
+
+    budget: Budget | None
+    average_rank: float | None
+    equal_area_rank: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UpdateNorms(Part):
+    """Norms of the updates (of the weights' change in full fine-tuning), also relative to the frozen weights."""
+
+    LEFT_OUT = ("layers", "relative_layers")  # a file of trials has no figures by layer
+
+    total: Figure
+    relative: Figure = None
+    layers: dict[str, Figure] | None = None
+    relative_layers: dict[str, Figure] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormsOverTime(Part):
+    """The norms when training began (None in full fine-tuning: nothing has changed yet) and when it ended."""
+
+    initial: UpdateNorms | None
+    final: UpdateNorms | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Throughput(Part):
+    """Speed of training alone, evaluation and checkpoints left out."""
+
+    LEFT_OUT = ("train_rows",)
+
+    train_samples_per_second: float
+    train_tokens_per_second: float
+    train_rows: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunResults(Part):
+    """What a run came to; metrics are fractions, epochs are counted from 0.
+
+    Parts with a default are missing from files of some versions, or from files of trials.
+
+    Attributes:
+        adapter: its name, "full fine-tuning" without one.
+        validations: the figures of each epoch by their tags, with "epoch".
+        test: the figures of the best epoch on the test split; None where it has no labels.
+        train_losses: the mean of each epoch; None in some files of trials.
+        val_losses: of each epoch, None for one without validation; None as a whole in some files of trials.
+        budget: with `average_rank` and `equal_area_rank` the ranks when training ended: see `RankFigures`.
+        at_best_epoch: the ranks of best.ckpt, to which validation and test figures belong.
+        rank_curve: figures by rank of nested training.
+        wall_seconds: the time between an interruption and its resumption left out.
+        status: finished, collapsed, diverged or budget_missed.
+        other: parts that this version doesn't know.
+    """
+
+    LEFT_OUT = ("run_name", "throughput", "device", "device_name")
+
+    run_name: str | None = None
+    seed: int | None
+    data: DataCounts
+    backbone: str
+    adapter: str
+    metric: Metric
+    validations: list[dict[str, Figure]] = field(default_factory=list)
+    test: dict[str, Figure | dict[str, Figure]] | None = None
+    train_losses: list[Figure] | None
+    val_losses: list[Figure] | None
+    best_val_loss: Figure
+    trainable_parameters: TrainableParameters
+    budget: Budget | None = None
+    average_rank: float | None
+    equal_area_rank: float | None = None
+    at_best_epoch: RankFigures | None = None
+    update_norms: NormsOverTime | None = None
+    rank_curve: list[dict[str, Figure]] | None = None
+    throughput: Throughput | None = None
+    wall_seconds: float
+    peak_memory_bytes: int | None
+    device: str | None = None
+    device_name: str | None = None
+    processes: int = 1
+    status: str
+    skipped_updates: int = 0
+    collapsed_epochs: list[int] = field(default_factory=list)
+    versions: dict[str, str]
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The content of a results.json.
+
+        Raises:
+            InputError: it can't be read, isn't whole, or lacks a part.
+        """
+        return cls.from_dict(read_json(path), str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Self:
+        """Results from plain values.
+
+        Args:
+            content: what `to_dict` gave, maybe of another version.
+            where: the file they come from, for messages.
+
+        Raises:
+            InputError: names the file and the first part that is missing or of the wrong kind.
+        """
+        try:
+            return cls.from_plain(content)
+        except WrongPartError as error:
+            raise InputError(
+                f"{where} isn't what a fit of this version writes: it {error}. Move this run elsewhere, or delete the "
+                "file and run it again."
+            ) from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, in the order of the file."""
+        return self.as_plain()
+
+    def write(self, path: Path) -> None:
+        """Writes the file, whole or not at all."""
+        write_json(path, self.to_dict())
+
+    @property
+    def ranks(self) -> RankFigures:
+        """The ranks when training ended."""
+        return RankFigures(budget=self.budget, average_rank=self.average_rank, equal_area_rank=self.equal_area_rank)
+
+    @property
+    def test_figures(self) -> dict[str, float]:
+        """The figures of the whole test split, those that are numbers; empty without a test."""
+        return {name: value for name, value in (self.test or {}).items() if isinstance(value, int | float)}
+
+    @property
+    def accuracy_by_tag(self) -> dict[str, Figure]:
+        """Accuracy on the test rows of each tag; empty where they have none."""
+        found = (self.test or {}).get("accuracy_by_tag")
+        return found if isinstance(found, dict) else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of one of a run's or a sweep's JSON files.
+
+    Raises:
+        InputError: it can't be read or holds something else; the message says whether it can be made again.
+    """
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): it was cut short or changed by hand. {_way_out(path)}"
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
+    return content
+
+
+def _way_out(path: Path) -> str:
+    can_be_made_anew = ("sweep.yaml", "checkpoints/last.ckpt")
+    if path.name != "results.json" or any((path.parent / name).exists() for name in can_be_made_anew):
+        return (
+            "Delete this file; the run itself is kept, and running the sweep (or fit with --ckpt_path last) again "
+            "writes it anew."
+        )
+    return (
+        "Put back a copy of this file, if you have one: the run has no last.ckpt to make it from, so it would have to "
+        "be run again, after its folder is moved or deleted."
+    )
