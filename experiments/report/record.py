@@ -9,7 +9,7 @@ import pandas as pd
 from common.errors import InputError
 from experiments.config_files import flatten, read_yaml
 from experiments.results import RunResults, read_json
-from experiments.typed_json import Part, WrongPart
+from experiments.typed_json import Part, WrongPartError
 
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
 
@@ -39,7 +39,7 @@ class RankHistory(Part):
         found = super().from_plain(content, name)
         wrong = next((len(moment.ranks) for moment in found.history if len(moment.ranks) != len(found.layers)), None)
         if wrong is not None:
-            raise WrongPart(f"has {len(found.layers)} layers, but {wrong} ranks at one moment of its history")
+            raise WrongPartError(f"has {len(found.layers)} layers, but {wrong} ranks at one moment of its history")
         return found
 
     def as_plain(self) -> dict[str, Any]:
@@ -142,7 +142,7 @@ def _read_ranks(path: Path) -> RankHistory | None:
         return None
     try:
         found = RankHistory.from_plain(read_json(path))
-    except WrongPart as error:
+    except WrongPartError as error:
         raise InputError(
             f"{path} isn't what a fit writes: it {error}. Delete this file: the report then leaves out its ranks."
         ) from error

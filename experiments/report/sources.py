@@ -9,7 +9,7 @@ from experiments.report.machine_paths import as_long_as
 from experiments.report.record import Config, Record, read_files, read_run
 from experiments.report.trials_file import TrialList, read_trials
 from experiments.results import read_json
-from experiments.typed_json import WrongPart
+from experiments.typed_json import WrongPartError
 
 
 def read_records(sources: list[Path]) -> list[Record]:
@@ -60,7 +60,7 @@ def _read(folder: Path) -> list[Record]:
 def _sweep(path: Path) -> list[Record]:
     try:
         trials = TrialList.from_plain(read_json(path)).trials
-    except WrongPart as error:
+    except WrongPartError as error:
         raise InputError(
             f"{path} isn't what a sweep writes: it {error}. Delete this file and run the sweep again."
         ) from error

@@ -18,7 +18,7 @@ from experiments.config_files import flatten
 from experiments.report.machine_paths import short_paths, shorten, shorten_text
 from experiments.report.record import Config, RankHistory, Record
 from experiments.results import RunResults
-from experiments.typed_json import Part, WrongPart
+from experiments.typed_json import Part, WrongPartError
 
 # What is alike in most studies, and told once then.
 _SHARED = ("data", "backbone", "versions", "device", "device_name", "processes")
@@ -88,7 +88,7 @@ class About(Part):
 class TrialList(Part):
     """The content of a file of trials, or of a sweep's results.json."""
 
-    about: About = field(default_factory=About)
+    about: dict[str, Any] = field(default_factory=dict)
     trials: list[Trial]
 
 
@@ -100,9 +100,10 @@ def read_trials(path: Path) -> list[Record]:
     """
     try:
         content = TrialList.from_plain(json.loads(path.read_text(encoding="utf-8")))
-        return [_record(path, place, content.about, trial) for place, trial in enumerate(content.trials)]
+        about = About.from_plain(content.about, "about")
+        return [_record(path, place, about, trial) for place, trial in enumerate(content.trials)]
     except (OSError, ValueError, TypeError) as error:
-        told = f"it {error}" if isinstance(error, WrongPart) else f"{type(error).__name__}: {error}"
+        told = f"it {error}" if isinstance(error, WrongPartError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} is no file of trials ({told}). Pass a file that `report --trials` wrote, or the folder of a sweep "
             "or a run."
@@ -112,7 +113,7 @@ def read_trials(path: Path) -> list[Record]:
 def _record(path: Path, place: int, about: About, trial: Trial) -> Record:
     """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
     if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
-        raise WrongPart("has ranks of no layer or no moment")
+        raise WrongPartError("has ranks of no layer or no moment")
     metrics = {name: pd.DataFrame(points, columns=["step", "value"]) for name, points in trial.metrics.items()}
     return trial.record(
         path / str(place),
