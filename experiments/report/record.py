@@ -37,9 +37,12 @@ class RankHistory(Part):
     @classmethod
     def from_plain(cls, content: Any, name: str = "") -> Self:
         found = super().from_plain(content, name)
-        wrong = next((len(moment.ranks) for moment in found.history if len(moment.ranks) != len(found.layers)), None)
-        if wrong is not None:
-            raise WrongPartError(f"has {len(found.layers)} layers, but {wrong} ranks at one moment of its history")
+        for moment in found.history:
+            if len(moment.ranks) != len(found.layers):
+                told = f"{len(found.layers)} layers, but {len(moment.ranks)} ranks at step {moment.step}"
+                raise WrongPartError(f"has {told}")
+            if not moment.alpha > 0:
+                raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
         return found
 
     def as_plain(self) -> dict[str, Any]:

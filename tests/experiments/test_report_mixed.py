@@ -133,21 +133,6 @@ def test_no_two_rows_have_one_name(tmp_path, one, other, expected):
     assert labels[0] == expected and len(set(labels)) == 2
 
 
-@pytest.mark.parametrize("part", ["data", "data.test_rows", "metric.best", "versions", "trainable_parameters", "seed"])
-@pytest.mark.parametrize("of_a_sweep", [False, True])
-def test_results_of_another_version_are_named_with_what_they_lack(tmp_path, capsys, part, of_a_sweep):
-    write(tmp_path, [(0, 0.5, {}, {})])
-    results = json.loads((tmp_path / "run0" / "results.json").read_text())
-    *path, last = part.split(".")
-    (results[path[0]] if path else results).pop(last)
-    place = tmp_path if of_a_sweep else tmp_path / "run0"
-    content = {"trials": [{"name": "run0", "overrides": {}, "results": results}]} if of_a_sweep else results
-    (place / "results.json").write_text(json.dumps(content))
-    assert cli.main(["report", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert f"{place}/results.json" in message and f"it has no {part}" in message and "Traceback" not in message
-
-
 def test_the_commands_on_the_page_make_it_again(tmp_path):
     folder = write(tmp_path / "my runs", [(0, 0.5, {}, {}), (1, 0.6, {}, {})])
     command = ["report", str(folder), "--baseline", "LoRA"]
