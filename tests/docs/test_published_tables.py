@@ -103,8 +103,8 @@ def test_what_the_allocation_learned():
     runs = [trial["results"] for trial in STUDIES["cola_mpnet_equal_budget"] if trial["method"] == "adaptive_bounded"]
     ends, starts = ([run[when] for run in runs] for when in ("final_ranks", "start_ranks"))
     pairs = [stats.spearmanr(first, second).statistic for first, second in itertools.combinations(ends, 2)]
-    found = [cell("cola_learned", "random, bounded", title) for title in
-             ("Spearman correlation of final ranks between seeds", "mean change of a rank", "between start and end")]  # fmt: skip
+    titles = ("Spearman correlation of final ranks between seeds", "mean change of a rank", "between start and end")
+    found = [cell("cola_learned", "random, bounded", title) for title in titles]
     assert found[0] == pytest.approx([np.mean(pairs), min(pairs), max(pairs)], abs=0.0051)
     assert found[1] == pytest.approx([np.abs(np.subtract(ends, np.minimum(starts, 19))).mean()], abs=0.051)
     alike = [stats.spearmanr(start, end).statistic for start, end in zip(starts, ends, strict=True)]

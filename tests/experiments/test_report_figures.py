@@ -9,8 +9,8 @@ import pytest
 
 import cli
 from callbacks.rank_pictures import rank_map
-from experiments.report.drawing import style, write_png
 from experiments.report.content import make_study
+from experiments.report.drawing import style, write_png
 from experiments.report.figures_differences import difference_figure
 from experiments.report.figures_ranks import rank_figures
 from experiments.report.figures_rates import rate_curves, training_curves
