@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import cli
-from callbacks.rank_pictures import rank_map
+from callbacks.rank_pictures import rank_grid, rank_map
 from experiments.report.content import make_study
 from experiments.report.drawing import style, write_png
 from experiments.report.figures_differences import difference_figure
@@ -113,3 +113,25 @@ def test_a_rank_curve_with_a_leading_underscore_is_in_the_legend(tmp_path):
     ]
     legend = rank_curve_figure(make_groups(read_records(folders))).axes[0].get_legend()
     assert [text.get_text() for text in legend.get_texts()] == ["_ours", "theirs"]
+
+
+ATTENTION = [f"{name}.{part}" for name in ("self_attn", "encoder_attn") for part in ("q_proj", "v_proj")]
+COLLIDING = {
+    "BART": [f"model.{side}.layers.{layer}.{name}" for side in ("encoder", "decoder") for layer in range(2)
+             for name in (*ATTENTION[: 4 if side == "decoder" else 2], "fc1")],
+    "T5": [f"{side}.block.{block}.layer.{part}.{name}" for side in ("encoder", "decoder") for block in range(2)
+           for part, name in ((0, "SelfAttention.q"), (1, "DenseReluDense.wi"))],
+    "MobileBERT": [f"encoder.layer.{layer}.{name}.dense" for layer in range(2)
+                   for name in ("ffn.0.intermediate", "ffn.1.intermediate", "ffn.0.output", "attention.output")],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("paths", COLLIDING.values(), ids=COLLIDING)
+def test_layers_whose_last_numbers_collide_are_all_on_the_map_and_in_the_table(paths):
+    ranks = {path: float(rank) for rank, path in enumerate(paths, start=1)}
+    layers, projections, rows = rank_grid(ranks)
+    assert sorted(rank for row in rows for rank in row if rank is not None) == list(ranks.values())
+    assert layers == [0, 1] and len(set(projections)) == len(projections)
+    assert sorted(map(int, cells(rank_map(ranks, 1, 20, "ranks")))) == list(ranks.values())
+    if "self_attn" in paths[0]:
+        assert "encoder self_attn.q_proj" in projections and "decoder self_attn.q_proj" in projections
