@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
+from experiments.report.cells import spread
 from experiments.report.optimum import find_optimum
 from experiments.report.record import STATUSES, Record
 from experiments.results import Metric, RunResults
@@ -66,6 +67,10 @@ class Group:
     def values(self, figure: str) -> pd.Series:
         """best, last, test or loss by seed, of the records that have one."""
         return by_seed((record.seed, getattr(record, figure)) for record in self.records)
+
+    def spread(self, figure: str) -> str:
+        """Median ± sample standard deviation of a figure over seeds, as text."""
+        return spread(self.values(figure), self.metric.name if self.metric else "")
 
     @cached_property
     def statuses(self) -> dict[str, int]:

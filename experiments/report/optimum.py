@@ -97,9 +97,8 @@ def curve_optimum(scores: pd.DataFrame) -> Optimum:
     samples = _resampled_optima([scores])
     if samples is None:
         return found
-    return Optimum(
-        "inside", found.rate, found.chosen, _as_rates(percentile_interval(samples.logs[0])), samples.edge_share
-    )
+    (logs,), edge_share = samples
+    return Optimum("inside", found.rate, found.chosen, _as_rates(percentile_interval(logs)), edge_share)
 
 
 def _as_rates(logs: Interval) -> Interval:
@@ -137,7 +136,7 @@ def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:
     student = student_mean(logs)
     return Ratio(
         first.rate / second.rate,
-        None if samples is None else _as_rates(percentile_interval(samples.logs[0] - samples.logs[1])),
+        None if samples is None else _as_rates(percentile_interval(samples[0][0] - samples[0][1])),
         by_seed=tuple(10**log for log in logs),
         student=None if student is None else _as_rates(student),
     )
@@ -159,14 +158,12 @@ def _common_seeds(curves: Sequence[pd.DataFrame]) -> list[int]:
     return sorted(set.intersection(*(set(scores.dropna().index) for scores in curves)))
 
 
-@dataclass(frozen=True)
-class _Resamples:
-    logs: list[Array]  # log10 best rates of each curve
-    edge_share: float
+def _resampled_optima(curves: Sequence[pd.DataFrame]) -> tuple[list[Array], float] | None:
+    """Draws the curves' seeds again, the same for all curves.
 
-
-def _resampled_optima(curves: Sequence[pd.DataFrame]) -> _Resamples | None:
-    """Best rates of curves whose seeds are drawn again, the same seeds for all; None below two common seeds."""
+    Returns:
+        The log10 best rates of each curve, and the share of draws with one at an edge; None below two common seeds.
+    """
     seeds = _common_seeds(curves)
     if len(seeds) < 2:
         return None
@@ -177,4 +174,4 @@ def _resampled_optima(curves: Sequence[pd.DataFrame]) -> _Resamples | None:
         optima.append([find_optimum(scores.columns, one, flat_below=-1.0) for one in means])
     at_edge = np.array([[optimum.place != "inside" for optimum in found] for found in optima]).any(axis=0)
     logs = [np.log10([optimum.rate or np.nan for optimum in found]) for found in optima]
-    return _Resamples(logs, float(at_edge.mean()))
+    return logs, float(at_edge.mean())

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.report.cells import make_table, mean, spread, text
+from experiments.report.cells import make_table, mean, text
 from experiments.report.groups import BACKBONE, Curve, Group
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
 
@@ -51,10 +51,6 @@ def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
 
 def rate_table(curves: list[Curve]) -> pd.DataFrame:
     """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
-
-    def figure(kind: str) -> Callable[[ChosenRate], str]:
-        return lambda row: spread(row.group.values(kind), row.group.metric.name if row.group.metric else "")
-
     return make_table(
         choose_rates(curves),
         {
@@ -62,8 +58,8 @@ def rate_table(curves: list[Curve]) -> pd.DataFrame:
             "Rates": lambda row: str(len(row.curve.groups)),
             "Chosen rate (validation)": lambda row: text(row.optimum.chosen),
             "Optimum (parabola)": _told,
-            "Validation there": figure("best"),
-            "Test there": figure("test"),
+            "Validation there": lambda row: row.group.spread("best"),
+            "Test there": lambda row: row.group.spread("test"),
             "Update norm there": lambda row: text(row.update_norm),
             **_ratio_columns(curves),
         },

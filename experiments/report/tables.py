@@ -7,7 +7,7 @@ import pandas as pd
 
 from common.errors import InputError
 from experiments.metrics import scale, title
-from experiments.report.cells import make_table, mean, span, spread, text
+from experiments.report.cells import make_table, mean, span, text
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
 from experiments.report.record import Record
 from experiments.report.statistics import PairedDifference, paired_difference
@@ -27,9 +27,6 @@ def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
     def of_adaptive(name: str) -> Callable[[Group], str]:
         return lambda group: text(group.setting(name)) if group.setting(RANK_AVERAGE) is not None else ""
 
-    def figure(kind: str) -> Callable[[Group], str]:
-        return lambda group: spread(group.values(kind), group.metric.name if group.metric else "")
-
     return make_table(
         ordered,
         {
@@ -42,9 +39,9 @@ def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
             "LR": lambda group: text(group.setting(RATE)),
             "Allocation LR": of_adaptive(ALLOCATION_RATE),
             "Rank Avg": _requested_rank,
-            "Median ± Std": figure("best"),
-            "Last epoch": figure("last"),
-            "Test": figure("test"),
+            "Median ± Std": lambda group: group.spread("best"),
+            "Last epoch": lambda group: group.spread("last"),
+            "Test": lambda group: group.spread("test"),
             **({"Difference to baseline": lambda group: _difference(group, baseline)} if baseline else {}),
             "n": lambda group: str(len(group.values("best"))),
             "Used rank": lambda group: text(mean(used_rank(results) for results in group.results)),
