@@ -194,13 +194,24 @@ class RunResults(Part):
     @property
     def test_figures(self) -> dict[str, float]:
         """The figures of the whole test split, those that are numbers; empty without a test."""
-        return {name: value for name, value in (self.test or {}).items() if isinstance(value, int | float)}
+        return _numbers(self.test)
+
+    @property
+    def last_test_figures(self) -> dict[str, float]:
+        """The same after the last epoch; empty where nobody measured it, as in files of earlier versions."""
+        if self.test_last is None and self.val_losses and self.metric.best_epoch == len(self.val_losses) - 1:
+            return self.test_figures
+        return _numbers(self.test_last)
 
     @property
     def accuracy_by_tag(self) -> dict[str, Figure]:
         """Accuracy on the test rows of each tag; empty where they have none."""
         found = (self.test or {}).get("accuracy_by_tag")
         return found if isinstance(found, dict) else {}
+
+
+def _numbers(figures: dict[str, Figure | dict[str, Figure]] | None) -> dict[str, float]:
+    return {name: value for name, value in (figures or {}).items() if isinstance(value, int | float)}
 
 
 def read_json(path: Path) -> dict[str, Any]:
