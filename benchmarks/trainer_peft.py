@@ -150,11 +150,14 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
 
 def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
     """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    lengths = rows.lengths.tolist()
-    made: list[dict[str, Any]] = [{"attention_mask": [1] * length} for length in lengths]
+    spans = [slice(start, start + length) for start, length in zip(rows.starts.tolist(), rows.lengths.tolist())]
+    made: list[dict[str, Any]] = [{"attention_mask": [1] * (span.stop - span.start)} for span in spans]
     for name, tokens in (("input_ids", rows.input_ids), ("token_type_ids", rows.token_type_ids)):
-        for row, values in zip(made, () if tokens is None else tokens.split(lengths)):
-            row[name] = values.tolist()
+        if tokens is None:
+            continue
+        values = tokens.tolist()
+        for row, span in zip(made, spans, strict=True):
+            row[name] = values[span]
     if rows.labels is not None:  # language modelling has none of its own
         for row, label in zip(made, rows.labels.tolist(), strict=True):
             row["labels"] = label
