@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from benchmarks import scaling
 from benchmarks.data import data_name, with_possible_steps
@@ -74,20 +74,24 @@ def measure_pairs(arguments: list[str]) -> None:
                 content["pairs"] = [summarise(name, PAIRS[name], found) for name, found in runs.items() if found]
                 write_json(parsed.output, content)
                 ours, reference = found[-1]
-                print(f"{name} {repetition + 1}/{parsed.repetitions}: {ours:.6g} against {reference:.6g}", flush=True)
+                figures = f"ours {_number(ours)}, reference {_number(reference)}, ratio {ours / reference:.3f}"
+                print(f"{name} {repetition + 1}/{parsed.repetitions}: {figures}", flush=True)
     Console().print(table(content["pairs"], f"benchmarks: {processor()}, {settings.thread_count} threads"))
     print(f"{parsed.output} holds every run, and what was timed on each side.")
 
 
 def table(pairs: list[dict[str, Any]], title: str) -> Table:
     """The measured pairs as a table."""
-    made = Table("pair", "ours", "reference", "ratio", "better", "unit", title=title)
+    numbers = (Column(name, justify="right") for name in ("ours", "reference", "ratio"))
+    made = Table("pair", *numbers, "better", "unit", title=title)
     for pair in pairs:
-        figures = (
-            f"{pair[key]:,.4g}" if abs(pair[key]) < 1000 else f"{pair[key]:,.0f}" for key in ("ours", "reference")
-        )
-        made.add_row(pair["name"], *figures, f"{pair['ratio']:.3f}", pair["better"], pair["unit"])
+        figures = (_number(pair["ours"]), _number(pair["reference"]), f"{pair['ratio']:.3f}")
+        made.add_row(pair["name"], *figures, pair["better"], pair["unit"])
     return made
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 # What comes after `python -m benchmarks`; the pairs need no name.
