@@ -1,9 +1,10 @@
 import pytest
 import torch
 
-from benchmarks import models, scaling
+from benchmarks import models, scaling, seed_loop
 from benchmarks.data import _SOURCES, data_name, training_rows
 from benchmarks.models import ARCHITECTURES, architecture_config, made_model, pretrained_model
+from benchmarks.pairs import PAIRS
 from benchmarks.settings import Settings
 from benchmarks.sides import SIDES
 from common.errors import InputError
@@ -74,6 +75,20 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
     assert seen[0][-3:] == seen[1] == seen[2]  # padding included; a language model is first tried on a few tokens
     with pytest.raises(InputError, match="--data_dir"):
         training_rows(Settings(data=data))
+
+
+@pytest.mark.slow
+def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypatch, cola_folder):
+    monkeypatch.setitem(_SOURCES, "cola", ("GLUEDataModule", {"task": "cola", "max_length": 32}))
+    monkeypatch.setattr(seed_loop, "MAX_LENGTH", 32)
+    model = str(tiny.save_tiny_bert(tmp_path / "bert", hidden=32, layers=1))
+    settings = Settings(cola_folder, model=model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
+    asked = {(pair.ours, pair.figure) for pair in PAIRS.values()}
+    asked |= {(pair.reference, pair.reference_figure or pair.figure) for pair in PAIRS.values()}
+    for name in SIDES.keys() - {"first_step", "command_help", "mask_operations"}:  # on the real quickstart, or counted
+        figures = SIDES[name].measure(settings)
+        assert {figure for side, figure in asked if side == name} <= set(figures), name
+        assert all(value > 0 for value in figures.values()), name
 
 
 def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():
