@@ -17,16 +17,22 @@ from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 
 from common.errors import InputError
 from datamodules.sources import Examples
 
-BASELINES = {
-    "majority": lambda: make_pipeline(_word_counts(1), DummyClassifier(strategy="most_frequent")),
-    "bag of words": lambda: make_pipeline(_word_counts(1), LogisticRegression(max_iter=2000)),
-    "bag of words and pairs of words": lambda: make_pipeline(_word_counts(2), LogisticRegression(max_iter=2000)),
-    "TF-IDF": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=2000)),
+# every token counts, single letters and punctuation too
+_TOKENS = {"lowercase": True, "token_pattern": r"\S+"}
+# how a text becomes numbers, and what is trained on them
+BASELINES: dict[str, tuple[Any, Any]] = {
+    "majority": (CountVectorizer(**_TOKENS), DummyClassifier(strategy="most_frequent")),
+    "bag of words": (CountVectorizer(**_TOKENS), LogisticRegression(max_iter=2000)),
+    "bag of words and pairs of words": (
+        CountVectorizer(ngram_range=(1, 2), **_TOKENS),
+        LogisticRegression(max_iter=2000),
+    ),
+    "TF-IDF": (TfidfVectorizer(), LogisticRegression(max_iter=2000)),
 }
 SCORES: dict[str, Callable[..., float]] = {
     "matthews_correlation": matthews_corrcoef,
@@ -35,17 +41,11 @@ SCORES: dict[str, Callable[..., float]] = {
 }
 
 
-def _word_counts(longest: int) -> CountVectorizer:
-    # every token counts, single letters and punctuation too
-    return CountVectorizer(lowercase=True, token_pattern=r"\S+", ngram_range=(1, longest))
-
-
 def baseline_scores(train: Examples, test: Examples, metric: str = "matthews_correlation") -> dict[str, float]:
     """The metric of each baseline, trained on `train`, on `test`."""
     scores = {}
-    for name, make in BASELINES.items():
-        pipeline: Pipeline = make()
-        pipeline.fit(_texts(train), train.labels)
+    for name, parts in BASELINES.items():
+        pipeline = make_pipeline(*parts).fit(_texts(train), train.labels)
         scores[name] = float(SCORES[metric](test.labels, pipeline.predict(_texts(test))))
     return scores
 
@@ -56,17 +56,8 @@ def _texts(examples: Examples) -> list[str]:
     return [f"{first} {second}" for first, second in zip(examples.texts, examples.pairs, strict=True)]
 
 
-def examples_of_run(config: dict[str, Any]) -> dict[str, Examples]:
-    """The very rows that a run was trained and tested on, as text.
-
-    Args:
-        config: the run's config.yaml.
-    """
-    return instantiate_class((), config["data"]).read_splits()
-
-
 def compare(folder: Path) -> Table:
-    """The run's test figure under those of the baselines.
+    """The run's test figure under those of the baselines, on the very rows that it was trained and tested on.
 
     Raises:
         InputError: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
@@ -82,7 +73,8 @@ def compare(folder: Path) -> Table:
             f"{folder} has the metric {metric!r} and the test figures {results['test']}; allowed: a run with a "
             f"labelled test split and one of {', '.join(SCORES)}."
         )
-    examples = examples_of_run(yaml.safe_load((folder / "config.yaml").read_text()))
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    examples = instantiate_class((), config["data"]).read_splits()
     table = Table(title=f"test split of {results['data']['name']}", show_header=True)
     table.add_column("model")
     table.add_column(metric.replace("_", " "), justify="right")

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 
-import datamodules
 from benchmarks.settings import MAX_LENGTH, SEED, Settings
 from common.errors import InputError
 from datamodules.batching import global_batches
@@ -25,29 +25,22 @@ def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
     Raises:
         InputError: data other than CoLA's are to be used, and there is no folder of them.
     """
-    common = {"batch_size": settings.batch_size, "train_rows": train_rows}
     if settings.data_dir is not None:
-        name, arguments = _SOURCES[settings.data]
-        return {
-            "class_path": f"datamodules.{name}",
-            "init_args": {"data_dir": settings.data_dir, **arguments, **common},
-        }
-    if settings.data != "cola":
+        name, source = _SOURCES[settings.data]
+        source = {"data_dir": settings.data_dir, **source}
+    elif settings.data == "cola":
+        name, source = "QuickstartDataModule", {"max_length": MAX_LENGTH}
+    else:
         raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
-    return {"class_path": "datamodules.QuickstartDataModule", "init_args": {"max_length": MAX_LENGTH, **common}}
+    arguments = {**source, "batch_size": settings.batch_size, "train_rows": train_rows}
+    return {"class_path": f"datamodules.{name}", "init_args": arguments}
 
 
 def data_module(settings: Settings, train_rows: int | None = None) -> Any:
     """The data module of a run with these settings, not yet set up."""
     config = data_config(settings, train_rows)
-    kind = getattr(datamodules, config["class_path"].rpartition(".")[2])
-    return kind(backbone=settings.model, seed=SEED, **config["init_args"])
-
-
-def texts(settings: Settings) -> list[str]:
-    """The training texts, which need no tokenizer."""
-    data = data_module(settings)
-    return data.load_texts()["train"] if settings.models_language else data.load_examples()["train"].texts
+    config["init_args"] |= {"backbone": settings.model, "seed": SEED}
+    return instantiate_class((), config)
 
 
 def data_name(settings: Settings) -> str:
@@ -88,10 +81,10 @@ def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
     """
     found: list[Tensor] = []
     epoch = 0
-    while len(found) < settings.warm_up_steps + settings.steps:
+    while len(found) < settings.all_steps:
         found += global_batches(lengths, settings.batch_size, SEED, epoch)
         epoch += 1
-    return found[: settings.warm_up_steps + settings.steps]
+    return found[: settings.all_steps]
 
 
 def with_possible_steps(settings: Settings) -> Settings:
@@ -100,7 +93,7 @@ def with_possible_steps(settings: Settings) -> Settings:
     Raises:
         InputError: there isn't one.
     """
-    whole = len(training_rows(settings)[0]) // settings.batch_size
+    whole = epoch_rows(settings) // settings.batch_size
     if whole == 0:
         raise InputError(
             f"the data have fewer training rows than one batch of {settings.batch_size}. Check --data_dir."

@@ -1,184 +1,116 @@
-"""The pairs by name: what is ours, what is the reference, and what is timed."""
+"""The pairs by name: which side is ours, which is the reference, and which figure is compared."""
 
-from dataclasses import replace
-from functools import partial
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, NamedTuple
 
-from benchmarks import counts
-from benchmarks.pair import Pair, Sides
 from benchmarks.processes import run_side
 from benchmarks.settings import Settings
-from benchmarks.start_up import help_seconds, second_start
-
-SEED_SHARE = 20  # of our steps to those of the study's loop
+from benchmarks.sides import SIDES
 
 
-def _throughputs(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
-    return figures[0]["rows"] / figures[0]["seconds"], figures[1]["rows"] / figures[1]["seconds"]
+class Figure(NamedTuple):
+    """The unit of a figure that sides measure, and what it is, for the output."""
 
-
-def _against_seed(reference: str, settings: Settings, repetition: int) -> Sides:
-    ours = run_side("adaptive_softmax", settings, repetition)
-    few = replace(settings, steps=max(settings.steps // SEED_SHARE, 2), warm_up_steps=1)  # it takes long
-    theirs = run_side(reference, few, repetition)
-    return ours["rows"] / ours["seconds"], theirs["rows"] / theirs["seconds"]
-
-
-def _step_times(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
-    return figures[0]["seconds"] / settings.steps, figures[1]["seconds"] / settings.steps
-
-
-def _figure(key: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    return run_side(ours, settings, repetition)[key], run_side(reference, settings, repetition)[key]
-
-
-def _within(side: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = run_side(side, settings, repetition)
-    return figures[ours], figures[reference]
-
-
-def _padding(settings: Settings, repetition: int) -> Sides:
-    ours, reference = (
-        counts.padded_tokens_per_real_token(settings, repetition, batching) for batching in ("length_grouped", "random")
-    )
-    return ours, reference
-
-
-def _mask_operations(settings: Settings, repetition: int) -> Sides:
-    return counts.our_mask_operations(), counts.looped_mask_operations()
+    unit: str
+    what: str
 
 
 _STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
-_OURS = "ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers"
-_TRAINER = "Hugging Face Trainer, without logging"
-_FIXED = f"{_STEPS}; adaptive LoRA-XS [5, 25], {{}} allocation, soft masks, against LoRA-XS of rank 25, all callbacks"
-_BARE = "forward and activation backward of the frozen model on the same batches in a bare loop, no optimizer"
-_PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"
-_MEMORY = "most memory held, of the process (CPU) or allocated on the GPU; ours: adaptive LoRA-XS; reference: {}"
+FIGURES: dict[str, Figure] = {
+    "samples_per_second": Figure("samples/s", _STEPS),
+    "seconds_per_step": Figure("seconds per step", _STEPS),
+    "peak_memory_bytes": Figure("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
+    "checkpoint_bytes": Figure("bytes", "last.ckpt with optimizer state, written whole"),
+    "checkpoint_seconds": Figure("seconds", "last.ckpt with optimizer state, written whole"),
+    "needed": Figure("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
+    "formula": Figure(
+        "operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"
+    ),
+    "peak": Figure("operations/s", "a large matrix product in that process"),
+    "merged": Figure("samples/s", "merged weights, merging included"),
+    "apart": Figure("samples/s", "frozen layer and adapter apart"),
+    "cached": Figure("seconds", "from the cache"),
+    "factorised": Figure("seconds", "worked out (SVD)"),
+    "length_grouped": Figure("padded tokens per real token", "grouped by length"),
+    "random": Figure("padded tokens per real token", "random batches"),
+    "softmax_masks": Figure("tensor operations", "softmax allocation"),
+    "looped_masks": Figure("tensor operations", "the study's loop over layers and sizes"),
+    "warm": Figure("seconds", "with what an earlier start left in the caches"),
+    "cold": Figure("seconds", "with empty caches"),
+    "help": Figure("seconds", "python cli.py --help"),
+    "nothing": Figure("seconds", "python -c pass"),
+}
 
-_CHECKPOINT = "last.ckpt with optimizer state, written whole; ours: adaptive LoRA-XS; reference: full fine-tuning"
-_SEED = (
-    f"{_STEPS}; {_OURS}; reference: the original study's loop (padding to 128, each layer's mask size by size in each "
-    "forward pass, {}), in Hugging Face's Trainer, fewer steps"
-)
+
+@dataclass(frozen=True)
+class Pair:
+    """Two figures to compare.
+
+    Attributes:
+        ours: our side's name in `SIDES`.
+        reference: the other side's.
+        figure: which of our side's figures is taken, by its name in `FIGURES`.
+        reference_figure: which of the reference's; the same one if not given.
+    """
+
+    ours: str
+    reference: str
+    figure: str
+    reference_figure: str | None = None
+
+    @property
+    def unit(self) -> str:
+        """The unit of both figures."""
+        return FIGURES[self.figure].unit
+
+    @property
+    def better(self) -> str:
+        """Whether a `higher` or a `lower` ratio ours / reference is the better one."""
+        return "higher" if self.unit.endswith("/s") else "lower"
+
+    @property
+    def what(self) -> str:
+        """What is measured on each side, for the output."""
+        figure, ours, reference = FIGURES[self.figure].what, SIDES[self.ours].what, SIDES[self.reference].what
+        if self.reference_figure is None:
+            return f"{figure}; ours: {ours}; reference: {reference}"
+        return f"{ours}; ours: {figure}; reference: {FIGURES[self.reference_figure].what}"
+
+    def measure(self, settings: Settings) -> tuple[float, float]:
+        """The figures of ours and of the reference in one repetition."""
+        ours, reference = run_side(self.ours, settings), run_side(self.reference, settings)
+        return ours[self.figure], reference[self.reference_figure or self.figure]
+
 
 PAIRS: dict[str, Pair] = {
-    "seed_with_pictures": Pair(
-        partial(_against_seed, "seed_with_pictures"), "samples/s", "higher", _SEED.format("a figure of each")
-    ),
-    "seed_without_pictures": Pair(
-        partial(_against_seed, "seed_without_pictures"), "samples/s", "higher", _SEED.format("without its figures")
-    ),
-    "trainer_peft_lora": Pair(
-        partial(_throughputs, "adaptive_softmax", "trainer_peft_lora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT LoRA r = 8 in the same layers",
-    ),
-    "trainer_peft_lora_by_lora": Pair(
-        partial(_throughputs, "lora", "trainer_peft_lora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; the same method on both sides, LoRA r = 8; ours: cli.py's path; reference: {_TRAINER}, with PEFT",
-    ),
-    "trainer_peft_adalora": Pair(
-        partial(_throughputs, "adaptive_softmax", "trainer_peft_adalora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT AdaLoRA from r = 12 to 8, allocated every 10 steps",
-    ),
-    "fixed_rank": Pair(
-        partial(_step_times, "adaptive_softmax", "fixed_rank"), "seconds per step", "lower", _FIXED.format("softmax")
-    ),
-    "fixed_rank_bounded": Pair(
-        partial(_step_times, "adaptive_bounded", "fixed_rank"), "seconds per step", "lower", _FIXED.format("bounded")
-    ),
-    "frozen_backbone": Pair(
-        partial(_step_times, "adaptive_softmax", "frozen_backbone"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; {_OURS}; reference: {_BARE}, with the same packed weights, dropout and last layer as ours",
-    ),
-    "frozen_backbone_plain": Pair(
-        partial(_step_times, "adaptive_softmax", "frozen_backbone_plain"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; {_OURS}; reference: {_BARE}, transformers' model as it comes",
-    ),
-    "matmul_peak": Pair(
-        partial(_within, "adaptive_softmax", "needed", "peak"),
-        "operations/s",
-        "higher",
-        _PEAK.format("that the step can't do without (no padding, nothing that we avoid)"),
-    ),
-    "matmul_peak_formula": Pair(
-        partial(_within, "adaptive_softmax", "formula", "peak"),
-        "operations/s",
-        "higher",
-        _PEAK.format("as 4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
-    ),
-    "peak_memory_peft_lora": Pair(
-        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "trainer_peft_lora"),
-        "bytes",
-        "lower",
-        _MEMORY.format("Hugging Face Trainer with PEFT LoRA r = 8"),
-    ),
-    "peak_memory_full": Pair(
-        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "full"),
-        "bytes",
-        "lower",
-        _MEMORY.format("full fine-tuning through the same module"),
-    ),
-    "checkpoint_bytes": Pair(
-        partial(_figure, "checkpoint_bytes", "adaptive_softmax", "full"), "bytes", "lower", _CHECKPOINT
-    ),
-    "checkpoint_seconds": Pair(
-        partial(_figure, "checkpoint_seconds", "adaptive_softmax", "full"), "seconds", "lower", _CHECKPOINT
-    ),
-    "merged_evaluation": Pair(
-        partial(_within, "evaluation", "merged", "apart"),
-        "samples/s",
-        "higher",
-        "one pass over the validation split, median of 3, the same answers; ours: merged weights, merging included; "
-        "reference: frozen layer and adapter apart",
-    ),
-    "svd_cached": Pair(
-        partial(_within, "factors", "cached", "cold"),
-        "seconds",
-        "lower",
-        "frozen factors of rank 25 of all default layers; ours: from the cache; reference: worked out (SVD)",
-    ),
-    "lora_full": Pair(
-        partial(_step_times, "lora_all_linear", "full"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; ours: LoRA of rank 32 in all linear layers; reference: full fine-tuning through the same module",
-    ),
-    "padding_length_grouped": Pair(
-        _padding,
-        "padded tokens per real token",
-        "lower",
-        "counted over one epoch; ours: grouped by length; reference: random batches",
-    ),
-    "mask_operations": Pair(
-        _mask_operations,
-        "tensor operations",
-        "lower",
-        "counted, as PyTorch dispatches them from allocation weights to R ∘ mask and back, 96 layers; ours: softmax "
-        "allocation; reference: the study's loop over layers and sizes",
-    ),
-    "second_start": Pair(
-        second_start,
-        "seconds",
-        "lower",
-        "cli.py fit --config quickstart.yaml, process start to the end of the first step; ours: with what an earlier "
-        "start left in the caches; reference: with empty caches; the system's file cache is warm in both",
-    ),
-    "help_seconds": Pair(
-        help_seconds,
-        "seconds",
-        "lower",
-        "wall time, median of 5 calls; ours: python cli.py --help; reference: python -c pass",
-    ),
+    "seed_with_pictures": Pair("adaptive_softmax", "seed_with_pictures", "samples_per_second"),
+    "seed_without_pictures": Pair("adaptive_softmax", "seed_without_pictures", "samples_per_second"),
+    "trainer_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "samples_per_second"),
+    "trainer_peft_lora_by_lora": Pair("lora", "trainer_peft_lora", "samples_per_second"),
+    "trainer_peft_adalora": Pair("adaptive_softmax", "trainer_peft_adalora", "samples_per_second"),
+    "fixed_rank": Pair("adaptive_softmax", "fixed_rank", "seconds_per_step"),
+    "fixed_rank_bounded": Pair("adaptive_bounded", "fixed_rank", "seconds_per_step"),
+    "frozen_backbone": Pair("adaptive_softmax", "frozen_backbone", "seconds_per_step"),
+    "frozen_backbone_plain": Pair("adaptive_softmax", "frozen_backbone_plain", "seconds_per_step"),
+    "matmul_peak": Pair("adaptive_softmax", "adaptive_softmax", "needed", "peak"),
+    "matmul_peak_formula": Pair("adaptive_softmax", "adaptive_softmax", "formula", "peak"),
+    "peak_memory_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "peak_memory_bytes"),
+    "peak_memory_full": Pair("adaptive_softmax", "full", "peak_memory_bytes"),
+    "checkpoint_bytes": Pair("adaptive_softmax", "full", "checkpoint_bytes"),
+    "checkpoint_seconds": Pair("adaptive_softmax", "full", "checkpoint_seconds"),
+    "merged_evaluation": Pair("evaluation", "evaluation", "merged", "apart"),
+    "svd_cached": Pair("factors", "factors", "cached", "factorised"),
+    "lora_full": Pair("lora_all_linear", "full", "seconds_per_step"),
+    "padding_length_grouped": Pair("padding", "padding", "length_grouped", "random"),
+    "mask_operations": Pair("mask_operations", "mask_operations", "softmax_masks", "looped_masks"),
+    "second_start": Pair("first_step", "first_step", "warm", "cold"),
+    "help_seconds": Pair("command_help", "command_help", "help", "nothing"),
 }
+
+
+def summarise(name: str, pair: Pair, runs: list[tuple[float, float]]) -> dict[str, Any]:
+    """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
+    rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
+    middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}
+    return {"name": name, **middle, "unit": pair.unit, "better": pair.better, "what": pair.what, "runs": rows}

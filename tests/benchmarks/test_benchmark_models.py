@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from benchmarks import models, scaling
+from benchmarks import models, scaling, seed_loop
 from benchmarks.data import _SOURCES, data_name, training_rows
-from benchmarks.models import ARCHITECTURES, made_model
+from benchmarks.models import ARCHITECTURES, architecture_config, made_model, pretrained_model
+from benchmarks.pairs import PAIRS
 from benchmarks.settings import Settings
-from benchmarks.side import SIDES
-from benchmarks.sides_peft import pretrained_model
+from benchmarks.sides import SIDES
 from common.errors import InputError
 from lora.injection import choose_layers
 from tests import tiny
@@ -19,7 +19,7 @@ SHAPES |= {"roberta-large": (24, 1024)}
 def test_architectures_have_their_shape_and_known_layers(name):
     from transformers import AutoModel
 
-    config = ARCHITECTURES[name](pad=7)
+    config = architecture_config(name, pad=7)
     assert (config.num_hidden_layers, config.hidden_size) == SHAPES[name]
     assert config.pad_token_id == 7
     with torch.device("meta"):
@@ -31,10 +31,8 @@ def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch):
     def missing(*arguments):
         raise InputError("not installed")
 
-    def tiny_roberta(pad):
-        return models._roberta(pad, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-
-    monkeypatch.setitem(ARCHITECTURES, "tiny", tiny_roberta)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    monkeypatch.setitem(ARCHITECTURES, "tiny", ("roberta", models._ROBERTA | sizes))
     monkeypatch.setattr(models, "read_tokenizer", missing)
     with made_model(Settings(model="tiny")) as settings:
         rows, tokenizer = training_rows(settings, train_rows=20)
@@ -71,12 +69,26 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
     with torch.nn.modules.module.register_module_forward_pre_hook(look):
         for side in ("lora", "trainer_peft_lora", "frozen_backbone_plain"):
             seen.append([])
-            figures = SIDES[side](settings)
-            assert figures["rows"] == 8 and figures["seconds"] > 0
+            figures = SIDES[side].measure(settings)
+            assert figures["samples_per_second"] * figures["seconds_per_step"] == pytest.approx(4)
     assert len(seen[1]) == 3 and all(len(tokens) == 4 for tokens in seen[1])
     assert seen[0][-3:] == seen[1] == seen[2]  # padding included; a language model is first tried on a few tokens
     with pytest.raises(InputError, match="--data_dir"):
         training_rows(Settings(data=data))
+
+
+@pytest.mark.slow
+def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypatch, cola_folder):
+    monkeypatch.setitem(_SOURCES, "cola", ("GLUEDataModule", {"task": "cola", "max_length": 32}))
+    monkeypatch.setattr(seed_loop, "MAX_LENGTH", 32)
+    model = str(tiny.save_tiny_bert(tmp_path / "bert", hidden=32, layers=1))
+    settings = Settings(cola_folder, model=model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
+    asked = {(pair.ours, pair.figure) for pair in PAIRS.values()}
+    asked |= {(pair.reference, pair.reference_figure or pair.figure) for pair in PAIRS.values()}
+    for name in SIDES.keys() - {"first_step", "command_help", "mask_operations"}:  # on the real quickstart, or counted
+        figures = SIDES[name].measure(settings)
+        assert {figure for side, figure in asked if side == name} <= set(figures), name
+        assert all(value > 0 for value in figures.values()), name
 
 
 def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():

@@ -1,5 +1,6 @@
 """The reference side without an adapter: the frozen backbone's own arithmetic, and nothing around it."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,49 +8,61 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from benchmarks.data import data_module, epoch_rows
-from benchmarks.machine import figures
+from benchmarks.models import pretrained_model
 from benchmarks.settings import Settings
-from benchmarks.sides_peft import pretrained_model
-from benchmarks.timing import StepWindow
+from benchmarks.timing import Figures, StepWindow, training_figures
 from common.memory import keep_freed_memory
 from lightning_modules.first_token import use_first_token_only
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import freeze, prepare_frozen_layers
 
 
-def frozen_backbone(settings: Settings) -> dict[str, Any]:
+def frozen_backbone(settings: Settings) -> Figures:
     """Forward and activation backward of the frozen model, made as fast as ours: packed, cheap dropout, one token."""
     model = _frozen(settings)
-    use_first_token_only(model)
-    prepare_frozen_layers(model)
-    use_sixteen_bit_dropout(model)
+    make_fast(model)
     keep_freed_memory()
     return _run(settings, model)
 
 
-def frozen_backbone_plain(settings: Settings) -> dict[str, Any]:
+def frozen_backbone_plain(settings: Settings) -> Figures:
     """The same with transformers' own model, as it comes."""
     return _run(settings, _frozen(settings))
+
+
+def make_fast(model: Any) -> None:
+    """What our modules do to a frozen model: packed products, cheap dropout, one token behind the last attention."""
+    use_first_token_only(model)
+    prepare_frozen_layers(model)
+    use_sixteen_bit_dropout(model)
+
+
+def ask_for_activation_gradients(model: Any) -> None:
+    """Asks for gradients of the activations from the first layer's input on, as no parameter asks for them."""
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+
+
+def device_here() -> torch.device:
+    """The GPU where there is one, as a measured process sees it."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _frozen(settings: Settings) -> Any:
     model = pretrained_model(settings)
     freeze(model, ())
-    # gradients of the activations are asked for from the first layer's input on, and go no further
-    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    ask_for_activation_gradients(model)
     return model.train()
 
 
-def _run(settings: Settings, model: Any) -> dict[str, Any]:
+def _run(settings: Settings, model: Any) -> Figures:
     """Batches as ours, in the same order; no optimizer, no adapter, no Lightning, nothing recorded."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = device_here()
     model.to(device)
     data = data_module(settings, epoch_rows(settings))
     data.setup("fit")
     model.config.pad_token_id = data.tokenizer.pad_token_id
-    window, rows = StepWindow(settings.warm_up_steps, settings.steps), 0
-    for batch in _epochs(data, settings):
-        timed = window.done >= settings.warm_up_steps
+    window = StepWindow(settings.warm_up_steps, settings.steps)
+    for batch in itertools.islice(_batches(data), settings.all_steps):
         inputs = {name: tensor.to(device) for name, tensor in batch["inputs"].items()}
         with torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bf16-mixed"):
             logits = model(**inputs).logits.float()
@@ -57,21 +70,14 @@ def _run(settings: Settings, model: Any) -> dict[str, Any]:
         if settings.models_language:  # the next token of each
             logits, labels = logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
         cross_entropy(logits, labels).backward()
-        rows += batch["real_rows"] if timed else 0
         window.step_ended()
-    assert window.complete and rows == settings.timed_rows
-    return figures(window.seconds, rows)
+    assert window.complete
+    return training_figures(window.seconds, settings)
 
 
-def _epochs(data: Any, settings: Settings) -> Iterator[dict[str, Any]]:
-    """As many batches as a measured run has steps."""
-    left, epoch = settings.warm_up_steps + settings.steps, 0
+def _batches(data: Any) -> Iterator[dict[str, Any]]:
+    """Those of one epoch after the other."""
     loader = data.train_dataloader()
-    while left > 0:
+    for epoch in itertools.count():
         loader.batch_sampler.set_epoch(epoch)
-        for batch in loader:
-            yield batch
-            left -= 1
-            if left == 0:
-                return
-        epoch += 1
+        yield from loader

@@ -4,11 +4,12 @@ import tempfile
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.data import batches, data_module, epoch_rows, training_rows
-from benchmarks.machine import figures
+import torch
+
+from benchmarks.data import batches, epoch_rows, training_rows
+from benchmarks.models import pretrained_model
 from benchmarks.settings import SEED, Settings
-from benchmarks.timing import StepWindow
-from common.backbones import locate_backbone
+from benchmarks.timing import Figures, StepWindow, training_figures
 from common.errors import InputError
 from datamodules.tokenization import TokenizedSplit
 from lora.target_names import DEFAULT_TARGETS
@@ -16,36 +17,23 @@ from lora.target_names import DEFAULT_TARGETS
 RANK, LORA_ALPHA = 8, 16
 
 
-def trainer_peft_lora(settings: Settings) -> dict[str, Any]:
+def trainer_peft_lora(settings: Settings) -> Figures:
     """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
 
     The same model, batches (tokenised beforehand), number of steps, AdamW and schedule as ours; each batch is padded
     to its longest row. As ours, it neither evaluates, nor clips gradients; unlike ours, it logs nothing, saves nothing
     and shows no progress.
     """
-    _refuse_without_packages()
-    from peft import LoraConfig
-
-    return train_with_trainer(settings, _adapted(settings, LoraConfig, r=RANK))
+    return train_with_trainer(settings, _adapted(settings, "LoraConfig", r=RANK))
 
 
-def trainer_peft_adalora(settings: Settings) -> dict[str, Any]:
+def trainer_peft_adalora(settings: Settings) -> Figures:
     """The same with AdaLoRA, from rank 12 to 8 on average, its ranks allocated after every step as PEFT asks for."""
-    _refuse_without_packages()
-    from peft import AdaLoraConfig
     from transformers import TrainerCallback
 
-    steps = settings.warm_up_steps + settings.steps
-    model = _adapted(
-        settings,
-        AdaLoraConfig,
-        init_r=12,
-        target_r=RANK,
-        tinit=steps // 10,
-        tfinal=steps // 10,
-        deltaT=10,
-        total_step=steps,
-    )
+    steps = settings.all_steps
+    schedule = {"tinit": steps // 10, "tfinal": steps // 10, "deltaT": 10, "total_step": steps}
+    model = _adapted(settings, "AdaLoraConfig", init_r=12, target_r=RANK, **schedule)
 
     class Allocation(TrainerCallback):
         def on_optimizer_step(self, arguments: Any, state: Any, *others: Any, **more: Any) -> None:
@@ -54,20 +42,15 @@ def trainer_peft_adalora(settings: Settings) -> dict[str, Any]:
     return train_with_trainer(settings, model, [Allocation()])
 
 
-def _refuse_without_packages() -> None:
+def _adapted(settings: Settings, config_class: str, **method: Any) -> Any:
     try:
         import accelerate  # noqa: F401
-        import peft  # noqa: F401
+        import peft
     except ImportError as error:
         raise InputError(f"this pair needs {error.name}. Run `pip install -e '.[peft]'`.") from error
-
-
-def _adapted(settings: Settings, config_class: Any, **method: Any) -> Any:
-    from peft import get_peft_model
-
     model = pretrained_model(settings)
     head = ["classifier", "score", "pre_classifier"]
-    config = config_class(
+    config = getattr(peft, config_class)(
         task_type="CAUSAL_LM" if settings.models_language else "SEQ_CLS",
         lora_alpha=LORA_ALPHA,
         fan_in_fan_out=model.config.model_type == "gpt2",  # its layers hold their weights as (in, out)
@@ -75,23 +58,7 @@ def _adapted(settings: Settings, config_class: Any, **method: Any) -> Any:
         modules_to_save=[name for name in head if hasattr(model, name)] or None,
         **method,
     )
-    return get_peft_model(model, config)
-
-
-def pretrained_model(settings: Settings) -> Any:
-    """transformers' own model for sequence classification or causal language modelling, as it comes."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, set_seed
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    set_seed(SEED)
-    folder = locate_backbone(settings.model)
-    if settings.models_language:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    labels = data_module(settings).task.num_labels
-    return AutoModelForSequenceClassification.from_pretrained(folder, num_labels=labels, dtype=torch.float32)
+    return peft.get_peft_model(model, config)
 
 
 def train_with_trainer(
@@ -99,10 +66,10 @@ def train_with_trainer(
     model: Any,
     callbacks: Sequence[Any] = (),
     trainer_class: Any = None,
-    optimizers: tuple[Any, Any] = (None, None),
+    optimizer: Any = None,
     pad_to: int | None = None,
     **arguments: Any,
-) -> dict[str, Any]:
+) -> Figures:
     """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
 
     Args:
@@ -110,13 +77,18 @@ def train_with_trainer(
         model: to be trained.
         callbacks: of the Trainer.
         trainer_class: a subclass of Trainer, or Trainer itself if not given.
-        optimizers: optimizer and schedule; the Trainer's own where None.
+        optimizer: the Trainer's own if not given.
         pad_to: tokens to which every row is padded; the longest of its batch if not given.
         arguments: of TrainingArguments, instead of `_arguments`.
     """
-    from transformers import Trainer
+    from transformers import Trainer, TrainerCallback
 
     window = StepWindow(settings.warm_up_steps, settings.steps)
+
+    class Timer(TrainerCallback):  # all batches are one epoch of the Trainer
+        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+            window.step_ended()
+
     rows, tokenizer = training_rows(settings, epoch_rows(settings))
     made = examples(rows)
     ordered = [made[row] for batch in batches(rows.lengths, settings) for row in batch.tolist()]
@@ -129,12 +101,12 @@ def train_with_trainer(
             train_dataset=ordered,
             processing_class=tokenizer,
             data_collator=_collator(settings, tokenizer, pad_to),
-            callbacks=[*callbacks, _timer(window)],
-            optimizers=optimizers,
+            callbacks=[*callbacks, Timer()],
+            optimizers=(optimizer, None),
         )
         trainer.train()
     assert window.complete
-    return figures(window.seconds, settings.timed_rows)
+    return training_figures(window.seconds, settings)
 
 
 def _collator(settings: Settings, tokenizer: Any, pad_to: int | None) -> Any:
@@ -147,7 +119,6 @@ def _collator(settings: Settings, tokenizer: Any, pad_to: int | None) -> Any:
 
 
 def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
-    import torch
     from transformers import TrainingArguments
 
     cuda = torch.cuda.is_available()
@@ -162,7 +133,7 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
     }
     return TrainingArguments(
         output_dir=folder,
-        max_steps=settings.warm_up_steps + settings.steps,
+        max_steps=settings.all_steps,
         per_device_train_batch_size=settings.batch_size,
         bf16=settings.precision == "bf16-mixed",
         use_cpu=not cuda,
@@ -179,32 +150,15 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
 
 def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
     """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    spans = [(start, start + length) for start, length in zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)]
-    tokens = rows.input_ids.tolist()
-    made: list[dict[str, Any]] = [
-        {"input_ids": tokens[start:end], "attention_mask": [1] * (end - start)} for start, end in spans
-    ]
-    if rows.token_type_ids is not None:
-        types = rows.token_type_ids.tolist()
-        for row, (start, end) in zip(made, spans, strict=True):
-            row["token_type_ids"] = types[start:end]
+    spans = [slice(start, start + length) for start, length in zip(rows.starts.tolist(), rows.lengths.tolist())]
+    made: list[dict[str, Any]] = [{"attention_mask": [1] * (span.stop - span.start)} for span in spans]
+    for name, tokens in (("input_ids", rows.input_ids), ("token_type_ids", rows.token_type_ids)):
+        if tokens is None:
+            continue
+        values = tokens.tolist()
+        for row, span in zip(made, spans, strict=True):
+            row[name] = values[span]
     if rows.labels is not None:  # language modelling has none of its own
         for row, label in zip(made, rows.labels.tolist(), strict=True):
             row["labels"] = label
     return made
-
-
-def _timer(window: StepWindow) -> Any:
-    from transformers import TrainerCallback
-
-    class Timer(TrainerCallback):
-        def on_step_end(self, *arguments: Any, **more: Any) -> None:
-            window.step_ended()
-
-        def on_epoch_begin(self, *arguments: Any, **more: Any) -> None:
-            window.epoch_started()
-
-        def on_epoch_end(self, *arguments: Any, **more: Any) -> None:
-            window.epoch_ended()
-
-    return Timer()
