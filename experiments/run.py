@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
+from common.terminal import quiet_libraries
 from experiments.fit import Fit
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
@@ -72,6 +73,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings) -> None:
+        quiet_libraries()
         self.settings = settings
         self.folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
         self.signals = StopSignals()

@@ -8,7 +8,7 @@ import yaml
 
 from common.errors import InputError
 from experiments.config_files import CONFIGS
-from experiments.sweep.definition import read_base, make_trials, read_definition, with_settings
+from experiments.sweep.definition import make_trials, read_base, read_definition, with_settings
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.grid import expand
 
