@@ -1,19 +1,22 @@
 """The verb report: from folders of runs, or files of trials, to report.html, report.md, table.csv and figures."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
+
+import jinja2
 
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import say
-from experiments.report.content import Content, Picture, draw, gather
+from experiments.report.cells import as_csv, as_markdown, plain, without_empty_columns
+from experiments.report.content import Content, Picture, draw, gather, make_study
 from experiments.report.drawing import style
-from experiments.report.groups import Curve, swept_rate
-from experiments.report.record import Record
-from experiments.report.records import read_records
-from experiments.report.tables import as_csv, as_markdown, without_empty_columns
+from experiments.report.groups import Curve
+from experiments.report.sources import read_records
 from experiments.report.trials_file import check_place, write_trials
+from experiments.results import RunResults
 
 _TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -45,20 +48,21 @@ def run_report(arguments: list[str]) -> int:
     if options.trials:
         check_place(options.trials)
     records = read_records(options.sources)
-    content, curves, groups = gather(records, options.sources, output, options.baseline)
+    study = make_study(records, options.baseline)
+    content = gather(study, options.sources, output, options.baseline)
     with style():
-        draw(content, curves, groups, swept_rate(records), output / "figures")
+        draw(content, study, output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))
-    if content.differences:
+    if not content.differences.empty:
         write_text(output / "differences.csv", as_csv(content.differences))
     write_text(output / "report.md", markdown(content))
     write_text(output / "report.html", page(content))
     if options.seed2_json:
-        for name, layout in rate_layouts(curves).items():
+        for name, layout in rate_layouts(study.curves).items():
             write_json(output / "seed2" / f"{name}.json", layout)
     if options.trials:
         write_trials(options.trials, records)
-    say(f"{len(records)} runs, {len(groups)} settings: {output}/report.html, report.md, table.csv, figures/")
+    say(f"{len(records)} runs, {len(study.groups)} settings: {output}/report.html, report.md, table.csv, figures/")
     return 0
 
 
@@ -71,50 +75,48 @@ def _output(options: argparse.Namespace) -> Path:
 
 def page(content: Content) -> str:
     """The whole page: styles and figures inside, nothing to load."""
-    import jinja2
-
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    return environment.from_string(_TEMPLATE.read_text()).render(
-        {
-            **vars(content),
-            "settings": without_empty_columns(content.settings),
-            "rates": without_empty_columns(content.rates),
-            "loss_rates": without_empty_columns(content.loss_rates),
-        }
-    )
+    parts = {**vars(content), "settings": without_empty_columns(content.settings)}
+    return environment.from_string(_TEMPLATE.read_text()).render(parts)
 
 
 def markdown(content: Content) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    parts = [f"# {content.title}", f"{content.headline}."]
+    parts = [f"# {plain(content.title)}", f"{plain(content.headline)}."]
     if content.other_measures:
-        others = "; ".join(content.other_measures)
+        others = plain("; ".join(content.other_measures))
         parts.append(f"Not all were measured alike: differences are within one measure, figures leave out {others}.")
     parts.append(as_markdown(without_empty_columns(content.settings)))
-    if content.mixtures:
+    if not content.mixtures.empty:
         parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
-    if content.differences:
+    if not content.differences.empty:
         told = "mean over common seeds, 95 % bootstrap interval (too narrow for few seeds) and Student's"
-        parts += [f"Differences to {content.baseline}: {told}.", as_markdown(content.differences)]
-    parts += map(_markdown_picture, content.difference_figures)
-    if content.rates:
-        parts += ["## Learning rates", as_markdown(without_empty_columns(content.rates))]
-    if content.loss_rates:
-        parts += ["By validation loss:", as_markdown(without_empty_columns(content.loss_rates))]
-    parts += map(_markdown_picture, content.rate_figures)
-    if content.rank_curve:
+        parts += [f"Differences to {plain(content.baseline)}: {told}.", as_markdown(content.differences)]
+    parts += _told(content.pictures.get("differences", []))
+    if not content.rates.empty:
+        parts += ["## Learning rates", as_markdown(content.rates)]
+    if not content.loss_rates.empty:
+        parts += ["By validation loss:", as_markdown(content.loss_rates)]
+    parts += _told(content.pictures.get("rates", []))
+    if not content.rank_curve.empty:
         parts += ["## Figures against the rank", as_markdown(content.rank_curve)]
-    parts += map(_markdown_picture, [*content.rank_curve_figures, *content.training_figures])
-    for section in content.rank_sections:
-        parts += [f"## Ranks: {section.label}", *map(_markdown_picture, section.figures)]
+    parts += _told([*content.pictures.get("rank_curve", []), *content.pictures.get("training", [])])
+    for label, pictures in content.rank_sections.items():
+        parts += [f"## Ranks: {plain(label)}", *_told(pictures)]
     parts += ["## Runs that did not simply finish", as_markdown(content.troubles) or "None."]
     parts += ["## Data, model, versions, commands", as_markdown(content.provenance)]
-    parts.append("```\n" + "\n".join(content.commands) + "\n```")
+    parts.append(_code("\n".join(content.commands)))
     return "\n\n".join(parts) + "\n"
 
 
-def _markdown_picture(figure: Picture) -> str:
-    return f"![{figure.caption}](figures/{figure.name}.png)\n\n{figure.caption}"
+def _told(pictures: list[Picture]) -> list[str]:
+    return [f"![{picture.caption}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures]
+
+
+def _code(text: str) -> str:
+    """A block of code, between fences longer than any in the text."""
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}\n{text}\n{fence}"
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
@@ -122,21 +124,18 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
     layouts: dict[str, dict[str, Any]] = {}
     for curve in curves:
         for rate, group in curve.groups.items():
-            for record in group.records:
-                if record.results is None:
-                    continue
-                name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{record.seed}"
-                layouts.setdefault(name, {})[str(rate)] = _rate_entry(record)
+            for results in group.results:
+                name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{results.seed or 0}"
+                layouts.setdefault(name, {})[str(rate)] = _rate_entry(results)
     return layouts
 
 
-def _rate_entry(record: Record) -> dict[str, Any]:
-    results = record.results or {}
-    test = results.get("test") or {}
+def _rate_entry(results: RunResults) -> dict[str, Any]:
+    test = results.test_figures
     entry = {
-        "best_val_loss": results["best_val_loss"],
+        "best_val_loss": results.best_val_loss,
         "test_acc": test.get("accuracy"),
-        "train_losses": results["train_losses"],
-        "val_losses": results["val_losses"],
+        "train_losses": results.train_losses,
+        "val_losses": results.val_losses,
     }
     return entry if "perplexity" not in test else {**entry, "test_perplexity": test["perplexity"]}

@@ -3,35 +3,38 @@
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
-from typing import Any
 
+import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale
-from experiments.report.difference_table import difference_table
+from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
-from experiments.report.figures_differences import difference_figure, differences_left_out
+from experiments.report.figures_differences import MOST_ROWS, difference_figure
 from experiments.report.figures_ranks import allocating, rank_figures
-from experiments.report.figures_rates import rate_curves, training_curves, training_left_out
-from experiments.report.groups import Curve, Group, make_curves, make_groups, swept_rate
+from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
+from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.record import Record
 from experiments.report.tables import (
-    Row,
+    comparable,
+    difference_table,
     find_baseline,
     headline,
+    run_table,
     settings_table,
-    spread,
-    text,
-    troubles,
-    used_rank,
+    trouble_table,
 )
 
 _RANK_SECTIONS = 6
-_RATE_PICTURES = {"best": "learning_rate_validation", "loss": "learning_rate_loss", "test": "learning_rate_test"}
+_RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
+    "best": ("learning_rate_validation", "Validation figure"),
+    "loss": ("learning_rate_loss", "Validation loss"),
+    "test": ("learning_rate_test", "Test figure"),
+}
 _WIDE = 6.0  # inches: wider figures take the page's width
 
 
@@ -45,197 +48,166 @@ class Picture:
     wide: bool
 
 
-@dataclass
-class RankSection:
-    """The rank figures of one settings."""
+@dataclass(frozen=True)
+class Study:
+    """The runs of a report, put in order.
 
-    label: str
-    figures: list[Picture]
+    Attributes:
+        groups: by settings.
+        rate: the swept learning rate, by command-line name.
+        curves: groups over that rate.
+        compared: where rates were swept, each curve's group at its chosen rate, and those without such a rate; else
+            all groups.
+        baseline: what differences are to.
+    """
+
+    records: list[Record]
+    groups: list[Group]
+    rate: str
+    curves: list[Curve]
+    compared: list[Group]
+    baseline: Group | None
+
+    @property
+    def is_rate_study(self) -> bool:
+        return any(len(curve.groups) > 1 for curve in self.curves)
+
+    @property
+    def measures(self) -> list[Measure]:
+        """What the groups were measured by, in order of their appearance."""
+        return list(dict.fromkeys(group.measure for group in self.groups if group.measure is not None))
+
+    @property
+    def on_one_axis(self) -> list[Group]:
+        """Compared groups that were measured like the first: one axis can't hold two metrics."""
+        return [group for group in self.compared if group.measure in (None, *self.measures[:1])]
 
 
 @dataclass
 class Content:
-    """A report's parts, by the names the page's template uses."""
+    """A report's parts, by the names the page's template uses; tables may be empty."""
 
     title: str
     headline: str
     numbers: dict[str, str]
-    settings: list[Row]
+    settings: pd.DataFrame
     baseline: str
-    differences: list[Row]
+    differences: pd.DataFrame
     other_measures: list[str]
-    mixtures: list[Row]
-    rates: list[Row]
-    loss_rates: list[Row]
-    rank_curve: list[Row]
-    troubles: list[Row]
-    provenance: list[Row]
-    all_runs: list[Row]
+    mixtures: pd.DataFrame
+    rates: pd.DataFrame
+    loss_rates: pd.DataFrame
+    rank_curve: pd.DataFrame
+    troubles: pd.DataFrame
+    provenance: pd.DataFrame
+    all_runs: pd.DataFrame
     commands: list[str]
     runs: int
-    difference_figures: list[Picture] = field(default_factory=list)
-    rate_figures: list[Picture] = field(default_factory=list)
-    rank_curve_figures: list[Picture] = field(default_factory=list)
-    training_figures: list[Picture] = field(default_factory=list)
-    rank_sections: list[RankSection] = field(default_factory=list)
+    pictures: dict[str, list[Picture]] = field(default_factory=dict)  # by the section of the page
+    rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
 
 
-def gather(
-    records: list[Record], sources: list[Path], output: Path, baseline_name: str | None
-) -> tuple[Content, list[Curve], list[Group]]:
-    """All tables of a report; `draw` adds the figures.
+def make_study(records: list[Record], baseline: str | None) -> Study:
+    """The runs in order.
 
     Raises:
         InputError: the baseline's name is unknown.
     """
-    groups = make_groups(records)
-    rate = swept_rate(records)
+    groups, rate = make_groups(records), swept_rate(records)
     curves = make_curves(groups, rate)
-    is_rate_study = any(len(curve.groups) > 1 for curve in curves)
-    rates = rate_table(curves) if is_rate_study else []
-    compared = _compared(rates, curves, groups)
-    baseline = find_baseline(groups, compared, baseline_name)
-    content = Content(
-        title=" + ".join(map(_title, sources)),
+    compared = groups
+    if any(len(curve.groups) > 1 for curve in curves):
+        swept = {group for curve in curves for group in curve.groups.values()}
+        compared = [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
+    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline))
+
+
+def gather(study: Study, sources: list[Path], output: Path, baseline_name: str | None) -> Content:
+    """All tables of a report; `draw` adds the figures."""
+    groups, swept = study.groups, study.curves if study.is_rate_study else []
+    return Content(
+        title=" + ".join(source.stem if source.is_file() else source.resolve().name for source in sources),
         headline=headline(groups),
-        numbers=_numbers(records, groups),
-        settings=settings_table(groups, baseline),
-        baseline=baseline.label if baseline else "",
-        differences=difference_table(compared, baseline),
-        other_measures=_other_measures(groups),
+        numbers=_numbers(study),
+        settings=settings_table(groups, study.baseline),
+        baseline=study.baseline.label if study.baseline else "",
+        differences=difference_table(study.compared, study.baseline),
+        other_measures=[
+            f"{m.metric.replace('_', ' ')} on {m.data} ({m.validation_rows:,} rows)" for m in study.measures[1:]
+        ],
         mixtures=mixtures(groups),
-        rates=rates,
-        loss_rates=loss_table(curves) if is_rate_study else [],
-        rank_curve=rank_curve_table(_measured_alike(compared)),
-        troubles=troubles(groups),
-        provenance=provenance(records),
-        all_runs=[_run_row(record) for record in records],
-        commands=_commands(records, sources, output, baseline_name),
-        runs=len(records),
+        rates=without_empty_columns(rate_table(swept)),
+        loss_rates=without_empty_columns(loss_table(swept)),
+        rank_curve=rank_curve_table(study.on_one_axis),
+        troubles=trouble_table([record for group in groups for record in group.records]),
+        provenance=provenance(study.records),
+        all_runs=run_table(study.records),
+        commands=_commands(study.records, sources, output, baseline_name),
+        runs=len(study.records),
     )
-    return content, curves, groups
 
 
-def _title(source: Path) -> str:
-    return source.stem if source.is_file() else source.resolve().name
-
-
-def _compared(rates: list[Row], curves: list[Curve], groups: list[Group]) -> list[Group]:
-    """The groups to compare: where rates were swept, each curve's at its chosen rate; and those without such a rate."""
-    if not rates:
-        return groups
-    swept = [group for curve in curves for group in curve.groups.values()]
-    return [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
-
-
-def _measures(groups: list[Group]) -> list[tuple[str, str, int]]:
-    return list(dict.fromkeys(group.measure for group in groups if group.measure is not None))
-
-
-def _measured_alike(groups: list[Group]) -> list[Group]:
-    """Groups for one axis, which can't hold two metrics: what was measured like the first."""
-    return [group for group in groups if group.measure in (None, *_measures(groups)[:1])]
-
-
-def _other_measures(groups: list[Group]) -> list[str]:
-    """What all but the first were measured by, where groups aren't measured alike."""
-    return [f"{name.replace('_', ' ')} on {data} ({rows:,} rows)" for name, data, rows in _measures(groups)[1:]]
-
-
-def draw(content: Content, curves: list[Curve], groups: list[Group], rate: str, folder: Path) -> None:
+def draw(content: Content, study: Study, folder: Path) -> None:
     """Draws the figures, writes them into `folder` and adds them to the content; to be called within `style()`."""
-    numbers = iter(range(10**6))
+    numbers = count()
 
     def picture(name: str, caption: str, figure: Figure) -> Picture:
         write_png(figure, folder / f"{name}.png")
-        wide = figure.get_size_inches()[0] > _WIDE
-        return Picture(name, caption, as_svg(figure, caption, next(numbers)), wide)
+        return Picture(name, caption, as_svg(figure, caption, next(numbers)), figure.get_size_inches()[0] > _WIDE)
 
-    compared = _compared(content.rates, curves, groups)
-    shown = _measured_alike(compared)
-    curves = [curve for curve in curves if curve.chosen in shown]
-    for baseline in (group for group in groups if group.label == content.baseline):
-        figure = difference_figure(compared, baseline)
+    for section, name, caption, figure in _figures(study, with_loss=not content.loss_rates.empty):
         if figure is not None:
-            caption = (
-                "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "
-                "95 % bootstrap interval, a thin one for Student's (cut off at the axis' ends)."
-            )
-            if left_out := differences_left_out(compared, baseline):
-                caption += f" The best settings; {left_out} more are left out."
-            content.difference_figures.append(picture("differences", caption, figure))
-    if content.rates:
-        kinds = {"best": "Validation figure", "loss": "Validation loss", "test": "Test figure"}
-        for kind, what in kinds.items():
-            figure = None if kind == "loss" and not content.loss_rates else rate_curves(curves, kind, rate)
-            if figure is not None:
-                caption = f"{what} against the learning rate: mean over seeds, band from lowest to highest seed."
-                if kind != "test":
-                    caption += " Dotted: the parabola's optimum."
-                content.rate_figures.append(picture(_RATE_PICTURES[kind], caption, figure))
-    figure = rank_curve_figure(shown)
-    if figure is not None:
-        caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."
-        content.rank_curve_figures.append(picture("rank_curve", caption, figure))
-    figure = training_curves(shown)
-    if figure is not None:
-        caption = "One line per run" + (", each curve at its chosen rate." if content.rates else ".")
-        if left_out := training_left_out(shown):
-            caption += f" The best settings; {left_out} more are left out."
-        content.training_figures.append(picture("training", caption, figure))
-    _draw_ranks(content, groups, picture)
+            content.pictures.setdefault(section, []).append(picture(name, caption, figure))
+    for number, group in enumerate(_best_of_methods(study.groups)):
+        found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
+        content.rank_sections[group.label] = found
+    content.ranks_left_out = sum(1 for group in study.groups if allocating(group)) - len(content.rank_sections)
 
 
-def _draw_ranks(content: Content, groups: list[Group], picture: Any) -> None:
-    chosen = list(_best_of_methods(groups))
-    content.ranks_left_out = sum(1 for group in groups if allocating(group)) - len(chosen)
-    for number, group in enumerate(chosen):
-        pictures = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
-        content.rank_sections.append(RankSection(group.label, pictures))
+def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Figure | None]]:
+    """Section, file name, caption and figure of each picture; no figure where there is nothing to draw."""
+    shown, baseline = study.on_one_axis, study.baseline
+    curves = [curve for curve in study.curves if curve.chosen in shown]
+    if baseline is not None:
+        caption = (
+            "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "
+            "95 % bootstrap interval, a thin one for Student's (cut off at the axis' ends)."
+        )
+        caption += _left_out(len(comparable(study.compared, baseline)) - MOST_ROWS)
+        yield "differences", "differences", caption, difference_figure(study.compared, baseline)
+    if study.is_rate_study:
+        for kind, (name, told) in _RATE_PICTURES.items():
+            caption = f"{told} against the learning rate: mean over seeds, band from lowest to highest seed."
+            caption += "" if kind == "test" else " Dotted: the parabola's optimum."
+            yield "rates", name, caption, rate_curves(curves, kind, study.rate) if kind != "loss" or with_loss else None
+    caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."
+    yield "rank_curve", "rank_curve", caption, rank_curve_figure(shown)
+    caption = "One line per run" + (", each curve at its chosen rate." if study.is_rate_study else ".")
+    yield "training", "training", caption + _left_out(len(shown) - MOST_LINES), training_curves(shown)
 
 
-def _best_of_methods(groups: list[Group]) -> Iterator[Group]:
+def _left_out(settings: int) -> str:
+    return f" The best settings; {settings} more are left out." if settings > 0 else ""
+
+
+def _best_of_methods(groups: list[Group]) -> list[Group]:
     """The best group of each method first, then the next best, up to a number a reader can take in."""
     ordered = sorted((group for group in groups if allocating(group)), key=lambda group: -group.score)
     first = {group.method: group for group in reversed(ordered)}
-    leading = [group for group in ordered if first[group.method] is group]
-    rest = [group for group in ordered if first[group.method] is not group]
-    yield from (leading + rest)[:_RANK_SECTIONS]
+    return sorted(ordered, key=lambda group: first[group.method] is not group)[:_RANK_SECTIONS]
 
 
-def _numbers(records: list[Record], groups: list[Group]) -> dict[str, str]:
-    seconds = sum(record.results["wall_seconds"] for record in records if record.results)
-    numbers = {"runs": str(len(records)), "settings": str(len(groups))}
-    for measure in _measures(groups):
-        best = max((group for group in groups if group.measure == measure), key=lambda group: group.score)
-        numbers[f"best median {measure[0].replace('_', ' ')} ({best.label})"] = spread(best.values("best"), measure[0])
+def _numbers(study: Study) -> dict[str, str]:
+    seconds = sum(record.results.wall_seconds for record in study.records if record.results)
+    numbers = {"runs": str(len(study.records)), "settings": str(len(study.groups))}
+    for measure in study.measures:
+        best = max((group for group in study.groups if group.measure == measure), key=lambda group: group.score)
+        name = f"best median {measure.metric.replace('_', ' ')} ({best.label})"
+        numbers[name] = spread(best.values("best"), measure.metric)
     numbers["hours, evaluation included"] = f"{seconds / 3600:.2f}"
-    odd = sum(record.status != "finished" for record in records)
-    numbers["not simply finished"] = str(odd)
+    numbers["not simply finished"] = str(sum(record.status != "finished" for record in study.records))
     return numbers
-
-
-def _run_row(record: Record) -> Row:
-    metric = record.metric
-    factor = scale(metric["name"]) if metric else 1.0
-
-    def figure(value: float | None) -> str:
-        return "" if value is None else f"{factor * value:.2f}"
-
-    results = record.results or {}
-    return {
-        "Run": record.folder.name,
-        "Status": record.status,
-        "Seed": str(record.seed),
-        "Best": figure(record.best),
-        "Best epoch (from 0)": text(metric["best_epoch"] if metric else None),
-        "Last": figure(record.last),
-        "Test": figure(record.test),
-        "Used rank": text(used_rank(results) if results else None),
-        "Seconds": f"{results['wall_seconds']:.0f}" if results else "",
-        "Peak MiB": f"{results['peak_memory_bytes'] / 2**20:,.0f}" if results.get("peak_memory_bytes") else "",
-    }
 
 
 def _commands(records: list[Record], sources: list[Path], output: Path, baseline: str | None) -> list[str]:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.sax.saxutils import quoteattr
 
 import matplotlib
+import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
@@ -45,6 +47,21 @@ def style() -> Iterator[None]:
         yield
 
 
+def draw_band(axes: Any, values: pd.DataFrame, **look: Any) -> Any:
+    """A line of means over the table's rows against its columns, and a band from the lowest to the highest row."""
+    places = list(values.columns)
+    (line,) = axes.plot(places, values.mean().to_numpy(), ms=5, **look)
+    axes.fill_between(places, values.min().to_numpy(), values.max().to_numpy(), color=look["color"], alpha=0.15, lw=0)
+    return line
+
+
+def legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
+    """A legend below the axes, where nothing runs through it, in as many columns as have room."""
+    width = 12 * figure.get_size_inches()[0]  # characters
+    columns = max(1, min(len(labels), int(width) // (max(map(len, labels)) + 8)))
+    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
+
+
 def write_png(figure: Figure, path: Path) -> None:
     """A picture on white."""
     write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
@@ -65,11 +82,10 @@ def as_svg(figure: Figure, label: str, number: int) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")
     svg = _own_ids(svg, f"f{number}-")
-    opening = (
-        f'<svg role="img" aria-label="{_escaped(label)}" style="max-width:{figure.get_size_inches()[0] * 96:.0f}px" '
-    )
-    svg = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", svg, count=1)
-    svg = re.sub(r'(<svg[^>]*?) width="[^"]*"', r"\1", svg, count=1)
+    for size in ("height", "width"):
+        svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
+    width = figure.get_size_inches()[0] * 96
+    opening = f'<svg role="img" aria-label={quoteattr(label)} style="max-width:{width:.0f}px" '
     return svg.replace("<svg ", opening, 1)
 
 
@@ -78,7 +94,3 @@ def _own_ids(svg: str, prefix: str) -> str:
     used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
     svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
     return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

@@ -5,13 +5,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.metrics import scale, title
-from experiments.report.difference_table import FIGURES, comparable
 from experiments.report.drawing import COLORS, INK
 from experiments.report.groups import Group
-from experiments.report.statistics import PairedDifference, paired_difference
-from experiments.report.tables import metric_of
+from experiments.report.statistics import PairedDifference
+from experiments.report.tables import FIGURES, comparable, comparisons
 
-_MOST_ROWS = 24
+MOST_ROWS = 24
 _LINEAR_UP_TO = 10
 _TICKS = (0, 2, 5, 10, 20, 50)
 _LABEL_WIDTH = 0.15  # of an axis
@@ -24,34 +23,39 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     otherwise than the baseline are left out, and those for which there is no room. Where differences exceed 10, the
     axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
     """
-    rows = comparable(groups, baseline)[:_MOST_ROWS]
-    metric = metric_of([baseline])
+    rows = comparable(groups, baseline)[:MOST_ROWS]
+    metric = baseline.metric
     if metric is None or not rows:
         return None
-    factor = scale(metric["name"])
-    panels = {kind: label for kind, label in FIGURES.items() if baseline.values(kind)}
+    factor = scale(metric.name)
+    found = {(one.group, one.figure): one.difference for group in rows for one in comparisons(group, baseline)}
+    panels = {kind: label for kind, label in FIGURES.items() if len(baseline.values(kind))}
     figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
     for place, (kind, label) in enumerate(panels.items()):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        found = [paired_difference(group.values(kind), baseline.values(kind)) for group in rows]
-        for row, (group, difference) in enumerate(zip(rows, found, strict=True)):
-            _draw_row(axes, row, _dots(group.values(kind), baseline.values(kind)), difference, factor)
+        differences = {row: found[group, kind] for row, group in enumerate(rows) if (group, kind) in found}
+        for row, difference in differences.items():
+            _draw_row(axes, row, difference, factor)
         axes.axvline(0, color=INK, lw=1)
         _scale(axes)
         axes.autoscale(False)
-        for row, difference in enumerate(found):
-            _draw_student(axes, row, difference, factor)
+        for row, difference in differences.items():
+            if difference.student is not None:
+                axes.plot([factor * end for end in difference.student], [row, row], color=COLORS[0], lw=0.8)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
         axes.set_title(label, fontsize=10)
-    better = "higher" if metric["higher_is_better"] else "lower"
-    figure.supxlabel(f"{title(metric['name'])}: difference to {baseline.label} ({better} is better)", fontsize=10)
+    better = "higher" if metric.higher_is_better else "lower"
+    figure.supxlabel(f"{title(metric.name)}: difference to {baseline.label} ({better} is better)", fontsize=10)
     return figure
 
 
-def differences_left_out(groups: list[Group], baseline: Group) -> int:
-    """How many settings `difference_figure` has no room for."""
-    return max(len(comparable(groups, baseline)) - _MOST_ROWS, 0)
+def _draw_row(axes: Any, row: int, difference: PairedDifference, factor: float) -> None:
+    dots = factor * difference.by_seed.to_numpy()
+    axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
+    if difference.interval is not None:
+        axes.plot([factor * end for end in difference.interval], [row, row], color=COLORS[0], lw=2.5)
+    axes.plot([factor * difference.mean], [row], "D", color=COLORS[0], ms=5, zorder=4)
 
 
 def _scale(axes: Any) -> None:
@@ -74,21 +78,3 @@ def _apart(ticks: list[int], axes: Any, low: float, high: float) -> list[int]:
         if min(gaps, default=1.0) >= _LABEL_WIDTH:
             kept.append(tick)
     return sorted(kept)
-
-
-def _dots(ours: dict[int, float], baseline: dict[int, float]) -> list[float]:
-    return [ours[seed] - baseline[seed] for seed in sorted(ours.keys() & baseline.keys())]
-
-
-def _draw_row(axes: Any, row: int, dots: list[float], found: PairedDifference | None, factor: float) -> None:
-    if found is None:
-        return
-    axes.plot([factor * dot for dot in dots], [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
-    if found.interval is not None:
-        axes.plot([factor * end for end in found.interval], [row, row], color=COLORS[0], lw=2.5)
-    axes.plot([factor * found.mean], [row], "D", color=COLORS[0], ms=5, zorder=4)
-
-
-def _draw_student(axes: Any, row: int, found: PairedDifference | None, factor: float) -> None:
-    if found is not None and found.student is not None:
-        axes.plot([factor * end for end in found.student], [row, row], color=COLORS[0], lw=0.8)

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_map
+from callbacks.rank_pictures import layer_names, mask_pictures, rank_map
+from common.errors import InputError
 from experiments.report.drawing import COLORS
 from experiments.report.groups import Group
-from experiments.report.record import Record
-from experiments.report.statistics import stability
+from experiments.report.record import RankHistory, Record
+from experiments.report.statistics import Array, stability
 from lora.rank_mask import hard_tails, soft_tails, square_masks
 
 _MOST_NAMED_ROWS = 32
@@ -23,12 +24,18 @@ def allocating(group: Group) -> list[Record]:
 
 
 def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
-    """Name, caption and figure of each picture of a group's ranks, means over its seeds."""
+    """Name, caption and figure of each picture of a group's ranks, means over its seeds.
+
+    Raises:
+        InputError: a run's settings don't tell its ranks' bounds, or two runs have other layers.
+    """
     records = allocating(group)
-    names = list(_ranks(records[0])["layers"])
-    low, high = int(group.setting("model.adapter.rank_min")), int(group.setting("model.adapter.rank_max"))
-    starts = np.asarray([_ranks(record)["history"][0]["ranks"] for record in records], dtype=float)
-    ends = np.asarray([list(_ranks(record)["layers"].values()) for record in records], dtype=float)
+    histories = [record.ranks for record in records if record.ranks is not None]
+    names = list(histories[0].layers)
+    low, high = (_bound(group, name) for name in ("rank_min", "rank_max"))
+    _check_layers(records, names)
+    starts = np.asarray([history.history[0].ranks for history in histories], dtype=float)
+    ends = np.asarray([list(history.layers.values()) for history in histories], dtype=float)
     seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
     for when, values in (("start", starts), ("end", ends)):
         means = dict(zip(names, values.mean(0).tolist(), strict=True))
@@ -40,40 +47,51 @@ def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
         deviations, highest = dict(zip(names, spread.tolist(), strict=True)), max(int(np.ceil(spread.max())), 1)
         picture = rank_map(deviations, 0, highest, "deviation over seeds", "standard deviation of the rank", 1)
         yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {stability_text(ends)}", picture
-    yield (
-        "ranks_over_time",
-        f"Continuous ranks over training, layer by layer: seed {records[0].seed}.",
-        _over_time(records[0]),
-    )
+    caption = f"Continuous ranks over training, layer by layer: seed {records[0].seed}."
+    yield "ranks_over_time", caption, _over_time(histories[0])
     yield "alpha_and_budget", f"Alpha, and the budget asked for and used: {seeds}.", _alpha_and_budget(records)
-    yield from _masks(records[0], low, high)
+    for when, picture in _masks(histories[0], low, high):
+        caption = f"Masks of five layers at the {when}, 0 black to 1 white: seed {records[0].seed}."
+        yield f"masks_{when}", caption, picture
 
 
-def stability_text(ends: object) -> str:
-    """How alike the seeds' final ranks are, in a sentence."""
-    correlation, deviation = stability(ends)  # type: ignore[arg-type]
-    if deviation is None:
-        return ""
+def _bound(group: Group, name: str) -> int:
+    value = group.setting(f"model.adapter.{name}")
+    if not isinstance(value, int):
+        raise InputError(
+            f"{group.first.folder} has a ranks.json, but its settings say that model.adapter.{name} is {value!r}; "
+            "allowed: an integer. Put back its config.yaml, or move ranks.json away."
+        )
+    return value
+
+
+def _check_layers(records: list[Record], names: list[str]) -> None:
+    for record in records:
+        if record.ranks is not None and list(record.ranks.layers) != names:
+            raise InputError(
+                f"ranks.json of {record.folder} names other layers than that of {records[0].folder}, though their "
+                "settings are the same. Give the report one of these runs."
+            )
+
+
+def stability_text(ends: Array) -> str:
+    """How alike the seeds' final ranks (seeds, layers) are, in a sentence."""
+    correlation, deviation = stability(ends)
     told = "not defined (constant ranks)" if correlation is None else f"{correlation:.2f}"
     return f"Rank correlation between seeds {told} (1: the same layers win; 0: chance), deviation {deviation:.1f}."
 
 
-def _ranks(record: Record) -> dict:
-    assert record.ranks is not None
-    return record.ranks
-
-
-def _over_time(record: Record) -> Figure:
-    content = _ranks(record)
-    names, history = list(content["layers"]), content["history"]
-    order = sorted(range(len(names)), key=lambda place: layer_and_projection(names[place])[::-1])
-    values = np.asarray([entry["ranks"] for entry in history], dtype=float).T[order]  # (layers, moments)
+def _over_time(content: RankHistory) -> Figure:
+    names, moments = layer_names(content.layers), content.history
+    rows = sorted(enumerate(names.values()), key=lambda row: row[1][::-1])
+    values = np.asarray([moment.ranks for moment in moments], dtype=float).T  # (layers, moments)
     figure = Figure(figsize=(6.8, 1.4 + min(0.17 * len(names), 5.0)), layout="constrained")
     axes = figure.add_subplot()
-    image = axes.imshow(values, aspect="auto", cmap="viridis", interpolation="nearest")
-    shown = range(0, len(history), max(len(history) // 8, 1))
-    axes.set_xticks(list(shown), [str(history[moment]["step"]) for moment in shown])
-    _name_rows(axes, [layer_and_projection(names[place]) for place in order])
+    ordered = values[[place for place, _ in rows]]
+    image = axes.imshow(ordered, aspect="auto", cmap="viridis", interpolation="nearest")
+    shown = range(0, len(moments), max(len(moments) // 8, 1))
+    axes.set_xticks(list(shown), [str(moments[place].step) for place in shown])
+    _name_rows(axes, [name for _, name in rows])
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="rank")
     return figure
@@ -96,17 +114,14 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
     figure = Figure(figsize=(7.2, 3.0), layout="constrained")
     left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
     for number, record in enumerate(records):
-        history = _ranks(record)["history"]
-        steps = [entry["step"] for entry in history]
-        first = number == 0
-        left.plot(steps, [entry["alpha"] for entry in history], color=COLORS[0], marker=".", lw=1)
-        right.plot(
-            steps, [entry["budget"] for entry in history], color=COLORS[0], lw=1.5, label="asked for" if first else None
-        )
-        used = record.metrics_table.get("allocation/budget_used")
-        if used:
-            when, values = zip(*used, strict=True)
-            right.plot(when, values, ".", color=COLORS[1], ms=4, label="used by discrete ranks" if first else None)
+        moments = record.ranks.history if record.ranks else []
+        steps = [moment.step for moment in moments]
+        asked, used = ("asked for", "used by discrete ranks") if number == 0 else (None, None)
+        left.plot(steps, [moment.alpha for moment in moments], color=COLORS[0], marker=".", lw=1)
+        right.plot(steps, [moment.budget for moment in moments], color=COLORS[0], lw=1.5, label=asked)
+        budgets = record.metrics.get("allocation/budget_used")
+        if budgets is not None:
+            right.plot(budgets.index, budgets.to_numpy(), ".", color=COLORS[1], ms=4, label=used)
     left.set_title("alpha", fontsize=10)
     right.set_title("budget (entries of R)", fontsize=10)
     right.set_ylim(0, 1.08 * right.dataLim.y1)  # a constant budget would lie on the frame
@@ -116,13 +131,11 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
     return figure
 
 
-def _masks(record: Record, low: int, high: int) -> Iterator[tuple[str, str, Figure]]:
-    content = _ranks(record)
-    names = list(content["layers"])
+def _masks(content: RankHistory, low: int, high: int) -> Iterator[tuple[str, Figure]]:
+    names = list(content.layers)
     chosen = sorted({0, len(names) // 4, len(names) // 2, 3 * len(names) // 4, len(names) - 1})
-    start = content["history"][0]
-    soft = soft_tails(torch.tensor(start["ranks"])[chosen].float(), start["alpha"], low, high)
-    hard = hard_tails(torch.tensor(list(content["layers"].values()))[chosen], high)
+    start = content.history[0]
+    soft = soft_tails(torch.tensor(start.ranks)[chosen].float(), start.alpha, low, high)
+    hard = hard_tails(torch.tensor(list(content.layers.values()))[chosen], high)
     for when, tails in (("start", soft), ("end", hard)):
-        caption = f"Masks of five layers at the {when}, 0 black to 1 white: seed {record.seed}."
-        yield f"masks_{when}", caption, mask_pictures(square_masks(tails), [names[place] for place in chosen])
+        yield when, mask_pictures(square_masks(tails), [names[place] for place in chosen])

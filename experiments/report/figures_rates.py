@@ -2,18 +2,18 @@
 
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.metrics import scale, title
-from experiments.report.drawing import COLORS, INK, MARKERS
+from experiments.report.drawing import COLORS, INK, MARKERS, draw_band, legend_below
 from experiments.report.groups import Curve, Group
 from experiments.report.optimum import curve_optimum
 from experiments.report.record import Record
 from experiments.report.tables import metric_of
+from experiments.results import Metric
 
-_MOST_LINES = 16  # each colour twice: solid, dashed
+MOST_LINES = 16  # each colour twice: solid, dashed
 _MOST_TICKS = 16
 _OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make one line of all others
 
@@ -27,57 +27,48 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         rate: the swept setting.
     """
     metric = metric_of([group for curve in curves for group in curve.groups.values()])
-    shown = [curve for curve in curves if len(curve.scores(figure_name)) > 1]
+    shown = {curve: scores for curve in curves if len((scores := curve.scores(figure_name)).columns) > 1}
     if metric is None or not shown:
         return None
-    lower_is_better = figure_name == "loss" or not metric["higher_is_better"]
-    sign = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric["name"]))
+    lower_is_better = figure_name == "loss" or not metric.higher_is_better
+    factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
     figure = Figure(figsize=(7.2, 4.8), layout="constrained")
     axes = figure.add_subplot()
     lines: list[Any] = []
-    for place, curve in enumerate(shown):
-        scores = curve.scores(figure_name)
-        rates = sorted(scores)
-        values = [[sign * value for value in scores[rate].values()] for rate in rates]
-        color = INK if curve.is_full else COLORS[place % len(COLORS)]
-        line = "--" if curve.is_full else "-"
-        means = [float(np.mean(found)) for found in values]
-        lines += axes.plot(rates, means, line, marker=MARKERS[place % len(MARKERS)], color=color, ms=5)
-        axes.fill_between(rates, [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0)
+    for place, (curve, scores) in enumerate(shown.items()):
+        color, line = (INK, "--") if curve.is_full else (COLORS[place % len(COLORS)], "-")
+        look = {"marker": MARKERS[place % len(MARKERS)], "color": color, "linestyle": line}
+        lines.append(draw_band(axes, factor * scores, **look))
         optimum = curve_optimum(scores)
         if figure_name != "test" and optimum.place == "inside" and optimum.rate is not None:
             axes.axvline(optimum.rate, color=color, ls=":", lw=1)
     if lower_is_better:
         _keep_in_sight(axes, lines)
+    _rate_axis(axes, sorted({rate for scores in shown.values() for rate in scores.columns}))
+    axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
+    axes.set_ylabel(_axis_title(figure_name, metric))
+    legend_below(figure, lines, [curve.label for curve in shown])
+    return figure
+
+
+def _rate_axis(axes: Any, rates: list[float]) -> None:
     axes.set_xscale("log")
-    rates = sorted({rate for curve in shown for rate in curve.scores(figure_name)})
     if len(rates) <= _MOST_TICKS:
         axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=0 if len(rates) < 9 else 45)
     else:
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
-    axes.set_ylabel(_axis_title(figure_name, metric))
-    # below the axes, where no dotted line runs through it
-    _legend_below(figure, lines, [curve.label for curve in shown])
-    return figure
 
 
-def _axis_title(figure_name: str, metric: dict[str, Any]) -> str:
+def _axis_title(figure_name: str, metric: Metric) -> str:
     if figure_name == "loss":
         return "validation loss"
-    return ("test " if figure_name == "test" else "validation ") + title(metric["name"])
-
-
-def _legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
-    width = 12 * figure.get_size_inches()[0]  # characters
-    columns = max(1, min(len(labels), int(width) // (max(map(len, labels)) + 8)))
-    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
+    return ("test " if figure_name == "test" else "validation ") + title(metric.name)
 
 
 def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
     """Ends the vertical axis above the values that can be told apart, and writes those beyond its end beside it."""
-    best = min(float(np.min(line.get_ydata())) for line in lines)
+    best = min(float(min(line.get_ydata())) for line in lines)
     beyond = [
         (line, rate, value)
         for line in lines
@@ -100,11 +91,6 @@ def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
         )
 
 
-def training_left_out(groups: list[Group]) -> int:
-    """How many settings `training_curves` has no room for."""
-    return max(len(groups) - _MOST_LINES, 0)
-
-
 def training_curves(groups: list[Group]) -> Figure | None:
     """Training loss, validation loss and validation metric over optimizer steps, one thin line per run."""
     metric = metric_of(groups)
@@ -113,10 +99,10 @@ def training_curves(groups: list[Group]) -> Figure | None:
     panels = [
         ("train/epoch_loss", "training loss", 1.0),
         ("val/loss", "validation loss", 1.0),
-        (f"val/{metric['name']}", title(metric["name"]), scale(metric["name"])),
+        (f"val/{metric.name}", title(metric.name), scale(metric.name)),
     ]
     figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    shown = sorted(groups, key=lambda group: -group.score)[:_MOST_LINES]
+    shown = sorted(groups, key=lambda group: -group.score)[:MOST_LINES]
     lines: dict[str, Any] = {}
     for place, (name, label, factor) in enumerate(panels):
         axes = figure.add_subplot(1, 3, place + 1)
@@ -129,16 +115,15 @@ def training_curves(groups: list[Group]) -> Figure | None:
         axes.set_title(label, fontsize=10)
     if not lines:
         return None
-    _legend_below(figure, list(lines.values()), list(lines))
+    legend_below(figure, list(lines.values()), list(lines))
     return figure
 
 
 def _line(axes: Any, record: Record, name: str, factor: float, color: str, number: int) -> Any:
-    points = record.metrics_table.get(name)
-    if not points:
+    values = record.metrics.get(name)
+    if values is None:
         return None
-    steps, values = zip(*points, strict=True)
-    style, marker = "-" if number < len(COLORS) else "--", MARKERS[number % len(MARKERS)]
-    scaled = [factor * value for value in values]
     # the marker at a line's end tells settings apart without colours
-    return axes.plot(steps, scaled, style, color=color, lw=1.2, marker=marker, ms=5, markevery=[len(steps) - 1])[0]
+    look: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "ms": 5, "markevery": [len(values) - 1]}
+    style = "-" if number < len(COLORS) else "--"
+    return axes.plot(values.index, factor * values.to_numpy(), style, color=color, lw=1.2, **look)[0]

@@ -1,18 +1,23 @@
 """Runs that differ in nothing but their seed, and curves of such groups over learning rates."""
 
 import json
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from experiments.report.optimum import Scores, find_optimum, mean_scores
+import pandas as pd
+
+from experiments.report.optimum import find_optimum
 from experiments.report.record import STATUSES, Record
+from experiments.results import Metric, RunResults
+
+Item = TypeVar("Item")
 
 BACKBONE = "model.backbone"
 RANK = "model.adapter.rank"
+RANK_AVERAGE = "model.adapter.rank_average"
 RATE = "model.optimizer.learning_rate"
 ALLOCATION_RATE = "model.optimizer.allocation_learning_rate"
 HEAD_RATE = "model.optimizer.head_learning_rate"
@@ -21,16 +26,15 @@ NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_mi
 _PLAIN_WORDS = {"allocation_learning_rate": "allocation rate", "learning_rate": "rate"}
 
 
-def by_seed(figures: Iterable[tuple[int, float | None]]) -> dict[int, float]:
-    """Each seed's figure; the mean of its runs where it was run more than once, so that it counts once."""
-    found: dict[int, list[float]] = {}
-    for seed, figure in figures:
-        if figure is not None:
-            found.setdefault(seed, []).append(figure)
-    return {seed: statistics.fmean(values) if len(values) > 1 else values[0] for seed, values in found.items()}
+class Measure(NamedTuple):
+    """Figures are comparable where these are alike."""
+
+    metric: str
+    data: str
+    validation_rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Records with the same settings, seeds aside."""
 
@@ -49,7 +53,17 @@ class Group:
         """A setting of all records, by command-line name."""
         return self.first.config.get(name)
 
-    def values(self, figure: str) -> dict[int, float]:
+    @cached_property
+    def results(self) -> list[RunResults]:
+        """Those of the records that have some."""
+        return [record.results for record in self.records if record.results]
+
+    @property
+    def metric(self) -> Metric | None:
+        """The validation metric of the first record that has one."""
+        return self.results[0].metric if self.results else None
+
+    def values(self, figure: str) -> pd.Series:
         """best, last, test or loss by seed, of the records that have one."""
         return by_seed((record.seed, getattr(record, figure)) for record in self.records)
 
@@ -60,24 +74,29 @@ class Group:
         return {status: counts[status] for status in dict.fromkeys((*STATUSES, *counts)) if counts[status]}
 
     @cached_property
-    def measure(self) -> tuple[str, str, int] | None:
-        """Metric, data and number of validation rows: figures compare where these are alike. None without results."""
-        results = next((record.results for record in self.records if record.results), None)
-        if results is None:
+    def measure(self) -> Measure | None:
+        """What figures are comparable by; None without results."""
+        if not self.results:
             return None
-        return results["metric"]["name"], results["data"]["name"], results["data"]["validation_rows"]
+        data = self.results[0].data
+        return Measure(self.results[0].metric.name, data.name, data.validation_rows)
 
-    @property
+    @cached_property
     def score(self) -> float:
         """Median best validation figure, higher is better; −∞ without one."""
-        values = list(self.values("best").values())
-        if not values:
+        values = self.values("best")
+        if self.metric is None or values.empty:
             return -float("inf")
-        metric = next(record.metric for record in self.records if record.metric)
-        return statistics.median(values) * (1 if metric["higher_is_better"] else -1)
+        return float(values.median()) * (1 if self.metric.higher_is_better else -1)
 
 
-@dataclass(frozen=True)
+def by_seed(figures: Iterable[tuple[int, float | None]]) -> pd.Series:
+    """Each seed's figure; the mean of its runs where it was run more than once, so that it counts once."""
+    seeds, values = zip(*figures, strict=True)
+    return pd.Series(values, index=seeds, dtype=float).dropna().groupby(level=0).mean()
+
+
+@dataclass(frozen=True, eq=False)
 class Curve:
     """Groups that differ only in the learning rate (and in what follows it)."""
 
@@ -87,42 +106,34 @@ class Curve:
     @property
     def is_full(self) -> bool:
         """Whether the whole backbone is trained."""
-        results = next(
-            (record.results for group in self.groups.values() for record in group.records if record.results), None
-        )
-        return results is not None and results["adapter"] == "full fine-tuning"
+        results = next((group.results[0] for group in self.groups.values() if group.results), None)
+        return results is not None and results.adapter == "full fine-tuning"
 
     @property
-    def rank(self) -> float | None:
-        """The adapter's rank, for the order of curves."""
+    def rank(self) -> float:
+        """The adapter's rank, for the order of curves; 0 without one."""
         first = next(iter(self.groups.values()))
-        for name in (RANK, "model.adapter.rank_average"):
-            if isinstance(value := first.setting(name), int | float):
-                return float(value)
-        return None
+        ranks = [first.setting(name) for name in (RANK, RANK_AVERAGE)]
+        return next((float(rank) for rank in ranks if isinstance(rank, int | float)), 0.0)
 
-    def scores(self, figure: str = "best") -> Scores:
-        """Score by rate and seed, higher is better."""
-        metrics = [record.metric for group in self.groups.values() for record in group.records if record.metric]
-        sign = 1 if figure != "loss" and (not metrics or metrics[0]["higher_is_better"]) else -1
-        found = {rate: {s: sign * v for s, v in group.values(figure).items()} for rate, group in self.groups.items()}
-        return {rate: by_seed for rate, by_seed in found.items() if by_seed}
+    def scores(self, figure: str = "best") -> pd.DataFrame:
+        """Score by seed (rows) and rate (columns), higher is better; rates without one are left out."""
+        metric = next((group.metric for group in self.groups.values() if group.metric), None)
+        sign = 1 if figure != "loss" and (metric is None or metric.higher_is_better) else -1
+        found = pd.DataFrame({rate: group.values(figure) for rate, group in self.groups.items()})
+        return sign * found.dropna(axis="columns", how="all")
 
-    @property
+    @cached_property
     def chosen(self) -> Group:
         """The group whose rate is best on the validation split: its test figures are the ones to report."""
-        rate = find_optimum(*mean_scores(self.scores())).chosen
+        means = self.scores().mean()
+        rate = find_optimum(means.index, means).chosen
         return next(iter(self.groups.values())) if rate is None else self.groups[rate]
 
 
 def make_groups(records: list[Record]) -> list[Group]:
     """Records by settings, each group with a label that tells it from the others."""
-    by_settings: dict[str, list[Record]] = {}
-    for record in records:
-        by_settings.setdefault(_key(record, NOT_STUDIED), []).append(record)
-    members = list(by_settings.values())
-    labels = _labels([group[0] for group in members], NOT_STUDIED)
-    return [Group(tuple(group), label) for group, label in zip(members, labels, strict=True)]
+    return [Group(tuple(found), label) for label, found in _together(records, records, NOT_STUDIED)]
 
 
 def swept_rate(records: list[Record]) -> str:
@@ -143,16 +154,24 @@ def make_curves(groups: list[Group], rate: str) -> list[Curve]:
         )
         for label, found in alike(with_rate, left_out)
     ]
-    return sorted(curves, key=lambda curve: (curve.is_full, curve.rank or 0.0))
+    return sorted(curves, key=lambda curve: (curve.is_full, curve.rank))
 
 
 def alike(groups: list[Group], left_out: tuple[str, ...]) -> list[tuple[str, list[Group]]]:
     """Groups that differ in nothing but the settings left out, with a label that tells them from the others."""
-    by_settings: dict[str, list[Group]] = {}
-    for group in groups:
-        by_settings.setdefault(_key(group.first, left_out), []).append(group)
-    members = list(by_settings.values())
-    return list(zip(_labels([found[0].first for found in members], left_out), members, strict=True))
+    return _together(groups, [group.first for group in groups], left_out)
+
+
+def _together(items: list[Item], records: list[Record], left_out: tuple[str, ...]) -> list[tuple[str, list[Item]]]:
+    """Items whose records have the same method and settings, but for those left out, and a label for each lot."""
+    found: dict[str, list[Item]] = {}
+    first: dict[str, Record] = {}
+    for item, record in zip(items, records, strict=True):
+        settings = {name: value for name, value in record.config.items() if name not in left_out}
+        key = json.dumps([record.method, settings], sort_keys=True, default=str)
+        found.setdefault(key, []).append(item)
+        first.setdefault(key, record)
+    return list(zip(_labels(list(first.values()), left_out), found.values(), strict=True))
 
 
 def _followers(records: list[Record], rate: str) -> list[str]:
@@ -166,11 +185,6 @@ def _followers(records: list[Record], rate: str) -> list[str]:
         if name != rate and len(values) > 1 and all(len(found) == 1 for found in by_rate.values()):
             followers.append(name)
     return followers
-
-
-def _key(record: Record, left_out: tuple[str, ...]) -> str:
-    settings = {name: value for name, value in record.config.items() if name not in left_out}
-    return json.dumps([record.method, settings], sort_keys=True, default=str)
 
 
 def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
@@ -203,7 +217,7 @@ def _method_name(record: Record) -> str:
     if record.method:
         return record.method
     if record.results:
-        return str(record.results["adapter"])
+        return record.results.adapter
     return str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
 
 

@@ -1,14 +1,20 @@
-"""Where curves over learning rates are best, and the ratio of two such rates."""
+"""Where curves over learning rates are best, and the ratio of two such rates.
 
-from collections.abc import Callable, Sequence
+Scores are tables with a row per seed and a column per rising learning rate; higher is better. A cell may be missing.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
 
 from experiments.report.statistics import SEED, Array, Interval, percentile_interval, student_mean
 
 Place = Literal["inside", "lower edge", "upper edge", "flat", "too few rates"]
+_RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -30,7 +36,7 @@ class Optimum:
     edge_share: float = 0.0
 
 
-def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: float = 0.0) -> Optimum:
+def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -> Optimum:
     """The best rate of one curve: the vertex of the parabola in log rate through the best point and its neighbours.
 
     Args:
@@ -38,19 +44,19 @@ def find_optimum(rates: Sequence[float], scores: Sequence[float], flat_below: fl
         scores: one score per rate; higher is better.
         flat_below: a curve whose highest and lowest score differ by no more than this is flat.
     """
-    values = np.asarray(scores, dtype=float)
+    values, grid = np.asarray(scores, dtype=float), np.asarray(rates, dtype=float)
     if len(values) == 0:
         return Optimum("too few rates", None, None)
     best = _best_place(values)
-    chosen = float(rates[best])
+    chosen = float(grid[best])
     if len(values) < 3:
         return Optimum("too few rates", None, chosen)
     if values.max() - values.min() <= flat_below:
         return Optimum("flat", None, chosen)
     if best in (0, len(values) - 1):
         return Optimum("lower edge" if best == 0 else "upper edge", chosen, chosen)
-    logs = np.log10(np.asarray(rates, dtype=float))
-    return Optimum("inside", float(10 ** _vertex(logs[best - 1 : best + 2], values[best - 1 : best + 2])), chosen)
+    around = slice(best - 1, best + 2)
+    return Optimum("inside", float(10 ** _vertex(np.log10(grid[around]), values[around])), chosen)
 
 
 def _best_place(values: Array) -> int:
@@ -69,42 +75,35 @@ def _vertex(x: Array, y: Array) -> float:
     return float((x[0] + x[1]) / 2 - left / (2 * curvature))
 
 
-Scores = dict[float, dict[int, float]]  # rate -> seed -> score, higher is better
-
-
-def mean_scores(scores: Scores, seeds: Sequence[int] | None = None) -> tuple[list[float], list[float]]:
-    """Rising rates and the mean score of each, over the seeds given (repeats count) or all."""
-    rates, means = [], []
-    for rate in sorted(scores):
-        chosen = list(scores[rate]) if seeds is None else [seed for seed in seeds if seed in scores[rate]]
-        if chosen:
-            rates.append(rate)
-            means.append(float(np.mean([scores[rate][seed] for seed in chosen])))
-    return rates, means
-
-
-def noise_of(scores: Scores) -> float:
+def noise_of(scores: pd.DataFrame) -> float:
     """What a flat curve's means may differ by: two standard errors, pooled over rates; 0 with single seeds."""
-    groups = [list(by_seed.values()) for by_seed in scores.values() if len(by_seed) > 1]
-    if not groups:
+    repeated = scores.loc[:, scores.count() > 1]
+    if repeated.empty:
         return 0.0
-    freedom = sum(len(group) - 1 for group in groups)
-    variance = sum(float(np.var(group)) * len(group) for group in groups) / freedom
-    return 2 * float(np.sqrt(variance / np.mean([len(group) for group in groups])))
+    freedom = repeated.count() - 1
+    variance = (repeated.var() * freedom).sum() / freedom.sum()
+    return 2 * float(np.sqrt(variance / repeated.count().mean()))
 
 
-def curve_optimum(scores: Scores) -> Optimum:
+def curve_optimum(scores: pd.DataFrame) -> Optimum:
     """`find_optimum` of the mean curve, with an interval from resampling its seeds.
 
     A resampled curve keeps its seeds together over all rates. Where its best rate is the grid's edge, that edge counts.
     """
-    found = find_optimum(*mean_scores(scores), flat_below=noise_of(scores))
-    samples = resampled_optima({"": scores}, lambda optima: optima[""]) if found.place == "inside" else None
+    means = scores.mean()
+    found = find_optimum(means.index, means, flat_below=noise_of(scores))
+    if found.place != "inside":
+        return found
+    samples = _resampled_optima([scores])
     if samples is None:
         return found
-    logs, edges = samples
-    low, high = percentile_interval(logs)
-    return Optimum("inside", found.rate, found.chosen, (10**low, 10**high), edges)
+    return Optimum(
+        "inside", found.rate, found.chosen, _as_rates(percentile_interval(samples.logs[0])), samples.edge_share
+    )
+
+
+def _as_rates(logs: Interval) -> Interval:
+    return float(10 ** logs[0]), float(10 ** logs[1])
 
 
 @dataclass(frozen=True)
@@ -126,60 +125,56 @@ class Ratio:
     student: Interval | None = None
 
 
-def rate_ratio(ours: Scores, reference: Scores) -> Ratio:
+def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:
     """Ratio of two curves' best rates, with an interval that resamples their seeds together."""
     first, second = curve_optimum(ours), curve_optimum(reference)
     for name, optimum in (("its", first), ("the reference's", second)):
         if optimum.place != "inside":
             return Ratio(None, None, f"{name} optimum: {optimum.place}")
     assert first.rate is not None and second.rate is not None
-    curves = {"ours": ours, "reference": reference}
-    samples = resampled_optima(curves, lambda optima: optima["ours"] - optima["reference"])
-    interval = None
-    if samples is not None:
-        low, high = percentile_interval(samples[0])
-        interval = (10**low, 10**high)
+    samples = _resampled_optima([ours, reference])
     logs = _log_ratios(ours, reference)
     student = student_mean(logs)
     return Ratio(
         first.rate / second.rate,
-        interval,
+        None if samples is None else _as_rates(percentile_interval(samples.logs[0] - samples.logs[1])),
         by_seed=tuple(10**log for log in logs),
-        student=None if student is None else (10 ** student[0], 10 ** student[1]),
+        student=None if student is None else _as_rates(student),
     )
 
 
-def _log_ratios(ours: Scores, reference: Scores) -> list[float]:
+def _log_ratios(ours: pd.DataFrame, reference: pd.DataFrame) -> list[float]:
     """log10 of the ratio of best rates, each seed's own curves alone; empty unless all lie inside their grids."""
     logs = []
     for seed in _common_seeds([ours, reference]):
-        optima = [find_optimum(*mean_scores(scores, [seed]), flat_below=-1.0) for scores in (ours, reference)]
+        optima = [find_optimum(scores.columns, scores.loc[seed], flat_below=-1.0) for scores in (ours, reference)]
         if any(optimum.place != "inside" for optimum in optima):
             return []
         logs.append(float(np.log10(optima[0].rate / optima[1].rate)))  # type: ignore[operator]
     return logs
 
 
-def _common_seeds(curves: Sequence[Scores]) -> list[int]:
-    return sorted(set.intersection(*(set(by_seed) for scores in curves for by_seed in scores.values())))
+def _common_seeds(curves: Sequence[pd.DataFrame]) -> list[int]:
+    """Seeds that have a score at every rate of every curve."""
+    return sorted(set.intersection(*(set(scores.dropna().index) for scores in curves)))
 
 
-def resampled_optima(
-    curves: dict[str, Scores], combine: Callable[[dict[str, float]], float], resamples: int = 1000
-) -> tuple[Array, float] | None:
-    """Resamples the curves' seeds, all alike, and combines the log10 best rates of each time.
+@dataclass(frozen=True)
+class _Resamples:
+    logs: list[Array]  # log10 best rates of each curve
+    edge_share: float
 
-    Returns:
-        The combined values and the share of resamples with a best rate at an edge; None below two common seeds.
-    """
-    seeds = _common_seeds(list(curves.values()))
+
+def _resampled_optima(curves: Sequence[pd.DataFrame]) -> _Resamples | None:
+    """Best rates of curves whose seeds are drawn again, the same seeds for all; None below two common seeds."""
+    seeds = _common_seeds(curves)
     if len(seeds) < 2:
         return None
-    generator = np.random.default_rng(SEED)
-    values, edges = np.empty(resamples), 0
-    for place in range(resamples):
-        drawn = [seeds[number] for number in generator.integers(0, len(seeds), len(seeds))]
-        optima = {name: find_optimum(*mean_scores(scores, drawn), flat_below=-1.0) for name, scores in curves.items()}
-        edges += any(optimum.place != "inside" for optimum in optima.values())
-        values[place] = combine({name: float(np.log10(optimum.rate)) for name, optimum in optima.items()})  # type: ignore[arg-type]
-    return values, edges / resamples
+    draws = np.random.default_rng(SEED).integers(0, len(seeds), (_RESAMPLES, len(seeds)))
+    optima = []
+    for scores in curves:
+        means = scores.loc[seeds].to_numpy()[draws].mean(axis=1)
+        optima.append([find_optimum(scores.columns, one, flat_below=-1.0) for one in means])
+    at_edge = np.array([[optimum.place != "inside" for optimum in found] for found in optima]).any(axis=0)
+    logs = [np.log10([optimum.rate or np.nan for optimum in found]) for found in optima]
+    return _Resamples(logs, float(at_edge.mean()))

@@ -2,14 +2,15 @@
 
 from dataclasses import dataclass
 
-import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
 from experiments.metrics import scale, title
-from experiments.report.drawing import COLORS, MARKERS
+from experiments.report.cells import make_table, spread
+from experiments.report.drawing import COLORS, MARKERS, draw_band
 from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike, by_seed
-from experiments.report.tables import Row, metric_of, spread
+from experiments.report.tables import metric_of
 
 _SPLITS = {"best": "val", "test": "test"}
 _SPLIT_NAMES = {"best": "validation", "test": "test"}
@@ -21,11 +22,11 @@ class RankCurve:
 
     Attributes:
         label: of the settings that the ranks share.
-        values: best (validation) or test -> rank -> seed -> figure, as in results.json.
+        values: best (validation) or test -> figures as in results.json, a row per seed and a column per rising rank.
     """
 
     label: str
-    values: dict[str, dict[int, dict[int, float]]]
+    values: dict[str, pd.DataFrame]
 
 
 def rank_curves(groups: list[Group]) -> list[RankCurve]:
@@ -34,71 +35,63 @@ def rank_curves(groups: list[Group]) -> list[RankCurve]:
     Args:
         groups: one for each rank, so those at their chosen rates where rates were swept.
     """
+    nested = [group for group in groups if any(results.rank_curve for results in group.results)]
+    curves = [RankCurve(group.label, {kind: nested_values(group, kind) for kind in _SPLITS}) for group in nested]
     fixed = [group for group in groups if isinstance(group.setting(RANK), int)]
-    curves = [RankCurve(group.label, _nested_values(group)) for group in groups if _is_nested(group)]
     for label, found in alike(fixed, (*NOT_STUDIED, RANK, RATE)):
         if len(found) > 1:
-            ordered = sorted(found, key=lambda group: int(group.setting(RANK)))
-            values = {kind: {int(group.setting(RANK)): group.values(kind) for group in ordered} for kind in _SPLITS}
+            by_rank = {group.setting(RANK): group for group in sorted(found, key=lambda group: group.setting(RANK))}
+            values = {kind: pd.DataFrame({rank: one.values(kind) for rank, one in by_rank.items()}) for kind in _SPLITS}
             curves.append(RankCurve(label, values))
     return curves
 
 
-def _is_nested(group: Group) -> bool:
-    return any((record.results or {}).get("rank_curve") for record in group.records)
+def nested_values(group: Group, kind: str) -> pd.DataFrame:
+    """Figures of nested runs, best or test: a row per seed, a column per rank."""
+    found: dict[int, list[tuple[int, float | None]]] = {}
+    for results in group.results:
+        for entry in results.rank_curve or []:
+            if (rank := entry.get("rank")) is not None:
+                figure = entry.get(f"{_SPLITS[kind]}/{results.metric.name}")
+                found.setdefault(int(rank), []).append((results.seed or 0, figure))
+    return pd.DataFrame({rank: by_seed(found[rank]) for rank in sorted(found)})
 
 
-def _nested_values(group: Group) -> dict[str, dict[int, dict[int, float]]]:
-    found: dict[str, dict[int, list[tuple[int, float | None]]]] = {kind: {} for kind in _SPLITS}
-    for record in group.records:
-        for entry in (record.results or {}).get("rank_curve") or []:
-            for kind, split in _SPLITS.items():
-                figure = entry.get(f"{split}/{record.metric['name']}") if record.metric else None
-                found[kind].setdefault(entry["rank"], []).append((record.seed, figure))
-    return {kind: {rank: by_seed(figures) for rank, figures in ranks.items()} for kind, ranks in found.items()}
-
-
-def rank_curve_table(groups: list[Group]) -> list[Row]:
+def rank_curve_table(groups: list[Group]) -> pd.DataFrame:
     """One row per rank, and for each curve a column of validation and one of test figures; empty without a curve."""
     curves, metric = rank_curves(groups), metric_of(groups)
-    ranks = sorted({rank for curve in curves for rank in curve.values["best"]})
-    if metric is None or not ranks:
-        return []
-    columns = [(curve, kind) for kind in _SPLITS for curve in curves if any(curve.values[kind].values())]
-    return [
-        {"Rank": str(rank)}
-        | {
-            f"{curve.label}, {_SPLIT_NAMES[kind]}": spread(curve.values[kind].get(rank, {}), metric["name"])
-            for curve, kind in columns
-        }
-        for rank in ranks
-    ]
+    ranks = sorted({rank for curve in curves for rank in curve.values["best"].columns})
+    if metric is None:
+        return pd.DataFrame()
+    tables = {f"{curve.label}, {_SPLIT_NAMES[kind]}": curve.values[kind] for kind in _SPLITS for curve in curves}
+    columns = {
+        title: lambda rank, table=table: spread(table.get(rank, pd.Series(dtype=float)).dropna(), metric.name)
+        for title, table in tables.items()
+        if table.notna().any(axis=None)
+    }
+    return make_table(ranks, {"Rank": str, **columns})
 
 
 def rank_curve_figure(groups: list[Group]) -> Figure | None:
     """A panel for validation and one for test: a line per curve (mean over seeds), a band from lowest to highest."""
     curves, metric = rank_curves(groups), metric_of(groups)
-    panels = [kind for kind in _SPLITS if any(any(curve.values[kind].values()) for curve in curves)]
+    panels = [kind for kind in _SPLITS if any(curve.values[kind].notna().any(axis=None) for curve in curves)]
     if metric is None or not panels:
         return None
     figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
     for place, kind in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
         for number, curve in enumerate(curves):
-            found = {rank: list(by_seed.values()) for rank, by_seed in sorted(curve.values[kind].items()) if by_seed}
-            values = [[scale(metric["name"]) * value for value in seeds] for seeds in found.values()]
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-            axes.plot(list(found), [np.mean(v) for v in values], marker=marker, color=color, label=curve.label, ms=5)
-            axes.fill_between(
-                list(found), [min(v) for v in values], [max(v) for v in values], color=color, alpha=0.15, lw=0
-            )
-        ranks = sorted({rank for curve in curves for rank in curve.values[kind]})
+            values = scale(metric.name) * curve.values[kind].dropna(axis="columns", how="all")
+            draw_band(axes, values, marker=marker, color=color, label=curve.label)
+        ranks = sorted({rank for curve in curves for rank in curve.values[kind].columns})
         axes.set_xscale("log", base=2)
         axes.set_xticks(ranks, [str(rank) for rank in ranks])
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.set_xlabel("rank")
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
-    figure.axes[0].set_ylabel(title(metric["name"]))
+    figure.axes[0].set_ylabel(title(metric.name))
     lines = figure.axes[0].lines  # handed over, since a label that begins with _ would hide its line
     figure.axes[0].legend(lines, [curve.label for curve in curves], loc="best")
     return figure

@@ -1,113 +1,153 @@
-"""The table of learning rates: each curve's chosen rate, its optimum, and the ratio to full fine-tuning's."""
+"""The tables of learning rates: each curve's chosen rate, its optimum, and the ratio to full fine-tuning's."""
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from experiments.report.groups import BACKBONE, Curve
+import pandas as pd
+
+from experiments.report.cells import make_table, mean, spread, text
+from experiments.report.groups import BACKBONE, Curve, Group
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
-from experiments.report.statistics import median_and_deviation
-from experiments.report.tables import Row, mean, metric_of, spread, text
 
 
-def rate_table(curves: list[Curve]) -> list[Row]:
-    """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
-    rows = []
+@dataclass(frozen=True)
+class ChosenRate:
+    """Where a curve is best by a figure, and its ratio to full fine-tuning.
+
+    Attributes:
+        full: the first full fine-tuning that was measured alike, of the same backbone; None without one.
+        figure: best (the validation metric) or loss.
+        ratio: None for full fine-tuning itself, and without one.
+    """
+
+    curve: Curve
+    full: Curve | None
+    figure: str
+    optimum: Optimum
+    ratio: Ratio | None
+
+    @property
+    def group(self) -> Group:
+        """The curve's group at the chosen rate; the first one where no rate has a figure."""
+        groups = self.curve.groups
+        return next(iter(groups.values())) if self.optimum.chosen is None else groups[self.optimum.chosen]
+
+    @property
+    def update_norm(self) -> float | None:
+        """Mean norm of the update at the chosen rate, where runs measured it."""
+        return mean(norms.final.total for r in self.group.results if (norms := r.update_norms) and norms.final)
+
+
+def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
+    """The chosen rate of each curve."""
+    chosen = []
     for curve in curves:
         full = _reference(curve, curves)
-        metric = metric_of([curve.chosen])
-        optimum = curve_optimum(curve.scores())
-        name = metric["name"] if metric else ""
-        row = {
-            "Curve": curve.label,
-            "Rates": str(len(curve.groups)),
-            "Chosen rate (validation)": text(optimum.chosen),
-            "Optimum (parabola)": _told(curve, optimum),
-            "Validation there": spread(curve.chosen.values("best"), name),
-            "Test there": spread(curve.chosen.values("test"), name),
-            "Update norm there": text(mean([_norm(record.results) for record in curve.chosen.records])),
-        }
-        if any(other.is_full for other in curves):
-            row |= _ratio_cells(curve, full, "best")
-        rows.append(row)
-    return rows
+        compared = full is not None and full is not curve
+        ratio = rate_ratio(curve.scores(figure), full.scores(figure)) if full and compared else None
+        chosen.append(ChosenRate(curve, full, figure, curve_optimum(curve.scores(figure)), ratio))
+    return chosen
 
 
-def loss_table(curves: list[Curve]) -> list[Row]:
+def rate_table(curves: list[Curve]) -> pd.DataFrame:
+    """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
+
+    def figure(kind: str) -> Callable[[ChosenRate], str]:
+        return lambda row: spread(row.group.values(kind), row.group.metric.name if row.group.metric else "")
+
+    return make_table(
+        choose_rates(curves),
+        {
+            "Curve": lambda row: row.curve.label,
+            "Rates": lambda row: str(len(row.curve.groups)),
+            "Chosen rate (validation)": lambda row: text(row.optimum.chosen),
+            "Optimum (parabola)": _told,
+            "Validation there": figure("best"),
+            "Test there": figure("test"),
+            "Update norm there": lambda row: text(row.update_norm),
+            **_ratio_columns(curves),
+        },
+    )
+
+
+def loss_table(curves: list[Curve]) -> pd.DataFrame:
     """The same by validation loss, where the metric isn't one: smooth where an accuracy is flat."""
-    rows = []
-    for curve in curves:
-        metric = metric_of([curve.chosen])
-        optimum = curve_optimum(curve.scores("loss"))
-        if metric is None or metric["name"] == "perplexity" or optimum.chosen is None:
-            continue
-        median, deviation = median_and_deviation(list(curve.groups[optimum.chosen].values("loss").values()))
-        row = {
-            "Curve": curve.label,
-            "Rate of the lowest loss": text(optimum.chosen),
-            "Loss there": f"{median:.4f}" + ("" if deviation is None else f" ± {deviation:.4f}"),
-            "Optimum (parabola)": _told(curve, optimum),
-        }
-        if any(other.is_full for other in curves):
-            row |= _ratio_cells(curve, _reference(curve, curves), "loss")
-        rows.append(row)
-    return rows
+    measured = [curve for curve in curves if curve.chosen.metric and curve.chosen.metric.name != "perplexity"]
+    return make_table(
+        [row for row in choose_rates(measured, "loss") if row.optimum.chosen is not None],
+        {
+            "Curve": lambda row: row.curve.label,
+            "Rate of the lowest loss": lambda row: text(row.optimum.chosen),
+            "Loss there": _loss,
+            "Optimum (parabola)": _told,
+            **_ratio_columns(curves),
+        },
+    )
+
+
+def _loss(row: ChosenRate) -> str:
+    values = row.group.values("loss")
+    return f"{values.median():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
+
+
+def _ratio_columns(curves: list[Curve]) -> dict[str, Callable[[ChosenRate], str]]:
+    if not any(curve.is_full for curve in curves):
+        return {}
+    return {
+        "Optimum / full fine-tuning's": _ratio,
+        "Ratio of each seed": _ratio_by_seed,
+        "Ratio, 95 % Student": lambda row: _interval(row.ratio.student) if row.ratio else "",
+    }
 
 
 def _reference(curve: Curve, curves: list[Curve]) -> Curve | None:
-    """The first full fine-tuning that was measured alike, of the same backbone."""
     alike = (other for other in curves if other.is_full and other.chosen.measure == curve.chosen.measure)
     return next((other for other in alike if other.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)), None)
 
 
-def _told(curve: Curve, optimum: Optimum) -> str:
-    return optimum_text(optimum) + _collapse_beside(curve, optimum) + _uneven(curve)
+def _ratio(row: ChosenRate) -> str:
+    if row.curve is row.full:
+        return "1 (reference)"
+    if row.ratio is None:
+        return "unknown (no full fine-tuning on the same data and backbone)"
+    if row.ratio.value is None:
+        return f"unknown ({row.ratio.reason})"
+    return f"{row.ratio.value:.2g}× {_interval(row.ratio.interval)}".strip()
 
 
-def _ratio_cells(curve: Curve, full: Curve | None, figure: str) -> Row:
-    ratio = None if full is None or curve is full else rate_ratio(curve.scores(figure), full.scores(figure))
-    if ratio is None:
-        told = "1 (reference)" if curve is full else "unknown (no full fine-tuning on the same data and backbone)"
-    else:
-        told = ratio_text(ratio)
-    by_seed = ", ".join(f"{value:.2g}" for value in ratio.by_seed) if ratio and len(ratio.by_seed) > 1 else ""
-    student = f"[{ratio.student[0]:.2g}, {ratio.student[1]:.2g}]" if ratio and ratio.student else ""
-    return {"Optimum / full fine-tuning's": told, "Ratio of each seed": by_seed, "Ratio, 95 % Student": student}
+def _ratio_by_seed(row: ChosenRate) -> str:
+    ratios = row.ratio.by_seed if row.ratio else ()
+    return ", ".join(f"{value:.2g}" for value in ratios) if len(ratios) > 1 else ""
 
 
-def _uneven(curve: Curve) -> str:
-    """A warning where a rate lacks seeds that another has: their means are over different seeds then."""
-    seeds = {frozenset(by_seed) for by_seed in curve.scores().values()}
-    return "" if len(seeds) < 2 else ", from means over different seeds: some rates lack some"
+def _interval(interval: tuple[float, float] | None) -> str:
+    return "" if interval is None else f"[{interval[0]:.2g}, {interval[1]:.2g}]"
 
 
-def _collapse_beside(curve: Curve, optimum: Optimum) -> str:
-    """A warning where the parabola leans on a collapsed rate: its vertex is the middle of the step before it then."""
-    rates = sorted(curve.groups)
-    if optimum.place != "inside" or optimum.chosen not in rates:
-        return ""
-    place = rates.index(optimum.chosen)
-    beside = [record.status for rate in rates[max(place - 1, 0) : place + 2] for record in curve.groups[rate].records]
-    return ", set by the grid: a rate beside the chosen one collapsed" if "collapsed" in beside else ""
+def _told(row: ChosenRate) -> str:
+    """The best rate with its interval and what weakens it, or why there is none."""
+    return _optimum(row.optimum) + _collapse_beside(row) + _uneven(row.curve)
 
 
-def optimum_text(optimum: Optimum) -> str:
-    """The best rate with its interval, or why there is none."""
+def _optimum(optimum: Optimum) -> str:
     if optimum.place in ("lower edge", "upper edge"):
         return f"at the {optimum.place} of the grid ({optimum.chosen:g}): the true one may lie outside"
     if optimum.place != "inside" or optimum.rate is None:
         return f"none: {optimum.place}"
-    interval = "" if optimum.interval is None else f" [{optimum.interval[0]:.2g}, {optimum.interval[1]:.2g}]"
     edges = f", at the grid's edge in {optimum.edge_share:.0%} of resamples" if optimum.edge_share else ""
-    return f"{optimum.rate:.2g}{interval}{edges}"
+    return f"{optimum.rate:.2g} {_interval(optimum.interval)}".strip() + edges
 
 
-def ratio_text(ratio: Ratio) -> str:
-    """A ratio with its interval, or why there is none."""
-    if ratio.value is None:
-        return f"unknown ({ratio.reason})"
-    interval = "" if ratio.interval is None else f" [{ratio.interval[0]:.2g}, {ratio.interval[1]:.2g}]"
-    return f"{ratio.value:.2g}×{interval}"
+def _collapse_beside(row: ChosenRate) -> str:
+    """A warning where the parabola leans on a collapsed rate: its vertex is the middle of the step before it then."""
+    rates, groups = list(row.curve.groups), list(row.curve.groups.values())
+    if row.optimum.place != "inside" or row.optimum.chosen not in rates:
+        return ""
+    place = rates.index(row.optimum.chosen)
+    beside = {status for group in groups[max(place - 1, 0) : place + 2] for status in group.statuses}
+    return ", set by the grid: a rate beside the chosen one collapsed" if "collapsed" in beside else ""
 
 
-def _norm(results: dict[str, Any] | None) -> float | None:
-    norms = (results or {}).get("update_norms") or {}
-    return (norms.get("final") or {}).get("total")
+def _uneven(curve: Curve) -> str:
+    """A warning where a rate lacks seeds that another has: their means are over different seeds then."""
+    return ", from means over different seeds: some rates lack some" if curve.scores().isna().any(axis=None) else ""

@@ -1,99 +1,168 @@
-"""One run, as the report sees it."""
+"""One run, as the report sees it, and how it is read from its folder."""
 
-import csv
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+import pandas as pd
 
 from common.errors import InputError
 from experiments.config_files import flatten, read_yaml
-from experiments.results_file import read_results
+from experiments.results import RunResults, read_json
+from experiments.typed_json import Part, WrongPartError
 
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
 
+Config = dict[str, Any]  # settings by command-line name, without init_args
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, kw_only=True)
+class RankMoment(Part):
+    """The continuous ranks of all layers at a step."""
+
+    epoch: int
+    step: int
+    alpha: float
+    budget: float
+    ranks: list[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankHistory(Part):
+    """ranks.json: each layer's discrete rank at the end, and the continuous ones over time."""
+
+    layers: dict[str, float]
+    history: list[RankMoment]
+
+    @classmethod
+    def from_plain(cls, content: Any, name: str = "") -> Self:
+        found = super().from_plain(content, name)
+        for moment in found.history:
+            if len(moment.ranks) != len(found.layers):
+                told = f"{len(found.layers)} layers, but {len(moment.ranks)} ranks at step {moment.step}"
+                raise WrongPartError(f"has {told}")
+            if not moment.alpha > 0:
+                raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
+        return found
+
+    def as_plain(self) -> dict[str, Any]:
+        return {"layers": self.layers, "history": [moment.as_plain() for moment in self.history], **self.other}
+
+
+@dataclass(frozen=True, eq=False)
 class Record:
     """One run, finished or not.
 
     Attributes:
-        folder: its run folder.
+        folder: its run folder; that of a run read from a file of trials need not exist.
         method: the sweep's name for it; empty where there is none.
         status: finished, collapsed, diverged, budget_missed, failed, begun or waiting.
         results: its results.json, or None.
+        config: config.yaml; what is known of it where there is none yet.
         overrides: what the sweep set.
         error: why it failed.
-        like: another seed of the same settings, which tells them when the run came to nothing before it wrote its own.
+        ranks: ranks.json of a run that allocates ranks.
+        metrics: metrics.csv: values by step, of each metric.
     """
 
     folder: Path
     method: str
     status: str
-    results: dict[str, Any] | None
-    overrides: dict[str, Any] = field(default_factory=dict)
+    results: RunResults | None
+    config: Config
+    overrides: Config = field(default_factory=dict)
     error: str = ""
-    like: "Record | None" = None
-
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        """config.yaml by command-line name, without init_args; what is known of it where there is none yet."""
-        path = self.folder / "config.yaml"
-        if not path.exists():
-            return {**self.like.config, "seed_everything": self.seed} if self.like else dict(self.overrides)
-        return {name.replace(".init_args.", "."): value for name, value in flatten(read_yaml(path)).items()}
-
-    @cached_property
-    def ranks(self) -> dict[str, Any] | None:
-        """ranks.json of a run that allocates ranks."""
-        path = self.folder / "ranks.json"
-        content = read_results(path) if path.exists() else None
-        return content if content and content["history"] else None
-
-    @cached_property
-    def metrics_table(self) -> dict[str, list[tuple[int, float]]]:
-        """metrics.csv: (step, value) pairs by metric."""
-        path = self.folder / "metrics.csv"
-        columns: dict[str, list[tuple[int, float]]] = {}
-        if not path.exists():
-            return columns
-        try:
-            with path.open(newline="", encoding="utf-8") as file:
-                for row in csv.DictReader(file):
-                    for name, text in row.items():
-                        if name and name != "step" and text:
-                            columns.setdefault(name, []).append((int(row["step"]), float(text)))
-        except (ValueError, KeyError, TypeError, csv.Error) as error:
-            raise InputError(f"{path} can't be read ({error}): it was changed by hand. Delete this file.") from error
-        return columns
+    ranks: RankHistory | None = None
+    metrics: dict[str, pd.Series] = field(default_factory=dict)
 
     @property
     def seed(self) -> int:
-        known = self.overrides if "seed_everything" in self.overrides or self.like else self.config
-        seed = self.results["seed"] if self.results else known.get("seed_everything", 0)
-        return int(seed or 0)
-
-    @property
-    def metric(self) -> dict[str, Any] | None:
-        """Name, best, best_epoch and last of the validation metric; None without results."""
-        return self.results["metric"] if self.results else None
+        seed = self.results.seed if self.results else self.config.get("seed_everything")
+        return seed if isinstance(seed, int) else 0
 
     @property
     def best(self) -> float | None:
-        return self.results["metric"]["best"] if self.results else None
+        """The validation metric of the best epoch."""
+        return self.results.metric.best if self.results else None
 
     @property
     def last(self) -> float | None:
-        return self.results["metric"]["last"] if self.results else None
+        """The validation metric of the last epoch."""
+        return self.results.metric.last if self.results else None
 
     @property
     def loss(self) -> float | None:
         """The lowest validation loss of an epoch."""
-        return self.results["best_val_loss"] if self.results else None
+        return self.results.best_val_loss if self.results else None
 
     @property
     def test(self) -> float | None:
         """The test figure under the validation metric's name."""
-        if not self.results or not self.results.get("test"):
-            return None
-        return self.results["test"].get(self.results["metric"]["name"])
+        return self.results.test_figures.get(self.results.metric.name) if self.results else None
+
+
+def read_run(folder: Path) -> Record:
+    """The run in a folder.
+
+    Raises:
+        InputError: one of its files is damaged, or it has results and no config.yaml.
+    """
+    results, failure = folder / "results.json", folder / "failure.json"
+    if not (folder / "config.yaml").exists():
+        raise InputError(
+            f"{folder} holds results, but no config.yaml, which tells the run's settings. Put that file back, or give "
+            "the report other folders."
+        )
+    files = read_files(folder)
+    if results.exists():
+        found = RunResults.read(results)
+        return Record(folder, "", found.status, found, **files)
+    if failure.exists():
+        return Record(folder, "", "failed", None, **files, error=str(read_json(failure).get("error", "")))
+    return Record(folder, "", "begun", None, **files)
+
+
+def read_files(folder: Path) -> dict[str, Any]:
+    """The parts of a record that come from config.yaml, ranks.json and metrics.csv, by name.
+
+    Raises:
+        InputError: one of these files is damaged.
+    """
+    return {
+        "config": _read_config(folder / "config.yaml"),
+        "ranks": _read_ranks(folder / "ranks.json"),
+        "metrics": _read_metrics(folder / "metrics.csv"),
+    }
+
+
+def _read_config(path: Path) -> Config:
+    content = flatten(read_yaml(path)) if path.exists() else {}
+    return {name.replace(".init_args.", "."): value for name, value in content.items()}
+
+
+def _read_ranks(path: Path) -> RankHistory | None:
+    if not path.exists():
+        return None
+    try:
+        found = RankHistory.from_plain(read_json(path))
+    except WrongPartError as error:
+        raise InputError(
+            f"{path} isn't what a fit writes: it {error}. Delete this file: the report then leaves out its ranks."
+        ) from error
+    return found if found.history else None
+
+
+def _read_metrics(path: Path) -> dict[str, pd.Series]:
+    if not path.exists() or path.stat().st_size == 0:
+        return {}
+    try:
+        # as text: an empty cell wasn't measured, "nan" was
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, index_col=False, encoding="utf-8").fillna("")
+        steps, columns = table.pop("step"), {name: column[column != ""] for name, column in table.items()}
+        return {
+            str(name): pd.Series(column.astype(float).to_numpy(), index=steps[column.index].astype(int))
+            for name, column in columns.items()
+            if len(column)
+        }
+    except (ValueError, KeyError) as error:
+        raise InputError(f"{path} can't be read ({error}): it was changed by hand. Delete this file.") from error

@@ -1,46 +1,45 @@
-"""The report's statistics: plain functions of numbers, with seeded resampling."""
+"""The report's statistics, from SciPy and pandas, with seeded resampling. Values are pandas series by seed."""
 
-from collections.abc import Sequence
+import warnings
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
+LEVEL = 0.95
 RESAMPLES = 4000
 SEED = 0
 
 
-def median_and_deviation(values: Sequence[float]) -> tuple[float | None, float | None]:
-    """Median and sample standard deviation (n − 1); None where there are too few values."""
-    if not values:
-        return None, None
-    return float(np.median(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None
-
-
-def percentile_interval(samples: Array, level: float = 0.95) -> Interval:
-    """The middle `level` of resampled values."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+def percentile_interval(samples: Array) -> Interval:
+    """The middle 95 % of resampled values."""
+    low, high = np.quantile(samples, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Sequence[float], level: float = 0.95, resamples: int = RESAMPLES) -> Interval | None:
-    """Percentile bootstrap interval of the mean (Efron and Tibshirani 1993, chapter 13); None below two values."""
-    if len(values) < 2:
-        return None
+def bootstrap_mean(values: ArrayLike, resamples: int = RESAMPLES) -> Interval | None:
+    """95 % percentile bootstrap interval of the mean (Efron and Tibshirani 1993, chapter 13); None below two values."""
     sample = np.asarray(values, dtype=float)
-    places = np.random.default_rng(SEED).integers(0, len(sample), (resamples, len(sample)))
-    return percentile_interval(sample[places].mean(axis=1), level)
-
-
-def student_mean(values: Sequence[float], level: float = 0.95) -> Interval | None:
-    """Student's interval of the mean, exact for normal values however few; None below two."""
-    if len(values) < 2:
+    if len(sample) < 2:
         return None
-    reach = stats.t.ppf((1 + level) / 2, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return float(np.mean(values) - reach), float(np.mean(values) + reach)
+    found = stats.bootstrap(
+        (sample,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(SEED)
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def student_mean(values: ArrayLike) -> Interval | None:
+    """Student's 95 % interval of the mean, exact for normal values however few; None below two."""
+    sample = np.asarray(values, dtype=float)
+    if len(sample) < 2:
+        return None
+    reach = stats.t.ppf((1 + LEVEL) / 2, len(sample) - 1) * stats.sem(sample)
+    return float(sample.mean() - reach), float(sample.mean() + reach)
 
 
 @dataclass(frozen=True)
@@ -48,52 +47,43 @@ class PairedDifference:
     """Mean of (ours − baseline) over the seeds both have.
 
     Attributes:
-        mean: of the differences.
-        interval: 95 % percentile bootstrap; too narrow for a handful of seeds.
-        student: 95 % Student interval.
-        pairs: seeds in common.
+        by_seed: the differences.
+        interval: 95 % percentile bootstrap of their mean; too narrow for a handful of seeds.
+        student: 95 % Student interval of their mean.
     """
 
-    mean: float
+    by_seed: pd.Series
     interval: Interval | None
     student: Interval | None
-    pairs: int
+
+    @property
+    def mean(self) -> float:
+        return float(self.by_seed.mean())
+
+    @property
+    def pairs(self) -> int:
+        """Seeds in common."""
+        return len(self.by_seed)
 
 
-def paired_difference(ours: dict[int, float], baseline: dict[int, float]) -> PairedDifference | None:
-    """Paired difference of two methods over their common seeds; None when they have none.
-
-    Args:
-        ours: value by seed.
-        baseline: the same for what it is compared with.
-    """
-    seeds = sorted(ours.keys() & baseline.keys())
-    if not seeds:
-        return None
-    differences = [ours[seed] - baseline[seed] for seed in seeds]
-    mean = float(np.mean(differences))
-    return PairedDifference(mean, bootstrap_mean(differences), student_mean(differences), len(seeds))
+def paired_difference(ours: pd.Series, baseline: pd.Series) -> PairedDifference | None:
+    """Paired difference of two methods, given by seed, over their common seeds; None when they have none."""
+    by_seed = (ours - baseline).dropna()
+    return PairedDifference(by_seed, bootstrap_mean(by_seed), student_mean(by_seed)) if len(by_seed) else None
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Rank correlation, ties sharing their mean rank; NaN when one side is constant."""
-    a, b = _ranks(np.asarray(first, dtype=float)), _ranks(np.asarray(second, dtype=float))
-    a, b = a - a.mean(), b - b.mean()
-    spread = float(np.sqrt((a @ a) * (b @ b)))
-    return float(a @ b) / spread if spread > 0 else float("nan")
+def rank_correlations(rank_sets: ArrayLike) -> list[float]:
+    """Spearman's correlation of each pair of seeds' ranks (seeds, layers); NaN where one side is constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        pairs = combinations(np.asarray(rank_sets, dtype=float), 2)
+        return [float(stats.spearmanr(first, second).statistic) for first, second in pairs]
 
 
-def _ranks(values: Array) -> Array:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    last = counts.cumsum()
-    return ((last - counts + 1 + last) / 2)[inverse]
-
-
-def stability(rank_sets: Sequence[Sequence[float]]) -> tuple[float | None, float | None]:
-    """How alike seeds' ranks are: mean pairwise Spearman correlation, and mean over layers of the deviation."""
-    if len(rank_sets) < 2:
+def stability(rank_sets: ArrayLike) -> tuple[float | None, float | None]:
+    """How alike seeds' ranks (seeds, layers) are: mean pairwise correlation, and mean over layers of the deviation."""
+    sets = np.asarray(rank_sets, dtype=float)
+    if len(sets) < 2:
         return None, None
-    pairs = [spearman(rank_sets[i], rank_sets[j]) for i in range(len(rank_sets)) for j in range(i + 1, len(rank_sets))]
-    known = [pair for pair in pairs if pair == pair]
-    deviation = float(np.std(np.asarray(rank_sets, dtype=float), axis=0, ddof=1).mean())
-    return float(np.mean(known)) if known else None, deviation
+    known = [pair for pair in rank_correlations(sets) if not np.isnan(pair)]
+    return float(np.mean(known)) if known else None, float(sets.std(axis=0, ddof=1).mean())

@@ -1,101 +1,127 @@
-"""The report's tables, as rows of text: the study's columns first, then what makes them trustworthy."""
+"""The report's tables of settings, differences and runs: the study's columns, then what makes them trustworthy."""
 
-import csv
-import io
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pandas as pd
 
 from common.errors import InputError
 from experiments.metrics import scale, title
-from experiments.report.groups import ALLOCATION_RATE, RATE, Group
-from experiments.report.statistics import Interval, median_and_deviation, paired_difference
+from experiments.report.cells import make_table, mean, span, spread, text
+from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
+from experiments.report.record import Record
+from experiments.report.statistics import PairedDifference, paired_difference
+from experiments.results import Metric, RunResults
 
-Row = dict[str, str]
+FIGURES = {"best": "best epoch", "last": "last epoch", "test": "test"}
 
 
-def settings_table(groups: list[Group], baseline: Group | None) -> list[Row]:
+def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
     """One row per settings, best first: the columns of the study's report, and best, last, test, n and difference.
 
     Rows that were measured alike stand together.
     """
     measures = list(dict.fromkeys(group.measure for group in groups))
     ordered = sorted(groups, key=lambda group: (measures.index(group.measure), -group.score))
-    return [_settings_row(group, baseline) for group in ordered]
+
+    def of_adaptive(name: str) -> Callable[[Group], str]:
+        return lambda group: text(group.setting(name)) if group.setting(RANK_AVERAGE) is not None else ""
+
+    def figure(kind: str) -> Callable[[Group], str]:
+        return lambda group: spread(group.values(kind), group.metric.name if group.metric else "")
+
+    return make_table(
+        ordered,
+        {
+            "Method": lambda group: group.label,
+            "Task": _task,
+            "Rank Min": lambda group: text(group.setting("model.adapter.rank_min")),
+            "Rank Max": lambda group: text(group.setting("model.adapter.rank_max")),
+            "Alpha Min": of_adaptive("alpha_growth.alpha_min"),
+            "Alpha Max": of_adaptive("alpha_growth.alpha_max"),
+            "LR": lambda group: text(group.setting(RATE)),
+            "Allocation LR": of_adaptive(ALLOCATION_RATE),
+            "Rank Avg": _requested_rank,
+            "Median ± Std": figure("best"),
+            "Last epoch": figure("last"),
+            "Test": figure("test"),
+            **({"Difference to baseline": lambda group: _difference(group, baseline)} if baseline else {}),
+            "n": lambda group: str(len(group.values("best"))),
+            "Used rank": lambda group: text(mean(used_rank(results) for results in group.results)),
+            "Parameters": lambda group: f"{group.results[0].trainable_parameters.total:,}" if group.results else "",
+            "Status": lambda group: ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
+        },
+    )
 
 
-def _settings_row(group: Group, baseline: Group | None) -> Row:
-    metric = metric_of([group])
-    name = metric["name"] if metric else ""
-    results = next((record.results for record in group.records if record.results), None)
-    adaptive = group.setting("model.adapter.rank_average") is not None
-    row = {
-        "Method": group.label,
-        "Task": results["data"]["name"].rpartition("/")[2] if results else text(group.setting("data.task")),
-        "Rank Min": text(group.setting("model.adapter.rank_min")),
-        "Rank Max": text(group.setting("model.adapter.rank_max")),
-        "Alpha Min": text(group.setting("alpha_growth.alpha_min") if adaptive else None),
-        "Alpha Max": text(group.setting("alpha_growth.alpha_max") if adaptive else None),
-        "LR": text(group.setting(RATE)),
-        "Allocation LR": text(group.setting(ALLOCATION_RATE) if adaptive else None),
-        "Rank Avg": text(_requested_rank(group)),
-        "Median ± Std": spread(group.values("best"), name),
-        "Last epoch": spread(group.values("last"), name),
-        "Test": spread(group.values("test"), name),
-    }
-    if baseline is not None:
-        row["Difference to baseline"] = _difference(group, baseline, name)
-    return row | {
-        "n": str(len(group.values("best"))),
-        "Used rank": text(mean([used_rank(r.results) for r in group.records if r.results])),
-        "Parameters": f"{results['trainable_parameters']['total']:,}" if results else "",
-        "Status": ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
-    }
+def _task(group: Group) -> str:
+    return group.results[0].data.name.rpartition("/")[2] if group.results else text(group.setting("data.task"))
 
 
-def used_rank(results: dict[str, Any]) -> float | None:
+def _requested_rank(group: Group) -> str:
+    average = group.setting(RANK_AVERAGE)
+    return text(group.setting(RANK) if average is None else average)
+
+
+def used_rank(results: RunResults) -> float | None:
     """The rank in every layer that would use as much as the run's best epoch; the mean rank where runs don't tell."""
-    best = results.get("at_best_epoch") or results
-    return best.get("equal_area_rank", results["average_rank"])
+    best = results.at_best_epoch or results
+    return results.average_rank if best.equal_area_rank is None else best.equal_area_rank
 
 
-def _requested_rank(group: Group) -> Any:
-    rank = group.setting("model.adapter.rank_average")
-    return group.setting("model.adapter.rank") if rank is None else rank
-
-
-def _difference(group: Group, baseline: Group, name: str) -> str:
+def _difference(group: Group, baseline: Group) -> str:
     if group is baseline:
         return "baseline"
-    if None not in (group.measure, baseline.measure) and group.measure != baseline.measure:
+    if group.measure and baseline.measure and group.measure != baseline.measure:
         return "other data or metric"
     difference = paired_difference(group.values("best"), baseline.values("best"))
     if difference is None:
         return "no common seed"
-    factor = scale(name)
-    interval = "" if difference.interval is None else f" {span(difference.interval, factor, signed=True)}"
+    factor = scale(group.metric.name if group.metric else "")
+    interval = difference.interval and f" {span(difference.interval, factor)}"
     pairs = "1 pair" if difference.pairs == 1 else f"{difference.pairs} pairs"
-    return f"{factor * difference.mean:+.2f}{interval} ({pairs})"
+    return f"{factor * difference.mean:+.2f}{interval or ''} ({pairs})"
 
 
-def troubles(groups: list[Group]) -> list[Row]:
-    """Every run that didn't simply finish."""
-    return [
-        {"Run": record.folder.name, "Status": record.status, "What happened": record.error or _trouble(record)}
-        for group in groups
-        for record in group.records
-        if record.status != "finished"
-    ]
+@dataclass(frozen=True)
+class Comparison:
+    """Settings against the baseline in one figure: best, last or test."""
+
+    group: Group
+    figure: str
+    difference: PairedDifference
 
 
-def _trouble(record: Any) -> str:
-    if record.status == "collapsed":
-        epochs = record.results.get("collapsed_epochs") or []
-        return f"one answer for every validation row at the end (epochs {', '.join(map(str, epochs))})"
-    if record.status == "diverged":
-        return f"the training loss stopped being finite after {len(record.results['train_losses'])} epochs"
-    if record.status == "budget_missed":
-        return f"AdaLoRA ended with other ranks than its target: {record.results['average_rank']:.4g} on average"
-    return "not finished: run the sweep again" if record.status in ("begun", "waiting") else ""
+def difference_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
+    """A row per settings and figure, best settings first; empty without a baseline that has results."""
+    rows, factor = [], 1.0
+    if baseline is not None and baseline.metric is not None:
+        rows = [found for group in comparable(groups, baseline) for found in comparisons(group, baseline)]
+        factor = scale(baseline.metric.name)
+    return make_table(
+        rows,
+        {
+            "Settings": lambda row: row.group.label,
+            "Figure": lambda row: FIGURES[row.figure],
+            "Mean difference": lambda row: f"{factor * row.difference.mean:+.2f}",
+            "95 % bootstrap": lambda row: span(row.difference.interval, factor),
+            "95 % Student": lambda row: span(row.difference.student, factor),
+            "Seeds in common": lambda row: str(row.difference.pairs),
+        },
+    )
+
+
+def comparable(groups: list[Group], baseline: Group) -> list[Group]:
+    """Settings measured like the baseline, with seeds in common, best first."""
+    ordered = sorted((group for group in groups if group is not baseline), key=lambda group: -group.score)
+    alike = [group for group in ordered if group.measure == baseline.measure]
+    return [group for group in alike if paired_difference(group.values("best"), baseline.values("best"))]
+
+
+def comparisons(group: Group, baseline: Group) -> list[Comparison]:
+    """The differences in each figure that both have."""
+    found = {kind: paired_difference(group.values(kind), baseline.values(kind)) for kind in FIGURES}
+    return [Comparison(group, kind, difference) for kind, difference in found.items() if difference]
 
 
 def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None) -> Group | None:
@@ -122,71 +148,76 @@ def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None
     return max(named, key=lambda group: group.score)
 
 
-def metric_of(groups: Sequence[Group]) -> dict[str, Any] | None:
-    """The validation metric of the first record that has one."""
-    return next((record.metric for group in groups for record in group.records if record.metric), None)
+def trouble_table(records: list[Record]) -> pd.DataFrame:
+    """Every run that didn't simply finish."""
+    return make_table(
+        [record for record in records if record.status != "finished"],
+        {
+            "Run": lambda record: record.folder.name,
+            "Status": lambda record: record.status,
+            "What happened": lambda record: record.error or _trouble(record),
+        },
+    )
 
 
-def spread(values: dict[int, float], name: str) -> str:
-    """Median ± sample standard deviation, × 100 where the metric is a fraction; the median alone for one value."""
-    median, deviation = median_and_deviation(list(values.values()))
-    factor = scale(name)
-    if median is None:
-        return "none"
-    return f"{factor * median:.2f}" + ("" if deviation is None else f" ± {factor * deviation:.2f}")
-
-
-def span(interval: Interval, factor: float = 1.0, signed: bool = False) -> str:
-    """An interval in brackets."""
-    low, high = (factor * end for end in interval)
-    return f"[{low:+.2f}, {high:+.2f}]" if signed else f"[{low:.2f}, {high:.2f}]"
-
-
-def text(value: Any) -> str:
-    """A value for a cell; nothing for None."""
-    if value is None or value == "None":
+def _trouble(record: Record) -> str:
+    results = record.results
+    if record.status in ("begun", "waiting"):
+        return "not finished: run the sweep again"
+    if results is None:
         return ""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if record.status == "collapsed":
+        epochs = ", ".join(map(str, results.collapsed_epochs))
+        return f"one answer for every validation row at the end (epochs {epochs})"
+    if record.status == "diverged":
+        return f"the training loss stopped being finite after {len(results.train_losses or [])} epochs"
+    if record.status == "budget_missed":
+        return f"AdaLoRA ended with other ranks than its target: {text(results.average_rank)} on average"
+    return ""
 
 
-def without_empty_columns(rows: list[Row]) -> list[Row]:
-    """Rows for reading: a column that no row fills is left out."""
-    filled = {name for row in rows for name, value in row.items() if value}
-    return [{name: value for name, value in row.items() if name in filled} for row in rows]
+def run_table(records: list[Record]) -> pd.DataFrame:
+    """Every run's own figures."""
+
+    def figure(kind: str) -> Callable[[Record], str]:
+        def cell(record: Record) -> str:
+            value = getattr(record, kind)
+            return "" if value is None or record.results is None else f"{scale(record.results.metric.name) * value:.2f}"
+
+        return cell
+
+    def of_results(tell: Callable[[RunResults], str]) -> Callable[[Record], str]:
+        return lambda record: tell(record.results) if record.results else ""
+
+    return make_table(
+        records,
+        {
+            "Run": lambda record: record.folder.name,
+            "Status": lambda record: record.status,
+            "Seed": lambda record: str(record.seed),
+            "Best": figure("best"),
+            "Best epoch (from 0)": of_results(lambda results: text(results.metric.best_epoch)),
+            "Last": figure("last"),
+            "Test": figure("test"),
+            "Used rank": of_results(lambda results: text(used_rank(results))),
+            "Seconds": of_results(lambda results: f"{results.wall_seconds:.0f}"),
+            "Peak MiB": of_results(
+                lambda results: f"{results.peak_memory_bytes / 2**20:,.0f}" if results.peak_memory_bytes else ""
+            ),
+        },
+    )
 
 
-def as_csv(rows: list[Row]) -> str:
-    """Rows as CSV text."""
-    output = io.StringIO()
-    writer = csv.DictWriter(output, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return output.getvalue()
-
-
-def as_markdown(rows: list[Row]) -> str:
-    """Rows as a Markdown table."""
-    if not rows:
-        return ""
-    lines = ["| " + " | ".join(rows[0]) + " |", "|" + " --- |" * len(rows[0])]
-    lines += ["| " + " | ".join(value.replace("|", "\\|") for value in row.values()) + " |" for row in rows]
-    return "\n".join(lines)
+def metric_of(groups: list[Group]) -> Metric | None:
+    """The validation metric of the first group that has one."""
+    return next((group.metric for group in groups if group.metric), None)
 
 
 def headline(groups: list[Group]) -> str:
     """What the figures are, in one line."""
-    metrics = {group.measure[0]: metric_of([group]) for group in groups if group.measure is not None}
+    metrics = {group.metric.name: group.metric for group in groups if group.metric}
     if not metrics:
         return "No run has finished yet"
-    told = [f"{title(name)} ({_better(metric)} is better)" for name, metric in metrics.items()]
+    better = {True: "higher", False: "lower"}
+    told = [f"{title(name)} ({better[metric.higher_is_better]} is better)" for name, metric in metrics.items()]
     return f"{' and '.join(told)} on the validation split, best epoch unless said otherwise"
-
-
-def _better(metric: dict[str, Any] | None) -> str:
-    return "higher" if metric and metric["higher_is_better"] else "lower"
-
-
-def mean(values: list[Any]) -> float | None:
-    """Mean of the values there are."""
-    known = [float(value) for value in values if value is not None]
-    return sum(known) / len(known) if known else None

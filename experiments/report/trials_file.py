@@ -1,22 +1,24 @@
 """A study's trials as one small file, to be kept with a paper or a repository: `report` writes it and reads it back.
 
 The file holds what tables and figures need of results.json, config.yaml, metrics.csv and ranks.json: no norms by
-layer, no weights, and of paths on the machine that trained only what tells them apart.
+layer, no weights, and of paths on the machine that trained only what tells them apart. A sweep's own results.json is
+such a list of trials, too, with the folders of its runs beside it.
 """
 
 import json
-import math
-from collections.abc import Iterable
-from dataclasses import dataclass, field, fields
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from common.errors import InputError
-from common.files import finite, write_text
-from experiments.report.machine_paths import as_long_as, short_paths, shorten, shorten_text
-from experiments.report.record import Record
-from experiments.results_file import check_trial
+from common.files import finite, is_plain_name, write_text
+from experiments.config_files import flatten
+from experiments.report.machine_paths import short_paths, shorten, shorten_text
+from experiments.report.record import Config, RankHistory, Record
+from experiments.results import RunResults
+from experiments.typed_json import Part, WrongPartError
 
 # What is alike in most studies, and told once then.
 _SHARED = ("data", "backbone", "versions", "device", "device_name", "processes")
@@ -25,31 +27,69 @@ _DRAWN = ("train/epoch_loss", "allocation/budget_used")
 _OF_THE_MACHINE = ("runs_dir", "run_name")
 
 
-@dataclass(frozen=True)
-class KeptRecord(Record):
-    """One run as a file of trials tells it; its folder need not exist.
+@dataclass(frozen=True, kw_only=True)
+class Trial(Part):
+    """One trial of a list; a sweep's results.json has no settings, metrics and ranks, which lie in the run's folder.
 
     Attributes:
-        kept_config: what `config` is.
-        kept_ranks: what `ranks` is.
-        kept_metrics: what `metrics_table` is.
+        results: the trial's results.json, without what all trials share; None where it came to nothing.
+        settings: config.yaml by command-line name, without what all trials share.
+        metrics: (step, value) pairs of each metric that is drawn; None for a value that is no number.
     """
 
-    kept_config: dict[str, Any] = field(default_factory=dict)
-    kept_ranks: dict[str, Any] | None = None
-    kept_metrics: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    name: str | None = None
+    method: str | None = None
+    status: str | None = None
+    overrides: Config
+    settings: Config = field(default_factory=dict)
+    results: dict[str, Any] | None
+    metrics: dict[str, list[list[float | None]]] = field(default_factory=dict)
+    ranks: RankHistory | None = None
+    error: str | None = None
 
-    @cached_property
-    def config(self) -> dict[str, Any]:
-        return self.kept_config
+    def record(self, folder: Path, where: str, shared: dict[str, Any], **files: Any) -> Record:
+        """The run of this trial.
 
-    @cached_property
-    def ranks(self) -> dict[str, Any] | None:
-        return self.kept_ranks
+        Args:
+            folder: holds the run's folder.
+            where: the file that lists the trial, for messages.
+            shared: parts of results.json that all trials have alike.
+            files: the run's config, ranks and metrics.
 
-    @cached_property
-    def metrics_table(self) -> dict[str, list[tuple[int, float]]]:
-        return self.kept_metrics
+        Raises:
+            InputError: its results lack something, or its name is none of a folder.
+        """
+        name = self.name or (self.results or {}).get("run_name")
+        if not is_plain_name(name):
+            raise InputError(f"{where} names the trial {name!r}; allowed: folders inside it.")
+        results = None
+        if self.results is not None:
+            results = RunResults.from_dict({**shared, **self.results}, f"{where} (trial {name})")
+        status = self.status or (results.status if results else "waiting")
+        return Record(
+            folder / str(name),
+            self.method or "",
+            status,
+            results,
+            overrides=self.overrides,
+            error=self.error or "",
+            **files,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class About(Part):
+    """What the trials share: settings, and parts of results.json (`other`)."""
+
+    settings: Config = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialList(Part):
+    """The content of a file of trials, or of a sweep's results.json."""
+
+    about: dict[str, Any] = field(default_factory=dict)
+    trials: list[Trial]
 
 
 def read_trials(path: Path) -> list[Record]:
@@ -59,57 +99,29 @@ def read_trials(path: Path) -> list[Record]:
         InputError: it isn't such a file.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        about, entries = content.get("about", {}), content["trials"]
-        return [_record(path, place, about, entry) for place, entry in enumerate(entries)]
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        content = TrialList.from_plain(json.loads(path.read_text(encoding="utf-8")))
+        about = About.from_plain(content.about, "about")
+        return [_record(path, place, about, trial) for place, trial in enumerate(content.trials)]
+    except (OSError, ValueError, TypeError) as error:
+        told = f"it {error}" if isinstance(error, WrongPartError) else f"{type(error).__name__}: {error}"
         raise InputError(
-            f"{path} is no file of trials ({type(error).__name__}: {error}). Pass a file that `report --trials` "
-            "wrote, or the folder of a sweep or a run."
+            f"{path} is no file of trials ({told}). Pass a file that `report --trials` wrote, or the folder of a sweep "
+            "or a run."
         ) from error
 
 
-def comparable(records: list[Record]) -> list[Record]:
-    """Runs from folders beside runs from files of trials: with paths cut as theirs are, so that settings compare."""
-    kept = [record.config for record in records if isinstance(record, KeptRecord)]
-    if not kept:
-        return records
-    return [
-        record if isinstance(record, KeptRecord) else _with_config(record, as_long_as(record.config, kept))
-        for record in records
-    ]
-
-
-def _with_config(record: Record, config: dict[str, Any]) -> KeptRecord:
-    known = {part.name: getattr(record, part.name) for part in fields(Record)}
-    return KeptRecord(**known, kept_config=config, kept_ranks=record.ranks, kept_metrics=record.metrics_table)
-
-
-def _record(path: Path, place: int, about: dict[str, Any], entry: dict[str, Any]) -> Record:
-    """The run of an entry; its place in the file tells it from one of the same name from another sweep."""
-    shared = {name: value for name, value in about.items() if name != "settings"}
-    if entry["results"] is not None:
-        entry = {**entry, "results": {**shared, **entry["results"]}}
-    name = check_trial(entry, str(path))
-    settings = {**about.get("settings", {}), **entry.get("settings", {})}
-    results, ranks = entry["results"], entry.get("ranks")
-    if ranks is not None and not (ranks["layers"] and ranks["history"]):
-        raise ValueError(f"no ranks in trial {name}")
-    return KeptRecord(
-        folder=path / str(place) / name,
-        method=entry.get("method") or "",
-        status=entry.get("status") or (results["status"] if results else "waiting"),
-        results=results,
-        overrides=entry["overrides"],
-        error=entry.get("error") or "",
-        kept_config=settings or dict(entry["overrides"]),
-        kept_ranks=ranks,
-        kept_metrics={
-            metric: [(int(step), math.nan if value is None else float(value)) for step, value in points]
-            for metric, points in entry.get("metrics", {}).items()
-        },
+def _record(path: Path, place: int, about: About, trial: Trial) -> Record:
+    """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
+    if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
+        raise WrongPartError("has ranks of no layer or no moment")
+    metrics = {name: pd.DataFrame(points, columns=["step", "value"]) for name, points in trial.metrics.items()}
+    return trial.record(
+        path / str(place),
+        str(path),
+        about.other,
+        config=flatten({**about.settings, **trial.settings} or trial.overrides),
+        ranks=trial.ranks,
+        metrics={name: pd.Series(table.value.to_numpy(float), table.step) for name, table in metrics.items()},
     )
 
 
@@ -135,65 +147,58 @@ def write_trials(path: Path, records: list[Record]) -> None:
     Raises:
         InputError: the file is a folder's, or can't be written.
     """
-    outcomes = [record.results for record in records if record.results is not None]
-    shared = {name: outcomes[0][name] for name in _SHARED if _alike(outcome.get(name) for outcome in outcomes)}
+    outcomes = [record.results.to_dict() for record in records if record.results is not None]
+    first = outcomes[0] if outcomes else {}
+    told = [name for name in _SHARED if first.get(name) is not None]
+    shared = {name: first[name] for name in told if all(outcome.get(name) == first[name] for outcome in outcomes)}
     short = short_paths(record.config for record in records)
     configs = [_of_the_study(record.config, short) for record in records]
     settings = _shared_settings(configs)
     about = {**shorten(shared, short), "settings": settings}
-    own = [{name: v for name, v in config.items() if name not in settings} for config in configs]
-    pairs = zip(records, own, strict=True)
-    lines = ",\n".join(_line(_entry(record, theirs, shared, short)) for record, theirs in pairs)
+    pairs = zip(records, configs, strict=True)
+    trials = [_trial(record, _without(config, settings), shared, short).as_plain() for record, config in pairs]
+    lines = ",\n".join(map(_line, trials))
     write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')
 
 
-def _alike(values: Iterable[Any]) -> bool:
-    found = list(values)
-    return bool(found) and found[0] is not None and all(value == found[0] for value in found)
+def _of_the_study(config: Config, short: dict[str, str]) -> Config:
+    return _without(shorten(config, short), _OF_THE_MACHINE)
 
 
-def _of_the_study(config: dict[str, Any], short: dict[str, str]) -> dict[str, Any]:
-    return {name: value for name, value in shorten(config, short).items() if name not in _OF_THE_MACHINE}
-
-
-def _shared_settings(configs: list[dict[str, Any]]) -> dict[str, Any]:
+def _shared_settings(configs: list[Config]) -> Config:
     """What all configs have alike; 1 and 1.0 differ: of batches, one is a number and the other a share."""
     return {name: v for name, v in configs[0].items() if all(name in c and repr(c[name]) == repr(v) for c in configs)}
 
 
-def _entry(record: Record, settings: dict[str, Any], shared: dict[str, Any], short: dict[str, str]) -> dict[str, Any]:
-    entry: dict[str, Any] = {
-        "name": record.folder.name,
-        "method": record.method or None,
-        "status": record.status,
-        "overrides": shorten(record.overrides, short),
-        "settings": settings,
-        "results": None if record.results is None else shorten(_slim(record.results, shared), short),
-        "metrics": _drawn(record.metrics_table),
-    }
-    if record.ranks is not None:
-        entry["ranks"] = record.ranks
-    if record.error:
-        entry["error"] = shorten_text(record.error, short)
-    return entry
+def _without(content: dict[str, Any], names: Any) -> dict[str, Any]:
+    return {name: value for name, value in content.items() if name not in names}
 
 
-def _slim(results: dict[str, Any], shared: dict[str, Any]) -> dict[str, Any]:
+def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> Trial:
+    return Trial(
+        name=record.folder.name,
+        method=record.method or None,
+        status=record.status,
+        overrides=shorten(record.overrides, short),
+        settings=settings,
+        results=None if record.results is None else shorten(_slim(record.results, shared), short),
+        metrics={
+            name: [[int(step), float(value)] for step, value in values.items()]
+            for name, values in record.metrics.items()
+            if name in _DRAWN or name.startswith("val/")
+        },
+        ranks=record.ranks,
+        error=shorten_text(record.error, short) or None,
+    )
+
+
+def _slim(results: RunResults, shared: dict[str, Any]) -> dict[str, Any]:
     """Results without what is told once, and without norms by layer."""
-    slim = {name: value for name, value in results.items() if name not in shared and name != "run_name"}
-    norms = slim.get("update_norms")
-    if isinstance(norms, dict):
-        slim["update_norms"] = {when: _without_layers(value) for when, value in norms.items()}
+    slim = _without(results.to_dict(), (*shared, "run_name"))
+    norms = slim.get("update_norms") or {}
+    for when, found in norms.items():
+        norms[when] = found and _without(found, ("layers", "relative_layers"))
     return slim
-
-
-def _without_layers(norms: Any) -> Any:
-    return {name: v for name, v in norms.items() if not isinstance(v, dict)} if isinstance(norms, dict) else norms
-
-
-def _drawn(metrics: dict[str, list[tuple[int, float]]]) -> dict[str, list[tuple[int, float]]]:
-    """What figures are drawn from."""
-    return {name: v for name, v in metrics.items() if name in _DRAWN or name.startswith("val/")}
 
 
 def _line(content: Any) -> str:

@@ -10,7 +10,7 @@ import pytest
 
 import cli
 from experiments.report.groups import make_groups
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 
@@ -131,21 +131,6 @@ def test_no_two_rows_have_one_name(tmp_path, one, other, expected):
         group.label for group in make_groups(read_records([write(tmp_path, [(0, 0.5, {}, one), (0, 0.6, {}, other)])]))
     ]
     assert labels[0] == expected and len(set(labels)) == 2
-
-
-@pytest.mark.parametrize("part", ["data", "data.test_rows", "metric.best", "versions", "trainable_parameters", "seed"])
-@pytest.mark.parametrize("of_a_sweep", [False, True])
-def test_results_of_another_version_are_named_with_what_they_lack(tmp_path, capsys, part, of_a_sweep):
-    write(tmp_path, [(0, 0.5, {}, {})])
-    results = json.loads((tmp_path / "run0" / "results.json").read_text())
-    *path, last = part.split(".")
-    (results[path[0]] if path else results).pop(last)
-    place = tmp_path if of_a_sweep else tmp_path / "run0"
-    content = {"trials": [{"name": "run0", "overrides": {}, "results": results}]} if of_a_sweep else results
-    (place / "results.json").write_text(json.dumps(content))
-    assert cli.main(["report", str(tmp_path)]) == 2
-    message = capsys.readouterr().err
-    assert f"{place}/results.json" in message and f"it has no {part}" in message and "Traceback" not in message
 
 
 def test_the_commands_on_the_page_make_it_again(tmp_path):

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 import cli
 from experiments.report.groups import make_curves, make_groups
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table, rank_curves
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 SEPARATE = {2: (0.70, 0.72), 4: (0.80, 0.81), 8: (0.85, 0.87)}  # best figure of seeds 0 and 1; test is 0.02 lower
@@ -42,7 +42,7 @@ def runs(tmp_path_factory):
 
 
 def test_the_table_has_a_row_per_rank_and_no_figure_where_none_was_evaluated(runs):
-    rows = {row.pop("Rank"): row for row in rank_curve_table(make_groups(read_records([runs])))}
+    rows = rank_curve_table(make_groups(read_records([runs]))).set_index("Rank").to_dict("index")
     assert list(rows) == ["2", "4", "8"]
     assert rows["2"] == {
         "NestedLoRA, validation": "62.00 ± 2.83",
@@ -82,4 +82,4 @@ def test_one_rank_makes_no_curve(tmp_path):
     folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, {1e-4: {0: 0.7}, 1e-3: {0: 0.9}})})
     groups = make_groups(read_records([folder]))
     shown = [curve.chosen for curve in make_curves(groups, "model.optimizer.learning_rate")]
-    assert rank_curves(shown) == [] and rank_curve_table(shown) == [] and rank_curve_figure(shown) is None
+    assert rank_curves(shown) == [] and rank_curve_table(shown).empty and rank_curve_figure(shown) is None

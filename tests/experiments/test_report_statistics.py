@@ -1,77 +1,163 @@
-"""The report's statistics against scipy, NumPy and closed forms, on made data with known answers."""
+"""The report's statistics, and best rates with their ratios, against SciPy, NumPy and closed forms."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
+from experiments.report.cells import spread
+from experiments.report.groups import RATE, make_curves, make_groups
+from experiments.report.optimum import curve_optimum, find_optimum, noise_of, rate_ratio
+from experiments.report.sources import read_records
 from experiments.report.statistics import (
     bootstrap_mean,
-    median_and_deviation,
     paired_difference,
-    spearman,
+    rank_correlations,
     stability,
     student_mean,
 )
+from tests.experiments import made_runs
+
+RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
 
 
 def test_median_and_sample_deviation():
     values = [0.68, 0.665, 0.70, 0.671, 0.69]
-    median, deviation = median_and_deviation(values)
-    assert median == np.median(values)
-    assert deviation == pytest.approx(stats.tstd(values))
-    assert median_and_deviation([0.5]) == (0.5, None)
-    assert median_and_deviation([]) == (None, None)
+    assert spread(pd.Series(values), "accuracy") == f"{100 * np.median(values):.2f} ± {100 * stats.tstd(values):.2f}"
+    assert (spread(pd.Series([0.5]), "perplexity"), spread(pd.Series([]), "")) == ("0.50", "none")
 
 
-def test_the_bootstrap_interval_is_scipys():
+def test_the_bootstrap_interval_is_the_percentiles_of_resampled_means_and_covers_as_often_as_it_says():
     values = np.random.default_rng(0).normal(0.3, 1.0, 40)
-    ours = bootstrap_mean(values.tolist(), resamples=20000)
-    theirs = stats.bootstrap((values,), np.mean, method="percentile", n_resamples=20000, rng=1).confidence_interval
-    assert ours == pytest.approx((theirs.low, theirs.high), abs=0.02)
+    draws = np.random.default_rng(1).choice(values, (20000, 40)).mean(axis=1)
+    assert bootstrap_mean(values, resamples=20000) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
     assert bootstrap_mean([1.0]) is None
-
-
-def test_bootstrap_intervals_cover_the_mean_about_as_often_as_they_say():
     generator = np.random.default_rng(1)
-    hits = 0
-    for _ in range(200):
-        low, high = bootstrap_mean(generator.normal(2.0, 1.0, 30).tolist(), resamples=400)
-        hits += low <= 2.0 <= high
-    assert 0.88 <= hits / 200 <= 0.99
+    intervals = [bootstrap_mean(generator.normal(2.0, 1.0, 30), resamples=400) for _ in range(200)]
+    assert 0.88 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.99
 
 
 def test_a_paired_difference_uses_common_seeds_only():
-    ours, baseline = {0: 0.70, 1: 0.72, 2: 0.69, 7: 0.1}, {0: 0.69, 1: 0.70, 2: 0.69, 5: 0.9}
+    ours, baseline = pd.Series({0: 0.70, 1: 0.72, 2: 0.69, 7: 0.1}), pd.Series({0: 0.69, 1: 0.70, 2: 0.69, 5: 0.9})
     difference = paired_difference(ours, baseline)
     assert difference.pairs == 3
     assert difference.mean == pytest.approx(np.mean([0.01, 0.02, 0.0]))
     assert difference.interval[0] <= difference.mean <= difference.interval[1]
-    assert paired_difference({0: 1.0}, {1: 1.0}) is None
-    assert paired_difference({0: 1.0}, {0: 0.5}).interval is None
-    assert paired_difference({0: 1.0}, {0: 0.5}).student is None
+    one = pd.Series({0: 1.0})
+    assert paired_difference(one, pd.Series({1: 1.0})) is None
+    assert paired_difference(one, one).interval is None and paired_difference(one, one).student is None
 
 
 def test_students_interval_is_that_of_scipys_paired_test_and_covers_the_mean_from_three_seeds():
     generator = np.random.default_rng(2)
     ours, baseline = generator.normal(0.3, 1.0, 4), generator.normal(0.0, 1.0, 4)
     expected = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
-    found = paired_difference(dict(enumerate(ours)), dict(enumerate(baseline))).student
-    assert found == pytest.approx((expected.low, expected.high))
-    intervals = [student_mean(generator.normal(2.0, 1.0, 3).tolist()) for _ in range(2000)]
+    assert paired_difference(pd.Series(ours), pd.Series(baseline)).student == pytest.approx(tuple(expected))
+    assert student_mean([2.0, 2.0]) == (2.0, 2.0)
+    intervals = [student_mean(generator.normal(2.0, 1.0, 3)) for _ in range(2000)]
     assert 0.935 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.965
 
 
-def test_rank_correlation_is_scipys():
-    generator = np.random.default_rng(2)
-    first, second = generator.integers(0, 6, 30), generator.integers(0, 6, 30)  # with ties
-    assert spearman(first, second) == pytest.approx(stats.spearmanr(first, second).statistic)
-    assert np.isnan(spearman([1, 1], [1, 2]))
-
-
 def test_stability_over_seeds():
-    sets = np.asarray([[5, 10, 20], [6, 11, 19], [20, 10, 5]], dtype=float)
+    sets = np.random.default_rng(2).integers(0, 6, (3, 30)).astype(float)  # with ties
+    ranks = pd.DataFrame(sets.T).rank()  # Spearman's correlation is Pearson's of ranks
+    expected = [ranks[i].corr(ranks[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert rank_correlations(sets) == pytest.approx(expected)
     correlation, deviation = stability(sets)
-    pairs = [stats.spearmanr(sets[i], sets[j]).statistic for i, j in ((0, 1), (0, 2), (1, 2))]
-    assert correlation == pytest.approx(np.mean(pairs))
-    assert deviation == pytest.approx(sets.std(0, ddof=1).mean())
+    assert correlation == pytest.approx(np.mean(expected)) and deviation == pytest.approx(sets.std(0, ddof=1).mean())
+    assert np.isnan(rank_correlations([[1, 1], [1, 2]])).all() and stability([[1, 1], [1, 2]])[0] is None
     assert stability(sets[:1]) == (None, None)
+
+
+def parabola(best, seeds=(0,), noise=0.0, width=0.05):
+    """Scores by seed and rate with their optimum at `best`, one draw for each."""
+    drawn = np.random.default_rng(3).standard_normal((len(RATES), len(seeds))).T
+    scores = 0.9 - width * np.log10(np.array(RATES) / best) ** 2 + noise * drawn
+    return pd.DataFrame(scores, index=list(seeds), columns=RATES)
+
+
+@pytest.mark.parametrize("best", [2e-5, 1e-4, 2.2e-4, 1.4e-3])
+def test_the_optimum_of_a_parabola_is_its_vertex(best):
+    scores = parabola(best).loc[0]
+    found = find_optimum(RATES, scores)
+    assert found.place == "inside" and found.rate == pytest.approx(best, rel=1e-6)
+    square, slope, _ = np.polyfit(np.log10(RATES), scores, 2)
+    assert np.log10(found.rate) == pytest.approx(-slope / (2 * square))
+
+
+@pytest.mark.parametrize(("best", "place", "chosen"), [(1e-6, "lower edge", 1e-5), (1.0, "upper edge", 3e-3)])
+def test_an_optimum_at_the_edge_is_said_not_invented(best, place, chosen):
+    found = curve_optimum(parabola(best, seeds=(0, 1, 2), noise=0.001))
+    assert (found.place, found.chosen, found.interval) == (place, chosen, None)
+
+
+def test_a_flat_curve_has_no_optimum():
+    assert find_optimum(RATES, [0.5] * 6).place == "flat"
+    assert curve_optimum(parabola(1e-4, seeds=range(5), noise=0.01, width=0.0)).place == "flat"
+    assert curve_optimum(parabola(1e-4, seeds=range(5), noise=0.01, width=0.2)).place == "inside"
+    assert find_optimum([1e-3], [0.5]).place == "too few rates"
+    assert find_optimum([], []).chosen is None
+
+
+def test_a_tie_between_an_edge_and_its_neighbour_is_the_same_from_both_sides():
+    rates = [1e-4, 1e-3, 1e-2, 1e-1]
+    rising, falling = find_optimum(rates, [0.1, 0.2, 0.3, 0.3]), find_optimum(rates, [0.3, 0.3, 0.2, 0.1])
+    assert rising.place == falling.place == "inside"
+    for found, x, y in ((rising, [-3, -2, -1], [0.2, 0.3, 0.3]), (falling, [-4, -3, -2], [0.3, 0.3, 0.2])):
+        square, slope, _ = np.polyfit(x, y, 2)  # numpy's parabola through the same three points
+        assert np.log10(found.rate) == pytest.approx(-slope / (2 * square))
+    assert find_optimum(rates, [0.3, 0.2, 0.2, 0.1]).place == "lower edge"
+
+
+def test_noise_is_two_standard_errors():
+    scores = pd.DataFrame({1e-3: [0.1, 0.3], 1e-2: [0.5, 0.5]})
+    pooled = (np.var([0.1, 0.3], ddof=1) + 0.0) / 2
+    assert noise_of(scores) == pytest.approx(2 * np.sqrt(pooled / 2))
+    assert noise_of(scores[:1]) == 0
+
+
+def test_the_interval_of_an_optimum_holds_the_true_one():
+    found = curve_optimum(parabola(2e-4, seeds=range(8), noise=0.005))
+    low, high = found.interval
+    assert low < 2e-4 < high and high / low < 10 and low <= found.rate <= high
+    assert curve_optimum(parabola(2e-4)).interval is None  # one seed
+
+
+def test_the_ratio_of_two_optima():
+    ours, full = parabola(1e-3, seeds=range(5), noise=0.002), parabola(1e-4, seeds=range(5), noise=0.002)
+    ratio = rate_ratio(ours, full)
+    assert ratio.value == pytest.approx(10, rel=0.35)
+    assert ratio.interval[0] < 10 < ratio.interval[1] or ratio.interval[1] / ratio.interval[0] < 1.5
+    at_edge = rate_ratio(parabola(1.0), full)
+    assert at_edge.value is None and "upper edge" in at_edge.reason
+
+
+def moved(best, shifts):
+    """Each seed's own optimum lies `shifts[seed]` decades from `best`."""
+    return pd.concat([parabola(best * 10**shift, seeds=(seed,)) for seed, shift in enumerate(shifts)])
+
+
+def test_each_seeds_ratio_and_students_interval_of_their_logarithm():
+    ours, full = [0.1, -0.1, 0.05], [0.0, 0.1, -0.1]
+    ratio = rate_ratio(moved(1e-3, ours), moved(1e-4, full))
+    logs = 1 + np.subtract(ours, full)
+    np.testing.assert_allclose(np.log10(ratio.by_seed), logs)
+    expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
+    np.testing.assert_allclose(np.log10(ratio.student), [expected.low, expected.high])
+    assert ratio.student[0] < ratio.interval[0] < ratio.value < ratio.interval[1] < ratio.student[1]
+
+
+def test_a_single_seed_or_one_whose_optimum_lies_outside_has_no_students_interval():
+    alone = rate_ratio(parabola(1e-3), parabola(1e-4))
+    np.testing.assert_allclose(alone.by_seed, [10])
+    assert (alone.interval, alone.student) == (None, None)
+    outside = rate_ratio(moved(1e-3, [-0.5, 0.0, 0.6]), moved(1e-4, [0.0, 0.0, 0.0]))
+    assert outside.value is not None and (outside.by_seed, outside.student) == ((), None)
+
+
+def test_a_rate_of_zero_is_no_place_on_a_curve(tmp_path):
+    """The frozen control of a sweep over rates: a row of its own, and no logarithm of 0."""
+    rates = {0.0: {0: 0.7, 1: 0.7}, 1e-4: {0: 0.8, 1: 0.8}, 1e-3: {0: 0.9, 1: 0.91}, 1e-2: {0: 0.8, 1: 0.8}}
+    records = read_records([made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, rates)})])
+    (curve,) = make_curves(make_groups(records), RATE)
+    assert list(curve.groups) == [1e-4, 1e-3, 1e-2]

@@ -8,7 +8,7 @@ import cli
 from common.errors import InputError
 from experiments.report.command import run_report
 from experiments.report.groups import make_groups
-from experiments.report.records import read_records
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 CURVES = {
@@ -235,4 +235,4 @@ def test_no_path_of_any_setting_and_no_error_names_the_machines_folders(tmp_path
     assert "somebody" not in file.read_text()
     first, second = read_records([file])
     assert [record.config["data.train_file"] for record in (first, second)] == ["part0.csv", "part1.csv"]
-    assert (first.results["backbone"], second.error) == ("small", "there is no part1.csv")
+    assert (first.results.backbone, second.error) == ("small", "there is no part1.csv")

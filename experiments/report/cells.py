@@ -1,0 +1,81 @@
+"""Tables of text: values as cells, and tables as CSV and Markdown that no name can break."""
+
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from experiments.metrics import scale
+from experiments.report.statistics import Interval
+
+Row = TypeVar("Row")
+
+# What stands in a cell of ours that begins with a sign: a number, maybe with its interval and the number of pairs.
+_NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( \[[-+\d., ]+\])?( \(\d+ pairs?\))?")
+_MARKUP = re.compile(r"[\\`*|]|~~|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
+
+
+def make_table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> pd.DataFrame:
+    """A table of text.
+
+    Args:
+        rows: what each row is about.
+        columns: how a cell of each column is told, by the column's title.
+    """
+    return pd.DataFrame([[cell(row) for cell in columns.values()] for row in rows], columns=list(columns), dtype=str)
+
+
+def without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
+    """The table for reading: a column that no row fills is left out."""
+    return table.loc[:, (table != "").any()]
+
+
+def as_csv(table: pd.DataFrame) -> str:
+    """The table as CSV text; a spreadsheet shows what begins like a formula as the text it is."""
+    return table.map(_no_formula).to_csv(index=False, lineterminator="\n")
+
+
+def _no_formula(cell: str) -> str:
+    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(cell) else cell
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown; nothing for one without rows."""
+    if table.empty:
+        return ""
+    cells = [map(plain, row) for row in (table.columns, *table.to_numpy())]
+    lines = ["| " + " | ".join(row) + " |" for row in cells]
+    return "\n".join([lines[0], "|" + " --- |" * len(table.columns), *lines[1:]])
+
+
+def plain(text: str) -> str:
+    """Text that Markdown shows as it is: one line, no tags, no links, no emphasis."""
+    text = " ".join(text.splitlines())
+    return _MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;")
+
+
+def spread(values: pd.Series, name: str) -> str:
+    """Median ± sample standard deviation, × 100 where the metric is a fraction; the median alone for one value."""
+    if values.empty:
+        return "none"
+    factor = scale(name)
+    return f"{factor * values.median():.2f}" + (f" ± {factor * values.std():.2f}" if len(values) > 1 else "")
+
+
+def span(interval: Interval | None, factor: float = 1.0) -> str:
+    """An interval of differences in brackets; nothing for None."""
+    return "" if interval is None else f"[{factor * interval[0]:+.2f}, {factor * interval[1]:+.2f}]"
+
+
+def text(value: Any) -> str:
+    """A value for a cell; nothing for None."""
+    if value is None or value == "None":
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def mean(values: Iterable[float | None]) -> float | None:
+    """Mean of the values there are."""
+    known = [float(value) for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,196 @@
+"""What can stand in a cell of the published tables."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.metrics import scale
+from experiments.report.cells import spread
+from experiments.report.groups import RANK, Group
+from experiments.report.rank_curves import nested_values
+from experiments.report.rate_tables import ChosenRate
+from experiments.report.statistics import Interval, PairedDifference, paired_difference, rank_correlations
+
+_HIGHEST_RANK = 19  # of the study whose trials tell their ranks
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The runs of a row and column; each public method is a cell that tables.yaml can name.
+
+    Attributes:
+        group: the runs.
+        figure: best, last or test.
+        other: what they are compared with.
+        chosen: the curve over learning rates they are from, at its chosen rate.
+        rank: at which nested runs are evaluated.
+    """
+
+    group: Group
+    figure: str
+    other: Group | None = None
+    chosen: ChosenRate | None = None
+    rank: int = 0
+
+    def nothing(self) -> str:
+        """For a column whose text no trial tells."""
+        return ""
+
+    def n(self) -> str:
+        """Number of seeds."""
+        return str(len(self.group.values(self.figure)))
+
+    def median(self) -> str:
+        """Median ± sample standard deviation."""
+        return spread(_printed(self.group, self.figure), "")
+
+    def seeds(self) -> str:
+        """Each seed's figure; a best epoch's says whether the run collapsed."""
+        digits = 2 if self.group.metric and self.group.metric.name == "perplexity" else 1
+        runs = self.group.records if self.figure == "best" else ()
+        collapsed = {record.seed for record in runs if record.status == "collapsed"}
+        told = {seed: f"{value:.{digits}f}" for seed, value in _printed(self.group, self.figure).items()}
+        return ", ".join(f"{value} (collapsed)" if seed in collapsed else value for seed, value in told.items())
+
+    def difference(self) -> str:
+        """Mean and bootstrap interval; from two pairs the interval is their range, in parentheses."""
+        found, tell = self._compared()
+        interval = _between(found.interval, tell)
+        return f"{tell(found.mean)} " + (interval if found.pairs > 2 else f"({interval[1:-1]})")
+
+    def student(self) -> str:
+        """Student's interval of the mean difference."""
+        found, tell = self._compared()
+        return _between(found.student, tell)
+
+    def _compared(self) -> tuple[PairedDifference, Callable[[float], str]]:
+        assert self.other is not None and self.group.metric is not None
+        found = paired_difference(self.group.values(self.figure), self.other.values(self.figure))
+        assert found is not None, "tables.yaml compares runs without a common seed"
+        factor = scale(self.group.metric.name)
+        return found, lambda value: _signed(factor * value)
+
+    def parameters(self) -> str:
+        """Trained values of the adapter."""
+        return f"{self.group.results[0].trainable_parameters.adapter:,}"
+
+    def budget(self) -> str:
+        """Entries of R in use at the end, lowest and highest; a fixed rank uses all it has."""
+        results = self.group.results
+        fixed = [one.trainable_parameters.adapter for one in results if one.adapter == "LoRAXS"]
+        used = [one.budget.used for one in results if one.budget] or fixed
+        return "–".join(f"{value:,.0f}" for value in sorted({min(used), max(used)})) if used else ""
+
+    def norm(self) -> str:
+        """Mean norm of the update at the end."""
+        return f"{np.mean(self._norms('final')):.1f}" if self._norms("final") else "not recorded"
+
+    def norms(self) -> str:
+        """Each seed's norm of the update at the end."""
+        return _listed(self._norms("final"), 1)
+
+    def norms_at_start(self) -> str:
+        """Each seed's norm of the update when training begins."""
+        return _listed(self._norms("initial"), 0)
+
+    def _norms(self, when: str) -> list[float]:
+        norms = [getattr(results.update_norms, when, None) for results in self.group.results]
+        return [norm.total for norm in norms if norm is not None]
+
+    def correlations(self) -> str:
+        """Spearman's correlation of final ranks between seeds: the mean over pairs, lowest and highest."""
+        pairs = rank_correlations(self._ranks("final_ranks"))
+        return f"{np.mean(pairs):.2f} ({min(pairs):.2f} to {max(pairs):.2f})".replace("-", "−")
+
+    def change(self) -> str:
+        """Mean change of a rank, and the start where it is the same for all; starts above the highest count as that."""
+        starts = self._ranks("start_ranks")
+        change = np.abs(self._ranks("final_ranks") - np.minimum(starts, _HIGHEST_RANK)).mean()
+        return (f"from {starts[0, 0]:.0f}: " if np.ptp(starts) == 0 else "") + f"{change:.1f}"
+
+    def start_to_end(self) -> str:
+        """Mean over seeds of Spearman's correlation between the ranks at the start and at the end."""
+        pairs = zip(self._ranks("start_ranks"), self._ranks("final_ranks"), strict=True)
+        mean = np.mean([rank_correlations(pair)[0] for pair in pairs])
+        return "" if np.isnan(mean) else f"{mean:.2f}"
+
+    def _ranks(self, when: str) -> np.ndarray:
+        return np.array([results.other[when] for results in self.group.results])
+
+    def nested(self) -> str:
+        """Each nested run's figure at the rank."""
+        return _listed(self._nested(), 1)
+
+    def separate(self) -> str:
+        """Figures of runs trained at the rank alone."""
+        return _listed(self._separate(), 1)
+
+    def nested_minus_separate(self) -> str:
+        """Each seed's difference of the two."""
+        return ", ".join(map(_signed, self._nested() - self._separate()))
+
+    def _nested(self) -> pd.Series:
+        found = [record for record in self.group.records if record.results and record.results.rank_curve]
+        return 100 * _in_print(nested_values(Group(tuple(found), ""), self.figure)[self.rank])
+
+    def _separate(self) -> pd.Series:
+        found = [record for record in self.group.records if record.config.get(RANK) == self.rank]
+        return _printed(Group(tuple(found), ""), self.figure)
+
+    def rate(self) -> str:
+        """The chosen rate."""
+        return _rate(self._chosen.optimum.chosen or np.nan, 0)
+
+    def optimum(self) -> str:
+        """The best rate by the parabola, with its bootstrap interval."""
+        optimum = self._chosen.optimum
+        return f"{_rate(optimum.rate or np.nan)} {_between(optimum.interval, _rate)}"
+
+    def ratio(self) -> str:
+        """Its optimum over full fine-tuning's, with its bootstrap interval."""
+        ratio = self._chosen.ratio
+        return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.interval, _two_digits)}" if ratio else "1"
+
+    def ratio_of_each_seed(self) -> str:
+        """The same of each seed's own curves."""
+        return ", ".join(map(_two_digits, self._chosen.ratio.by_seed)) if self._chosen.ratio else ""
+
+    def ratio_student(self) -> str:
+        """Student's interval of the mean logarithm of those."""
+        return _between(self._chosen.ratio.student, _two_digits) if self._chosen.ratio else ""
+
+    @property
+    def _chosen(self) -> ChosenRate:
+        assert self.chosen is not None, "tables.yaml asks for a rate in a row without a curve"
+        return self.chosen
+
+
+def _printed(group: Group, figure: str) -> pd.Series:
+    return _in_print(group.values(figure)) * (scale(group.metric.name) if group.metric else 1.0)
+
+
+def _in_print(values: pd.Series) -> pd.Series:
+    """In the float32 that figures are computed in, so that halves are rounded as they were when the runs ended."""
+    return values.astype(np.float32).astype(float)
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.1f}".replace("-", "−")
+
+
+def _listed(values: Iterable[float], digits: int) -> str:
+    return ", ".join(f"{value:,.{digits}f}" for value in values)
+
+
+def _two_digits(value: float) -> str:
+    return f"{value:#.2g}".rstrip(".")
+
+
+def _rate(rate: float, digits: int = 1) -> str:
+    return f"{rate:.{digits}e}".replace("e-0", "e-")
+
+
+def _between(interval: Interval | None, tell: Callable[[float], str]) -> str:
+    return "" if interval is None else f"[{tell(interval[0])}, {tell(interval[1])}]"

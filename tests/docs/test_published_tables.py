@@ -1,0 +1,134 @@
+"""The tables of the results page are those that the trials beside it give, and say what plain arithmetic does."""
+
+import itertools
+import json
+import re
+import statistics
+
+import numpy as np
+import pytest
+import yaml
+from scipy import stats
+
+from experiments.report.published import RESULTS, with_tables
+from experiments.report.sources import read_records
+
+PAGE = (RESULTS / "README.md").read_text(encoding="utf-8")
+CONTENT = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+STUDIES = {name: content["trials"] for name, content in CONTENT.items() if "trials" in content}
+
+
+def test_the_page_holds_what_the_command_writes():
+    assert with_tables(PAGE) == PAGE, "run python -m experiments.report.published"
+    defined = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
+    assert re.findall(r"<!-- table: (\w+) -->", PAGE) == list(defined)
+
+
+def test_all_kept_trials_are_on_the_page_and_can_be_reported():
+    assert len(STUDIES) == 18
+    for name, trials in STUDIES.items():
+        assert f"({name}.json)" in PAGE
+        assert len(read_records([RESULTS / f"{name}.json"])) == len(trials)
+
+
+def cell(table: str, label: str, column: str) -> list[float]:
+    """Numbers in a cell of the page."""
+    text = PAGE.split(f"<!-- table: {table} -->")[1].split("<!-- end -->")[0].replace("−", "-").replace("–", " ")
+    titles, _, *rows = [[part.strip() for part in line.strip("|").split("|")] for line in text.strip().splitlines()]
+    row = next(row for row in rows if row[0].startswith(label))
+    plain = re.sub(r"(?<=\d),(?=\d{3})|\(.*?\d of.*?\)", "", row[titles.index(column)])
+    return [float(number) for number in re.findall(r"-?[\d.]+(?:e-?\d+)?", plain)]
+
+
+def figures(study: str, kind: str, **wanted: object) -> dict[int, float]:
+    """best, last or test × 100 by seed, from the JSON file alone."""
+    found = {}
+    for trial in STUDIES[study]:
+        results, told = trial["results"], {"method": trial["method"], **trial["overrides"]}
+        if results and all(told.get(name.replace("__", ".")) == value for name, value in wanted.items()):
+            metric = results["metric"]
+            found[results["seed"]] = 100 * (results["test"][metric["name"]] if kind == "test" else metric[kind])
+    return dict(sorted(found.items()))
+
+
+@pytest.mark.parametrize(
+    ("table", "study", "label", "method"),
+    [
+        ("cola_methods", "cola_mpnet_equal_budget", "AdaLoRA", "adalora"),
+        ("sst2_methods", "sst2_minilm_equal_budget", "delayed", "delayed"),
+        ("ag_news_methods", "ag_news_minilm_equal_budget", "fixed", "fixed"),
+    ],
+)
+def test_medians_and_deviations(table, study, label, method):
+    values = list(figures(study, "test", method=method).values())
+    assert cell(table, label, "test") == pytest.approx(
+        [statistics.median(values), statistics.stdev(values)], abs=0.0051
+    )
+
+
+@pytest.mark.parametrize("ours", ["adaptive_softmax", "adaptive_bounded", "fixed_own_rate"])
+def test_differences_with_both_intervals(ours):
+    study = "cola_mpnet_lower_rate"
+    first, second = figures(study, "best", method=ours), figures(study, "best", method="fixed")
+    seeds = sorted(first.keys() & second.keys())
+    pairs = np.array([[first[seed], second[seed]] for seed in seeds])
+    differences = pairs[:, 0] - pairs[:, 1]
+    draws = np.random.default_rng(0).integers(0, len(seeds), (4000, len(seeds)))
+    expected = [differences.mean(), *np.quantile(differences[draws].mean(axis=1), [0.025, 0.975])]
+    assert cell("half_rate_differences", f"{ours} - fixed", "best epoch") == pytest.approx(expected, abs=0.051)
+    student = stats.ttest_rel(*pairs.T).confidence_interval(0.95)
+    assert cell("half_rate_differences", f"{ours} - fixed", "best epoch, Student's") == pytest.approx(
+        student, abs=0.051
+    )
+
+
+def test_each_seeds_figures_and_the_budget_in_use():
+    alpha = {"alpha_growth__alpha_min": 0.1, "model__optimizer__schedule": "constant"}
+    expected = list(figures("cola_mpnet_alpha_range", "best", **alpha).values())
+    assert cell("cola_alpha_ranges", "0.1", "constant, validation") == pytest.approx(expected, abs=0.051)
+    runs = [trial["results"] for trial in STUDIES["rte_mpnet_equal_budget"] if trial["method"] == "adaptive_softmax"]
+    used = [results["budget"]["used"] for results in runs]
+    assert cell("rte_methods", "adaptive_softmax", "budget used") == [min(used), max(used)]
+
+
+def test_nested_ranks():
+    runs = [trial["results"] for trial in STUDIES["sst2_minilm_nested"] if trial["method"] == "nested"]
+    nested = [100 * entry["val/accuracy"] for one in runs for entry in one["rank_curve"] if entry["rank"] == 4]
+    separate = list(figures("sst2_minilm_nested", "best", model__adapter__rank=4).values())
+    assert cell("nested", "4", "nested, held-out rows") == pytest.approx(nested, abs=0.051)
+    assert cell("nested", "4", "difference") == pytest.approx(np.subtract(nested, separate), abs=0.051)
+
+
+def test_what_the_allocation_learned():
+    runs = [trial["results"] for trial in STUDIES["cola_mpnet_equal_budget"] if trial["method"] == "adaptive_bounded"]
+    ends, starts = ([run[when] for run in runs] for when in ("final_ranks", "start_ranks"))
+    pairs = [stats.spearmanr(first, second).statistic for first, second in itertools.combinations(ends, 2)]
+    titles = ("Spearman correlation of final ranks between seeds", "mean change of a rank", "between start and end")
+    found = [cell("cola_learned", "random, bounded", title) for title in titles]
+    assert found[0] == pytest.approx([np.mean(pairs), min(pairs), max(pairs)], abs=0.0051)
+    assert found[1] == pytest.approx([np.abs(np.subtract(ends, np.minimum(starts, 19))).mean()], abs=0.051)
+    alike = [stats.spearmanr(start, end).statistic for start, end in zip(starts, ends, strict=True)]
+    assert found[2] == pytest.approx([np.mean(alike)], abs=0.0051)
+
+
+def test_rates_and_norms_of_a_curve():
+    """Rank 16 at alpha 32 on WikiText-2: the best mean over seeds, and the parabola through its neighbours."""
+    losses: dict[float, list[float]] = {}
+    norms: dict[float, list[float]] = {}
+    for trial in STUDIES["wikitext_smollm2_learning_rate"]:
+        if trial["method"] == "lora" and trial["overrides"]["model.adapter.rank"] == 16:
+            rate = trial["overrides"]["model.optimizer.learning_rate"]
+            losses.setdefault(rate, []).append(trial["results"]["metric"]["best"])
+            norms.setdefault(rate, []).append(trial["results"]["update_norms"]["final"]["total"])
+    rates = sorted(losses)
+    means = [np.mean(losses[rate]) for rate in rates]
+    best = int(np.argmin(means))
+    around = slice(best - 1, best + 2)
+    square, slope, _ = np.polyfit(np.log10(rates[around]), means[around], 2)
+    label = "rank 16, alpha 32"
+    assert cell("wikitext_rates", label, "best rate") == [rates[best]]
+    assert cell("wikitext_rates", label, "optimum (parabola)")[0] == pytest.approx(
+        10 ** (-slope / 2 / square), rel=0.05
+    )
+    assert cell("wikitext_rates", label, "validation") == pytest.approx(losses[rates[best]], abs=0.0051)
+    assert cell("wikitext_rates", label, "update norm") == pytest.approx([np.mean(norms[rates[best]])], abs=0.051)
