@@ -1,9 +1,12 @@
 """A run as an object: trained, found again, resumed, evaluated, predicted with and loaded, from Python and by name."""
 
+import csv
 import json
+import shutil
 
 import pytest
 import torch
+from sklearn.metrics import accuracy_score, matthews_corrcoef
 
 import cli
 from callbacks import checkpoints
@@ -63,13 +66,48 @@ def test_a_run_can_be_named_instead_of_described(trained, capsys):
 
 
 def test_a_resumption_reads_each_checkpoint_once(trained, monkeypatch, tmp_path):
-    made, _ = trained
+    shutil.copytree(trained[0].folder.path, tmp_path / "tiny")
     read: list[str] = []
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path.name) or load(path, **how))
     assert checkpoints.torch is torch
-    longer = Run.open("tiny", str(made.folder.path.parent), ["--trainer.max_epochs", "4"])
+    longer = Run.open("tiny", str(tmp_path), ["--trainer.max_epochs", "4"])
     resumed = longer.resume()
     assert len(resumed.train_losses) == 4
     # best.ckpt once before training, to know that it is whole, and once after it, when it may be another one
     assert sorted(read) == ["best.ckpt", "best.ckpt", "last.ckpt"]
+
+
+def test_predictions_give_the_reported_test_figures(trained):
+    made, results = trained
+    lines = made.predict().read_text().splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    labels, predictions = ([row[name] for row in rows] for name in ("label", "prediction"))
+    test = results.test
+    assert test["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-6)
+    assert test["accuracy"] == pytest.approx(accuracy_score(labels, predictions), abs=1e-6)
+
+
+def test_predict_takes_the_users_own_sentences(trained, tmp_path):
+    made, _ = trained
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("the cat sleeps\na bird sees not the very old dog\n")
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output", str(table))
+    assert cli.main(["predict", str(made.folder.path), *options]) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))
+    assert [row["sentence"] for row in rows] == sentences.read_text().splitlines()
+    for row in rows:
+        both = [float(row["probability_unacceptable"]), float(row["probability_acceptable"])]
+        assert sum(both) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
+
+
+@pytest.mark.parametrize("limit", [("limit_predict_batches", "2"), ("fast_dev_run", "true")])
+def test_predict_answers_every_row_or_says_that_it_would_not(trained, tmp_path, capsys, limit):
+    made, _ = trained
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--output", str(table), f"--trainer.{limit[0]}", limit[1])
+    assert cli.main(["predict", str(made.folder.path), *options]) == 2
+    assert f"trainer.{limit[0]} is" in capsys.readouterr().err
+    assert not table.exists()
