@@ -4,15 +4,16 @@ import sys
 import traceback
 
 USAGE = """\
-usage: python cli.py VERB --config NAME.yaml [options]
+usage: python cli.py fit --config NAME.yaml [options]
+       python cli.py VERB RUN [options]              RUN: a run's folder, or its name below --runs_dir
 
 verbs
   fit        train, validate every epoch, test the best epoch, write runs/<run_name>/
-  validate   evaluate a checkpoint on the validation split    (--ckpt_path best|last|FILE)
-  test       evaluate a checkpoint on the labelled test split (--ckpt_path best|last|FILE)
+  validate   evaluate a run on the validation split    (--ckpt_path best|last|FILE; default: best)
+  test       evaluate a run on the labelled test split
   predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
   export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
-             (validate, test and predict take it back with --export DIR)
+             (validate, test and predict take it back with --export DIR instead of RUN)
   sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
   report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
 
@@ -20,6 +21,7 @@ start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
   python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
   python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
+  python cli.py test cola_adaptive                    the best epoch's figures on the test split
   tensorboard --logdir runs                           watch the ranks move
   python cli.py sweep --config sweeps/quickstart_sweep.yaml           a small grid, a few minutes on two cores
   python cli.py report runs/quickstart_sweep          what came out, as one page

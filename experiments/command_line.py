@@ -73,11 +73,7 @@ def _carry_out(asked: Run) -> None:
             f"--export FOLDER, or a run: python cli.py {verb} RUN."
         )
     if verb == "predict":
-        path = asked.predict(ckpt_path, values.output)
-        say(
-            f"Predictions: {path}\n"
-            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
-        )
+        asked.predict(ckpt_path, values.output)
         return
     split = "validation" if verb == "validate" else "test"
     print_evaluation(f"{asked.folder.path.name}: {split}", asked.evaluate(split, ckpt_path))

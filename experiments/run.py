@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
+from common.terminal import quiet_libraries, say
 from experiments.fit import Fit
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
@@ -72,6 +73,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings) -> None:
+        quiet_libraries()
         self.settings = settings
         self.folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
         self.signals = StopSignals()
@@ -167,6 +169,10 @@ class Run:
         table = PredictionTable(Path(output or self.folder.path / "predictions.tsv"))
         trainer, objects, path = self._ready(ckpt_path, [table])
         trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
+        say(
+            f"Predictions for {len(objects.data.predict_examples().texts):,} rows: {table.path}\n"
+            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
+        )
         return table.path
 
     def load(self, ckpt_path: str = "best") -> LoadedRun:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from common.errors import InputError
@@ -44,7 +44,7 @@ class Objects:
     """
 
     module: AdaptedModule
-    data: LightningDataModule
+    data: Any
     callbacks: list[Callback]
     trainer: dict[str, Any]
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.error_causes import input_error_behind
-from tests.command_line import CrashError, differences, outcome, run, write_config
+from tests.command_line import CrashError, crash_at, differences, outcome, run, write_config
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,8 @@ def _broken_off(tmp_path_factory, tiny_bert, cola_folder):
     runs_dir = tmp_path_factory.mktemp("broken_off")
     config = write_config(runs_dir, tiny_bert, cola_folder)
     assert run("fit", config, runs_dir, "--run_name", "undisturbed") == 0
-    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 8}})
     with pytest.raises(CrashError):
-        run("fit", config, runs_dir, f"--trainer.callbacks={crash}", "--checkpoint_every_n_minutes=0")
+        run("fit", config, runs_dir, *crash_at(8))
     return config, runs_dir, outcome(runs_dir / "undisturbed")
 
 

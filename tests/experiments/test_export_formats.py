@@ -10,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from common.errors import InputError
+from common.errors import InputError, VerificationError
+from experiments.export import _compare
 from experiments.export_formats import FORMATS, ExportOptions, logits
 from lightning_modules.adapter_import import native_low_rank_factors, peft_low_rank_factors
 from lightning_modules.backbone_sketch import SKETCH_FILE_NAME
@@ -199,3 +200,11 @@ def test_a_native_file_of_roberta_large_at_average_rank_20_is_under_200_kilobyte
     native.write(tmp_path)
     size = (tmp_path / FILE_NAME).stat().st_size
     assert 96 * 400 * 4 * 0.99 < size < 200_000
+
+
+def test_logits_that_are_no_numbers_are_never_called_equal():
+    finite, spoiled = torch.zeros(2, 3), torch.tensor([[0.0, torch.nan, 0.0]])
+    with pytest.raises(VerificationError, match="at most nan from the run's"):
+        _compare([finite, finite[:1]], [finite, spoiled], 1e-5, "the run's")
+    with pytest.raises(VerificationError, match="the run's logits of 3 validation rows aren't all finite"):
+        _compare([finite, spoiled], [finite, spoiled], 1e-5, "the run's")
