@@ -3,6 +3,7 @@
 import shlex
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
@@ -40,6 +41,7 @@ class Fit:
     def __init__(self, settings: Settings, folder: RunFolder, signals: StopSignals) -> None:
         self.settings, self.folder, self.signals = settings, folder, signals
         self.figures = Results()
+        self.replaced: list[Path] = []  # of an older run, to be deleted when training begins
         self.trainer: Trainer
 
     def carry_out(self, ckpt_path: str | None, overwrite: bool) -> RunResults | None:
@@ -52,8 +54,7 @@ class Fit:
             objects = settings.build()
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
-            clears = overwrite and ckpt_path is None
-            self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, clears)
+            self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, self.replaced)
             start = None if ckpt_path is None else str(checkpoint.path if checkpoint else folder.checkpoint(ckpt_path))
             checkpoint = None  # the trainer has its content: held here, it would stay in memory until the run ends
             self.signals.install()
@@ -67,7 +68,8 @@ class Fit:
         settings, folder = self.settings, self.folder
         if ckpt_path is None:
             if is_first_process():  # the other processes start when the first has begun the run
-                held.enter_context(folder.begun(f"python cli.py {shlex.join(settings.typed)}", overwrite))
+                command = f"python cli.py {shlex.join(settings.typed)}"
+                self.replaced = held.enter_context(folder.begun(command, overwrite))
             return None
         if is_first_process():
             held.enter_context(folder.held())
