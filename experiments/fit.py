@@ -15,7 +15,7 @@ from callbacks.results import Results
 from common.errors import IncompleteRunError
 from common.terminal import is_first_process, say
 from experiments.closing_table import print_closing_table
-from experiments.config_files import differences, flatten, read_yaml
+from experiments.config_files import differences, flatten, read_run_config
 from experiments.fit_results import rank_figures, summarise, write_files
 from experiments.results import RunResults
 from experiments.resumption import Checkpoint, checkpoint_to_resume
@@ -77,7 +77,7 @@ class Fit:
         checkpoint = checkpoint_to_resume(folder, ckpt_path, settings.values.model.init_args.get("backbone"))
         say(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
         saved = folder.path / "config.yaml"
-        if saved.exists() and (changed := differences(read_yaml(saved), settings.plain)):
+        if saved.exists() and (changed := differences(read_run_config(saved), settings.plain)):
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
         return checkpoint
 
