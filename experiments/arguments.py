@@ -103,5 +103,8 @@ def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
     )
     if verb == "predict":
         parser.add_argument(
-            "--output", type=str | None, default=None, help="TSV file; predictions.tsv in the run folder if not given."
+            "--output",
+            type=str | None,
+            default=None,
+            help="TSV file, - for standard output; predictions.tsv in the run folder if not given.",
         )

@@ -12,7 +12,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
-from common.errors import IncompleteRunError
+from common.errors import DivergedRunError, IncompleteRunError
 from common.terminal import is_first_process, say
 from experiments.closing_table import print_closing_table
 from experiments.config_files import differences, flatten, read_run_config
@@ -85,7 +85,7 @@ class Fit:
         """Looks at the best epoch, and writes and shows what the run came to.
 
         Raises:
-            IncompleteRunError: the adapter missed its budget; all is written.
+            IncompleteRunError: the run diverged, or the adapter missed its budget; all is written.
         """
         trainer, values = self.trainer, self.settings.values
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
@@ -109,9 +109,17 @@ class Fit:
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.folder.path)
         # In the first process alone: the end of another one would cut the first off before all is written.
-        if shortfall is not None and trainer.is_global_zero:
+        if trainer.is_global_zero and results.status == "diverged":
+            raise DivergedRunError(self._after_divergence())
+        if trainer.is_global_zero and shortfall is not None:
             raise IncompleteRunError(shortfall)
         return results
+
+    def _after_divergence(self) -> str:
+        lower = "a lower --model.optimizer.learning_rate, or leave such updates out with --divergence.skip_at_most N"
+        if (self.folder.checkpoints / "last.ckpt").exists():
+            return f"the run diverged; what it came to is written. Go on with --ckpt_path last and {lower}."
+        return f"the run diverged before its first checkpoint. Begin anew with --overwrite and {lower}."
 
     def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Any] | None:
         """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""

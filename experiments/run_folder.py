@@ -104,8 +104,14 @@ class RunFolder:
                 ) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
-                    raise storage_error(self.path, error) from error
+                    raise self._unusable(error) from error
             yield
+
+    def _unusable(self, error: OSError) -> InputError:
+        told = storage_error(self.path, error)
+        if isinstance(told, InputError):
+            return told
+        return InputError(f"{self.path} can't be used as a run folder: {error.strerror}. Choose another --runs_dir.")
 
     @contextmanager
     def begun(self, command: str, overwrite: bool) -> Iterator[list[Path]]:

@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from common.errors import InputError
-from experiments.config_files import CONFIGS
-from experiments.config_files import load_yaml
+from experiments.config_files import CONFIGS, load_yaml
 from experiments.sweep.definition import make_trials, read_base, read_definition, with_settings
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.grid import expand
@@ -222,9 +221,7 @@ def test_a_part_of_the_wrong_form_is_refused_whatever_is_typed(tmp_path, text):
 
 def test_a_typed_number_like_1e_4_is_a_number_in_formulas(tmp_path):
     text = GRID + "derived: {model.optimizer.head_learning_rate: 2 * model.optimizer.learning_rate}\n"
-    trials = make_trials(
-        with_settings(read_definition(write(tmp_path, text)), {"model.optimizer.learning_rate": 1e-4})
-    )
+    trials = make_trials(with_settings(read_definition(write(tmp_path, text)), {"model.optimizer.learning_rate": 1e-4}))
     assert trials[0].overrides["model.optimizer.head_learning_rate"] == 2e-4
 
 
