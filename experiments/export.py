@@ -3,6 +3,7 @@
 import argparse
 import math
 import re
+import shlex
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -80,7 +81,7 @@ def run_export(arguments: list[str]) -> int:
         difference = _write(run, asked, temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
     say(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
-    say(f"Use it: python cli.py predict --export {output} --data.predict_file sentences.txt")
+    say(f"Use it: python cli.py predict --export {shlex.quote(str(output))} --data.predict_file sentences.txt")
     return 0
 
 

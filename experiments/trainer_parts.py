@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LambdaCallback, LearningRateMonitor
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,7 +20,7 @@ from callbacks.results import Results
 from callbacks.saved_config import SavedConfig
 from callbacks.step_limit import StepLimit
 from callbacks.stop_together import StopTogether
-from callbacks.tensor_board import ResumedTensorBoard
+from callbacks.tensor_board import RunTensorBoard
 from callbacks.training_log import TrainingLog
 from callbacks.validated_epochs import ValidatedEpochs
 from callbacks.whole_steps import WholeSteps
@@ -159,7 +159,4 @@ def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
         return [table]
     if asked not in (None, True):
         return [*_listed(asked), table]
-    place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
-    if resumed_step is None:
-        return [TensorBoardLogger(str(folder), **place), table]
-    return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
+    return [RunTensorBoard(str(folder), resumed_step), table]
