@@ -18,9 +18,8 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from common.errors import InputError
-from common.files import cache_directory, write_whole
+from common.files import cache_directory, write_cache
 from common.locks import one_maker
-from common.terminal import warn
 from datamodules.sources import Examples
 from datamodules.tokenizer import tokenizer_identity
 
@@ -100,7 +99,7 @@ def tokenize_cached(
             tensors = _read_cache(path, rows=len(examples))
             if tensors is None:
                 tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
-                _write_cache(path, tensors)
+                write_cache(path, save({**tensors, "checksum": _checksum(tensors)}), "tokens are")
     return TokenizedSplit(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
@@ -215,14 +214,6 @@ def _checksum(tensors: dict[str, Tensor]) -> Tensor:
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].numpy().tobytes(), total)
     return torch.tensor(total)
-
-
-def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        content = save({**tensors, "checksum": _checksum(tensors)})
-        write_whole(path, lambda file: file.write(content))
-    except (InputError, OSError) as error:
-        warn(f"tokens are not cached, each start makes them again: {error}")
 
 
 def _read_cache(path: Path, rows: int) -> dict[str, Tensor] | None:
