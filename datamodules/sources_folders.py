@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from common.errors import InputError
-from datamodules.sources import Table, listing
+from common.errors import InputError, listing
+from datamodules.sources import Table
 from datamodules.sources_datasets import SPLIT_NAMES, check_complete, load_saved, saved_folder, split_tables
 from datamodules.sources_files import COLUMN_ENDINGS, read_table
 

@@ -4,7 +4,7 @@ import hashlib
 from typing import TYPE_CHECKING
 
 from common.backbones import locate_backbone, pretrained_arguments
-from common.errors import InputError
+from common.errors import InputError, reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -49,9 +49,8 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
             source, revision=revision or "main", trust_remote_code=False, **arguments
         )
     except Exception as error:  # tokenizers raises bare Exception for a file it can't read
-        reason = str(error).strip().split("\n")[0][:300]
         raise InputError(
-            f"the tokenizer of backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as "
+            f"the tokenizer of backbone {backbone!r} can't be loaded: {reason(error)} Allowed: a hub name such as "
             "roberta-large, a folder written by save_pretrained with its tokenizer files, or package:NAME. "
             "Without a connection, set HF_HOME to a cache that holds it and HF_HUB_OFFLINE=1, or give a "
             "folder; `--config quickstart.yaml` needs no hub."
