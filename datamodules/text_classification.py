@@ -11,6 +11,7 @@ from common.terminal import say
 from datamodules.batching import Batching
 from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
+from datamodules.model_limits import read_limits
 from datamodules.sources import Examples, unlabelled_examples
 from datamodules.sources_files import read_predict_table
 from datamodules.subsets import random_subset
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHORTEST_MAX_LENGTH = 4
+_NO_LIMIT = 10**9  # what transformers has for tokenizers without one is larger
 
 
 class TextClassificationDataModule(TokenizedDataModule):
@@ -99,10 +101,14 @@ class TextClassificationDataModule(TokenizedDataModule):
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer, checked against `max_length`."""
         tokenizer = load_tokenizer(self.backbone, self.revision)
-        if not SHORTEST_MAX_LENGTH <= self.max_length <= tokenizer.model_max_length:
+        limits = read_limits(self.backbone, self.revision)
+        if limits.token_types == 1:  # the second text of a pair has the same type: none need be given
+            tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        longest = min(tokenizer.model_max_length, limits.positions or tokenizer.model_max_length)
+        if not SHORTEST_MAX_LENGTH <= self.max_length <= longest:
             raise InputError(
                 f"max_length is {self.max_length}; allowed with {self.backbone}: {SHORTEST_MAX_LENGTH} to "
-                f"{tokenizer.model_max_length}. Set --data.max_length."
+                f"{longest if longest < _NO_LIMIT else 'any length'}. Set --data.max_length."
             )
         return tokenizer
 
@@ -148,7 +154,7 @@ class TextClassificationDataModule(TokenizedDataModule):
         """Reads and tokenises all splits. A second call does nothing.
 
         Raises:
-            InputError: see `check_settings`, `load_examples` and `load_tokenizer`.
+            InputError: see `check_settings`, `load_examples` and `load_tokenizer`; or tokens that the model can't take.
         """
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
@@ -180,6 +186,7 @@ class TextClassificationDataModule(TokenizedDataModule):
 
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
+        read_limits(self.backbone, self.revision).check(split, self.tokenizer, self.backbone, examples.where)
         if split.truncated_rows:
             say(
                 f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "

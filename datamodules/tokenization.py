@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, shown
 from common.files import cache_directory, write_cache
 from common.locks import one_maker
 from datamodules.sources import Examples
@@ -180,8 +180,8 @@ def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTok
 
 def _no_tokens(examples: Examples, row: int) -> InputError:
     return InputError(
-        f"row {row + 1} of a split gives no tokens at all: {examples.texts[row]!r}; every row needs some "
-        "text. Correct or remove the row."
+        f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some text. "
+        "Correct or remove the row."
     )
 
 
@@ -199,8 +199,10 @@ def _parallel_tokenizer() -> Iterator[None]:
 def _cache_key(
     examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool
 ) -> str:
+    import tokenizers
+
     bare = "" if add_special_tokens else "no special tokens/"
-    digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/{bare}".encode())
+    digest = hashlib.sha256(f"{FORMAT_VERSION}/{tokenizers.__version__}/{max_length}/{bare}".encode())
     digest.update(tokenizer_identity(tokenizer))
     for column in (examples.texts, examples.pairs):
         encoded = [text.encode() for text in column or ()]
