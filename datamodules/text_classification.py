@@ -1,12 +1,14 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
+from collections import Counter
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from common.errors import InputError
+from common.errors import InputError, listing
 from common.terminal import say
 from datamodules.batching import Batching
 from datamodules.labels import check_labels
@@ -150,6 +152,11 @@ class TextClassificationDataModule(TokenizedDataModule):
 
     # Lightning's hooks
 
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        if self.trainer is not None and self.trainer.training:
+            self._describe()
+
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits. A second call does nothing.
 
@@ -183,6 +190,19 @@ class TextClassificationDataModule(TokenizedDataModule):
         return self._evaluation_loader(self._tokenized("predict", self.predict_examples()), sort=False)
 
     # How
+
+    def _describe(self) -> None:
+        """Says what is trained on: the rows of each class, what f1 looks for, and rows that are in several splits."""
+        for name, rows in self._examples.items():
+            counts = Counter(rows.labels or ())
+            classes = [f"{counts[number]:,} {label}" for number, label in enumerate(self.class_names)]
+            say(f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if counts and classes else ""))
+        if "f1" in self.task.metrics:
+            say(f"{self.name}: f1 is of the class {self.class_names[1]!r}, the second one.")
+        seen = {split: set(zip(rows.texts, rows.pairs or rows.texts)) for split, rows in self._examples.items()}
+        for first, second in combinations(seen, 2):
+            if shared := len(seen[first] & seen[second]):
+                say(f"{self.name}: {shared:,} different texts are in both the {first} and the {second} split.")
 
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
