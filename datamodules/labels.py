@@ -22,12 +22,7 @@ _SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
 
 def examples_of(task: Task, table: Table, labelled: bool = True) -> Examples:
-    """Checks the columns a task needs and makes `Examples` of them.
-
-    Args:
-        task: says which columns and labels there have to be.
-        table: the columns of a split.
-        labelled: whether the split has to have labels.
+    """Checks the columns a task needs and makes `Examples` of them; unless `labelled`, there may be no labels.
 
     Raises:
         InputError: a missing column, an empty text, something that is not text, or a label outside the task's set.

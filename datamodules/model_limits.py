@@ -43,14 +43,7 @@ class ModelLimits:
         where: Callable[[int], str],
         classified: bool = True,
     ) -> None:
-        """Looks at all tokens of a split.
-
-        Args:
-            split: rows of tokens.
-            tokenizer: what made them.
-            backbone: names the model in messages.
-            where: names a row in messages.
-            classified: whether whole rows are classified, by the state above their end.
+        """Looks at all tokens of a split; `where` names a row in messages.
 
         Raises:
             InputError: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in

@@ -114,19 +114,11 @@ class Table:
                 raise self.row_error(row, f"{column} is {shown(text)}", "text")
             if not text.strip() and not may_be_empty:
                 raise self.row_error(row, f"{column} is empty ({shown(text)})", "text")
-            if "\x00" in text or not _encodable(text):
+            if "\x00" in text or text.encode(errors="ignore").decode() != text:
                 found = f"{column} is {shown(text)}, which holds a NUL or half of a surrogate pair"
                 raise self.row_error(row, found, "valid Unicode text")
             texts.append(text)
         return texts
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def unlabelled_examples(task: Task, table: Table) -> Examples:

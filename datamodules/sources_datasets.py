@@ -67,9 +67,7 @@ def load_hub(dataset: str, name: str | None, revision: str | None, instead: str)
     """The splits of a data set on the hub, or in its cache.
 
     Args:
-        dataset: `owner/name` on the hub.
         name: its configuration, where it has several.
-        revision: branch, tag or commit.
         instead: what local files would do instead, for the message.
 
     Raises:
@@ -106,9 +104,7 @@ def split_tables(
 
     Args:
         loaded: what `load_hub` or `load_saved` gave.
-        source: names the data set in messages.
         wanted: columns that are looked for.
-        needed: splits that have to be there.
         chosen: the data set's own names of some splits; the others are found under any of their usual names, but for
             names that are chosen.
 

@@ -41,7 +41,6 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
     """Reads a file with named columns by its ending: .parquet, .jsonl, .json, .csv or .tsv.
 
     Args:
-        path: the file.
         wanted: columns the caller looks for; once there, no row may lack them.
         separator: what stands between the cells of a .csv or .tsv file, if not comma or tab. Only .csv has quoting.
 
@@ -76,8 +75,6 @@ def read_delimited(
     as `sep=;`, which names the separator.
 
     Args:
-        path: the file.
-        separator: what stands between the cells.
         names: names of the columns; not given: they are in the first row.
         heading: a first row that begins so, whatever the case, is no row but names the columns.
         skip_broken: leave out rows with more or fewer cells than names, instead of refusing them.
@@ -198,7 +195,22 @@ def read_lines(path: Path) -> list[str]:
     content = _read_content(path)
     if b"\n" not in content.strip():
         content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
-    return [_decode(path, number, line) for number, line in enumerate(content.split(b"\n"), start=1)]
+    if (place := content.find(b"\x00")) >= 0:
+        raise InputError(
+            f"{path}, line {_line(content, place)}: a NUL byte; allowed: UTF-8 text. "
+            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
+        )
+    try:
+        return [line.removesuffix("\r") for line in content.decode().split("\n")]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {_line(content, error.start)}: byte {content[error.start : error.start + 1]!r} is not valid "
+            "UTF-8; allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
+        ) from error
+
+
+def _line(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
 
 
 def read_rows(path: Path) -> list[str]:
@@ -207,21 +219,6 @@ def read_rows(path: Path) -> list[str]:
     while not lines[-1].strip(string.whitespace):
         lines.pop()
     return lines
-
-
-def _decode(path: Path, number: int, line: bytes) -> str:
-    if b"\x00" in line:
-        raise InputError(
-            f"{path}, line {number}: a NUL byte; allowed: UTF-8 text. "
-            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
-        )
-    try:
-        return line.removesuffix(b"\r").decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {number}: byte {line[error.start : error.start + 1]!r} is not valid UTF-8; "
-            "allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
-        ) from error
 
 
 def _read_content(path: Path) -> bytes:

@@ -46,11 +46,6 @@ def named_tables(folder: Path, wanted: Sequence[str], needed: Sequence[str]) -> 
 
     Empty when there is no training split.
 
-    Args:
-        folder: where the files are.
-        wanted: columns that are looked for.
-        needed: splits that have to be there.
-
     Raises:
         InputError: a missing split, or a row that can't be read (with file and row or line number).
     """

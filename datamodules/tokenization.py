@@ -85,8 +85,6 @@ def tokenize_cached(
     A damaged file is made again. A cache that can't be written costs only time, so it is a warning.
 
     Args:
-        examples: the rows of a split.
-        tokenizer: see `datamodules.tokenizer.load_tokenizer`.
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
         add_special_tokens: whether each row gets what the tokenizer puts around a text.
@@ -129,7 +127,11 @@ def tokenize(
             encoded = _encode(examples, rows, tokenizer, max_length, with_types, add_special_tokens)
             found = [len(ids) for ids in encoded["input_ids"]]
             if 0 in found:
-                raise _no_tokens(examples, rows[found.index(0)])
+                row = rows[found.index(0)]
+                raise InputError(
+                    f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some "
+                    "text. Correct or remove the row."
+                )
             for name in names:
                 chain = itertools.chain.from_iterable(encoded[name])
                 flat[name].append(np.fromiter(chain, dtype=np.int32, count=sum(found)))
@@ -176,13 +178,6 @@ def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTok
     if not rows:
         return 0
     return sum(len(ids) > max_length for ids in _encode(examples, rows, tokenizer, None)["input_ids"])
-
-
-def _no_tokens(examples: Examples, row: int) -> InputError:
-    return InputError(
-        f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some text. "
-        "Correct or remove the row."
-    )
 
 
 @contextmanager

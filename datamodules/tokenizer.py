@@ -19,10 +19,6 @@ _PROBE = "The CAT's naïve\tco-op,  12,345.67 ½ ﬁ STRASSE 東京 🙂 don't\n
 def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
 
-    Args:
-        backbone: see `common.backbones.locate_backbone`.
-        revision: a hub branch, tag or commit; ignored for folders and packages.
-
     Raises:
         InputError: see `read_tokenizer`, or there is no token to pad with.
     """
