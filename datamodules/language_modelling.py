@@ -127,7 +127,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         longest = read_limits(self.backbone, self.revision).positions
         if longest is not None and self.block_size > longest:
             raise InputError(
-                f"block_size is {self.block_size}; allowed with {self.backbone}: {SHORTEST_BLOCK} to {longest}. Set "
+                f"block_size is {self.block_size}, but {self.backbone} sees at most {longest} tokens. Set "
                 "--data.block_size."
             )
         return read_tokenizer(self.backbone, self.revision)

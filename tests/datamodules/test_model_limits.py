@@ -101,7 +101,7 @@ def test_rows_longer_than_the_models_positions_are_refused(tmp_path, model_max_l
         table(tmp_path, folder, max_length=19).setup()
     (tmp_path / "text.txt").write_text("w1 w2\n" * 30)
     text = PlainTextDataModule(str(tmp_path / "text.txt"), backbone=folder, block_size=19)
-    with pytest.raises(InputError, match=r"block_size is 19; allowed with .*: 2 to 18"):
+    with pytest.raises(InputError, match=r"block_size is 19, but .* sees at most 18 tokens"):
         text.setup()
 
 
