@@ -10,7 +10,7 @@ import yaml
 
 import cli
 from experiments.config_files import CONFIGS
-from experiments.sweep.definition import read_base, make_trials, read_definition
+from experiments.sweep.definition import make_trials, read_base, read_definition
 from tests import tiny
 
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if "sweeps" not in path.parts)  # they have tests of their own
