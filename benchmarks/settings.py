@@ -14,7 +14,7 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """The settings that both sides of every pair share.
 
     Args:

@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
-from callbacks.rank_discretisation import RankDiscretisation, describe
+from callbacks.rank_discretisation import RankDiscretisation, describe_ranks
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
@@ -157,6 +157,6 @@ def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
 def test_ranks_are_described_in_one_line(tiny_bert, cola_folder):
     module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=1)
     ranks = list(module.adapter.discrete_ranks().values())
-    assert describe(module) == (
+    assert describe_ranks(module) == (
         f"{min(ranks)} to {max(ranks)}, average {sum(ranks) / 8:.2f}, {sum(r * r for r in ranks)} of 50 budget used"
     )
