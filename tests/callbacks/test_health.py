@@ -116,13 +116,6 @@ def test_movement_is_measured_from_the_first_start_not_from_the_resumption(capsy
     assert capsys.readouterr().err == ""
 
 
-def test_a_fixed_rank_needs_no_word(capsys):
-    module, callback = SimpleNamespace(rank_allocation=None), AllocationMovement()
-    callback.on_train_start(None, module)
-    callback.on_train_end(None, module)
-    assert capsys.readouterr().err == ""
-
-
 def test_a_rate_of_zero_is_noticed_in_a_run(tiny_bert, cola_folder, capsys):
     module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5), allocation_learning_rate=0.0)
     tiny.make_trainer(AllocationMovement()).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))

@@ -8,7 +8,7 @@ from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.rank_discretisation import RankDiscretisation, describe_ranks
 from common.errors import InputError
-from lora import AdaptiveLoRAXS, LoRAXS
+from lora import AdaptiveLoRAXS
 from tests import tiny
 
 STEPS = 5  # per epoch
@@ -145,13 +145,6 @@ def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, co
 def test_a_negative_number_of_epochs_is_refused():
     with pytest.raises(InputError, match="epochs_rank_discrete is -1; allowed: 0 or more"):
         RankDiscretisation(-1)
-
-
-def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
-    module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(RankDiscretisation(1), limit_train_batches=1)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert trainer.global_step == 1
 
 
 def test_ranks_are_described_in_one_line(tiny_bert, cola_folder):
