@@ -9,8 +9,9 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.settings import BenchmarkSettings, available_cores
+from benchmarks.settings import BenchmarkSettings
 from common.code_version import code_version
+from common.cores import usable_cores
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
@@ -23,7 +24,7 @@ def origin(settings: BenchmarkSettings) -> dict[str, Any]:
     machine = {
         "cpu": processor(),
         "device": "cuda" if uses_cuda else "cpu",
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "threads": settings.thread_count,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average_at_start": round(psutil.getloadavg()[0], 2),

@@ -1,7 +1,7 @@
 """A module as callbacks see it; `lightning_modules.AdaptedModule` is one, and brings some of them along."""
 
 import math
-from typing import Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -10,6 +10,9 @@ from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from lora.adapter import Adapter
 from lora.rank_allocation import RankAllocation
+
+if TYPE_CHECKING:
+    from lightning_modules.peft_adalora import AdaLoRABudget
 
 
 class Batch(TypedDict):
@@ -55,8 +58,8 @@ class TrainedModule(LightningModule):
         return self.adapter.rank_allocation if self.adapter is not None else None
 
     @property
-    def adalora(self) -> Any:
-        """The `lightning_modules.peft_adalora.AdaLoRABudget` of PEFT's AdaLoRA, if that is the adapter."""
+    def adalora(self) -> "AdaLoRABudget | None":
+        """The rank budget of PEFT's AdaLoRA, if that is the adapter."""
         return None
 
     @property
