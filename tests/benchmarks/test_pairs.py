@@ -75,6 +75,13 @@ def test_a_wrong_argument_is_one_message(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_operations_are_counted_forward_and_backward():
+    variable = torch.ones(3, requires_grad=True)
+    assert counts.count_operations(lambda: variable * 2) == 1
+    assert counts.count_operations(lambda: (variable * 2).sum().backward()) > 3
+    assert counts.count_operations(counts.our_masks()) <= 100
+
+
 @pytest.mark.slow
 def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive():
     before = dict(os.environ)

@@ -37,7 +37,7 @@ def updates(model, adapter):
     layers = len(adapter.layer_names)
     match adapter:
         case AdaptiveLoRA():
-            return lora_updates(adapter, adapter.scaling, adapter.rank_allocation.expected_tails())
+            return lora_updates(adapter, adapter.scaling, adapter.rank_allocation.noiseless_tails())
         case LoRA():  # NestedLoRA as well: outside of a training step it has its full rank
             return lora_updates(adapter, adapter.scaling, torch.ones(layers, 4))
         case AdaptiveLoRAXS():
