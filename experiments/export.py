@@ -10,7 +10,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from callbacks.rank_discretisation import describe
+from callbacks.rank_discretisation import describe_ranks
 from common.errors import InputError, VerificationError
 from common.files import whole_folder, write_text
 from common.terminal import quiet_libraries, say
@@ -104,7 +104,7 @@ def _check_ranks(run: LoadedRun, force: bool) -> None:
         return
     assert run.module.adapter is not None
     ranks = ", ".join(str(rank) for rank in run.module.adapter.discrete_ranks().values())
-    rounded = f"{describe(run.module)} (by layer: {ranks})"
+    rounded = f"{describe_ranks(run.module)} (by layer: {ranks})"
     if not force:
         raise InputError(
             f"the run in {run.folder} isn't finished, and its ranks are still soft in {run.checkpoint.name} (epoch "

@@ -4,7 +4,7 @@ from typing import Any
 
 import yaml
 
-from callbacks.rank_discretisation import describe
+from callbacks.rank_discretisation import describe_ranks
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
 from experiments.run import LoadedRun
@@ -99,7 +99,7 @@ def _adapter(run: LoadedRun, ranks: dict[str, int]) -> str:
     if not ranks:
         return "none, every weight was trained."
     if run.module.rank_allocation is not None:
-        words = describe(run.module)
+        words = describe_ranks(run.module)
     else:
         words = ", ".join(map(str, sorted(set(ranks.values()))))
     return f"{type(run.module.adapter).__name__}, ranks {words}."

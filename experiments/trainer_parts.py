@@ -14,16 +14,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
-from callbacks.progress import EpochLines, TerminalProgress
+from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
 from callbacks.saved_config import SavedConfig
-from callbacks.step_limit import StepLimit
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
-from callbacks.training_log import TrainingLog
-from callbacks.validated_epochs import ValidatedEpochs
-from callbacks.whole_steps import WholeSteps
+from callbacks.whole_epochs import StepLimit, ValidatedEpochs, WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.resumption import Checkpoint

@@ -19,7 +19,7 @@ from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from callbacks.whole_steps import WholeSteps
+from callbacks.whole_epochs import WholeSteps
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LRScheduler
+from transformers import get_constant_schedule, get_linear_schedule_with_warmup
 
 from common.errors import InputError, one_of
 
@@ -54,7 +56,7 @@ class OptimizerSettings:
         if self.warmup_rounding not in ("up", "down"):
             raise one_of("warmup_rounding", self.warmup_rounding, ("up", "down"))
 
-    def group(self, name: str) -> dict[str, Any]:
+    def group(self, name: str) -> dict[str, str | float]:
         """AdamW settings of the group `head`, `adapter`, `allocation` or `backbone`."""
         if name == "allocation":
             return {"name": name, "lr": self.allocation_learning_rate, "weight_decay": self.allocation_weight_decay}
@@ -71,10 +73,8 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], settings: OptimizerSet
     )
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> Any:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> LRScheduler:
     """The schedule over `steps` optimizer steps."""
-    from transformers import get_constant_schedule, get_linear_schedule_with_warmup
-
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
     rounded = math.ceil if settings.warmup_rounding == "up" else math.floor

@@ -5,10 +5,12 @@ Each tab and line break inside a text becomes a space.
 
 import math
 import re
-from typing import Any
+
+from datamodules.sources import Examples
+from datamodules.task import Task
 
 
-def answers_table(task: Any, examples: Any, scores: dict[int, list[float]]) -> str:
+def answers_table(task: Task, examples: Examples, scores: dict[int, list[float]]) -> str:
     """Texts, gold labels where there are any, predicted labels and probabilities.
 
     Args:

@@ -78,11 +78,6 @@ def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, 
         assert found == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_fresh_adapter_changes_no_figure(backbone, wikitext_folder):
-    plain = evaluated(backbone, wikitext_folder)
-    assert evaluated(backbone, wikitext_folder, LoRAXS(4)) == pytest.approx(plain, rel=1e-3)
-
-
 def test_the_test_split_is_scored_under_its_own_name(tiny_gpt2, wikitext_folder):
     module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
     (figures,) = tiny.make_trainer().test(module, datamodule=data, verbose=False)
