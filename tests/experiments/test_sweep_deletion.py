@@ -40,7 +40,10 @@ def made(tmp_path, tiny_bert, cola_folder):
     return path, tmp_path
 
 
-def test_overwrite_deletes_a_sweep_with_its_report(made):
+@pytest.mark.parametrize("lost", [None, "sweep.yaml"])
+def test_overwrite_deletes_a_sweep_with_its_report(made, lost):
+    if lost:
+        (made[1] / "small" / lost).unlink()
     clear(SweepFolder(made[1] / "small"))
     assert not (made[1] / "small").exists()
 
