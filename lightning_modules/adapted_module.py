@@ -21,6 +21,7 @@ from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
 from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
+from common.terminal import say
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
@@ -30,7 +31,7 @@ from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import freeze, is_inside, prepare_frozen_layers
+from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
 from lora.nested import NestedRanks
 
 
@@ -123,7 +124,10 @@ class AdaptedModule(TrainedModule):
         self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
+            sizes = matrix_sizes(self.model, self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+            if self.trainer.state.fn == "fit" and getattr(self.adapter, "targets", None) == "all-linear":
+                say(describe_share(sizes, self.adapter.layer_names))
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_pretrained
+from lightning_modules.backbone_loading import load_whole
 from lightning_modules.metrics import TokenLoss
 from lightning_modules.optimization import OptimizerSettings
 from lightning_modules.prediction_tables import losses_table
@@ -54,12 +54,7 @@ class LanguageModellingModule(AdaptedModule):
         """
         from transformers import AutoModelForCausalLM
 
-        model, fresh = load_pretrained(AutoModelForCausalLM, self.backbone_name, self.revision)
-        if fresh:
-            raise InputError(
-                f"backbone {self.backbone_name!r} holds no weights for {', '.join(sorted(fresh)[:3])}; allowed: a "
-                "language model with all its weights, such as distilgpt2."
-            )
+        model, _ = load_whole(AutoModelForCausalLM, self.backbone_name, self.revision)
         self._check_length(model)
         check_causal(model, self.backbone_name)
         return model, ()
