@@ -64,7 +64,7 @@ class LanguageModellingModule(AdaptedModule):
             self.losses[split] = TokenLoss()
 
     def _check_length(self, model: Any) -> None:
-        longest = getattr(model.config, "max_position_embeddings", None)
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.block_size > longest:
             raise InputError(
                 f"block_size is {self.data.block_size}, but {self.backbone_name} sees at most {longest} tokens. Set "
@@ -133,7 +133,7 @@ def check_causal(model: Any, name: str) -> None:
     """
     training = model.training
     model.eval()
-    rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.vocab_size
+    rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.get_text_config().vocab_size
     first, second = model(input_ids=rows, use_cache=False).logits[:, :2]
     model.train(training)
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
