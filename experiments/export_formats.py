@@ -119,7 +119,10 @@ class PeftExport(Export):
         if not factors:
             raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
         write_sketch(folder, self.model, self.head, name)
-        wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+        try:
+            wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+        except ValueError as error:
+            raise InputError(f"PEFT can't hold this adapter: {error} Use --format merged or native.") from error
         with torch.no_grad():
             for name, (A, B) in factors.items():
                 layer = wrapped.get_base_model().get_submodule(name)

@@ -39,10 +39,10 @@ def choose_layers(
         kinds = ", ".join(_endings(idle))
         if not acting:
             raise InputError(
-                f"targets is {targets!r}, but no answer of this model depends on these layers ({kinds}): their weights "
-                "are read without a call, or they serve another task. Choose others with model.adapter.targets."
+                f"targets is {targets!r}, but {kinds} can't be adapted: the model reads these weights without calling "
+                "their layers, or no answer depends on them. Choose other layers with model.adapter.targets."
             )
-        say(f"{len(idle)} layers that no answer depends on aren't adapted: {kinds}.")
+        say(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
     return {name: layer for name, layer in found.items() if name in acting}
 
 
@@ -65,10 +65,10 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     """Which of these layers an answer of the model depends on, when they are called as layers: all others can't learn.
 
     A model may read a layer's weight without calling it, call it only with another task's inputs, or throw away what
-    it gives. One pass over a few tokens tells, without values or random numbers where the model allows that. Experts
-    count, because which of them are called depends on the tokens; so does everything where such a pass is impossible.
+    it gives. One pass over a few tokens tells, on a copy that shares the model's values or has none. Experts count,
+    because which of them are called depends on the tokens; so does everything where such a pass is impossible.
     """
-    names = tuple(names)
+    names = tuple(name for name in names if not _is_read_by_kernels(model, name))
     tensors = (*model.parameters(), *model.buffers())
     for held in ([_without_values(tensor) for tensor in tensors], tensors):
         tried = deepcopy(model, {id(tensor): its for tensor, its in zip(tensors, held, strict=True)})  # no tensor twice
@@ -77,6 +77,12 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
         except Exception:  # whatever a model does that has no such pass
             continue
     return set(names)
+
+
+def _is_read_by_kernels(model: nn.Module, name: str) -> bool:
+    """Whether a fused kernel reads this layer's weight on a GPU, where Mamba's blocks have one; others call it."""
+    parent, _, own = name.rpartition(".")
+    return own in ("x_proj", "dt_proj", "out_proj") and hasattr(model.get_submodule(parent), "A_log")
 
 
 def _without_values(tensor: Tensor) -> Tensor:

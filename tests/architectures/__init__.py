@@ -1,8 +1,12 @@
 """Tiny models with random weights, one per architecture, made from configurations alone."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import torch
+
+from tests import tiny
 
 # Initial weights are large enough for a change in one layer to show in the logits.
 _SIZES = {
@@ -144,6 +148,8 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "xlnet": {"vocab_size": 64, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "initializer_range": 0.3},
 }
 
+CAUSAL_ONLY = ("falcon_mamba", "mamba", "mamba2")  # transformers has no classifier of these
+
 
 def configuration(model_type: str, **settings: Any) -> Any:
     """The tiny configuration of an architecture."""
@@ -159,3 +165,17 @@ def classifier(model_type: str) -> tuple[Any, tuple[str, ...]]:
     torch.manual_seed(0)
     model = AutoModelForSequenceClassification.from_config(configuration(model_type, num_labels=2)).eval()
     return model, tuple(name for name, _ in model.named_children() if name != model.base_model_prefix)
+
+
+def save_backbone(model_type: str, folder: Path) -> Path:
+    """A pretrained model without a head (a language model with its own) and a tokenizer, as `from_pretrained` reads."""
+    from transformers import AutoModel, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    auto = AutoModelForCausalLM if model_type in CAUSAL_ONLY else AutoModel
+    auto.from_config(configuration(model_type)).save_pretrained(folder)
+    tiny.save_tokenizer(folder)
+    path = folder / "tokenizer_config.json"
+    inputs = ["input_ids"] if model_type == "fnet" else ["input_ids", "attention_mask"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": inputs}))
+    return folder
