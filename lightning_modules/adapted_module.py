@@ -121,6 +121,7 @@ class AdaptedModule(TrainedModule):
 
     def _build_model(self) -> None:
         self.model, self.head_modules = self.load_model()
+        self._check_attention()
         self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
@@ -141,6 +142,15 @@ class AdaptedModule(TrainedModule):
             raise InputError(
                 f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
                 "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
+            )
+
+    def _check_attention(self) -> None:
+        precision, device = str(self.trainer.precision), self.trainer.strategy.root_device.type
+        if "flash" in str(self.model.config._attn_implementation) and ("mixed" not in precision or device != "cuda"):
+            raise InputError(
+                f"backbone {self.backbone_name!r} asks for {self.model.config._attn_implementation}, which runs in 16 bits "
+                f"on a GPU alone, and this is {precision} on {device}; allowed: --trainer.precision bf16-mixed there, or "
+                "no attn_implementation in its config.json: torch's own attention gives the same answers."
             )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

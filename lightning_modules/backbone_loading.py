@@ -19,6 +19,8 @@ from lora.injection import is_inside
 # What transformers raises for a folder that is missing, damaged or made by something else.
 _UNUSABLE = (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
 
+_QUANTISED = ("quantization_config", "compression_config")  # settings of a configuration whose weights are packed
+
 
 def load_backbone(
     auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
@@ -130,14 +132,14 @@ def _configuration(backbone: str, source: str, revision: str | None, arguments: 
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False, **arguments)
     except _UNUSABLE as error:
         raise _loading_error(backbone, error) from error
-    for part in (config, config.get_text_config()):
-        if found := getattr(part, "quantization_config", None):
-            method = found.get("quant_method", "unknown") if isinstance(found, dict) else type(found).__name__
-            raise InputError(
-                f"backbone {backbone!r} is quantised (quantization_config in its config.json: {method}), and packed "
-                "weights can't be adapted, trained or merged here; allowed: weights in float32, bfloat16 or float16, or "
-                "a .gguf file, which is unpacked. Give the model it was made from with --model.backbone."
-            )
+    held = [getattr(part, name, None) for part in (config, config.get_text_config()) for name in _QUANTISED]
+    if found := next(filter(None, held), None):
+        method = found.get("quant_method") if isinstance(found, dict) else type(found).__name__
+        raise InputError(
+            f"backbone {backbone!r} is quantised ({method or 'quantization_config'}, by its config.json), and packed "
+            "weights can't be adapted, trained or merged here; allowed: weights in float32, bfloat16 or float16, or a "
+            ".gguf file, which is unpacked. Give the model it was made from with --model.backbone."
+        )
     return config
 
 
@@ -191,7 +193,7 @@ def _refuse_random(backbone: str, loading: Loading, head: Sequence[str], allowed
     instead = f" They hold {loading.unused[0]} (and {len(loading.unused) - 1} more) instead." if loading.unused else ""
     raise InputError(
         f"the files of backbone {backbone!r} have no weights that fit for {name}{shape} (and {len(refused) - 1} more), "
-        f"so these would be random; what may start at random: {allowed}.{instead} Save the whole model again with "
+        f"so they would be random; what may start at random: {allowed}.{instead} Save the whole model again with "
         "save_pretrained, out of its wrapper (torch.compile's _orig_mod, DDP's module), beside its own config.json; or "
         "use the class and the labels that it was trained for."
     )
@@ -206,6 +208,11 @@ def _quiet_transformers() -> None:
 
 def _loading_error(backbone: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, ImportError):
+        return InputError(
+            f"backbone {backbone!r} asks for a package that can't be used here: {reason} Install it, or take what asks "
+            "for it out of config.json (attn_implementation: torch's own attention gives the same answers)."
+        )
     return InputError(
         f"backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as roberta-large (needs the hub, "
         "or a copy in its cache: set HF_HOME), a folder written by save_pretrained, or package:NAME for an installed "
