@@ -17,7 +17,17 @@ from common.errors import InputError
 from lora.injection import is_inside
 
 # What transformers raises for a folder that is missing, damaged or made by something else.
-_UNUSABLE = (ImportError, OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
+_UNUSABLE = (
+    ImportError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+)
 
 _QUANTISED = ("quantization_config", "compression_config")  # settings of a configuration whose weights are packed
 

@@ -46,9 +46,7 @@ def choose_layers(
     return {name: layer for name, layer in found.items() if name in acting}
 
 
-def _matching_layers(
-    model: nn.Module, model_type: str, targets: Targets, head: Sequence[str]
-) -> dict[str, nn.Module]:
+def _matching_layers(model: nn.Module, model_type: str, targets: Targets, head: Sequence[str]) -> dict[str, nn.Module]:
     if not isinstance(targets, str):
         return find_layers(model, targets, head)
     if targets == "all-linear":

@@ -27,7 +27,9 @@ _BERT = Block(("query", "value", "attention.output.dense"), _BERT_MLP, ("key",))
 _LLAMA = Block(("q_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj"), ("k_proj",))
 _BLOCKS = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "electra"), _BERT),
-    "albert": Block(("attention.query", "attention.value", "attention.dense"), ("ffn", "ffn_output"), ("attention.key",)),
+    "albert": Block(
+        ("attention.query", "attention.value", "attention.dense"), ("ffn", "ffn_output"), ("attention.key",)
+    ),
     "mpnet": Block(("attention.attn.q", "attention.attn.v", "attention.attn.o"), _BERT_MLP, ("attention.attn.k",)),
     "distilbert": Block(("q_lin", "v_lin", "out_lin"), ("ffn.lin1", "ffn.lin2"), ("k_lin",)),
     "deberta": Block(("self.in_proj", "attention.output.dense"), _BERT_MLP),

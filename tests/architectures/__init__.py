@@ -109,11 +109,13 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "glm": _DECODER,
     "gpt2": _GPT,
     "gpt_bigcode": _GPT,
-    "gpt_neo": _SIZES | {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "pad_token_id": 0},
+    "gpt_neo": _SIZES
+    | {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "pad_token_id": 0},
     "gpt_neox": _DECODER,
     "gptj": _GPT | {"rotary_dim": 2},
     "ibert": _SIZES,
-    "jamba": _DECODER | {"num_experts": 2, "num_experts_per_tok": 1, "mamba_dt_rank": 4, "mamba_d_state": 4, "attn_layer_offset": 1},
+    "jamba": _DECODER
+    | {"num_experts": 2, "num_experts_per_tok": 1, "mamba_dt_rank": 4, "mamba_d_state": 4, "attn_layer_offset": 1},
     "llama": _DECODER,
     "longformer": _SIZES | {"attention_window": [8, 8]},
     "mamba": _MAMBA,
