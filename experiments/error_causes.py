@@ -30,6 +30,11 @@ def about_settings(error: Exception) -> InputError | None:
     """What a library raises while it runs, but because of what the user asked for."""
     if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
         return lightning_refuses(error)
+    if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
+        return InputError(
+            "a step used only a part of what is trained (the head's or the backbone's parameters, in full fine-tuning), "
+            "which data-parallel processes must expect. Use --trainer.strategy ddp_find_unused_parameters_true."
+        )
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
         return InputError(str(storage_error(Path(str(error.filename)), error)))
     return None

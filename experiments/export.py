@@ -127,8 +127,13 @@ def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
     if dtype in (None, torch.float32):
         said = _compare(ours, loaded, asked.tolerance, "the run's")
     else:  # rounding the weights moves the logits; the files must hold exactly the rounded model
-        said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"the {asked.dtype} model's in memory")
-        said += f" Rounding to {asked.dtype} moved them by at most {_largest(ours, loaded):.1e} from the run's."
+        said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"those of the {asked.dtype} weights")
+        moved = _largest(ours, export.logits(folder, batches, dtype))
+        if not moved < math.inf:
+            raise VerificationError(
+                f"computed in {asked.dtype}, the logits aren't all finite. Nothing was kept. Try --dtype bfloat16."
+            )
+        said += f" Rounding to {asked.dtype} moved them by at most {moved:.1e} from the run's."
     write_text(folder / "README.md", model_card(run, asked.format, ranks, said))
     write_text(
         folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config, run.data), sort_keys=False, allow_unicode=True)

@@ -21,6 +21,7 @@ from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
 from callbacks.whole_epochs import WholeSteps
 from common.errors import InputError
+from common.terminal import say
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
@@ -30,7 +31,7 @@ from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import freeze, is_inside, prepare_frozen_layers
+from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
 from lora.nested import NestedRanks
 
 
@@ -120,10 +121,14 @@ class AdaptedModule(TrainedModule):
 
     def _build_model(self) -> None:
         self.model, self.head_modules = self.load_model()
+        self._check_attention()
         self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
+            sizes = matrix_sizes(self.model, self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+            if self.trainer.state.fn == "fit" and getattr(self.adapter, "targets", None) == "all-linear":
+                say(describe_share(sizes, self.adapter.layer_names))
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:
@@ -137,6 +142,15 @@ class AdaptedModule(TrainedModule):
             raise InputError(
                 f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
                 "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
+            )
+
+    def _check_attention(self) -> None:
+        precision, device = str(self.trainer.precision), self.trainer.strategy.root_device.type
+        if "flash" in str(self.model.config._attn_implementation) and ("mixed" not in precision or device != "cuda"):
+            raise InputError(
+                f"backbone {self.backbone_name!r} asks for {self.model.config._attn_implementation}, which runs in 16 bits "
+                f"on a GPU alone, and this is {precision} on {device}; allowed: --trainer.precision bf16-mixed there, or "
+                "no attn_implementation in its config.json: torch's own attention gives the same answers."
             )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

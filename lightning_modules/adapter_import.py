@@ -18,6 +18,7 @@ from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import merge, plain_parameters, shares_weight
+from lora.injection import is_inside
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
@@ -41,6 +42,7 @@ _NOT_PLAIN = (
     "use_bdlora",
     "kasa_config",
 )
+_PEFT_PREFIX = "base_model.model."  # of each name that PEFT saves
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
 
@@ -81,6 +83,7 @@ def import_adapter(module: Any, source: str) -> None:
         module.adapter.load_low_rank_factors({})  # says that it can't
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
     load_head(module.model, head)
+    _refuse_what_would_be_lost(module, head, folder)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
     say(f"Starting from the {kind} adapter in {folder}{anew}.")
 
@@ -102,6 +105,17 @@ def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, weight in head.items():
             state[name].copy_(weight)
+
+
+def _refuse_what_would_be_lost(module: Any, head: dict[str, Tensor], folder: Path) -> None:
+    """Checkpoints and exports of a run hold what it trains and its head; of all else, the backbone's files are right."""
+    lost = [name for name in head if not is_inside(name, module.head_modules)]
+    if lost and module.adapter is not None and module.trainer.state.fn == "fit":
+        raise InputError(
+            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run freezes and so "
+            "wouldn't save; allowed: adapters that change linear layers and the head. Merge it into its backbone "
+            "(PEFT's merge_and_unload, then save_pretrained), and give that folder with --model.backbone."
+        )
 
 
 def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...] = ()) -> LowRankFactors:
@@ -200,7 +214,9 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
                 )
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
-    return factors, _peft_head(loaded)
+    # trained in full, or saved because they might have been: PEFT has put them into `loaded`
+    weights = peft.load_peft_weights(str(folder), device="cpu").items()
+    return factors, {name.removeprefix(_PEFT_PREFIX): weight for name, weight in weights if ".lora_" not in name}
 
 
 def _check_plain_lora(folder: Path) -> None:
@@ -222,10 +238,3 @@ def _check_plain_lora(folder: Path) -> None:
             f"the adapter in {folder} is of type {kind} ({said[:300]}); allowed: plain LoRA without trained biases or "
             "tokens, whose start left the frozen weights as they were."
         )
-
-
-def _peft_head(loaded: Any) -> dict[str, Tensor]:
-    """Weights of the modules that PEFT trained in full, by their names in the plain model."""
-    marker = ".modules_to_save.default."
-    state = loaded.get_base_model().state_dict()
-    return {name.replace(marker, "."): weight for name, weight in state.items() if marker in name}

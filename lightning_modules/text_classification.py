@@ -54,7 +54,8 @@ class TextClassificationModule(AdaptedModule):
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
-        model.config.pad_token_id = data.tokenizer.pad_token_id
+        for config in (model.config, model.config.get_text_config()):  # where its forward looks
+            config.pad_token_id = data.tokenizer.pad_token_id
         use_first_token_only(model)
         return model, head
 
