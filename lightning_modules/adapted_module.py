@@ -115,7 +115,7 @@ class AdaptedModule(TrainedModule):
         """
         if self.model is not None:
             return
-        self._check_precision()
+        self.check_precision()
         with torch.device("cpu"):
             self._build_model()
 
@@ -136,7 +136,7 @@ class AdaptedModule(TrainedModule):
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 
-    def _check_precision(self) -> None:
+    def check_precision(self) -> None:
         precision = str(self.trainer.precision)
         if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
             raise InputError(
