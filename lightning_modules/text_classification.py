@@ -149,8 +149,7 @@ class TextClassificationModule(AdaptedModule):
             self.accuracy_by_tag.reset()
 
     def split_figures(self, split: str) -> dict[str, Tensor]:
-        # A correlation with a constant is undefined: 0, as in Matthews'.
-        metrics = {name: torch.nan_to_num(_compute(metric)) for name, metric in self.metrics[split].items()}
+        metrics = {name: _compute(metric) for name, metric in self.metrics[split].items()}
         return {"loss": _compute(self.losses[split]), **metrics}
 
 
