@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,6 +15,7 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.lightning_callbacks import StaysStopped, refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
@@ -79,7 +81,13 @@ class AdaptedModule(TrainedModule):
         raise NotImplementedError
 
     def configure_callbacks(self) -> list[Callback]:
-        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins."""
+        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins.
+
+        Raises:
+            InputError: the trainer has a callback that doesn't work here.
+        """
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        refuse_unsuitable(present)
         needed: list[Callback] = [WholeSteps(), Divergence()]
         if self.adapter is not None and self.adapter.allocates_ranks:
             needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
@@ -87,8 +95,9 @@ class AdaptedModule(TrainedModule):
             needed.append(NestedRankSampling())
         if isinstance(self.adapter, PEFTAdapter):
             needed.append(AdaLoRAAllocation())
+        if any(isinstance(callback, EarlyStopping) for callback in present):
+            needed.append(StaysStopped())
         needed.append(MergedEvaluation())
-        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:
