@@ -17,13 +17,11 @@ from callbacks.metrics_table import MetricsTable
 from callbacks.progress import EpochLines, TerminalProgress
 from callbacks.random_state import RandomState
 from callbacks.results import Results
+from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
-from callbacks.step_limit import StepLimit
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
 from callbacks.training_log import TrainingLog
-from callbacks.validated_epochs import ValidatedEpochs
-from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.resumption import Checkpoint
@@ -121,7 +119,7 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        WholeSteps(),
+        WholeSteps(),  # the module would bring it too late: an older run may be deleted by then
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),

@@ -15,13 +15,13 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
-from callbacks.lightning_callbacks import StaysStopped, refuse_unsuitable
+from callbacks.lightning_callbacks import refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.run_ends import StaysStopped, WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton

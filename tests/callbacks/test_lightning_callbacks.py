@@ -76,11 +76,12 @@ def test_a_run_that_was_stopped_early_is_trained_no_further(config, tmp_path, ca
 
 
 def test_more_patience_goes_on_and_ends_like_a_run_that_had_it(config, tmp_path):
-    assert run("fit", config, tmp_path / "whole", early(patience=9)) == 0
-    assert run("fit", config, tmp_path / "parts", early()) == 0
-    assert run("fit", config, tmp_path / "parts", early(patience=9), "--ckpt_path", "last") == 0
+    patient = (early(patience=9), "--trainer.max_epochs=4")
+    assert run("fit", config, tmp_path / "whole", *patient) == 0
+    assert run("fit", config, tmp_path / "parts", early(), "--trainer.max_epochs=4") == 0
+    assert run("fit", config, tmp_path / "parts", *patient, "--ckpt_path", "last") == 0
     whole, parts = outcome(tmp_path / "whole" / "tiny"), outcome(tmp_path / "parts" / "tiny")
-    assert len(parts["results"]["val_losses"]) == 3
+    assert len(parts["results"]["val_losses"]) == 4
     assert differences(whole, parts) == []
 
 

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
-from callbacks.step_limit import StepLimit
+from callbacks.run_ends import StepLimit
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
