@@ -17,10 +17,10 @@ from callbacks.metrics_table import MetricsTable
 from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
+from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
-from callbacks.whole_epochs import StepLimit, ValidatedEpochs, WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.resumption import Checkpoint
@@ -118,7 +118,7 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        WholeSteps(),
+        WholeSteps(),  # the module would bring it too late: an older run may be deleted by then
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,12 +15,13 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.lightning_callbacks import refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.run_ends import StaysStopped, WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from callbacks.whole_epochs import WholeSteps
 from common.errors import InputError
 from common.terminal import say
 from lightning_modules.adapter_import import import_adapter
@@ -80,7 +82,13 @@ class AdaptedModule(TrainedModule):
         raise NotImplementedError
 
     def configure_callbacks(self) -> list[Callback]:
-        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins."""
+        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins.
+
+        Raises:
+            InputError: the trainer has a callback that doesn't work here.
+        """
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        refuse_unsuitable(present)
         needed: list[Callback] = [WholeSteps(), Divergence()]
         if self.adapter is not None and self.adapter.allocates_ranks:
             needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
@@ -88,8 +96,9 @@ class AdaptedModule(TrainedModule):
             needed.append(NestedRankSampling())
         if isinstance(self.adapter, PEFTAdapter):
             needed.append(AdaLoRAAllocation())
+        if any(isinstance(callback, EarlyStopping) for callback in present):
+            needed.append(StaysStopped())
         needed.append(MergedEvaluation())
-        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:

@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from tests.docs.published import RESULTS, with_tables
 from experiments.report.sources import read_records
+from tests.docs.published import RESULTS, with_tables
 
 PAGE = (RESULTS / "README.md").read_text(encoding="utf-8")
 CONTENT = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
