@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import say
-from lightning_modules.backbone_sketch import backbone_sketch, check_sketch
+from lightning_modules.backbone_sketch import backbone_sketch, check_data, check_files, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
@@ -77,9 +77,11 @@ def import_adapter(module: Any, source: str) -> None:
     kind = export_kind(folder)
     if kind == "merged":
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    check_files(folder)
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't
-    head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
+    head, about = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
+    check_data(module.data_about, about, f"the adapter in {folder}", bool(head))
     load_head(module.model, head)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
     say(f"Starting from the {kind} adapter in {folder}{anew}.")
@@ -129,7 +131,7 @@ def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str,
     native.check_backbone(backbone_sketch(plain_parameters(model, adapted), native.description["head"]))
 
 
-def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
+def _import_native(module: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     native, adapter = NativeAdapter.read(folder), module.adapter
     names = adapter.layer_names if adapter is not None else ()
     if isinstance(adapter, LoRAXS) and native.is_lora_xs:
@@ -139,14 +141,14 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
         adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
     else:
         _take_over(module, native_low_rank_factors(native, module.model, names))
-    return native.head
+    return native.head, native.description
 
 
-def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
+def _import_peft(module: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     plain, _ = module.load_model()
-    factors, head = peft_low_rank_factors(plain, folder)
+    factors, head, about = peft_low_rank_factors(plain, folder)
     _take_over(module, factors)
-    return head
+    return head, about
 
 
 def _take_over(module: Any, factors: LowRankFactors) -> None:
@@ -162,8 +164,10 @@ def _take_over(module: Any, factors: LowRankFactors) -> None:
         adapter.load_low_rank_factors(factors)
 
 
-def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor]]:
+def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor], dict[str, Any]]:
     """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
+
+    The third are `data_identity`'s entries, where the folder holds them.
 
     Args:
         model: the backbone, freshly loaded; it is changed.
@@ -175,7 +179,7 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     """
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
-    check_sketch(folder, model)
+    about = check_sketch(folder, model)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
@@ -200,7 +204,7 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
                 )
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
-    return factors, _peft_head(loaded)
+    return factors, _peft_head(loaded), about
 
 
 def _check_plain_lora(folder: Path) -> None:
