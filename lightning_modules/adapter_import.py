@@ -80,8 +80,7 @@ def import_adapter(module: Any, source: str) -> None:
     check_files(folder)
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't
-    head, about = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
-    check_data(module.data_about, about, f"the adapter in {folder}", bool(head))
+    head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
     load_head(module.model, head)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
     say(f"Starting from the {kind} adapter in {folder}{anew}.")
@@ -131,8 +130,9 @@ def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str,
     native.check_backbone(backbone_sketch(plain_parameters(model, adapted), native.description["head"]))
 
 
-def _import_native(module: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
+    check_data(module.data_about, native.description, f"the adapter in {folder}", bool(native.head))
     names = adapter.layer_names if adapter is not None else ()
     if isinstance(adapter, LoRAXS) and native.is_lora_xs:
         _check_backbone(native, module.model, names)
@@ -141,14 +141,14 @@ def _import_native(module: Any, folder: Path) -> tuple[dict[str, Tensor], dict[s
         adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
     else:
         _take_over(module, native_low_rank_factors(native, module.model, names))
-    return native.head, native.description
+    return native.head
 
 
-def _import_peft(module: Any, folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
     plain, _ = module.load_model()
-    factors, head, about = peft_low_rank_factors(plain, folder)
+    factors, head = peft_low_rank_factors(plain, folder, module.data_about)
     _take_over(module, factors)
-    return head, about
+    return head
 
 
 def _take_over(module: Any, factors: LowRankFactors) -> None:
@@ -164,14 +164,15 @@ def _take_over(module: Any, factors: LowRankFactors) -> None:
         adapter.load_low_rank_factors(factors)
 
 
-def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor], dict[str, Any]]:
+def peft_low_rank_factors(
+    model: nn.Module, folder: Path, data: dict[str, Any] | None = None
+) -> tuple[LowRankFactors, dict[str, Tensor]]:
     """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
-
-    The third are `data_identity`'s entries, where the folder holds them.
 
     Args:
         model: the backbone, freshly loaded; it is changed.
         folder: what PEFT's `save_pretrained` wrote.
+        data: `data_identity` of the data here, to be compared with an export's.
 
     Raises:
         InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
@@ -180,6 +181,8 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
     about = check_sketch(folder, model)
+    if data is not None:
+        check_data(data, about, f"the adapter in {folder}", with_head=True)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
@@ -204,7 +207,7 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
                 )
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
-    return factors, _peft_head(loaded), about
+    return factors, _peft_head(loaded)
 
 
 def _check_plain_lora(folder: Path) -> None:
