@@ -18,6 +18,7 @@ from experiments.export_formats import FORMATS, ExportOptions, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
 from experiments.run import LoadedRun, Run
+from lightning_modules.backbone_sketch import write_checksums
 
 _OF_ONE_FORMAT = {"dtype": "merged", "max_shard_size": "merged", "with_factors": "native", "without_head": "native"}
 _SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
@@ -138,6 +139,7 @@ def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
     write_text(
         folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config, run.data), sort_keys=False, allow_unicode=True)
     )
+    write_checksums(folder)
     return said
 
 

@@ -68,7 +68,8 @@ class Export:
 
     def _about(self) -> dict[str, Any]:
         module = self.run.module
-        return {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
+        about = {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
+        return about | module.data_about
 
     def write(self, folder: Path) -> None:
         """Writes the format's files."""
@@ -118,7 +119,7 @@ class PeftExport(Export):
         factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
         if not factors:
             raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
-        write_sketch(folder, self.model, self.head, name)
+        write_sketch(folder, self.model, self.head, name, self.run.module.data_about)
         try:
             wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
         except ValueError as error:

@@ -189,7 +189,6 @@ class Run:
         trainer.datamodule = data  # type: ignore[attr-defined]
         module.trainer = trainer
         content = read_checkpoint(path)
-        _let_fingerprints_decide(content, module)
         data.setup("fit")
         module.configure_model()
         module.load_checkpoint(content)
@@ -230,13 +229,6 @@ class Run:
                     f"trainer.{name} is {trainer[name]}, but predict answers every row. Leave it out, or give a "
                     "shorter file: --data.predict_file FILE."
                 )
-
-
-def _let_fingerprints_decide(checkpoint: dict[str, Any], module: AdaptedModule) -> None:
-    """A backbone may have moved: where a fingerprint tells two apart, its name need not be the same."""
-    identity = checkpoint.get("rankwise") or {}
-    if identity.get("fingerprint") is not None:
-        identity["backbone"] = module.backbone_name
 
 
 def _was_discrete(state: dict[str, Any]) -> bool:

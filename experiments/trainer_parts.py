@@ -66,7 +66,7 @@ def fit_trainer(
         if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
             callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
         callbacks += file_callbacks(arguments, folder, settings)
-        arguments["logger"] = loggers(arguments["logger"], folder.path, None if checkpoint is None else checkpoint.step)
+        arguments["logger"] = loggers(arguments["logger"], folder.path, checkpoint)
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
@@ -140,22 +140,22 @@ def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Setting
     return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
 
 
-def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
+def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
     """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
 
     Args:
         asked: the value of trainer.logger.
         folder: the run folder.
-        resumed_step: the step a resumed run goes on from: what was logged after it is forgotten.
+        checkpoint: what a resumed run goes on from: what was logged after its step is forgotten.
     """
     table = MetricsTable(folder)
-    if resumed_step is not None:
-        table.continue_from(resumed_step)
+    if checkpoint is not None:
+        table.continue_from(checkpoint.step, checkpoint.metrics_rows)
     if asked is False:
         return [table]
     if asked not in (None, True):
         return [*_listed(asked), table]
     place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
-    if resumed_step is None:
+    if checkpoint is None:
         return [TensorBoardLogger(str(folder), **place), table]
-    return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
+    return [ResumedTensorBoard(str(folder), checkpoint.step, **place), table]

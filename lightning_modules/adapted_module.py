@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,11 +27,13 @@ from common.errors import InputError
 from common.terminal import say
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
+from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
-from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
+from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
@@ -61,6 +64,8 @@ class AdaptedModule(TrainedModule):
         self.optimizer_settings = optimizer
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
+        self.backbone_about: dict[str, Any] = {}  # what a checkpoint notes of them, known once the model is loaded
+        self.data_about: dict[str, Any] = {}
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -129,8 +134,15 @@ class AdaptedModule(TrainedModule):
             self._build_model()
 
     def _build_model(self) -> None:
+        if not self.brings_its_head:  # else `--export` has checked them
+            check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
         self._check_attention()
+        self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
+        self.data_about = data_identity(self.data)
+        if self.brings_its_head and self.data_about["classes"]:
+            labels = list(self.model.config.id2label.values())
+            check_data(self.data_about, {"classes": labels}, f"the model in {self.backbone_name}", with_head=True)
         self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
@@ -243,6 +255,12 @@ class AdaptedModule(TrainedModule):
             for name, value in self.split_figures(split).items():
                 self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
+    def on_train_start(self) -> None:
+        """Lets a resumed run go on with its own optimizer settings and length: the checkpoint's have been restored."""
+        if self.trainer.ckpt_path is not None:
+            (configured,) = self.trainer.lr_scheduler_configs
+            apply_settings(self.trainer.optimizers[0], configured.scheduler, self.optimizer_settings)
+
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()
 
@@ -251,16 +269,18 @@ class AdaptedModule(TrainedModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)}
         checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
-        checkpoint["rankwise"] = identity(self)
+        checkpoint["rankwise"] = identity(self) | training_identity(self)
         self.record.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that doesn't belong to this model, and takes up its record of training.
 
         Raises:
-            InputError: another backbone, adapter, set of layers, shape, scale or frozen factors, or missing tensors.
+            InputError: see `check_content`, and where training goes on `check_training_state`.
         """
         self._check_checkpoint(checkpoint)
+        if self.trainer.state.fn == "fit":
+            check_training_state(self, checkpoint)
         self.record = TrainingRecord.of(checkpoint)
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import say
-from lightning_modules.backbone_sketch import backbone_sketch, check_sketch
+from lightning_modules.backbone_sketch import backbone_sketch, check_data, check_files, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
@@ -79,6 +79,7 @@ def import_adapter(module: Any, source: str) -> None:
     kind = export_kind(folder)
     if kind == "merged":
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    check_files(folder)
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
@@ -145,6 +146,7 @@ def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str,
 
 def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
+    check_data(module.data_about, native.description, f"the adapter in {folder}", bool(native.head))
     names = adapter.layer_names if adapter is not None else ()
     if isinstance(adapter, LoRAXS) and native.is_lora_xs:
         _check_backbone(native, module.model, names)
@@ -158,7 +160,7 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
 
 def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
     plain, _ = module.load_model()
-    factors, head = peft_low_rank_factors(plain, folder)
+    factors, head = peft_low_rank_factors(plain, folder, module.data_about)
     _take_over(module, factors)
     return head
 
@@ -176,12 +178,15 @@ def _take_over(module: Any, factors: LowRankFactors) -> None:
         adapter.load_low_rank_factors(factors)
 
 
-def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor]]:
+def peft_low_rank_factors(
+    model: nn.Module, folder: Path, data: dict[str, Any] | None = None
+) -> tuple[LowRankFactors, dict[str, Tensor]]:
     """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
 
     Args:
         model: the backbone, freshly loaded; it is changed.
         folder: what PEFT's `save_pretrained` wrote.
+        data: `data_identity` of the data here, to be compared with an export's.
 
     Raises:
         InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
@@ -189,7 +194,9 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     """
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
-    check_sketch(folder, model)
+    about = check_sketch(folder, model)
+    if data is not None:
+        check_data(data, about, f"the adapter in {folder}", with_head=True)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below

@@ -79,3 +79,19 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
         return get_constant_schedule(optimizer)
     rounded = math.ceil if settings.warmup_rounding == "up" else math.floor
     return get_linear_schedule_with_warmup(optimizer, rounded(settings.warmup_fraction * steps), steps)
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, schedule: Any, settings: OptimizerSettings) -> None:
+    """Gives an optimizer whose state was restored these settings, at the step that its schedule has reached.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        schedule: of `make_schedule`; its functions are of the run's length now, its step is restored.
+        settings: those to go on with.
+    """
+    for place, (group, share) in enumerate(zip(optimizer.param_groups, schedule.lr_lambdas, strict=True)):
+        asked = settings.group(group["name"])
+        schedule.base_lrs[place] = asked["lr"]
+        # as the schedule computes it: nothing changes unless a setting has
+        now = {"initial_lr": asked["lr"], "lr": asked["lr"] * share(schedule.last_epoch)}
+        group.update({**asked, **now, "betas": settings.betas})
