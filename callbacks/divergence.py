@@ -109,9 +109,8 @@ class Divergence(Callback):
         if stopped:
             record.diverged_at, trainer.should_stop = step, True
             warn(
-                f"Step {step}: {where}. The run has diverged and stops here; no weight has changed since, and "
-                "best.ckpt and last.ckpt are from before. Go on with --ckpt_path last and a lower "
-                "--model.optimizer.learning_rate, or leave such updates out with --divergence.skip_at_most N."
+                f"Step {step}: {where}. The run has diverged and stops here; no weight has changed since, and no "
+                "best.ckpt or last.ckpt is written any more."
             )
         elif _scaler(trainer) is None:
             record.skipped_updates += left_out

@@ -22,11 +22,12 @@ def print_closing_table(results: RunResults, ranks: dict[str, int], folder: Path
     if results.accuracy_by_tag:
         console.print(_tag_table(results.accuracy_by_tag))
     run = shlex.quote(str(folder))
-    which = "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"  # none without validation
+    there = [which for which in ("best", "last") if (folder / "checkpoints" / f"{which}.ckpt").exists()]
+    options = f"--ckpt_path {there[0]} --data.predict_file sentences.txt" if there else ""
     console.print(
         f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
         f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
-        f"  python cli.py predict {run} --ckpt_path {which} --data.predict_file sentences.txt\n",
+        + (f"  python cli.py predict {run} {options}\n" if there else ""),
         highlight=False,
         markup=False,  # a folder's name may hold brackets
         soft_wrap=True,

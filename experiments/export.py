@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
-import yaml
 from torch import Tensor
 
 from callbacks.rank_discretisation import describe_ranks
 from common.errors import InputError, VerificationError
 from common.files import whole_folder, write_text
 from common.terminal import quiet_libraries, say
+from experiments.config_files import dump_yaml
 from experiments.export_formats import FORMATS, ExportOptions, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
@@ -136,9 +136,7 @@ def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
             )
         said += f" Rounding to {asked.dtype} moved them by at most {moved:.1e} from the run's."
     write_text(folder / "README.md", model_card(run, asked.format, ranks, said))
-    write_text(
-        folder / CONFIG_NAME, yaml.safe_dump(serving_config(run.config, run.data), sort_keys=False, allow_unicode=True)
-    )
+    write_text(folder / CONFIG_NAME, dump_yaml(serving_config(run.config, run.data)))
     write_checksums(folder)
     return said
 

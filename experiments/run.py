@@ -1,5 +1,6 @@
 """A run: its folder, settings, checkpoints and results; trained, resumed, evaluated, predicted with and loaded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +153,7 @@ class Run:
         """
         trainer, objects, path = self._ready(ckpt_path)
         evaluate = trainer.validate if split == "validation" else trainer.test
-        evaluate(objects.module, datamodule=objects.data, ckpt_path=path)
+        evaluate(objects.module, datamodule=objects.data, ckpt_path=path, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def predict(self, ckpt_path: str | None = "best", output: str | None = None) -> Path:
@@ -160,13 +161,15 @@ class Run:
 
         Args:
             ckpt_path: see `evaluate`.
-            output: the table; predictions.tsv in the run folder if not given.
+            output: the table, - for standard output; predictions.tsv in the run folder if not given.
 
         Raises:
-            InputError: see `evaluate`; or a setting would leave rows out.
+            InputError: see `evaluate`; or a setting would leave rows out, or the table would replace what is read.
         """
         self._refuse_partial_predictions()
-        table = PredictionTable(Path(output or self.folder.path / "predictions.tsv"))
+        table = PredictionTable(self.folder.path / "predictions.tsv" if output is None else Path(output).expanduser())
+        if output is not None:
+            self._refuse_to_replace_input(table.path)
         trainer, objects, path = self._ready(ckpt_path, [table])
         trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
         say(
@@ -228,6 +231,19 @@ class Run:
                 raise InputError(
                     f"trainer.{name} is {trainer[name]}, but predict answers every row. Leave it out, or give a "
                     "shorter file: --data.predict_file FILE."
+                )
+
+    def _refuse_to_replace_input(self, output: Path) -> None:
+        if not output.is_file():
+            return
+        model, data = self.settings.plain["model"]["init_args"], self.settings.plain["data"]["init_args"]
+        for name, value in {**model, **data, "ckpt_path": self.settings.values.ckpt_path}.items():
+            place = Path(value) if isinstance(value, str) else Path(os.devnull)
+            inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
+            if inside or (place.is_file() and place.samefile(output)):
+                raise InputError(
+                    f"--output is {str(output)!r}, which {name} ({value}) reads; allowed: another file. Nothing was "
+                    "written."
                 )
 
 

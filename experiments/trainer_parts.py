@@ -23,6 +23,7 @@ from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
+from experiments.own_files import delete
 from experiments.resumption import Checkpoint
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings
@@ -45,7 +46,7 @@ def fit_trainer(
     folder: RunFolder,
     figures: Results,
     checkpoint: Checkpoint | None,
-    clears_folder: bool,
+    replaced: list[Path],
 ) -> Trainer:
     """For fit: it records the run in its folder, unless it is a fast_dev_run.
 
@@ -55,7 +56,7 @@ def fit_trainer(
         folder: the run's.
         figures: collects what the run comes to.
         checkpoint: what a resumed run goes on from.
-        clears_folder: whether an older run is deleted when training begins.
+        replaced: files of an older run, which are deleted when training begins.
 
     Raises:
         InputError: Lightning refuses the settings.
@@ -63,8 +64,8 @@ def fit_trainer(
     arguments = dict(objects.trainer)
     callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
     if not arguments["fast_dev_run"]:
-        if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
-            callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
+        if replaced:  # when all else is checked: a wrong path or setting costs no finished run
+            callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: delete(folder.path, replaced)))
         callbacks += file_callbacks(arguments, folder, settings)
         arguments["logger"] = loggers(arguments["logger"], folder.path, checkpoint)
         arguments["default_root_dir"] = str(folder.path)

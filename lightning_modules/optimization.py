@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 from torch import nn
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR
 from transformers import get_constant_schedule, get_linear_schedule_with_warmup
 
 from common.errors import InputError, one_of
@@ -73,7 +73,7 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], settings: OptimizerSet
     )
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> LRScheduler:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> LambdaLR:
     """The schedule over `steps` optimizer steps."""
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
@@ -81,7 +81,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
     return get_linear_schedule_with_warmup(optimizer, rounded(settings.warmup_fraction * steps), steps)
 
 
-def apply_settings(optimizer: torch.optim.Optimizer, schedule: Any, settings: OptimizerSettings) -> None:
+def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, settings: OptimizerSettings) -> None:
     """Gives an optimizer whose state was restored these settings, at the step that its schedule has reached.
 
     Args:

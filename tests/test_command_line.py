@@ -270,7 +270,7 @@ def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_pa
     assert "--config quickstart.yaml" in capsys.readouterr().err
     (tmp_path / "empty.yaml").touch()
     assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
-    assert "a config holds nothing; allowed: settings by name" in capsys.readouterr().err
+    assert "empty.yaml is empty; allowed: settings by name" in capsys.readouterr().err
 
 
 def test_ranks_and_budget_of_the_best_epoch_are_its_own(tiny_bert, cola_folder, tmp_path):

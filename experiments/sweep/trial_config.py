@@ -116,7 +116,7 @@ def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here
     """
     made = objects if run_here else replace(objects, trainer={**objects.trainer, **_ANY_MACHINE})
     folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
-    trainer = fit_trainer(settings, made, folder, Results(), None, clears_folder=False)
+    trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])
     objects.module.trainer = objects.data.trainer = trainer
     objects.module.check_precision()
     if trainer.max_epochs == -1:

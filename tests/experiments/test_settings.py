@@ -1,13 +1,17 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
+from copy import deepcopy
+
 import pytest
 from jsonargparse import ArgumentError
 
+import cli
 from callbacks.checkpoints import BestCheckpoint
 from common.errors import InputError
 from experiments.arguments import parser_of
-from experiments.config_files import differences
+from experiments.config_files import differences, dump_yaml, read_yaml
 from experiments.parser_messages import readable
+from experiments.run import Run
 from experiments.run_folder import RunFolder
 from experiments.settings import parse
 from experiments.trainer_parts import file_callbacks
@@ -42,6 +46,73 @@ def test_a_setting_of_an_earlier_call_is_no_default_of_the_next(config):
     parse(["fit", "--config", str(config), "--trainer.max_epochs=9", "--run_name=other"])
     settings = parse(["fit", "--config", str(config)])
     assert (settings.values.trainer.max_epochs, settings.values.run_name) == (3, "tiny")
+
+
+def test_what_is_typed_wins_wherever_it_stands(config):
+    typed = ["--trainer.max_epochs=9", "--config", str(config), "--run_name", "1e5", f"-c={config}"]
+    settings = parse(["fit", *typed])
+    assert (settings.values.trainer.max_epochs, settings.values.run_name) == (9, "1e5")
+    assert settings.configs == [config, config]
+
+
+TEXTS = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text):
+    changes = {"run_name": text, "data.data_dir": text, "runs_dir": text}
+    settings = parse(["fit", "--config", str(config)]).changed(changes)
+    (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
+    again = parse(["fit", "--config", str(tmp_path / "saved.yaml")])
+    assert again.plain == settings.plain == read_yaml(tmp_path / "saved.yaml")
+    assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, text)
+
+
+BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
+
+
+@pytest.mark.parametrize("verb", ["fit", "sweep"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainer: {max_epochs: 1}\ntrainer: {}\n", "'trainer' stands there twice, again in line 2"),
+        ("data:\n  init_args: {task: cola, task: sst2}\n", "'task' stands there twice"),
+        ("data: &data {more: *data}\n", "something that holds itself"),
+        (BOMB, "more than 100,000 values"),
+        ("[" * 100_000, "more than 200 times"),
+        ("data: \xe9", "can't be read"),
+        ("- 1\n", "allowed: settings by name"),
+        ("", "is empty"),
+    ],
+)
+def test_a_file_that_says_something_twice_or_without_end_is_refused(tmp_path, capsys, verb, text, said):
+    (tmp_path / "x.yaml").write_text(text, encoding="latin-1")
+    assert cli.main([verb, "--config", str(tmp_path / "x.yaml"), "--runs_dir", str(tmp_path)]) == 2
+    assert said in (message := capsys.readouterr().err) and "x.yaml" in message
+    assert len(message.splitlines()) <= 10
+
+
+def _of_an_earlier_version(settings, masking="soft", fraction=0.0):
+    content = deepcopy(settings.plain)
+    content["model"]["init_args"]["adapter"]["init_args"]["masking"] = masking
+    content["model"]["init_args"]["optimizer"]["allocation_delay_fraction"] = fraction
+    return content
+
+
+def test_settings_that_are_gone_are_dropped_where_they_changed_nothing(config, tmp_path, capsys):
+    settings = parse(["fit", "--config", str(config)])
+    folder = tmp_path / "runs" / "old"
+    (folder / "checkpoints").mkdir(parents=True)
+    saved = folder / "config.yaml"
+    saved.write_text(dump_yaml(_of_an_earlier_version(settings)))
+    assert parse(["fit", "--config", str(saved)]).plain == settings.plain
+    opened = Run.open("old", str(tmp_path / "runs")).settings.plain
+    assert opened == {**settings.plain, "run_name": "old", "runs_dir": str(tmp_path / "runs")}
+    for values in (("straight_through", 0.0), ("soft", 0.25)):
+        saved.write_text(dump_yaml(_of_an_earlier_version(settings, *values)))
+        for command in (["test", str(folder)], ["fit", "--config", str(saved)]):
+            assert cli.main(command) == 2
+            assert "check out commit 2ab6823" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
