@@ -140,21 +140,13 @@ class TextClassificationModule(AdaptedModule):
         accuracies = zip(self.data.tag_names, self.accuracy_by_tag.compute().tolist(), strict=True)
         return {tag: accuracy for tag, accuracy in accuracies if accuracy == accuracy}  # no rows: NaN
 
-    def on_validation_epoch_start(self) -> None:
-        for extremes in self.ranges.values():
-            for extreme in extremes:
-                extreme.reset()
-
     def on_test_epoch_start(self) -> None:
         if self.accuracy_by_tag is not None:
             self.accuracy_by_tag.reset()
 
     def split_figures(self, split: str) -> dict[str, Tensor]:
-        metrics = {name: _compute(metric) for name, metric in self.metrics[split].items()}
-        return {"loss": _compute(self.losses[split]), **metrics}
-
-
-def _compute(metric: Any) -> Tensor:
-    value = metric.compute()
-    metric.reset()
-    return value
+        metrics = {"loss": self.losses[split], **self.metrics[split]}
+        figures = {name: metric.compute() for name, metric in metrics.items()}
+        for metric in (*metrics.values(), *self.ranges[split]):
+            metric.reset()
+        return figures
