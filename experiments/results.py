@@ -222,7 +222,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         content = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} can't be read ({error}): it was cut short or changed by hand. {_way_out(path)}"
         ) from error

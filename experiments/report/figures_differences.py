@@ -40,7 +40,9 @@ def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
     low, high = min(map(min, bars)), max(map(max, bars))
     if low >= 0:
         # a perplexity of thousands would make one length of all others
-        axes.set_xlim(max(low - (high - low or low) / 4, 0), None if metric.higher_is_better else min(high * 1.05, 3 * low))
+        axes.set_xlim(
+            max(low - (high - low or low) / 4, 0), None if metric.higher_is_better else min(high * 1.05, 3 * low)
+        )
     axes.margins(y=0.02)
     axes.set_yticks(middles, [group.label for group in shown])
     axes.invert_yaxis()
