@@ -11,6 +11,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
@@ -258,8 +259,9 @@ class AdaptedModule(TrainedModule):
     def on_train_start(self) -> None:
         """Lets a resumed run go on with its own optimizer settings and length: the checkpoint's have been restored."""
         if self.trainer.ckpt_path is not None:
-            (configured,) = self.trainer.lr_scheduler_configs
-            apply_settings(self.trainer.optimizers[0], configured.scheduler, self.optimizer_settings)
+            schedule = self.lr_schedulers()
+            assert isinstance(schedule, LambdaLR)
+            apply_settings(self.trainer.optimizers[0], schedule, self.optimizer_settings)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()

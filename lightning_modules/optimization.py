@@ -91,7 +91,8 @@ def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, setting
     """
     for place, (group, share) in enumerate(zip(optimizer.param_groups, schedule.lr_lambdas, strict=True)):
         asked = settings.group(group["name"])
-        schedule.base_lrs[place] = asked["lr"]
+        rate = float(asked["lr"])
+        schedule.base_lrs[place] = rate
         # as the schedule computes it: nothing changes unless a setting has
-        now = {"initial_lr": asked["lr"], "lr": asked["lr"] * share(schedule.last_epoch)}
+        now = {"initial_lr": rate, "lr": rate * share(schedule.last_epoch)}
         group.update({**asked, **now, "betas": settings.betas})
