@@ -32,8 +32,8 @@ def about_settings(error: Exception) -> InputError | None:
         return lightning_refuses(error)
     if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
         return InputError(
-            "a step used only a part of what is trained (the head's or the backbone's parameters, in full fine-tuning), "
-            "which data-parallel processes must expect. Use --trainer.strategy ddp_find_unused_parameters_true."
+            "a step used only a part of what is trained, which data-parallel processes must be told to expect. Use "
+            "--trainer.strategy ddp_find_unused_parameters_true."
         )
     if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
         return InputError(str(storage_error(Path(str(error.filename)), error)))

@@ -1,5 +1,6 @@
-from callbacks.checkpoints import BestCheckpoint
 from experiments.fit_parts import file_callbacks
+
+from callbacks.checkpoints import BestCheckpoint
 from experiments.run_folder import RunFolder
 
 
