@@ -40,9 +40,8 @@ def _about_settings(error: BaseException) -> InputError | None:
         return lightning_refuses(error)
     if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
         return InputError(
-            "a step used only a part of what is trained (parameters of the head, or of the backbone in full "
-            "fine-tuning), which data-parallel processes must expect. Use --trainer.strategy "
-            "ddp_find_unused_parameters_true."
+            "a step used only a part of what is trained, which data-parallel processes must be told to expect. Use "
+            "--trainer.strategy ddp_find_unused_parameters_true."
         )
     return None
 

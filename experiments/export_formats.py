@@ -75,8 +75,8 @@ class Export:
         """Writes the format's files."""
         raise NotImplementedError
 
-    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
-        """Logits of what was written, loaded as its users load it."""
+    def logits(self, folder: Path, batches: Batches, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Logits of what was written, loaded as its users load it; a merged model computes in `dtype`."""
         raise NotImplementedError
 
     def fresh_backbone(self) -> nn.Module:
@@ -176,7 +176,7 @@ class MergedExport(Export):
         for parameter in self.model.parameters():
             parameter.data = parameter.data.to(dtype)
 
-    def logits(self, folder: Path, batches: Batches, dtype: Any = torch.float32) -> list[Tensor]:
+    def logits(self, folder: Path, batches: Batches, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)

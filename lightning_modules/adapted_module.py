@@ -167,12 +167,13 @@ class AdaptedModule(TrainedModule):
             )
 
     def _check_attention(self) -> None:
-        precision, device = str(self.trainer.precision), self.trainer.strategy.root_device.type
-        if "flash" in str(self.model.config._attn_implementation) and ("mixed" not in precision or device != "cuda"):
+        asked, precision = str(self.model.config._attn_implementation), str(self.trainer.precision)
+        device = self.trainer.strategy.root_device.type
+        if "flash" in asked and ("mixed" not in precision or device != "cuda"):
             raise InputError(
-                f"backbone {self.backbone_name!r} asks for {self.model.config._attn_implementation}, which runs in 16 bits "
-                f"on a GPU alone, and this is {precision} on {device}; allowed: --trainer.precision bf16-mixed there, or "
-                "no attn_implementation in its config.json: torch's own attention gives the same answers."
+                f"backbone {self.backbone_name!r} asks for {asked}, which runs in 16 bits on a GPU alone; this is "
+                f"{precision} on {device}; allowed: --trainer.precision bf16-mixed on a GPU, or no attn_implementation "
+                "in its config.json: torch's own attention gives the same answers."
             )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:

@@ -109,12 +109,12 @@ def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
 
 
 def _refuse_what_would_be_lost(module: Any, head: dict[str, Tensor], folder: Path) -> None:
-    """Checkpoints and exports of a run hold what it trains and its head; of all else, the backbone's files are right."""
+    """Checkpoints and exports of a run hold what it trains and its head, and nothing else of its model."""
     lost = [name for name in head if not is_inside(name, module.head_modules)]
     if lost and module.adapter is not None and module.trainer.state.fn == "fit":
         raise InputError(
-            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run freezes and so "
-            "wouldn't save; allowed: adapters that change linear layers and the head. Merge it into its backbone "
+            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run would freeze "
+            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run would freeze"
             "(PEFT's merge_and_unload, then save_pretrained), and give that folder with --model.backbone."
         )
 

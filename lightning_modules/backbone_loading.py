@@ -4,7 +4,6 @@ import io
 import pickle
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -44,7 +43,7 @@ def load_backbone(
         InputError: anything else would start at random; see also `load_pretrained`.
     """
     model, loading = load_pretrained(auto_class, backbone, revision, **settings)
-    head = _head_modules(model, loading.fresh)
+    head = _head_modules(model, _fresh(loading))
     _refuse_random(backbone, loading, head, "a head or a pooler")
     return model, head
 
@@ -82,31 +81,19 @@ def load_skeleton(auto_class: Any, backbone: str, revision: str | None = None) -
     return model, _head_modules(model, ())
 
 
-@dataclass(frozen=True)
-class Loading:
-    """How the files' weights and the model's parameters fit together.
-
-    Attributes:
-        fresh: parameters without weights in the files, or with some of another shape: they start at random.
-        shapes: of the latter, in the files and in the model.
-        unused: what the files hold beside that.
-    """
-
-    fresh: list[str]
-    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]]
-    unused: list[str]
-
-
 def load_pretrained(
     auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
-) -> tuple[Any, Loading]:
-    """Loads a model in float32, in train mode, and says what in it the checkpoint has no weights for.
+) -> tuple[Any, dict[str, Any]]:
+    """Loads a model in float32, in train mode, and tells what in it the files have no weights for.
 
     Args:
         auto_class: a transformers class with `from_pretrained`, such as AutoModelForSequenceClassification.
         backbone: hub name, folder, GGUF file, or `package:NAME` (common.backbones).
         revision: branch, tag or commit on the hub.
         settings: passed on, such as num_labels.
+
+    Returns:
+        The model, and transformers' own account: missing_keys, mismatched_keys with both shapes, unexpected_keys.
 
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached; or it is quantised, or an
@@ -121,9 +108,7 @@ def load_pretrained(
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
-    shapes = {name: (tuple(theirs), tuple(ours)) for name, theirs, ours in information["mismatched_keys"]}
-    fresh = sorted({*information["missing_keys"], *shapes})
-    return model, Loading(fresh, shapes, sorted(information["unexpected_keys"]))
+    return model, information
 
 
 def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> Any:
@@ -192,15 +177,21 @@ def _head_modules(model: nn.Module, fresh: Iterable[str]) -> tuple[str, ...]:
     return (*outside, *sorted(name for name in poolers if not is_inside(name, outside)))
 
 
-def _refuse_random(backbone: str, loading: Loading, head: Sequence[str], allowed: str) -> None:
+def _fresh(loading: dict[str, Any]) -> list[str]:
+    """Parameters that start at random: without weights in the files, or with some of another shape."""
+    return sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+
+
+def _refuse_random(backbone: str, loading: dict[str, Any], head: Sequence[str], allowed: str) -> None:
     """Raises `InputError` if something outside these modules has no weights in the files."""
-    refused = [name for name in loading.fresh if not is_inside(name, head)]
+    refused = [name for name in _fresh(loading) if not is_inside(name, head)]
     if not refused:
         return
-    name = next((name for name in refused if name in loading.shapes), refused[0])
-    theirs, ours = loading.shapes.get(name, ((), ()))
-    shape = f": its shape is {theirs} there and {ours} by config.json" if name in loading.shapes else ""
-    instead = f" They hold {loading.unused[0]} (and {len(loading.unused) - 1} more) instead." if loading.unused else ""
+    shapes = {name: shapes for name, *shapes in loading["mismatched_keys"]}
+    name = next((name for name in refused if name in shapes), refused[0])
+    shape = ": its shape is {} there and {} by config.json".format(*map(tuple, shapes[name])) if name in shapes else ""
+    unused = sorted(loading["unexpected_keys"])
+    instead = f" They hold {unused[0]} (and {len(unused) - 1} more) instead." if unused else ""
     raise InputError(
         f"the files of backbone {backbone!r} have no weights that fit for {name}{shape} (and {len(refused) - 1} more), "
         f"so they would be random; what may start at random: {allowed}.{instead} Save the whole model again with "

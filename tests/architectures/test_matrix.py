@@ -1,4 +1,4 @@
-"""Each architecture with each adapter: trained, killed, resumed, exported, and loaded again by other libraries alone."""
+"""Each architecture with each adapter: trained, killed, resumed, exported, loaded by other libraries alone."""
 
 import csv
 import json
@@ -27,6 +27,7 @@ QUICK = (("bert", "adaptive_lora_xs"), ("gemma3", "lora"), ("mamba", "lora_xs"))
 CELLS = [
     pytest.param(kind, adapter, marks=[] if (kind, adapter) in QUICK else [pytest.mark.slow], id=f"{kind}-{adapter}")
     for kind in TINY_CONFIGS
+    if kind != "ibert"  # has no linear layers of torch: refused, see tests/lora/test_injection.py
     for adapter in ADAPTERS
 ]
 SENTENCES = ("a cat sees a dog", "the small bird sleeps and the old dog hears it not", "not")
