@@ -1,5 +1,6 @@
 # make fit    set up, train the quickstart, show where to look
 # make test   set up, run every test and check
+# make test-fast   the same without tests marked slow: before every commit
 # make setup  .venv with everything both commands need
 # make audit  known vulnerabilities of the locked packages (needs a connection)
 
@@ -9,7 +10,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/installed
 PIP_FLAGS := --disable-pip-version-check --quiet
 
-.PHONY: setup fit test check audit clean
+# A test file stays with one worker, so that its fixtures are made once.
+PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
+
+.PHONY: setup fit test test-fast check audit clean
 
 setup: $(STAMP)
 
@@ -30,7 +34,10 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(BIN)/python -m pytest -n auto --dist loadfile
+	$(PYTEST)
+
+test-fast: check
+	$(PYTEST) -m "not slow"
 
 # Its own environment: the project's stays as it was tested.
 audit:

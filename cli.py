@@ -1,18 +1,24 @@
 """Rankwise: low-rank adapters whose ranks allocate themselves. The one entry to everything."""
 
+import os
+import signal
 import sys
+import threading
 import traceback
+from importlib import import_module
+from types import ModuleType
 
 USAGE = """\
-usage: python cli.py VERB --config NAME.yaml [options]
+usage: python cli.py fit --config NAME.yaml [options]
+       python cli.py VERB RUN [options]              RUN: a run's folder, or its name below --runs_dir
 
 verbs
   fit        train, validate every epoch, test the best epoch, write runs/<run_name>/
-  validate   evaluate a checkpoint on the validation split    (--ckpt_path best|last|FILE)
-  test       evaluate a checkpoint on the labelled test split (--ckpt_path best|last|FILE)
+  validate   evaluate a run on the validation split    (--ckpt_path best|last|FILE; default: best)
+  test       evaluate a run on the labelled test split
   predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
   export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
-             (validate, test and predict take it back with --export DIR)
+             (validate, test and predict take it back with --export DIR instead of RUN)
   sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
   report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
 
@@ -20,6 +26,7 @@ start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
   python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
   python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
+  python cli.py test cola_adaptive                    the best epoch's figures on the test split
   tensorboard --logdir runs                           watch the ranks move
   python cli.py sweep --config sweeps/quickstart_sweep.yaml           a small grid, a few minutes on two cores
   python cli.py report runs/quickstart_sweep          what came out, as one page
@@ -41,59 +48,81 @@ options that work with every config
   python cli.py VERB --help lists every option of a verb with its meaning.
 exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
 
-VERBS = ("fit", "validate", "test", "predict", "export", "sweep", "report")
+VERBS = {
+    **dict.fromkeys(("fit", "validate", "test", "predict"), "experiments.command_line:run"),
+    "export": "experiments.export:run_export",
+    "sweep": "experiments.sweep.command:run_sweep",
+    "report": "experiments.report.command:run_report",
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
+    from common.terminal import keep_output_going
+
+    keep_output_going()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)  # without importing anything: answers at once
+        print(USAGE)  # without importing anything more: answers at once
         return 0
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
-    from common.errors import IncompleteRunError, InputError, VerificationError, one_of
-    from common.memory import keep_freed_memory
-    from common.terminal import quiet_libraries
+    from common.errors import IncompleteRunError, InputError, VerificationError
 
-    quiet_libraries()
-    keep_freed_memory()
     try:
-        if arguments[0] not in VERBS:
-            raise one_of("the verb", arguments[0], VERBS)
         return _run(arguments)
-    except InputError as error:
+    except (InputError, IncompleteRunError, VerificationError) as error:
         if debug:
             traceback.print_exc()
         print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (IncompleteRunError, VerificationError) as error:
-        if debug:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 1
 
 
 def _run(arguments: list[str]) -> int:
-    """The verb's exit code; each verb imports no more than it needs."""
-    if arguments[0] == "sweep":
-        from experiments.sweep.command import run_sweep
+    """The verb's exit code; each verb imports no more than it needs.
 
-        return run_sweep(arguments[1:])
-    if arguments[0] == "report":
-        from experiments.report.command import run_report
+    Raises:
+        InputError: the input is at fault, whatever library found out.
+    """
+    from common.errors import one_of
+    from common.memory import keep_freed_memory
+    from common.terminal import quiet_libraries
 
-        return run_report(arguments[1:])
-    if arguments[0] == "export":
-        from experiments.export import run_export
+    verb = arguments[0]
+    if verb not in VERBS:
+        raise one_of("the verb", verb, tuple(VERBS))
+    quiet_libraries()
+    keep_freed_memory()
+    module, _, name = VERBS[verb].partition(":")
+    carry_out = getattr(_imported(module), name)
+    try:
+        return carry_out(arguments if module.endswith("command_line") else arguments[1:])
+    except Exception as error:
+        from experiments.error_causes import input_error_behind
 
-        return run_export(arguments[1:])
-    from experiments.command_line import run
+        cause = input_error_behind(error)
+        if cause is None or cause is error:
+            raise
+        raise cause from error
 
-    return run(arguments)
+
+def _imported(module: str) -> ModuleType:
+    """A module; Ctrl-C meanwhile ends the process with words, which libraries would turn into errors of their own."""
+    if threading.current_thread() is not threading.main_thread():
+        return import_module(module)
+    before = signal.signal(signal.SIGINT, _stop_at_once)
+    try:
+        return import_module(module)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop_at_once(number: int, frame: object) -> None:
+    os.write(2, b"\nStopped by Ctrl-C.\n")
+    os._exit(1)
 
 
 if __name__ == "__main__":

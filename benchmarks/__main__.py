@@ -1,97 +1,87 @@
-"""`python -m benchmarks --output FILE.json`: measures the pairs, prints a table, writes JSON."""
+"""Side-by-side measurements.
 
-import argparse
+`python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
+`python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
+"""
+
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
+from benchmarks import scaling
 from benchmarks.data import data_name, with_possible_steps
-from benchmarks.machine import machine, versions
+from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
-from benchmarks.pair import Sides, summarise
-from benchmarks.pairs import PAIRS
-from benchmarks.settings import Settings, add_settings
+from benchmarks.pairs import PAIRS, pair_summary
+from benchmarks.settings import BenchmarkSettings, at_least
 from common.errors import InputError, one_of
 from common.files import write_json
 from common.terminal import quiet_libraries
 
 
-def parse(arguments: list[str] | None = None) -> argparse.Namespace:
-    """The command line.
+def read_arguments(arguments: list[str]) -> tuple[Namespace, BenchmarkSettings]:
+    """The command line of the pairs, and the settings among it.
 
     Raises:
         InputError: a number out of range, or an unknown pair.
     """
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser = ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="JSON file to write")
     parser.add_argument("--only", action="append", metavar="NAME", help="measure this pair only; may be repeated")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side, ours and reference in turn")
-    add_settings(parser)
+    parser.add_class_arguments(BenchmarkSettings, skip={"repetition"})
     parsed = parser.parse_args(arguments)
-    for name, least in (("repetitions", 1), ("steps", 0), ("warm_up_steps", 1), ("threads", 0), ("batch_size", 1)):
-        if getattr(parsed, name) < least:
-            raise InputError(f"{name} is {getattr(parsed, name)}; allowed: {least} or more.")
+    at_least("repetitions", parsed.repetitions, 1)
     for name in parsed.only or ():
         if name not in PAIRS:
             raise one_of("--only", name, sorted(PAIRS))
     if parsed.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device is cuda, but PyTorch finds no GPU here; allowed: auto or cpu.")
-    return parsed
+    names = [field.name for field in fields(BenchmarkSettings) if field.name != "repetition"]
+    return parsed, BenchmarkSettings(**{name: parsed[name] for name in names})
 
 
-def measure(parsed: argparse.Namespace, console: Console) -> dict[str, Any]:
+def measure_pairs(arguments: list[str]) -> None:
     """Measures the pairs asked for; the file is written anew after each run, so that a kill loses one run only."""
-    with made_model(Settings.of(parsed)) as settings:
-        return _measure_all(parsed, with_possible_steps(settings), console)
+    parsed, asked = read_arguments(arguments)
+    with made_model(asked) as made:
+        settings = with_possible_steps(made)
+        content: dict[str, Any] = {
+            "pairs": [],
+            "data": data_name(settings),
+            "model": asked.model,
+            "settings": {"timed_steps": settings.steps, "repetitions": parsed.repetitions}
+            | {name: getattr(settings, name) for name in ("warm_up_steps", "batch_size", "precision")},
+            **origin(settings),
+        }
+        print(f"data: {content['data']}; model: {asked.model}; {settings.steps} timed steps")
+        runs: dict[str, list[tuple[float, float]]] = {name: [] for name in parsed.only or PAIRS}
+        for repetition in range(parsed.repetitions):
+            for name, found in runs.items():
+                found.append(PAIRS[name].measure(replace(settings, repetition=repetition)))
+                content["pairs"] = [pair_summary(name, found) for name, found in runs.items() if found]
+                write_json(parsed.output, content)
+                ours, reference = found[-1]
+                figures = f"ours {_number(ours)}, reference {_number(reference)}, ratio {ours / reference:.3f}"
+                print(f"{name} {repetition + 1}/{parsed.repetitions}: {figures}", flush=True)
+    Console().print(table(content["pairs"], f"benchmarks: {processor()}, {settings.thread_count} threads"))
+    print(f"{parsed.output} holds every run, and what was timed on each side.")
 
 
-def _measure_all(parsed: argparse.Namespace, settings: Settings, console: Console) -> dict[str, Any]:
-    content: dict[str, Any] = {
-        "pairs": [],
-        "machine": machine(settings),
-        "versions": versions(),
-        "data": data_name(settings),
-        "model": parsed.model,
-        "settings": {
-            "timed_steps": settings.steps,
-            "warm_up_steps": settings.warm_up_steps,
-            "repetitions": parsed.repetitions,
-            "batch_size": settings.batch_size,
-            "precision": settings.precision,
-        },
-        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
-    }
-    console.print(f"data: {content['data']}; model: {parsed.model}; {settings.steps} timed steps", highlight=False)
-    runs: dict[str, list[Sides]] = {}
-    for repetition in range(parsed.repetitions):
-        for name in parsed.only or PAIRS:
-            runs.setdefault(name, []).append(PAIRS[name].measure(settings, repetition))
-            console.print(f"{name} {repetition + 1}/{parsed.repetitions}: {_both(*runs[name][-1])}", highlight=False)
-            content["pairs"] = [summarise(name, PAIRS[name], found) for name, found in runs.items()]
-            write_json(parsed.output, content)
-    return content
-
-
-def table(content: dict[str, Any]) -> Table:
+def table(pairs: list[dict[str, Any]], title: str) -> Table:
     """The measured pairs as a table."""
-    made = Table(title=f"benchmarks: {content['machine']['cpu']}, {content['machine']['threads']} threads")
-    made.add_column("pair", no_wrap=True)
-    for column in ("ours", "reference", "ratio"):
-        made.add_column(column, justify="right", no_wrap=True)
-    made.add_column("better")
-    made.add_column("unit")
-    for pair in content["pairs"]:
+    numbers = (Column(name, justify="right") for name in ("ours", "reference", "ratio"))
+    made = Table("pair", *numbers, "better", "unit", title=title)
+    for pair in pairs:
         figures = (_number(pair["ours"]), _number(pair["reference"]), f"{pair['ratio']:.3f}")
         made.add_row(pair["name"], *figures, pair["better"], pair["unit"])
     return made
-
-
-def _both(ours: float, reference: float) -> str:
-    return f"ours {_number(ours)}, reference {_number(reference)}, ratio {ours / reference:.3f}"
 
 
 def _number(value: float) -> str:
@@ -99,17 +89,19 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs the benchmarks and returns the exit code: 0 finished, 2 the input is at fault."""
+    """Runs one of the commands and returns the exit code: 0 finished, 2 the input is at fault."""
+    given = sys.argv[1:] if arguments is None else arguments
     quiet_libraries()
-    console = Console()
     try:
-        parsed = parse(arguments)
-        content = measure(parsed, console)
+        if given[:1] == ["scaling"]:
+            scaling.measure_scaling(given[1:])
+        elif given and not given[0].startswith("-"):
+            raise one_of("the command", given[0], ("scaling", "options alone, for the pairs"))
+        else:
+            measure_pairs(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    console.print(table(content))
-    console.print(f"{parsed.output} holds every run, and what was timed on each side.", highlight=False)
     return 0
 
 

@@ -1,13 +1,13 @@
 """How much arithmetic a training step of LoRA-XS needs, and how fast this machine does arithmetic."""
 
-import statistics
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import nn
+from transformers import PreTrainedModel
 
-from benchmarks.timing import now
+from benchmarks.timing import median_seconds
 from lightning_modules.first_token import goes_on_with_first_token
 from lora.injection import is_inside
 from lora.layers import LINEAR_TYPES, AdaptedLinear, LoRAXSLinear, dense_weight
@@ -23,69 +23,60 @@ class Work(NamedTuple):
     squares: float
 
 
-def needed_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
+def needed_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work) -> float:
     """Floating-point operations without which the step can't be done: nothing that we avoid is counted.
 
     Per frozen weight and token two operations forward and two back to the layer's input; the attention's two
     products forward and four back; the adapter's products. Not needed, so not counted: the gradient of the first
     layer's input, and all but the first token behind the last attention where the head uses no other.
     """
+    return _operations(model, head, work, goes_on_with_first_token(model), first_gradient=False)
+
+
+def formula_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work) -> float:
+    """4 · backbone parameters · tokens + attention + adapter: as if every token needed every layer, both ways."""
+    return _operations(model, head, work, first_token_only=False, first_gradient=True)
+
+
+def _operations(
+    model: PreTrainedModel, head: tuple[str, ...], work: Work, first_token_only: bool, first_gradient: bool
+) -> float:
     layers = list(_backbone_layers(model, head))
     last = max(index for _, index, _ in layers)
-    total = 0.0
+    total = 12.0 * model.config.hidden_size * work.squares * (last + 1)
     for name, index, layer in layers:
-        first_only = index == last and goes_on_with_first_token(model) and not name.endswith(("key", "value"))
+        first_only = index == last and first_token_only and not name.endswith(("key", "value"))
         positions = work.rows if first_only else work.tokens
-        backward = 0 if index == 0 and name.endswith(_INPUT_PROJECTIONS) else 1
+        backward = 1 if first_gradient or index > 0 or not name.endswith(_INPUT_PROJECTIONS) else 0
         base = layer.base if isinstance(layer, AdaptedLinear) else layer
         total += 2 * positions * dense_weight(base).numel() * (1 + backward)
         if isinstance(layer, LoRAXSLinear):
-            rank, outputs, inputs = len(layer.A), len(layer.B), layer.A.shape[1]
-            core, into, out = rank**2, rank * inputs, rank * outputs
+            core, into, out = len(layer.A) ** 2, layer.A.numel(), layer.B.numel()
             total += 2 * positions * ((into + core + out) + (out + core) + backward * (core + into))
-    return total + 12 * model.config.hidden_size * work.squares * (last + 1) + _vocabulary_operations(model, work)
+    vocabulary = model.get_output_embeddings()  # a language model's product with the whole vocabulary and back
+    return total if vocabulary is None else total + 4.0 * work.tokens * vocabulary.weight.numel()
 
 
-def formula_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
-    """4 · backbone parameters · tokens + attention + adapter: as if every token needed every layer, both ways."""
-    total = 12.0 * model.config.hidden_size * work.squares * model.config.num_hidden_layers
-    for _, _, layer in _backbone_layers(model, head):
-        base = layer.base if isinstance(layer, AdaptedLinear) else layer
-        total += 4 * work.tokens * dense_weight(base).numel()
-        if isinstance(layer, LoRAXSLinear):
-            total += 4 * work.tokens * (layer.A.numel() + layer.B.numel() + 1.5 * len(layer.A) ** 2)
-    return total + _vocabulary_operations(model, work)
-
-
-def _vocabulary_operations(model: Any, work: Work) -> float:
-    """A language model's product with the whole vocabulary and back; none in a classifier."""
-    vocabulary = model.get_output_embeddings()
-    return 0.0 if vocabulary is None else 4.0 * work.tokens * vocabulary.weight.numel()
-
-
-def _backbone_layers(model: Any, head: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
+def _backbone_layers(model: PreTrainedModel, head: tuple[str, ...]) -> Iterator[tuple[str, int, nn.Module]]:
     """Linear layers of the numbered blocks: full path, number of the block, layer (an adapted one as a whole)."""
     for name, layer in model.named_modules():
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         if not numbers or is_inside(name, head) or name.endswith(".base"):
             continue
-        if isinstance(layer, (*LINEAR_TYPES, AdaptedLinear)):
+        if isinstance(layer, (LINEAR_TYPES, AdaptedLinear)):
             yield name, numbers[0], layer
 
 
 def peak_operations_per_second(precision: str, samples: int = 10) -> float:
     """Rate of a large product of square matrices, median of several samples, in the type that training uses."""
     cuda = torch.cuda.is_available()
-    size = 8192 if cuda else 2048
+    size, products = (8192, 20) if cuda else (2048, 1)
     dtype = torch.bfloat16 if precision == "bf16-mixed" else torch.float32
     left, right = (torch.randn(size, size, device="cuda" if cuda else "cpu").to(dtype) for _ in range(2))
     out = torch.empty_like(left)
-    torch.mm(left, right, out=out)
-    return statistics.median(_rate(left, right, out, 20 if cuda else 1) for _ in range(samples))
 
+    def multiply() -> None:
+        for _ in range(products):
+            torch.mm(left, right, out=out)
 
-def _rate(left: Tensor, right: Tensor, out: Tensor, products: int) -> float:
-    started = now()
-    for _ in range(products):
-        torch.mm(left, right, out=out)
-    return 2 * len(left) ** 3 * products / (now() - started)
+    return 2 * size**3 * products / median_seconds({"product": multiply}, samples)["product"]

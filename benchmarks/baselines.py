@@ -7,26 +7,28 @@ import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import yaml
 from lightning.pytorch.cli import instantiate_class
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
-from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.pipeline import make_pipeline
 
 from common.errors import InputError
 from datamodules.sources import Examples
 
+_TOKEN = r"\S+"  # every token counts, single letters and punctuation too
 BASELINES = {
-    "majority": lambda: make_pipeline(_word_counts(1), DummyClassifier(strategy="most_frequent")),
-    "bag of words": lambda: make_pipeline(_word_counts(1), LogisticRegression(max_iter=2000)),
-    "bag of words and pairs of words": lambda: make_pipeline(_word_counts(2), LogisticRegression(max_iter=2000)),
-    "TF-IDF": lambda: make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=2000)),
+    "majority": make_pipeline(CountVectorizer(token_pattern=_TOKEN), DummyClassifier(strategy="most_frequent")),
+    "bag of words": make_pipeline(CountVectorizer(token_pattern=_TOKEN), LogisticRegression(max_iter=2000)),
+    "bag of words and pairs of words": make_pipeline(
+        CountVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2)), LogisticRegression(max_iter=2000)
+    ),
+    "TF-IDF": make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=2000)),
 }
 SCORES: dict[str, Callable[..., float]] = {
     "matthews_correlation": matthews_corrcoef,
@@ -35,16 +37,10 @@ SCORES: dict[str, Callable[..., float]] = {
 }
 
 
-def _word_counts(longest: int) -> CountVectorizer:
-    # every token counts, single letters and punctuation too
-    return CountVectorizer(lowercase=True, token_pattern=r"\S+", ngram_range=(1, longest))
-
-
 def baseline_scores(train: Examples, test: Examples, metric: str = "matthews_correlation") -> dict[str, float]:
     """The metric of each baseline, trained on `train`, on `test`."""
     scores = {}
-    for name, make in BASELINES.items():
-        pipeline: Pipeline = make()
+    for name, pipeline in BASELINES.items():
         pipeline.fit(_texts(train), train.labels)
         scores[name] = float(SCORES[metric](test.labels, pipeline.predict(_texts(test))))
     return scores
@@ -56,17 +52,8 @@ def _texts(examples: Examples) -> list[str]:
     return [f"{first} {second}" for first, second in zip(examples.texts, examples.pairs, strict=True)]
 
 
-def examples_of_run(config: dict[str, Any]) -> dict[str, Examples]:
-    """The very rows that a run was trained and tested on, as text.
-
-    Args:
-        config: the run's config.yaml.
-    """
-    return instantiate_class((), config["data"]).read_splits()
-
-
 def compare(folder: Path) -> Table:
-    """The run's test figure under those of the baselines.
+    """The run's test figure under those of the baselines, on the very rows that it was trained and tested on.
 
     Raises:
         InputError: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
@@ -82,10 +69,10 @@ def compare(folder: Path) -> Table:
             f"{folder} has the metric {metric!r} and the test figures {results['test']}; allowed: a run with a "
             f"labelled test split and one of {', '.join(SCORES)}."
         )
-    examples = examples_of_run(yaml.safe_load((folder / "config.yaml").read_text()))
-    table = Table(title=f"test split of {results['data']['name']}", show_header=True)
-    table.add_column("model")
-    table.add_column(metric.replace("_", " "), justify="right")
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    examples = instantiate_class((), config["data"]).read_splits()
+    figures = Column(metric.replace("_", " "), justify="right")
+    table = Table("model", figures, title=f"test split of {results['data']['name']}")
     for name, score in baseline_scores(examples["train"], examples["test"], metric).items():
         table.add_row(f"{name} (scikit-learn)", f"{score:.4f}")
     table.add_row(f"this run ({folder})", f"{results['test'][metric]:.4f}")

@@ -3,10 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 
-import datamodules
-from benchmarks.settings import MAX_LENGTH, SEED, Settings
+from benchmarks.settings import MAX_LENGTH, SEED, BenchmarkSettings
 from common.errors import InputError
 from datamodules.batching import global_batches
 from datamodules.tokenization import TokenizedSplit
@@ -19,38 +19,31 @@ _SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
+def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str, Any]:
     """The data section of a run's config: what the folder holds, or the quickstart corpus.
 
     Raises:
         InputError: data other than CoLA's are to be used, and there is no folder of them.
     """
-    common = {"batch_size": settings.batch_size, "train_rows": train_rows}
     if settings.data_dir is not None:
-        name, arguments = _SOURCES[settings.data]
-        return {
-            "class_path": f"datamodules.{name}",
-            "init_args": {"data_dir": settings.data_dir, **arguments, **common},
-        }
-    if settings.data != "cola":
+        name, source = _SOURCES[settings.data]
+        source = {"data_dir": settings.data_dir, **source}
+    elif settings.data == "cola":
+        name, source = "QuickstartDataModule", {"max_length": MAX_LENGTH}
+    else:
         raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
-    return {"class_path": "datamodules.QuickstartDataModule", "init_args": {"max_length": MAX_LENGTH, **common}}
+    arguments = {**source, "batch_size": settings.batch_size, "train_rows": train_rows}
+    return {"class_path": f"datamodules.{name}", "init_args": arguments}
 
 
-def data_module(settings: Settings, train_rows: int | None = None) -> Any:
+def data_module(settings: BenchmarkSettings, train_rows: int | None = None) -> Any:
     """The data module of a run with these settings, not yet set up."""
     config = data_config(settings, train_rows)
-    kind = getattr(datamodules, config["class_path"].rpartition(".")[2])
-    return kind(backbone=settings.model, seed=SEED, **config["init_args"])
+    config["init_args"] |= {"backbone": settings.model, "seed": SEED}
+    return instantiate_class((), config)
 
 
-def texts(settings: Settings) -> list[str]:
-    """The training texts, which need no tokenizer."""
-    data = data_module(settings)
-    return data.load_texts()["train"] if settings.models_language else data.load_examples()["train"].texts
-
-
-def data_name(settings: Settings) -> str:
+def data_name(settings: BenchmarkSettings) -> str:
     """Which data were used, for the output."""
     lengths = training_rows(settings)[0].lengths
     size = f"{len(lengths):,} training rows of {float(lengths.double().mean()):.1f} tokens on average"
@@ -59,7 +52,7 @@ def data_name(settings: Settings) -> str:
     return f"{_NAMES[settings.data]}, {size}"
 
 
-def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
+def training_rows(settings: BenchmarkSettings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
     """The tokenised training rows, and their tokenizer.
 
     Args:
@@ -71,12 +64,12 @@ def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[To
     return data.train_dataloader().split, data.tokenizer
 
 
-def epoch_rows(settings: Settings) -> int:
+def epoch_rows(settings: BenchmarkSettings) -> int:
     """Rows of an epoch: as many training rows as fill whole batches."""
     return len(training_rows(settings)[0]) // settings.batch_size * settings.batch_size
 
 
-def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
+def batches(lengths: Tensor, settings: BenchmarkSettings) -> list[Tensor]:
     """Row indices of each batch of a measured run, warm-up first: those that a run of ours draws, epoch by epoch.
 
     Grouped by length within an epoch of all rows, where the Trainer's grouping pads as much as ours. Of a few rows
@@ -88,19 +81,19 @@ def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
     """
     found: list[Tensor] = []
     epoch = 0
-    while len(found) < settings.warm_up_steps + settings.steps:
+    while len(found) < settings.all_steps:
         found += global_batches(lengths, settings.batch_size, SEED, epoch)
         epoch += 1
-    return found[: settings.warm_up_steps + settings.steps]
+    return found[: settings.all_steps]
 
 
-def with_possible_steps(settings: Settings) -> Settings:
+def with_possible_steps(settings: BenchmarkSettings) -> BenchmarkSettings:
     """The same settings with steps that the data have rows for, counted in whole batches.
 
     Raises:
         InputError: there isn't one.
     """
-    whole = len(training_rows(settings)[0]) // settings.batch_size
+    whole = epoch_rows(settings) // settings.batch_size
     if whole == 0:
         raise InputError(
             f"the data have fewer training rows than one batch of {settings.batch_size}. Check --data_dir."

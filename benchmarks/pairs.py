@@ -1,184 +1,181 @@
-"""The pairs by name: what is ours, what is the reference, and what is timed."""
+"""The pairs by name: which side is ours, which is the reference, and which figure is compared.
 
-from dataclasses import replace
-from functools import partial
+Each side measures alone, in a fresh process, with the threads and the device asked for.
+"""
 
-from benchmarks import counts
-from benchmarks.pair import Pair, Sides
-from benchmarks.processes import run_side
-from benchmarks.settings import Settings
-from benchmarks.start_up import help_seconds, second_start
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from functools import cache, partial
+from io import StringIO
+from multiprocessing import get_context
+from statistics import median
+from typing import Any, NamedTuple
+from unittest.mock import patch
 
-SEED_SHARE = 20  # of our steps to those of the study's loop
+import torch
 
-
-def _throughputs(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
-    return figures[0]["rows"] / figures[0]["seconds"], figures[1]["rows"] / figures[1]["seconds"]
-
-
-def _against_seed(reference: str, settings: Settings, repetition: int) -> Sides:
-    ours = run_side("adaptive_softmax", settings, repetition)
-    few = replace(settings, steps=max(settings.steps // SEED_SHARE, 2), warm_up_steps=1)  # it takes long
-    theirs = run_side(reference, few, repetition)
-    return ours["rows"] / ours["seconds"], theirs["rows"] / theirs["seconds"]
+from benchmarks import counts, frozen, ours, seed_loop, start_up, trainer_peft
+from benchmarks.settings import BenchmarkSettings
+from benchmarks.timing import Figures
 
 
-def _step_times(ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = [run_side(side, settings, repetition) for side in (ours, reference)]
-    return figures[0]["seconds"] / settings.steps, figures[1]["seconds"] / settings.steps
+class Side(NamedTuple):
+    """What measures one side, and what that is, for the output."""
+
+    measure: Callable[[BenchmarkSettings], Figures]
+    what: str
 
 
-def _figure(key: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    return run_side(ours, settings, repetition)[key], run_side(reference, settings, repetition)[key]
-
-
-def _within(side: str, ours: str, reference: str, settings: Settings, repetition: int) -> Sides:
-    figures = run_side(side, settings, repetition)
-    return figures[ours], figures[reference]
-
-
-def _padding(settings: Settings, repetition: int) -> Sides:
-    ours, reference = (
-        counts.padded_tokens_per_real_token(settings, repetition, batching) for batching in ("length_grouped", "random")
-    )
-    return ours, reference
-
-
-def _mask_operations(settings: Settings, repetition: int) -> Sides:
-    return counts.our_mask_operations(), counts.looped_mask_operations()
-
+_OURS = "by cli.py's path with all callbacks and loggers"
+_STUDY = (
+    "the original study's loop (padding to 128, each layer's mask size by size in each forward pass, {}), in Hugging "
+    "Face's Trainer, fewer steps"
+)
+_BARE = "forward and activation backward of the frozen model in a bare loop, no optimizer; {}"
+_TRAINER = "Hugging Face Trainer, without logging, with PEFT {}"
+_COUNTED = "counted, as PyTorch dispatches them from allocation weights to R ∘ mask and back, 96 layers"
+_STARTED = (
+    "cli.py fit --config quickstart.yaml, process start to the end of the first step; the system's file cache is warm "
+    "in both"
+)
+SIDES = {
+    "adaptive_softmax": Side(ours.adaptive_softmax, f"adaptive LoRA-XS [5, 25], softmax, soft masks, {_OURS}"),
+    "adaptive_bounded": Side(
+        partial(ours.train, "adaptive_bounded"), f"adaptive LoRA-XS [5, 25], bounded, soft masks, {_OURS}"
+    ),
+    "fixed_rank": Side(partial(ours.train, "fixed_rank"), f"LoRA-XS of rank 25 in every layer, {_OURS}"),
+    "lora": Side(partial(ours.train, "lora"), f"LoRA r = 8 in the layers that PEFT adapts, {_OURS}"),
+    "lora_all_linear": Side(partial(ours.train, "lora_all_linear"), f"LoRA of rank 32 in all linear layers, {_OURS}"),
+    "full": Side(partial(ours.train, "full"), "full fine-tuning through the same module"),
+    "evaluation": Side(ours.evaluation, "one pass over the validation split, median of 3, the same answers"),
+    "factors": Side(ours.factors, "frozen factors of rank 25 of all default layers"),
+    "frozen_backbone": Side(
+        frozen.frozen_backbone, _BARE.format("with the same packed weights, dropout and last layer as ours")
+    ),
+    "frozen_backbone_plain": Side(frozen.frozen_backbone_plain, _BARE.format("transformers' model as it comes")),
+    "seed_with_pictures": Side(seed_loop.seed_with_pictures, _STUDY.format("a figure of each")),
+    "seed_without_pictures": Side(seed_loop.seed_without_pictures, _STUDY.format("without its figures")),
+    "trainer_peft_lora": Side(trainer_peft.trainer_peft_lora, _TRAINER.format("LoRA r = 8 in the same layers")),
+    "trainer_peft_adalora": Side(
+        trainer_peft.trainer_peft_adalora, _TRAINER.format("AdaLoRA from r = 12 to 8, allocated every 10 steps")
+    ),
+    "padding": Side(counts.padding, "counted over one epoch"),
+    "mask_operations": Side(counts.mask_operations, _COUNTED),
+    "first_step": Side(start_up.first_step, _STARTED),
+    "command_help": Side(start_up.command_help, "wall time, median of 5 calls"),
+}
 
 _STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
-_OURS = "ours: adaptive LoRA-XS [5, 25], softmax, by cli.py's path with all callbacks and loggers"
-_TRAINER = "Hugging Face Trainer, without logging"
-_FIXED = f"{_STEPS}; adaptive LoRA-XS [5, 25], {{}} allocation, soft masks, against LoRA-XS of rank 25, all callbacks"
-_BARE = "forward and activation backward of the frozen model on the same batches in a bare loop, no optimizer"
-_PEAK = f"{_STEPS}, adaptive LoRA-XS; operations per second {{}}, over those of a large matrix product in that process"
-_MEMORY = "most memory held, of the process (CPU) or allocated on the GPU; ours: adaptive LoRA-XS; reference: {}"
-
-_CHECKPOINT = "last.ckpt with optimizer state, written whole; ours: adaptive LoRA-XS; reference: full fine-tuning"
-_SEED = (
-    f"{_STEPS}; {_OURS}; reference: the original study's loop (padding to 128, each layer's mask size by size in each "
-    "forward pass, {}), in Hugging Face's Trainer, fewer steps"
-)
-
-PAIRS: dict[str, Pair] = {
-    "seed_with_pictures": Pair(
-        partial(_against_seed, "seed_with_pictures"), "samples/s", "higher", _SEED.format("a figure of each")
-    ),
-    "seed_without_pictures": Pair(
-        partial(_against_seed, "seed_without_pictures"), "samples/s", "higher", _SEED.format("without its figures")
-    ),
-    "trainer_peft_lora": Pair(
-        partial(_throughputs, "adaptive_softmax", "trainer_peft_lora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT LoRA r = 8 in the same layers",
-    ),
-    "trainer_peft_lora_by_lora": Pair(
-        partial(_throughputs, "lora", "trainer_peft_lora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; the same method on both sides, LoRA r = 8; ours: cli.py's path; reference: {_TRAINER}, with PEFT",
-    ),
-    "trainer_peft_adalora": Pair(
-        partial(_throughputs, "adaptive_softmax", "trainer_peft_adalora"),
-        "samples/s",
-        "higher",
-        f"{_STEPS}; {_OURS}; reference: {_TRAINER}, with PEFT AdaLoRA from r = 12 to 8, allocated every 10 steps",
-    ),
-    "fixed_rank": Pair(
-        partial(_step_times, "adaptive_softmax", "fixed_rank"), "seconds per step", "lower", _FIXED.format("softmax")
-    ),
-    "fixed_rank_bounded": Pair(
-        partial(_step_times, "adaptive_bounded", "fixed_rank"), "seconds per step", "lower", _FIXED.format("bounded")
-    ),
-    "frozen_backbone": Pair(
-        partial(_step_times, "adaptive_softmax", "frozen_backbone"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; {_OURS}; reference: {_BARE}, with the same packed weights, dropout and last layer as ours",
-    ),
-    "frozen_backbone_plain": Pair(
-        partial(_step_times, "adaptive_softmax", "frozen_backbone_plain"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; {_OURS}; reference: {_BARE}, transformers' model as it comes",
-    ),
-    "matmul_peak": Pair(
-        partial(_within, "adaptive_softmax", "needed", "peak"),
-        "operations/s",
-        "higher",
-        _PEAK.format("that the step can't do without (no padding, nothing that we avoid)"),
-    ),
-    "matmul_peak_formula": Pair(
-        partial(_within, "adaptive_softmax", "formula", "peak"),
-        "operations/s",
-        "higher",
-        _PEAK.format("as 4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
-    ),
-    "peak_memory_peft_lora": Pair(
-        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "trainer_peft_lora"),
-        "bytes",
-        "lower",
-        _MEMORY.format("Hugging Face Trainer with PEFT LoRA r = 8"),
-    ),
-    "peak_memory_full": Pair(
-        partial(_figure, "peak_memory_bytes", "adaptive_softmax", "full"),
-        "bytes",
-        "lower",
-        _MEMORY.format("full fine-tuning through the same module"),
-    ),
-    "checkpoint_bytes": Pair(
-        partial(_figure, "checkpoint_bytes", "adaptive_softmax", "full"), "bytes", "lower", _CHECKPOINT
-    ),
-    "checkpoint_seconds": Pair(
-        partial(_figure, "checkpoint_seconds", "adaptive_softmax", "full"), "seconds", "lower", _CHECKPOINT
-    ),
-    "merged_evaluation": Pair(
-        partial(_within, "evaluation", "merged", "apart"),
-        "samples/s",
-        "higher",
-        "one pass over the validation split, median of 3, the same answers; ours: merged weights, merging included; "
-        "reference: frozen layer and adapter apart",
-    ),
-    "svd_cached": Pair(
-        partial(_within, "factors", "cached", "cold"),
-        "seconds",
-        "lower",
-        "frozen factors of rank 25 of all default layers; ours: from the cache; reference: worked out (SVD)",
-    ),
-    "lora_full": Pair(
-        partial(_step_times, "lora_all_linear", "full"),
-        "seconds per step",
-        "lower",
-        f"{_STEPS}; ours: LoRA of rank 32 in all linear layers; reference: full fine-tuning through the same module",
-    ),
-    "padding_length_grouped": Pair(
-        _padding,
-        "padded tokens per real token",
-        "lower",
-        "counted over one epoch; ours: grouped by length; reference: random batches",
-    ),
-    "mask_operations": Pair(
-        _mask_operations,
-        "tensor operations",
-        "lower",
-        "counted, as PyTorch dispatches them from allocation weights to R ∘ mask and back, 96 layers; ours: softmax "
-        "allocation; reference: the study's loop over layers and sizes",
-    ),
-    "second_start": Pair(
-        second_start,
-        "seconds",
-        "lower",
-        "cli.py fit --config quickstart.yaml, process start to the end of the first step; ours: with what an earlier "
-        "start left in the caches; reference: with empty caches; the system's file cache is warm in both",
-    ),
-    "help_seconds": Pair(
-        help_seconds,
-        "seconds",
-        "lower",
-        "wall time, median of 5 calls; ours: python cli.py --help; reference: python -c pass",
-    ),
+_CHECKPOINT = "last.ckpt with optimizer state, written whole"
+# the unit of each figure that sides measure, and what it is
+FIGURES = {
+    "samples_per_second": ("samples/s", _STEPS),
+    "seconds_per_step": ("seconds per step", _STEPS),
+    "peak_memory_bytes": ("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
+    "checkpoint_bytes": ("bytes", _CHECKPOINT),
+    "checkpoint_seconds": ("seconds", _CHECKPOINT),
+    "needed": ("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
+    "formula": ("operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
+    "peak": ("operations/s", "a large matrix product in that process"),
+    "merged": ("samples/s", "merged weights, merging included"),
+    "apart": ("samples/s", "frozen layer and adapter apart"),
+    "cached": ("seconds", "from the cache"),
+    "factorised": ("seconds", "worked out (SVD)"),
+    "length_grouped": ("padded tokens per real token", "grouped by length"),
+    "random": ("padded tokens per real token", "random batches"),
+    "softmax_masks": ("tensor operations", "softmax allocation"),
+    "looped_masks": ("tensor operations", "the study's loop over layers and sizes"),
+    "warm": ("seconds", "with what an earlier start left in the caches"),
+    "cold": ("seconds", "with empty caches"),
+    "help": ("seconds", "python cli.py --help"),
+    "nothing": ("seconds", "python -c pass"),
 }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two figures to compare.
+
+    Attributes:
+        ours: our side's name in `SIDES`.
+        reference: the other side's.
+        figure: which of our side's figures is taken, by its name in `FIGURES`.
+        reference_figure: which of the reference's; the same one if not given.
+    """
+
+    ours: str
+    reference: str
+    figure: str
+    reference_figure: str | None = None
+
+    def measure(self, settings: BenchmarkSettings) -> tuple[float, float]:
+        """The figures of ours and of the reference in one repetition."""
+        ours, reference = run_side(self.ours, settings), run_side(self.reference, settings)
+        return ours[self.figure], reference[self.reference_figure or self.figure]
+
+    def description(self) -> dict[str, str]:
+        """Their unit, whether a higher or a lower ratio is better, and what is measured on each side."""
+        unit, figure = FIGURES[self.figure]
+        ours, reference = SIDES[self.ours].what, SIDES[self.reference].what
+        what = f"{figure}; ours: {ours}; reference: {reference}"
+        if self.reference_figure is not None:
+            what = f"{ours}; ours: {figure}; reference: {FIGURES[self.reference_figure][1]}"
+        return {"unit": unit, "better": "higher" if unit.endswith("/s") else "lower", "what": what}
+
+
+PAIRS = {
+    "seed_with_pictures": Pair("adaptive_softmax", "seed_with_pictures", "samples_per_second"),
+    "seed_without_pictures": Pair("adaptive_softmax", "seed_without_pictures", "samples_per_second"),
+    "trainer_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "samples_per_second"),
+    "trainer_peft_lora_by_lora": Pair("lora", "trainer_peft_lora", "samples_per_second"),
+    "trainer_peft_adalora": Pair("adaptive_softmax", "trainer_peft_adalora", "samples_per_second"),
+    "fixed_rank": Pair("adaptive_softmax", "fixed_rank", "seconds_per_step"),
+    "fixed_rank_bounded": Pair("adaptive_bounded", "fixed_rank", "seconds_per_step"),
+    "frozen_backbone": Pair("adaptive_softmax", "frozen_backbone", "seconds_per_step"),
+    "frozen_backbone_plain": Pair("adaptive_softmax", "frozen_backbone_plain", "seconds_per_step"),
+    "matmul_peak": Pair("adaptive_softmax", "adaptive_softmax", "needed", "peak"),
+    "matmul_peak_formula": Pair("adaptive_softmax", "adaptive_softmax", "formula", "peak"),
+    "peak_memory_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "peak_memory_bytes"),
+    "peak_memory_full": Pair("adaptive_softmax", "full", "peak_memory_bytes"),
+    "checkpoint_bytes": Pair("adaptive_softmax", "full", "checkpoint_bytes"),
+    "checkpoint_seconds": Pair("adaptive_softmax", "full", "checkpoint_seconds"),
+    "merged_evaluation": Pair("evaluation", "evaluation", "merged", "apart"),
+    "svd_cached": Pair("factors", "factors", "cached", "factorised"),
+    "lora_full": Pair("lora_all_linear", "full", "seconds_per_step"),
+    "padding_length_grouped": Pair("padding", "padding", "length_grouped", "random"),
+    "mask_operations": Pair("mask_operations", "mask_operations", "softmax_masks", "looped_masks"),
+    "second_start": Pair("first_step", "first_step", "warm", "cold"),
+    "help_seconds": Pair("command_help", "command_help", "help", "nothing"),
+}
+
+
+def pair_summary(name: str, runs: list[tuple[float, float]]) -> dict[str, Any]:
+    """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
+    rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
+    middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}
+    return {"name": name, **middle, **PAIRS[name].description(), "runs": rows}
+
+
+@cache
+def run_side(name: str, settings: BenchmarkSettings) -> Figures:
+    """Runs one side in its own process and returns what it measured; once for all pairs with it.
+
+    Raises:
+        RuntimeError: the side ran with other threads or on another device than asked.
+    """
+    # torch reads the number of threads from the environment when it is imported
+    with patch.dict(os.environ, settings.environment()), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        figures, threads, device = pool.submit(_measure, name, settings).result()
+    if threads != settings.thread_count or settings.device not in ("auto", device):
+        asked = f"{settings.thread_count} threads on {settings.device}"
+        raise RuntimeError(f"{name} ran with {threads} threads on {device} instead of {asked}")
+    return figures
+
+
+def _measure(name: str, settings: BenchmarkSettings) -> tuple[Figures, int, str]:
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        figures = SIDES[name].measure(settings)
+    return figures, torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"

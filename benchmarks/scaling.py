@@ -1,4 +1,4 @@
-"""`python -m benchmarks.scaling --output FILE.json --figure FILE.png`: step time against the sizes of a step.
+"""Step time against the sizes of a step.
 
 Each step is forward, backward and optimizer in a bare loop over random tokens without padding, so that one size can
 be changed at a time: sequence length, batch, number of layers, r_max. Three ways in turn: adaptive LoRA-XS,
@@ -6,20 +6,23 @@ LoRA-XS of fixed rank, and the frozen backbone alone.
 """
 
 import argparse
-import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import Any, get_args
 
 import torch
+from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification
 
-from benchmarks.machine import machine, versions
-from benchmarks.settings import SEED, Settings
-from benchmarks.timing import now
+from benchmarks.frozen import ask_for_activation_gradients, device_here, make_fast
+from benchmarks.machine import origin
+from benchmarks.settings import SEED, BenchmarkSettings, Precision, at_least
+from benchmarks.timing import median_seconds
 from common.files import write_json, write_whole
 from common.memory import keep_freed_memory
+from lora import AdaptiveLoRAXS, LoRAXS
+from lora.injection import freeze
 
 
 @dataclass(frozen=True)
@@ -40,42 +43,31 @@ CURVES: dict[str, tuple[int, ...]] = {
 }
 LABELS = {"length": "tokens of a row", "batch": "rows of a batch", "layers": "layers", "rank_max": "r_max"}
 WAYS = ("adaptive", "fixed rank", "frozen backbone")
+_HEAD = ("classifier", "bert.pooler")
 
 
 class Step:
     """One way of training (or of not training) a model of MiniLM's width, ready to be called."""
 
     def __init__(self, way: str, sizes: Sizes, precision: str) -> None:
-        from transformers import BertConfig, BertForSequenceClassification
-
-        from lightning_modules.first_token import use_first_token_only
-        from lora import AdaptiveLoRAXS, LoRAXS
-        from lora.dropout import use_sixteen_bit_dropout
-        from lora.injection import freeze, prepare_frozen_layers
-
         torch.manual_seed(SEED)
         config = BertConfig(
             hidden_size=384, num_hidden_layers=sizes.layers, num_attention_heads=12, intermediate_size=1536
         )
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = device_here()
         self.model = BertForSequenceClassification(config).train()
-        self.adapter: Any = None
-        freeze(self.model, ("classifier", "bert.pooler") if way != "frozen backbone" else ())
-        if way == "frozen backbone":
-            self.model.get_input_embeddings().register_forward_hook(lambda layer, x, y: y.requires_grad_())
+        self.adapter = _adapter(way, sizes.rank_max)
+        freeze(self.model, _HEAD if self.adapter is not None else ())
+        if self.adapter is None:
+            ask_for_activation_gradients(self.model)
         else:
-            rank = sizes.rank_max
-            adaptive = way == "adaptive"
-            self.adapter = AdaptiveLoRAXS(1, rank, rank_average=0.8 * rank) if adaptive else LoRAXS(rank)
-            self.adapter.attach(self.model, "bert", ("classifier", "bert.pooler"))
-            self.adapter.to(self.device)
-        prepare_frozen_layers(self.model)
-        use_sixteen_bit_dropout(self.model)
-        use_first_token_only(self.model)
-        self.model.to(self.device)
-        self.tokens = torch.randint(1000, 30000, (sizes.batch, sizes.length), device=self.device)
-        self.labels = torch.randint(0, 2, (sizes.batch,), device=self.device)
-        self.autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
+            self.adapter.attach(self.model, "bert", _HEAD)
+            self.adapter.to(device)
+        make_fast(self.model)
+        self.model.to(device)
+        self.tokens = torch.randint(1000, 30000, (sizes.batch, sizes.length), device=device)
+        self.labels = torch.randint(0, 2, (sizes.batch,), device=device)
+        self.autocast = torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
         trained = [p for part in (self.model, self.adapter) if part for p in part.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(trained, lr=1e-4, fused=True) if trained else None
 
@@ -90,33 +82,26 @@ class Step:
             self.optimizer.zero_grad()
 
 
-def seconds_per_step(sizes: Sizes, precision: str, steps: int) -> dict[str, float]:
-    """Median seconds of each way, all ways in turn at each step, after one that warms up."""
-    made = {way: Step(way, sizes, precision) for way in WAYS}
-    times: dict[str, list[float]] = {way: [] for way in WAYS}
-    for _ in range(steps + 1):
-        for way, step in made.items():
-            started = now()
-            step()
-            times[way].append(now() - started)
-    return {way: median(found[1:]) for way, found in times.items()}
+def _adapter(way: str, rank: int) -> LoRAXS | None:
+    if way == "frozen backbone":
+        return None
+    return AdaptiveLoRAXS(1, rank, rank_average=0.8 * rank) if way == "adaptive" else LoRAXS(rank)
 
 
-def measure(precision: str, steps: int) -> list[dict[str, Any]]:
+def measure_points(precision: str, steps: int) -> list[dict[str, Any]]:
     """Every point of every curve; other sizes stay as `Sizes` has them."""
     points = []
     for name, values in CURVES.items():
         for value in values:
             sizes = replace(Sizes(), **{name: value})
-            points.append({"curve": name, **asdict(sizes), "seconds": seconds_per_step(sizes, precision, steps)})
+            seconds = median_seconds({way: Step(way, sizes, precision) for way in WAYS}, steps)
+            points.append({"curve": name, **asdict(sizes), "seconds": seconds})
             print(points[-1], flush=True)
     return points
 
 
-def draw(points: list[dict[str, Any]]) -> Any:
+def scaling_figure(points: list[dict[str, Any]]) -> Figure:
     """The curves as a figure."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
         found = [point for point in points if point["curve"] == name]
@@ -131,27 +116,18 @@ def draw(points: list[dict[str, Any]]) -> Any:
     return figure
 
 
-def main() -> int:
-    """Measures, writes the points, draws the figure."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.scaling", description=__doc__)
+def measure_scaling(arguments: list[str]) -> None:
+    """Measures, writes the points and draws the figure."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks scaling", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("scaling.json"), help="JSON file to write")
     parser.add_argument("--figure", type=Path, default=Path("scaling.png"), help="PNG file to write")
-    parser.add_argument("--precision", choices=("32-true", "bf16-mixed"), default="32-true")
+    parser.add_argument("--precision", choices=get_args(Precision), default="32-true")
     parser.add_argument("--steps", type=int, default=7, help="timed steps of each way at each point")
-    parsed = parser.parse_args()
+    parsed = parser.parse_args(arguments)
+    at_least("steps", parsed.steps, 1)
     keep_freed_memory()
-    content = {
-        "points": measure(parsed.precision, parsed.steps),
-        "machine": machine(Settings()),
-        "versions": versions(),
-        "precision": parsed.precision,
-        "command": " ".join(["python -m benchmarks.scaling", *sys.argv[1:]]),
-    }
-    write_json(parsed.output, content)
-    figure = draw(content["points"])
+    before = origin(BenchmarkSettings())
+    points = measure_points(parsed.precision, parsed.steps)
+    write_json(parsed.output, {"points": points, "precision": parsed.precision, **before})
+    figure = scaling_figure(points)
     write_whole(parsed.figure, lambda file: figure.savefig(file, format="png", dpi=120))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

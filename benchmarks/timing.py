@@ -1,12 +1,19 @@
 """Stopwatches that stop at the same moments on both sides of a pair."""
 
-import json
-import os
 import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from statistics import median
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
+
+from benchmarks.settings import BenchmarkSettings
+from callbacks.trained_module import Batch
+from common.memory import peak_resident_bytes
+
+# What a side says of itself: the name of a figure and its value, in the unit that `benchmarks.pairs` gives it.
+Figures = dict[str, float]
 
 
 def now() -> float:
@@ -14,6 +21,32 @@ def now() -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def median_seconds(ways: Mapping[str, Callable[[], object]], times: int) -> dict[str, float]:
+    """Median seconds of each way of doing something: all ways in turn each time, after one time that warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(times + 1):
+        for name, way in ways.items():
+            started = now()
+            way()
+            seconds[name].append(now() - started)
+    return {name: median(found[1:]) for name, found in seconds.items()}
+
+
+def training_figures(seconds: float, settings: BenchmarkSettings) -> Figures:
+    """The figures of a side that trains, taken before the process does anything else.
+
+    Args:
+        seconds: of the timed steps.
+        settings: how many steps and rows these are.
+    """
+    cuda = torch.cuda.is_available()
+    return {
+        "samples_per_second": settings.steps * settings.batch_size / seconds,
+        "seconds_per_step": seconds / settings.steps,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else peak_resident_bytes(),
+    }
 
 
 class StepWindow:
@@ -31,7 +64,13 @@ class StepWindow:
 
     @property
     def complete(self) -> bool:
+        """Whether all timed steps are done."""
         return self.done >= self.warm_up_steps + self.steps
+
+    @property
+    def timing(self) -> bool:
+        """Whether the step that is under way counts."""
+        return self.warm_up_steps <= self.done and not self.complete
 
     def step_ended(self) -> None:
         self.done += 1
@@ -46,7 +85,7 @@ class StepWindow:
         self._since = None
 
     def epoch_started(self) -> None:
-        if self.warm_up_steps <= self.done and not self.complete:
+        if self.timing:
             self._since = now()
 
 
@@ -66,23 +105,12 @@ class StepTimer(Callback):
         self.window.epoch_started()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
-        timed = self.window.done >= self.window.warm_up_steps and not self.window.complete
-        if timed:
+        if self.window.timing:
             self.rows += batch["real_rows"]
             self.tokens += batch["real_tokens"]
         self.window.step_ended()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.window.epoch_ended()
-
-
-class FirstStep(Callback):
-    """Prints when the first optimizer step was done, as seconds since 1970 in a line of JSON, and ends the process."""
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        print(json.dumps({"first_step_done": time.time()}), flush=True)
-        os._exit(0)

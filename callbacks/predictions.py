@@ -1,20 +1,23 @@
 """Writes predictions as a table anyone can open."""
 
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from callbacks.trained_module import TrainedModule
-from common.files import write_text
+from callbacks.trained_module import Batch, TrainedModule
+from common.files import storage_error, write_text
 
 
 class PredictionTable(Callback):
     """A TSV of inputs and the model's answers, in the input's order; the module says what an answer is.
 
     Args:
-        path: the file to write.
+        path: what to write, see `write_table`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -25,8 +28,8 @@ class PredictionTable(Callback):
         self,
         trainer: Trainer,
         pl_module: TrainedModule,
-        outputs: Any,
-        batch: Any,
+        outputs: dict[str, Tensor],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
@@ -39,4 +42,22 @@ class PredictionTable(Callback):
             torch.distributed.all_gather_object(gathered, self._scores)
             self._scores = {row: scores for part in gathered for row, scores in part.items()}
         if trainer.is_global_zero:
-            write_text(self.path, pl_module.prediction_table(self._scores))
+            write_table(self.path, pl_module.prediction_table(self._scores))
+
+
+def write_table(path: Path, text: str) -> None:
+    """Writes a file whole or not at all, also through a link; a device, a pipe or `-` (standard output) directly.
+
+    Raises:
+        InputError: it can't be written.
+    """
+    is_standard = str(path) == "-"
+    is_place = is_standard or path.is_relative_to("/dev") or path.is_relative_to("/proc")
+    if not is_place and (path.is_file() or not path.exists()):
+        return write_text(path.resolve(), text)
+    try:
+        with os.fdopen(os.dup(1), "wb") if is_standard else path.open("wb") as file:
+            file.write(text.encode())
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # a reader such as head has had enough
+            raise storage_error(path, error) from error

@@ -1,5 +1,6 @@
 """TensorBoard's event files of a run that goes on."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -21,7 +22,7 @@ class ResumedTensorBoard(TensorBoardLogger):
         self._purge_step: int | None = step
 
     @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._purge_step is not None:
             self.experiment.close()  # the next entry opens another file, which begins by saying what to forget
             self.experiment.purge_step, self._purge_step = self._purge_step, None

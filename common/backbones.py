@@ -129,7 +129,17 @@ def _model_file(path: Path) -> Path:
     raise InputError(f"backbone is {str(path)!r}, but there is no such file; GGUF files in its folder: {there}.")
 
 
+def adapter_as_backbone(backbone: str) -> InputError:
+    """The refusal of an adapter in the place of the model it adapts."""
+    return InputError(
+        f"backbone is {backbone!r}, which holds an adapter; allowed: the whole model that it was trained on. Give that "
+        f"with --model.backbone, and the adapter with --model.init_from {backbone}."
+    )
+
+
 def _model_folder(folder: Path, backbone: str) -> Path:
+    if (folder / "adapter_config.json").is_file() or (folder / "native.safetensors").is_file():
+        raise adapter_as_backbone(backbone)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"backbone is {backbone!r}, a folder without a config.json; allowed: a folder written by "

@@ -26,6 +26,10 @@ class IncompleteRunError(Exception):
     """
 
 
+class DivergedRunError(IncompleteRunError):
+    """A run's numbers stopped being finite."""
+
+
 def one_of(what: str, value: object, allowed: list[str] | tuple[str, ...]) -> InputError:
     """An `InputError` for a value outside a fixed set, naming the closest allowed ones first."""
     from difflib import get_close_matches

@@ -72,13 +72,6 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def delete_content(folder: Path, kept: str) -> None:
-    """Deletes all that a folder holds but one entry; links are deleted, not what they point at."""
-    for path in folder.iterdir():
-        if path.name != kept:
-            _delete(path)
-
-
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to write into, and renames it to `path` when all went well.

@@ -1,9 +1,56 @@
 """Words for the person at the terminal, from one process only, and silence from everyone else's libraries."""
 
+import errno
+import io
 import logging
 import os
 import sys
+import threading
 import warnings
+
+
+class _LastingOutput(io.TextIOWrapper):
+    """Standard output or error; once it can't be written to, what is printed is dropped and the run goes on."""
+
+    def write(self, text: str) -> int:
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._give_up(error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            super().flush()
+        except OSError as error:
+            self._give_up(error)
+
+    def _give_up(self, error: OSError) -> None:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self.fileno())  # whatever is in a buffer goes there, too
+        os.close(nowhere)
+        if error.errno != errno.EPIPE and self is not sys.stderr:  # a reader such as head has had enough
+            print(f"warning: standard output can't be written ({error.strerror}); going on.", file=sys.stderr)
+
+
+def keep_output_going() -> None:
+    """Output that can't be written ends nothing: a closed one, a full disk, a reader that is gone, a poor encoding.
+
+    To be called when a process begins, before anything is printed.
+    """
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:  # closed: else the next file that is opened would get what is printed
+            os.open(os.devnull, os.O_RDWR)
+        stream = getattr(sys, name)
+        if number == 0 or stream is not getattr(sys, f"__{name}__"):  # a notebook's or a test's own
+            continue
+        encoding = "utf-8" if stream is None else stream.encoding
+        binary = os.fdopen(number, "wb", closefd=False) if stream is None else stream.detach()
+        lasting = _LastingOutput(binary, encoding, "backslashreplace", line_buffering=True)
+        setattr(sys, name, lasting)
+        setattr(sys, f"__{name}__", lasting)
 
 
 def is_first_process() -> bool:
@@ -37,10 +84,8 @@ _FOREIGN_WARNINGS = (
     r".*treespec, LeafSpec.*",
     r".*recommended to use `self\.log\('.*', \.\.\., sync_dist=True\)`.*",  # values are reduced already
     r".*during `trainer\.(test|validate)\(\)`, it is recommended to use.*",  # no row is shown twice here
-    r".*will save all targets and predictions in the buffer.*",  # torchmetrics' Spearman; a GLUE split is small
     r"(?s).*callbacks used to create the checkpoint need to be provided",  # evaluation needs none of a fit's
     r".*`is_gradient_checkpointing` is deprecated.*",  # peft 0.21 asks transformers in the old way
-    r".*variance of predictions or target is close to zero.*",  # reported as a collapse
 )
 
 
@@ -61,3 +106,12 @@ def quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _FOREIGN_WARNINGS:
         warnings.filterwarnings("ignore", message=pattern)
+    threading.excepthook = _note_failed_thread
+
+
+def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
+    """TensorBoard's writer, a thread, hands its error on to whoever logs next: here it is one line."""
+    if isinstance(failed.exc_value, OSError):
+        warn(f"TensorBoard's file can't be written: {failed.exc_value}")
+    else:
+        threading.__excepthook__(failed)

@@ -2,6 +2,7 @@
 
 from functools import cache
 
+from jsonargparse import set_dumper
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.callbacks import Callback
@@ -13,6 +14,7 @@ from callbacks.divergence import Divergence
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
 from callbacks.update_norms import UpdateNorms
+from experiments.config_files import dump_yaml
 from lightning_modules.adapted_module import AdaptedModule
 
 NAMED_CALLBACKS: dict[str, type[Callback]] = {
@@ -25,6 +27,9 @@ NAMED_CALLBACKS: dict[str, type[Callback]] = {
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "output", "export")
+
+
+set_dumper("yaml", dump_yaml)  # jsonargparse's own writes the text 1e5 as it would write a number
 
 
 @cache
@@ -98,5 +103,8 @@ def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
     )
     if verb == "predict":
         parser.add_argument(
-            "--output", type=str | None, default=None, help="TSV file; predictions.tsv in the run folder if not given."
+            "--output",
+            type=str | None,
+            default=None,
+            help="TSV file, - for standard output; predictions.tsv in the run folder if not given.",
         )

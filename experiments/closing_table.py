@@ -21,12 +21,13 @@ def print_closing_table(results: RunResults, ranks: dict[str, int], folder: Path
         console.print(_rank_table(ranks))
     if results.accuracy_by_tag:
         console.print(_tag_table(results.accuracy_by_tag))
-    config = shlex.quote(str(folder / "config.yaml"))
-    which = "best" if (folder / "checkpoints" / "best.ckpt").exists() else "last"  # none without validation
+    run = shlex.quote(str(folder))
+    there = [which for which in ("best", "last") if (folder / "checkpoints" / f"{which}.ckpt").exists()]
+    options = f"--ckpt_path {there[0]} --data.predict_file sentences.txt" if there else ""
     console.print(
         f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
         f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
-        f"  python cli.py predict --config {config} --ckpt_path {which} --data.predict_file sentences.txt\n",
+        + (f"  python cli.py predict {run} {options}\n" if there else ""),
         highlight=False,
         markup=False,  # a folder's name may hold brackets
         soft_wrap=True,

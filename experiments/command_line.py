@@ -2,7 +2,9 @@
 
 import argparse
 import shlex
+import sys
 import time
+from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
@@ -12,7 +14,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from common.errors import InputError
 from common.terminal import is_first_process, quiet_libraries, say
 from experiments.closing_table import print_evaluation
-from experiments.error_causes import about_settings, input_error_behind
+from experiments.error_causes import input_error_behind
 from experiments.exported_model import settings_of_export
 from experiments.process_watch import COURTESY_SECONDS
 from experiments.resumption import was_requeued
@@ -34,7 +36,7 @@ def run(arguments: list[str]) -> int:
     try:
         return _run(arguments)
     except Exception as error:
-        cause = input_error_behind(error) or about_settings(error)
+        cause = input_error_behind(error)
         if cause is None:
             raise
         if not is_first_process():  # most likely the first one says the same
@@ -47,13 +49,20 @@ def run(arguments: list[str]) -> int:
 def _run(arguments: list[str]) -> int:
     typed, base = _below(arguments)
     asked = Run(parse(typed, base))
+    if asked.settings.values.get("output") in ("-", "/dev/stdout"):  # the table alone
+        with redirect_stdout(sys.stderr):
+            return _follow(asked, arguments)
+    return _follow(asked, arguments)
+
+
+def _follow(asked: Run, arguments: list[str]) -> int:
     for path in asked.settings.configs:
         say(f"config: {path}")
     try:
         _carry_out(asked)
-    except SIGTERMException:
+    except (SIGTERMException, SystemExit):  # Lightning turns a second Ctrl-C into the latter
         if not asked.signals.requeue():
-            say(_how_to_go_on(arguments))
+            say(_how_to_go_on(arguments, asked.folder))
         return 1
     return 0
 
@@ -73,11 +82,7 @@ def _carry_out(asked: Run) -> None:
             f"--export FOLDER, or a run: python cli.py {verb} RUN."
         )
     if verb == "predict":
-        path = asked.predict(ckpt_path, values.output)
-        say(
-            f"Predictions: {path}\n"
-            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
-        )
+        asked.predict(ckpt_path, values.output)
         return
     split = "validation" if verb == "validate" else "test"
     print_evaluation(f"{asked.folder.path.name}: {split}", asked.evaluate(split, ckpt_path))
@@ -111,14 +116,15 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     return arguments, None
 
 
-def _how_to_go_on(arguments: list[str]) -> str:
+def _how_to_go_on(arguments: list[str], folder: RunFolder) -> str:
+    if arguments[0] != "fit":
+        return "\nStopped by a signal."
+    if not (folder.checkpoints / "last.ckpt").exists():
+        return f"\nStopped by a signal before the first checkpoint. Begin anew: python cli.py {shlex.join(arguments)}"
     kept = [argument for argument in arguments if argument.partition("=")[0] != "--overwrite"]
     # the last one counts: a run that began at another checkpoint goes on from its own
     resume = kept if _asks_for_last(kept) else [*kept, "--ckpt_path", "last"]
-    return (
-        "\nStopped by a signal. Unless not one step was done, last.ckpt is written; go on with:\n"
-        f"  python cli.py {shlex.join(resume)}"
-    )
+    return f"\nStopped by a signal; last.ckpt is written. Go on with:\n  python cli.py {shlex.join(resume)}"
 
 
 def _asks_for_last(arguments: list[str]) -> bool:

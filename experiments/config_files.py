@@ -1,15 +1,38 @@
-"""Finding configs by name, and telling what changed between two of them."""
+"""YAML files: found by name, read strictly, written so that they are read alike, and compared."""
 
+import re
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
 from common.errors import InputError
 
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+_DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
+_MOST_VALUES = 100_000  # in one file, with what aliases stand for counted each time
+# Settings that are gone since commit 2ab6823, with the values that changed nothing; older runs' config.yaml has them.
+_GONE = {"masking": "soft", "allocation_delay_fraction": 0.0}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Takes 1e-4 for a number and a date for text, as the command line's parser does."""
+
+    yaml_implicit_resolvers: ClassVar = {
+        letter: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text into quotation marks that would be read as a number or a date."""
+
+
+for _kind in (_Loader, _Dumper):
+    _kind.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
+    )
 
 
 def locate_config(name: str) -> Path:
@@ -30,37 +53,120 @@ def locate_config(name: str) -> Path:
 
 
 def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
-    """Replaces each `--config NAME` by the path of the file found, and lists these paths."""
-    located: list[str] = []
+    """The options with each `--config NAME` put first, so that what is typed wins wherever it stands, and their files.
+
+    Raises:
+        InputError: there is no such file, or it can't be read: see `read_run_config`.
+    """
+    options: list[str] = []
     paths: list[Path] = []
-    takes_value = False
-    for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if takes_value or (flag == "--config" and equals):
-            paths.append(locate_config(argument if takes_value else value))
-            located.append(str(paths[-1]) if takes_value else f"--config={paths[-1]}")
-            takes_value = False
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag not in ("--config", "-c"):
+            options.append(word)
             continue
-        takes_value = argument in ("--config", "-c")
-        located.append(argument)
-    if takes_value:
-        raise InputError("--config needs the name or path of a YAML file, such as `--config quickstart.yaml`.")
-    return located, paths
+        name = value if equals else next(words, None)
+        if name is None:
+            raise InputError("--config needs the name or path of a YAML file, such as `--config quickstart.yaml`.")
+        paths.append(locate_config(name))
+    return [*(f"--config={_for_the_parser(path)}" for path in paths), *options], paths
+
+
+def _for_the_parser(path: Path) -> str:
+    content, kept = read_yaml(path), read_run_config(path)
+    if not content:
+        raise InputError(f"{path} is empty; allowed: settings by name. Correct the file, or give another one.")
+    return str(path) if content == kept else dump_yaml(kept)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a YAML file; none in an empty one.
 
     Raises:
-        InputError: no text, no YAML, or something else than settings by name.
+        InputError: no text, no YAML, one name twice, aliases without end, or something else than settings by name.
     """
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        content = load_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
         raise InputError(f"{path} can't be read as YAML: {error}. Correct the file.") from error
     if not isinstance(content, dict | None):
         raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
     return content or {}
+
+
+def read_run_config(path: Path) -> dict[str, Any]:
+    """The settings in a run's config.yaml, also in one that an earlier version wrote.
+
+    Raises:
+        InputError: see `read_yaml`; or it has a setting that no longer exists, at a value that changed the run.
+    """
+    content = read_yaml(path)
+    model = _group(content, "model", "init_args")
+    for group in (_group(model, "adapter", "init_args"), _group(model, "optimizer")):
+        for name in _GONE.keys() & group.keys():
+            if (value := group.pop(name)) != _GONE[name]:
+                raise InputError(
+                    f"{path} sets {name} to {value!r}, which no longer exists; allowed: {_GONE[name]!r}. To go on with "
+                    "this run, check out commit 2ab6823."
+                )
+    return content
+
+
+def _group(content: Any, *names: str) -> dict[str, Any]:
+    """The settings below these names; none where there are none."""
+    for name in names:
+        content = content.get(name) if isinstance(content, dict) else None
+    return content if isinstance(content, dict) else {}
+
+
+def load_yaml(text: str) -> Any:
+    """The content of YAML text.
+
+    Raises:
+        yaml.YAMLError: it isn't YAML, has one name twice, or aliases that stand for themselves or for too much.
+    """
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEEPEST:
+            raise yaml.YAMLError(f"lists or settings lie in each other more than {_DEEPEST} times")
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, {})
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def dump_yaml(content: Any) -> str:
+    """YAML text that `load_yaml` and the command line's parser read alike."""
+    return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
+    """How many values a node stands for; `known` has those counted before, and None for those under way."""
+    if node in known:
+        if (count := known[node]) is None:
+            raise yaml.YAMLError(f"an alias in line {node.start_mark.line + 1} stands for something that holds itself")
+        return count
+    known[node] = None
+    inner = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        inner = [part for pair in node.value for part in pair]
+        names: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                if key.value in names:
+                    raise yaml.YAMLError(f"{key.value!r} stands there twice, again in line {key.start_mark.line + 1}")
+                names.add(key.value)
+    known[node] = count = 1 + sum(_count(part, known) for part in inner)
+    if count > _MOST_VALUES:
+        raise yaml.YAMLError(f"it holds more than {_MOST_VALUES:,} values, with what aliases stand for")
+    return count
 
 
 def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:

@@ -1,41 +1,52 @@
 """Which exceptions are the user's input at fault, whatever library raised them."""
 
-import errno
 from pathlib import Path
-
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from common.errors import InputError
 from common.files import NO_SPACE, storage_error
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
-    """The `InputError` that an exception was raised from, if there is one: the parser wraps what classes raise.
+    """The `InputError` that an exception was raised from or stands for, if there is one.
 
-    A full disk or quota counts, whoever met it: TensorBoard's writer is a thread of its own, and torch's says
-    something else on top.
+    The parser wraps what classes raise. A full disk or quota counts, whoever met it: TensorBoard's writer is a thread
+    of its own, and torch's says something else on top.
     """
+    if error is not None and (cause := _about_settings(error)) is not None:
+        return cause
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # one raised again from another thread may be its own context
         seen.add(id(error))
         if isinstance(error, InputError):
             return error
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return InputError(str(storage_error(Path(error.filename or "the run folder"), error)))
+            return _unusable(error)
         error = error.__cause__ or error.__context__
     return None
 
 
-def about_settings(error: Exception) -> InputError | None:
+def _unusable(error: OSError) -> InputError | None:
+    told = storage_error(Path(str(error.filename or "the run folder")), error)
+    return told if isinstance(told, InputError) else None
+
+
+def _about_settings(error: BaseException) -> InputError | None:
     """What a library raises while it runs, but because of what the user asked for."""
-    if isinstance(error, MisconfigurationException) or str(error).lstrip().startswith("`val_check_interval`"):
+    if isinstance(error, OSError):
+        return _unusable(error)
+    if isinstance(error, RuntimeError) and "home directory" in str(error):  # Path.expanduser
+        return InputError(f"a path begins with ~, but {error} Write the whole path, or set HOME or RANKWISE_CACHE.")
+    if type(error).__name__ == "MisconfigurationException" or str(error).lstrip().startswith("`val_check_interval`"):
         return lightning_refuses(error)
-    if isinstance(error, OSError) and error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP):
-        return InputError(str(storage_error(Path(str(error.filename)), error)))
+    if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
+        return InputError(
+            "a step used only a part of what is trained, which data-parallel processes must be told to expect. Use "
+            "--trainer.strategy ddp_find_unused_parameters_true."
+        )
     return None
 
 
-def lightning_refuses(error: Exception) -> InputError:
+def lightning_refuses(error: BaseException) -> InputError:
     """Lightning's own words about settings, as a message of ours."""
     reason = " ".join(str(error).split())[:600]
     return InputError(f"Lightning refuses these trainer settings: {reason} See `python cli.py fit --help`.")

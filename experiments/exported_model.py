@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 import datamodules
 import lightning_modules
 from common.errors import InputError
+from experiments.config_files import read_yaml
 from lightning_modules.adapter_import import export_kind
+from lightning_modules.backbone_sketch import check_files
 from lightning_modules.native_adapter import NativeAdapter
 
 CONFIG_NAME = "config.yaml"
@@ -41,6 +41,7 @@ def settings_of_export(folder: Path) -> dict[str, Any]:
             "`python cli.py export`. Give the settings yourself: --config NAME.yaml --model.adapter null "
             f"--model.init_from {folder} in a fit, or export a run."
         )
+    check_files(folder)
     settings = _own_classes(folder / CONFIG_NAME)
     if kind == "native" and NativeAdapter.read(folder).lacks_head:
         raise InputError(
@@ -57,9 +58,9 @@ def _own_classes(path: Path) -> dict[str, Any]:
     Exports travel, and a class named there would be run.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = read_yaml(path)
         parts = {name: (part["class_path"], part["init_args"]) for name, part in content.items()}
-    except (OSError, ValueError, yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} isn't what an export writes ({type(error).__name__}). Export the run again."
         ) from error

@@ -3,6 +3,7 @@
 import shlex
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
@@ -11,10 +12,10 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
-from common.errors import IncompleteRunError
+from common.errors import DivergedRunError, IncompleteRunError
 from common.terminal import is_first_process, say
 from experiments.closing_table import print_closing_table
-from experiments.config_files import differences, flatten, read_yaml
+from experiments.config_files import differences, flatten, read_run_config
 from experiments.fit_results import rank_figures, summarise, write_files
 from experiments.results import RunResults
 from experiments.resumption import Checkpoint, checkpoint_to_resume
@@ -40,6 +41,7 @@ class Fit:
     def __init__(self, settings: Settings, folder: RunFolder, signals: StopSignals) -> None:
         self.settings, self.folder, self.signals = settings, folder, signals
         self.figures = Results()
+        self.replaced: list[Path] = []  # of an older run, to be deleted when training begins
         self.trainer: Trainer
 
     def carry_out(self, ckpt_path: str | None, overwrite: bool) -> RunResults | None:
@@ -52,8 +54,7 @@ class Fit:
             objects = settings.build()
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
-            clears = overwrite and ckpt_path is None
-            self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, clears)
+            self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, self.replaced)
             start = None if ckpt_path is None else str(checkpoint.path if checkpoint else folder.checkpoint(ckpt_path))
             checkpoint = None  # the trainer has its content: held here, it would stay in memory until the run ends
             self.signals.install()
@@ -67,15 +68,16 @@ class Fit:
         settings, folder = self.settings, self.folder
         if ckpt_path is None:
             if is_first_process():  # the other processes start when the first has begun the run
-                held.enter_context(folder.begun(f"python cli.py {shlex.join(settings.typed)}", overwrite))
+                command = f"python cli.py {shlex.join(settings.typed)}"
+                self.replaced = held.enter_context(folder.begun(command, overwrite))
             return None
         if is_first_process():
             held.enter_context(folder.held())
             folder.clean_up()
-        checkpoint = checkpoint_to_resume(folder, ckpt_path, settings.values.model.init_args.get("backbone"))
+        checkpoint = checkpoint_to_resume(folder, ckpt_path)
         say(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
         saved = folder.path / "config.yaml"
-        if saved.exists() and (changed := differences(read_yaml(saved), settings.plain)):
+        if saved.exists() and (changed := differences(read_run_config(saved), settings.plain)):
             say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
         return checkpoint
 
@@ -83,7 +85,7 @@ class Fit:
         """Looks at the best epoch, and writes and shows what the run came to.
 
         Raises:
-            IncompleteRunError: the adapter missed its budget; all is written.
+            IncompleteRunError: the run diverged, or the adapter missed its budget; all is written.
         """
         trainer, values = self.trainer, self.settings.values
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
@@ -107,9 +109,17 @@ class Fit:
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.folder.path)
         # In the first process alone: the end of another one would cut the first off before all is written.
-        if shortfall is not None and trainer.is_global_zero:
+        if trainer.is_global_zero and results.status == "diverged":
+            raise DivergedRunError(self._after_divergence())
+        if trainer.is_global_zero and shortfall is not None:
             raise IncompleteRunError(shortfall)
         return results
+
+    def _after_divergence(self) -> str:
+        lower = "a lower --model.optimizer.learning_rate, or leave such updates out with --divergence.skip_at_most N"
+        if (self.folder.checkpoints / "last.ckpt").exists():
+            return f"the run diverged; what it came to is written. Go on with --ckpt_path last and {lower}."
+        return f"the run diverged before its first checkpoint. Begin anew with --overwrite and {lower}."
 
     def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Any] | None:
         """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""

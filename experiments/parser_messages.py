@@ -36,9 +36,6 @@ def readable(message: str) -> str:
 
 
 def _without_keys(message: str) -> str:
-    if message.startswith("Unexpected config:"):
-        held = message.partition(":")[2].strip()
-        return f"a config holds {_short(held) if held else 'nothing'}; allowed: settings by name. Correct the file."
     if message.startswith("the following arguments are required"):
         return f"{message}. Give a config that has them, such as `--config quickstart.yaml`."
     return message

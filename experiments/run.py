@@ -1,5 +1,6 @@
 """A run: its folder, settings, checkpoints and results; trained, resumed, evaluated, predicted with and loaded."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
+from common.terminal import quiet_libraries, say
 from experiments.fit import Fit
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
@@ -72,6 +74,7 @@ class Run:
     """
 
     def __init__(self, settings: Settings) -> None:
+        quiet_libraries()
         self.settings = settings
         self.folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
         self.signals = StopSignals()
@@ -150,7 +153,7 @@ class Run:
         """
         trainer, objects, path = self._ready(ckpt_path)
         evaluate = trainer.validate if split == "validation" else trainer.test
-        evaluate(objects.module, datamodule=objects.data, ckpt_path=path)
+        evaluate(objects.module, datamodule=objects.data, ckpt_path=path, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def predict(self, ckpt_path: str | None = "best", output: str | None = None) -> Path:
@@ -158,15 +161,21 @@ class Run:
 
         Args:
             ckpt_path: see `evaluate`.
-            output: the table; predictions.tsv in the run folder if not given.
+            output: the table, - for standard output; predictions.tsv in the run folder if not given.
 
         Raises:
-            InputError: see `evaluate`; or a setting would leave rows out.
+            InputError: see `evaluate`; or a setting would leave rows out, or the table would replace what is read.
         """
         self._refuse_partial_predictions()
-        table = PredictionTable(Path(output or self.folder.path / "predictions.tsv"))
+        table = PredictionTable(self.folder.path / "predictions.tsv" if output is None else Path(output).expanduser())
+        if output is not None:
+            self._refuse_to_replace_input(table.path)
         trainer, objects, path = self._ready(ckpt_path, [table])
         trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
+        say(
+            f"Predictions for {len(objects.data.predict_examples().texts):,} rows: {table.path}\n"
+            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
+        )
         return table.path
 
     def load(self, ckpt_path: str = "best") -> LoadedRun:
@@ -183,7 +192,6 @@ class Run:
         trainer.datamodule = data  # type: ignore[attr-defined]
         module.trainer = trainer
         content = read_checkpoint(path)
-        _let_fingerprints_decide(content, module)
         data.setup("fit")
         module.configure_model()
         module.load_checkpoint(content)
@@ -225,12 +233,18 @@ class Run:
                     "shorter file: --data.predict_file FILE."
                 )
 
-
-def _let_fingerprints_decide(checkpoint: dict[str, Any], module: AdaptedModule) -> None:
-    """A backbone may have moved: where a fingerprint tells two apart, its name need not be the same."""
-    identity = checkpoint.get("rankwise") or {}
-    if identity.get("fingerprint") is not None:
-        identity["backbone"] = module.backbone_name
+    def _refuse_to_replace_input(self, output: Path) -> None:
+        if not output.is_file():
+            return
+        model, data = self.settings.plain["model"]["init_args"], self.settings.plain["data"]["init_args"]
+        for name, value in {**model, **data, "ckpt_path": self.settings.values.ckpt_path}.items():
+            place = Path(value) if isinstance(value, str) else Path(os.devnull)
+            inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
+            if inside or (place.is_file() and place.samefile(output)):
+                raise InputError(
+                    f"--output is {str(output)!r}, which {name} ({value}) reads; allowed: another file. Nothing was "
+                    "written."
+                )
 
 
 def _was_discrete(state: dict[str, Any]) -> bool:

@@ -1,8 +1,7 @@
 """runs/<run_name>/: where a run's files lie, and what may be done to them."""
 
+import errno
 import os
-import socket
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -11,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.files import delete_content, is_plain_name
+from common.files import is_plain_name, storage_error
 from common.locks import locked
-from experiments.config_files import read_yaml
+from experiments.config_files import read_run_config, read_yaml
+from experiments.own_files import OF_A_RUN, delete, own_files
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
+_KEYS = {"run_name", "runs_dir", "model", "data", "trainer"}  # other programs write a config.yaml, too
+_OF_A_TRIAL = ("log.txt", "failure.json")  # of a sweep's
 _LOCK = ".lock"
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _EMPTY_EVENTS = 256  # bytes: TensorBoard's events before the first figure, and hparams.yaml without any
 _PATIENCE_SECONDS = 10.0  # data loading processes of a killed run hold its lock until they notice
 
@@ -67,7 +70,7 @@ class RunFolder:
             InputError: config.yaml can't be read.
         """
         place = {"runs_dir": str(self.path.parent), "run_name": self.path.resolve().name}
-        return {**read_yaml(self.path / "config.yaml"), **place}
+        return {**read_run_config(self.path / "config.yaml"), **place}
 
     @property
     def checkpoints(self) -> Path:
@@ -77,35 +80,48 @@ class RunFolder:
     @property
     def holds_a_run(self) -> bool:
         """Whether a run was begun here."""
-        return any((self.path / name).exists() for name in _CONTENT)
+        return any(os.path.lexists(self.path / name) for name in _CONTENT)
 
     @contextmanager
     def held(self) -> Iterator[None]:
         """Keeps any other process from training in this folder; what is left empty is deleted at the end.
 
-        Where the file system has no locks, or the folder can't be written to, nothing is kept out.
+        Where the file system has no locks, nothing is kept out.
 
         Raises:
-            InputError: another process is at work here.
+            InputError: another process is at work here, or the folder can't be written to.
         """
         lock = self.path / _LOCK
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
         with ExitStack() as stack:
+            stack.callback(_remove_empty, made)
             try:
-                _wait_for(lock, stack)
-                lock.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-                stack.callback(_remove, lock, made)
-            except OSError:
-                stack.close()
+                stack.enter_context(locked(lock, wait=_PATIENCE_SECONDS, discard=True))
+            except BlockingIOError as error:
+                raise InputError(
+                    f"{self.path} is being written by another run ({lock.read_text() or 'unknown'}). Wait for it, "
+                    "stop it, or choose another --run_name."
+                ) from error
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise self._unusable(error) from error
             yield
 
+    def _unusable(self, error: OSError) -> InputError:
+        told = storage_error(self.path, error)
+        if isinstance(told, InputError):
+            return told
+        return InputError(f"{self.path} can't be used as a run folder: {error.strerror}. Choose another --runs_dir.")
+
     @contextmanager
-    def begun(self, command: str, overwrite: bool) -> Iterator[None]:
-        """Takes the folder for a new run, as `held` does.
+    def begun(self, command: str, overwrite: bool) -> Iterator[list[Path]]:
+        """Takes the folder for a new run, as `held` does, and gives the files of a run that is to give way.
+
+        They are still there: `delete` deletes them once the new one is known to begin.
 
         Args:
             command: what began the run, for messages.
-            overwrite: whether a run that is here already gives way; it is still to be deleted, by `clear`.
+            overwrite: whether a run that is here already gives way.
 
         Raises:
             InputError: the folder holds a run, a sweep or other files, or another process is at work here.
@@ -114,15 +130,15 @@ class RunFolder:
             self.refuse_if_occupied(command)
         with self.held():
             if overwrite:
-                self.refuse_to_clear_others()
-            else:
-                self.refuse_if_occupied(command)  # by a run that ended while this one waited
-                self.forget_false_start()
-            yield
+                yield self.files_to_replace()
+                return
+            self.refuse_if_occupied(command)  # by a run that ended while this one waited
+            self.forget_false_start()
+            yield []
 
     def refuse_if_occupied(self, command: str) -> None:
         """Raises `InputError` if the folder holds a run, naming the three ways out, or a sweep."""
-        self._refuse_a_sweep()
+        self._refuse_other_things()
         if not self.holds_a_run:
             return
         resume = f"go on with it: {command} --ckpt_path last\n  " if (self.checkpoints / "last.ckpt").exists() else ""
@@ -132,33 +148,39 @@ class RunFolder:
             f"delete it and start anew: {command} --overwrite"
         )
 
-    def clear(self) -> None:
-        """Deletes a run's files; a folder that holds anything else is left alone.
+    def files_to_replace(self) -> list[Path]:
+        """The files of the run here, but its lock; what a false start left is deleted.
 
         Raises:
-            InputError: the folder holds files but no run.
+            InputError: the folder holds anything else, is no run's, or a link.
         """
-        self.refuse_to_clear_others()
-        if self.holds_a_run:
-            delete_content(self.path, kept=_LOCK)
-            _remove_empty([self.path])
-
-    def refuse_to_clear_others(self) -> None:
-        """Raises `InputError` where `clear` would delete what no run wrote; what a false start left is deleted."""
-        self._refuse_a_sweep()
-        if not self.holds_a_run:
+        self._refuse_other_things()
+        if not self.holds_a_run and not self.path.is_symlink():
             self.forget_false_start()
-        if not self.path.exists() or all(path.name == _LOCK for path in self.path.iterdir()):
-            return
-        if not self.holds_a_run:
+        if not self.path.is_symlink() and not any(path.name != _LOCK for path in self.path.glob("*")):
+            return []
+        advice = "Move it, or choose another --run_name."
+        of_a_trial = _OF_A_TRIAL if (self.path.parent / "sweep.yaml").exists() else ()
+        files = [path for path in own_files(self.path, (*OF_A_RUN, *of_a_trial), advice) if path.name != _LOCK]
+        if files and not self._has_settings():
             raise InputError(
-                f"{self.path} holds files but no run, so --overwrite won't delete it. Choose another --run_name."
+                f"{self.path} holds {files[0].name}, but no config.yaml that a run wrote, so --overwrite won't delete "
+                f"it. {advice}"
             )
-        if self.path.is_symlink():
-            raise InputError(
-                f"{self.path} is a link to {self.path.resolve()}, so --overwrite won't delete it. Delete the run "
-                "there, or choose another --run_name."
-            )
+        return files
+
+    def clear(self) -> None:
+        """Deletes the run here, but its lock while that is held.
+
+        Raises:
+            InputError: see `files_to_replace`.
+        """
+        delete(self.path, self.files_to_replace())
+
+    def _has_settings(self) -> bool:
+        with suppress(InputError):
+            return read_yaml(self.path / "config.yaml").keys() >= _KEYS
+        return False
 
     def forget_false_start(self) -> None:
         """Deletes what a run has left that stopped before its training began; figures of other programs stay."""
@@ -167,7 +189,12 @@ class RunFolder:
             if path.stat().st_size < _EMPTY_EVENTS:
                 path.unlink()
 
-    def _refuse_a_sweep(self) -> None:
+    def _refuse_other_things(self) -> None:
+        if self.path.is_symlink() and not self.path.exists():
+            raise InputError(
+                f"{self.path} is a link to {self.path.readlink()}, which doesn't exist. Make that folder, delete the "
+                "link, or choose another --run_name."
+            )
         if (self.path / "sweep.yaml").exists():  # not .locks, which a sweep that was refused here leaves, too
             raise InputError(f"{self.path} holds a sweep with its trials. Choose another --run_name or --runs_dir.")
 
@@ -198,26 +225,6 @@ class RunFolder:
             + (f"; there is {', '.join(there)}." if there else f": no run was begun in {self.path}.")
             + " Check --run_name and --runs_dir, or leave --ckpt_path out to start a new run."
         )
-
-
-def _wait_for(lock: Path, stack: ExitStack) -> None:
-    until = time.monotonic() + _PATIENCE_SECONDS
-    while True:
-        try:
-            stack.enter_context(locked(lock))
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > until:
-                raise InputError(
-                    f"{lock.parent} is being written by another run ({lock.read_text() or 'unknown'}). Wait for it, "
-                    "stop it, or choose another --run_name."
-                ) from error
-        time.sleep(0.1)
-
-
-def _remove(lock: Path, folders: list[Path]) -> None:
-    lock.unlink(missing_ok=True)
-    _remove_empty(folders)
 
 
 def _remove_empty(folders: list[Path]) -> None:

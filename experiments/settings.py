@@ -6,16 +6,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jsonargparse import ArgumentError, Namespace
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
 
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
 from experiments.arguments import CALL_SETTINGS, NAMED_CALLBACKS, parser_of
-from experiments.config_files import locate_configs
+from experiments.config_files import dump_yaml, load_yaml, locate_configs
 from experiments.error_causes import input_error_behind
 from experiments.parser_messages import innermost, readable
 from experiments.setting_values import check_range, check_values
@@ -44,7 +43,7 @@ class Objects:
     """
 
     module: AdaptedModule
-    data: LightningDataModule
+    data: Any
     callbacks: list[Callback]
     trainer: dict[str, Any]
 
@@ -68,13 +67,13 @@ class Settings:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The experiment's settings as config.yaml holds them; `fit --config` with them runs it again."""
-        content = yaml.safe_load(parser_of(self.verb).dump(self.values, skip_unset=False))
+        content = load_yaml(parser_of(self.verb).dump(self.values, skip_unset=False))
         return {name: value for name, value in content.items() if name not in CALL_SETTINGS}
 
     @property
     def text(self) -> str:
         """The content of config.yaml."""
-        return yaml.safe_dump(self.plain, sort_keys=False, allow_unicode=True)
+        return dump_yaml(self.plain)
 
     @property
     def defaults(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from common.terminal import is_first_process, say
 
 
 class StopSignals:
-    """Ctrl-C and SIGUSR1, with which SLURM warns of the end of a job, stop a run as SIGTERM does.
+    """Ctrl-C, SIGHUP and SIGUSR1, with which SLURM warns of the end of a job, stop a run as SIGTERM does.
 
     Lightning handles SIGTERM between two steps, while its loops run: `stop_outside_loops` is for the time before and
     between them. Its own handling of SIGUSR1 is left out: it writes a checkpoint in
@@ -26,6 +26,8 @@ class StopSignals:
         """From now on, until `restore`. A second Ctrl-C stops at once."""
         signal.signal(signal.SIGINT, self._interrupt)
         signal.signal(signal.SIGUSR1, self._warn)
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup wants the run to go on
+            signal.signal(signal.SIGHUP, self._hang_up)
 
     def stop_outside_loops(self) -> None:
         """SIGTERM while factors are made or results written ends the run with words, and SLURM is asked to requeue.
@@ -38,8 +40,9 @@ class StopSignals:
         """Gives the signals back what they do by default."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-        if signal.getsignal(signal.SIGTERM) == self._terminate:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in ((signal.SIGTERM, self._terminate), (signal.SIGHUP, self._hang_up)):
+            if signal.getsignal(number) == handler:
+                signal.signal(number, signal.SIG_DFL)
 
     def _terminate(self, number: int, frame: Any) -> None:
         if signal.getsignal(signal.SIGTERM) == self._terminate:  # else Lightning calls this besides its own
@@ -48,6 +51,10 @@ class StopSignals:
     def _interrupt(self, number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         say("\nStopping after this step; press Ctrl-C again to stop at once.")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def _hang_up(self, number: int, frame: Any) -> None:
+        say("\nThe terminal is gone: stopping after this step.")
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _warn(self, number: int, frame: Any) -> None:

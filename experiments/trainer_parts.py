@@ -14,18 +14,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
-from callbacks.progress import EpochLines, TerminalProgress
+from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
+from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
-from callbacks.step_limit import StepLimit
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
-from callbacks.training_log import TrainingLog
-from callbacks.validated_epochs import ValidatedEpochs
-from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
+from experiments.own_files import delete
 from experiments.resumption import Checkpoint
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings
@@ -48,7 +46,7 @@ def fit_trainer(
     folder: RunFolder,
     figures: Results,
     checkpoint: Checkpoint | None,
-    clears_folder: bool,
+    replaced: list[Path],
 ) -> Trainer:
     """For fit: it records the run in its folder, unless it is a fast_dev_run.
 
@@ -58,7 +56,7 @@ def fit_trainer(
         folder: the run's.
         figures: collects what the run comes to.
         checkpoint: what a resumed run goes on from.
-        clears_folder: whether an older run is deleted when training begins.
+        replaced: files of an older run, which are deleted when training begins.
 
     Raises:
         InputError: Lightning refuses the settings.
@@ -66,10 +64,10 @@ def fit_trainer(
     arguments = dict(objects.trainer)
     callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
     if not arguments["fast_dev_run"]:
-        if clears_folder:  # when all else is checked: a wrong path or setting costs no finished run
-            callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: folder.clear()))
+        if replaced:  # when all else is checked: a wrong path or setting costs no finished run
+            callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: delete(folder.path, replaced)))
         callbacks += file_callbacks(arguments, folder, settings)
-        arguments["logger"] = loggers(arguments["logger"], folder.path, None if checkpoint is None else checkpoint.step)
+        arguments["logger"] = loggers(arguments["logger"], folder.path, checkpoint)
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
@@ -121,7 +119,7 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        WholeSteps(),
+        WholeSteps(),  # the module would bring it too late: an older run may be deleted by then
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),
@@ -143,22 +141,22 @@ def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Setting
     return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
 
 
-def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
+def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
     """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
 
     Args:
         asked: the value of trainer.logger.
         folder: the run folder.
-        resumed_step: the step a resumed run goes on from: what was logged after it is forgotten.
+        checkpoint: what a resumed run goes on from: what was logged after its step is forgotten.
     """
     table = MetricsTable(folder)
-    if resumed_step is not None:
-        table.continue_from(resumed_step)
+    if checkpoint is not None:
+        table.continue_from(checkpoint.step, checkpoint.metrics_rows)
     if asked is False:
         return [table]
     if asked not in (None, True):
         return [*_listed(asked), table]
     place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
-    if resumed_step is None:
+    if checkpoint is None:
         return [TensorBoardLogger(str(folder), **place), table]
-    return [ResumedTensorBoard(str(folder), resumed_step, **place), table]
+    return [ResumedTensorBoard(str(folder), checkpoint.step, **place), table]

@@ -39,6 +39,12 @@ class CrashAt(Callback):
         self._crash("epoch_end", trainer)
 
 
+def crash_at(step: int, hook: str = "batch_start") -> list[str]:
+    """Options that end a run at a hook of a step, with a checkpoint after each step before it."""
+    crash = {"class_path": "tests.command_line.CrashAt", "init_args": {"hook": hook, "step": step}}
+    return [f"--trainer.callbacks={json.dumps(crash)}", "--checkpoint_every_n_minutes=0"]
+
+
 def write_config(folder: Path, backbone: str, data_dir: str, adapter: dict[str, Any] | None = None) -> Path:
     """A config for a run of three epochs, five steps each."""
     adaptive = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {"rank_min": 2, "rank_max": 8, "rank_average": 5}}

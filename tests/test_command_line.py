@@ -15,6 +15,7 @@ from experiments import command_line
 from tests.command_line import differences, outcome, run, write_config
 
 ROOT = Path(__file__).parents[1]
+LORA = '--model.adapter={"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}}'
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +204,10 @@ def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_ber
         (["--ckpt_path", "last"], ["last.ckpt", "no run was begun"]),
         (["--ckpt_path", "no.ckpt"], ["no.ckpt"]),
         (["--bogus", "1"], ["--bogus"]),
+        ([LORA, "--model.adapter.alpha_per_rank=2"], ["lora_alpha is 8.0 and alpha_per_rank is 2.0", "exactly one"]),
+        ([LORA, "--model.adapter.initialization", "unifrom"], ["unifrom", "'uniform'"]),
+        ([LORA, "--model.adapter.targets", "atention"], ["atention", "attention"]),
+        (["--update_norms.every_n_steps", "0"], ["every_n_steps is 0"]),
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_2(tmp_path, tiny_bert, cola_folder, capsys, options, expected):
@@ -265,7 +270,7 @@ def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_pa
     assert "--config quickstart.yaml" in capsys.readouterr().err
     (tmp_path / "empty.yaml").touch()
     assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
-    assert "a config holds nothing; allowed: settings by name" in capsys.readouterr().err
+    assert "empty.yaml is empty; allowed: settings by name" in capsys.readouterr().err
 
 
 def test_ranks_and_budget_of_the_best_epoch_are_its_own(tiny_bert, cola_folder, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from experiments.error_causes import input_error_behind
-from tests.command_line import CrashError, differences, outcome, run, write_config
+from tests.command_line import CrashError, crash_at, differences, outcome, run, write_config
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +24,8 @@ def _broken_off(tmp_path_factory, tiny_bert, cola_folder):
     runs_dir = tmp_path_factory.mktemp("broken_off")
     config = write_config(runs_dir, tiny_bert, cola_folder)
     assert run("fit", config, runs_dir, "--run_name", "undisturbed") == 0
-    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 8}})
     with pytest.raises(CrashError):
-        run("fit", config, runs_dir, f"--trainer.callbacks={crash}", "--checkpoint_every_n_minutes=0")
+        run("fit", config, runs_dir, *crash_at(8))
     return config, runs_dir, outcome(runs_dir / "undisturbed")
 
 
@@ -61,15 +60,15 @@ def of_another_version(path):
     edit(path, lambda content: content["rankwise"].update(format=99))
 
 
-def of_another_backbone(path):
-    edit(path, lambda content: content["rankwise"].update(backbone="roberta-large"))
-
-
 def without_loops(path):
     edit(path, lambda content: content.pop("loops"))
 
 
-DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, of_another_backbone, without_loops]
+def with_other_moments(path):
+    edit(path, lambda content: content["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)))
+
+
+DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, without_loops, with_other_moments]
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -111,6 +110,13 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
         (["--model.adapter.targets", "attention"], "layers"),
         (["--data.batch_size", "4"], "batch_size = 8"),
         (["--data.train_rows", "20"], "train rows = 40"),
+        (["--data.validation_rows", "10"], "the validation split has other rows"),
+        (["--data.metric", "accuracy"], "metric was 'matthews_correlation'"),
+        (["--trainer.limit_val_batches", "0.5"], "limit_val_batches was 1.0"),
+        (["--data.batching", "random"], "batching was 'length_grouped'"),
+        (["--data.seed", "7"], "in the middle of an epoch"),
+        (["--data.subset_seed", "7"], "in the middle of an epoch"),
+        (["--data.max_length", "40"], "in the middle of an epoch"),
     ],
 )
 def test_another_config_is_refused_before_training_begins(copy, capsys, options, expected):

@@ -5,7 +5,12 @@ import signal
 
 import pytest
 
-from tests.command_line import CrashError, differences, outcome, run, run_until_signalled, write_config
+from tests.command_line import CrashError, crash_at, differences, outcome, run, run_until_signalled, write_config
+
+
+def lora(kind: str, **settings: object) -> tuple[str]:
+    return (f"--model.adapter={json.dumps({'class_path': f'lora.{kind}', 'init_args': settings})}",)
+
 
 VARIANTS = {
     "plain": (),
@@ -18,6 +23,10 @@ VARIANTS = {
         "--budget_schedule.epochs_memory_start_to_end=1",
     ),
     "max_steps": ("--trainer.max_steps", "12"),
+    "lora_dropout": lora("LoRA", rank=4, lora_alpha=8, dropout=0.2),
+    "lora_wrapped": lora("LoRA", rank=4, alpha_per_rank=2, targets="attention", wrap_head=True),
+    "lora_adaptive": lora("AdaptiveLoRA", rank_min=1, rank_max=6, rank_average=3, lora_alpha=8, tau=0.2),
+    "lora_nested": lora("NestedLoRA", rank_min=1, rank_max=4, evaluated_ranks=[1, 4], lora_alpha=8),
 }
 MOMENTS = [
     ("plain", "batch_start", 3),
@@ -31,12 +40,17 @@ MOMENTS = [
     ("max_steps", "batch_start", 5),
     ("max_steps", "batch_start", 11),
     ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
+    ("lora_dropout", "batch_start", 7),
+    ("lora_wrapped", "batch_start", 3),
+    ("lora_adaptive", "batch_start", 7),
+    ("lora_adaptive", "batch_start", 11),
+    ("lora_nested", "batch_start", 6),
 ]
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, tiny_bert, cola_folder):
-    """Outcomes of runs that nothing interrupts, by variant, each run once."""
+    """The config, and the outcomes of runs that nothing interrupts, by variant, each run once."""
     runs_dir = tmp_path_factory.mktemp("undisturbed")
     config = write_config(runs_dir, tiny_bert, cola_folder)
     known = {}
@@ -50,24 +64,23 @@ def undisturbed(tmp_path_factory, tiny_bert, cola_folder):
     return config, of
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "hook", "step"), MOMENTS)
 def test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, variant, hook, step):
     config, outcome_of = undisturbed
-    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": hook, "step": step}})
     with pytest.raises(CrashError):
-        run(
-            "fit",
-            config,
-            tmp_path,
-            *VARIANTS[variant],
-            f"--trainer.callbacks={crash}",
-            "--checkpoint_every_n_minutes=0",
-        )
+        run("fit", config, tmp_path, *VARIANTS[variant], *crash_at(step, hook))
     assert not (tmp_path / "tiny" / "results.json").exists()
     assert run("fit", config, tmp_path, *VARIANTS[variant], "--ckpt_path", "last") == 0
     assert differences(outcome_of(variant), outcome(tmp_path / "tiny")) == []
 
 
+def test_a_killed_run_goes_on(undisturbed, tmp_path):
+    """The quickest of the cases above, for those who leave the slow ones out."""
+    test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, "plain", "batch_start", 8)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, number):
     config, outcome_of = undisturbed
@@ -80,16 +93,42 @@ def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, numbe
     assert differences(outcome_of("plain"), outcome(tmp_path / "tiny")) == []
 
 
-def test_a_finished_run_that_goes_on_keeps_its_figures_apart(tiny_bert, cola_folder, tmp_path):
+def test_a_finished_run_that_goes_on_keeps_its_figures_apart(undisturbed, tmp_path):
     """config.yaml is of the longer run from its first step on: results.json of the shorter one would pass for its."""
-    config = write_config(tmp_path, tiny_bert, cola_folder)
+    config, _ = undisturbed
     assert run("fit", config, tmp_path, "--trainer.max_epochs", "2") == 0
     before = {name: (tmp_path / "tiny" / f"{name}.json").read_bytes() for name in ("results", "ranks")}
-    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 12}})
     with pytest.raises(CrashError):
-        run("fit", config, tmp_path, "--ckpt_path", "last", f"--trainer.callbacks={crash}")
+        run("fit", config, tmp_path, "--ckpt_path", "last", *crash_at(12))
     for name, content in before.items():
         assert not (tmp_path / "tiny" / f"{name}.json").exists()
         assert (tmp_path / "tiny" / f"{name}.previous.json").read_bytes() == content
     assert run("fit", config, tmp_path, "--ckpt_path", "last") == 0
     assert len(json.loads((tmp_path / "tiny" / "results.json").read_text())["train_losses"]) == 3
+
+
+def test_results_of_adaptive_lora_count_its_budget_in_parameters(undisturbed):
+    done = undisturbed[1]("lora_adaptive")
+    results, ranks = done["results"], done["ranks"]["layers"]
+    used = 0
+    for name, rank in ranks.items():
+        feed_forward = "intermediate" in name or ("output.dense" in name and "attention" not in name)
+        used += rank * (16 + 32 if feed_forward else 16 + 16)
+    assert results["budget"]["used"] == used
+    norms = results["update_norms"]
+    assert norms["initial"]["total"] == 0
+    assert norms["final"]["total"] > 0
+    assert list(norms["final"]["layers"]) == list(ranks)
+
+
+def test_a_nested_run_leaves_a_curve_whose_end_is_its_main_figure(undisturbed):
+    done = undisturbed[1]("lora_nested")
+    results = done["results"]
+    assert [entry["rank"] for entry in results["rank_curve"]] == [1, 4]
+    whole = results["rank_curve"][-1]
+    assert whole["val/matthews_correlation"] == results["metric"]["best"]
+    assert whole["test/loss"] == results["test"]["loss"]
+    assert results["average_rank"] == 4
+    assert len(results["validations"]) == 3
+    header = done["metrics"].splitlines()[0].split(",")
+    assert {"val/matthews_correlation/rank_1", "test/loss/rank_4", "update_norm/total"} <= set(header)

@@ -87,6 +87,7 @@ def markdown(content: Content) -> str:
         others = plain("; ".join(content.other_measures))
         parts.append(f"Not all were measured alike: differences are within one measure, figures leave out {others}.")
     parts.append(as_markdown(without_empty_columns(content.settings)))
+    parts += _told(content.pictures.get("settings", []))
     if not content.mixtures.empty:
         parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
     if not content.differences.empty:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
-from experiments.report.figures_differences import MOST_ROWS, difference_figure
+from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
 from experiments.report.figures_ranks import allocating, rank_figures
 from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
@@ -169,6 +169,8 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
     """Section, file name, caption and figure of each picture; no figure where there is nothing to draw."""
     shown, baseline = study.on_one_axis, study.baseline
     curves = [curve for curve in study.curves if curve.chosen in shown]
+    caption = "A bar per run." + (" Line and band: the baseline's median ± deviation." if baseline is not None else "")
+    yield "settings", "runs", caption + _left_out(len(shown) - MOST_BARS), run_bars(shown, baseline)
     if baseline is not None:
         caption = (
             "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "

@@ -7,7 +7,7 @@ from typing import Any, Self
 import pandas as pd
 
 from common.errors import InputError
-from experiments.config_files import flatten, read_yaml
+from experiments.config_files import flatten, read_run_config
 from experiments.results import RunResults, read_json
 from experiments.typed_json import Part, WrongPartError
 
@@ -136,7 +136,7 @@ def read_files(folder: Path) -> dict[str, Any]:
 
 
 def _read_config(path: Path) -> Config:
-    content = flatten(read_yaml(path)) if path.exists() else {}
+    content = flatten(read_run_config(path)) if path.exists() else {}
     return {name.replace(".init_args.", "."): value for name, value in content.items()}
 
 

@@ -102,7 +102,7 @@ def read_trials(path: Path) -> list[Record]:
         content = TrialList.from_plain(json.loads(path.read_text(encoding="utf-8")))
         about = About.from_plain(content.about, "about")
         return [_record(path, place, about, trial) for place, trial in enumerate(content.trials)]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         told = f"it {error}" if isinstance(error, WrongPartError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} is no file of trials ({told}). Pass a file that `report --trials` wrote, or the folder of a sweep "
@@ -135,7 +135,7 @@ def check_place(path: Path) -> None:
         return
     try:
         kept = "about" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         kept = False
     if not kept:
         raise InputError(f"--trials is {path}, which is there and no file of trials. Choose another name.")

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import yaml
-
 from common.errors import InputError
 from common.files import write_text
-from experiments.config_files import differences, read_yaml
+from experiments.config_files import differences, dump_yaml, load_yaml, read_run_config, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import FAILURE, SweepFolder
 from experiments.sweep.grid import Trial
@@ -37,7 +35,7 @@ def check_claim(
     path = folder.path / "sweep.yaml"
     if not path.exists() and RunFolder(folder.path).holds_a_run:
         raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
-    asked = yaml.safe_load(_text(definition))
+    asked = load_yaml(dump_yaml(definition))
     there = read_yaml(path) if path.exists() else asked
     lost = sorted({found.parent.name for name in _TRACES for found in folder.path.glob(f"*/{name}")} - set(configs))
     changed = _changed_trial(folder, configs)
@@ -60,11 +58,7 @@ def check_claim(
 
 def claim(folder: SweepFolder, definition: dict[str, Any]) -> None:
     """Writes sweep.yaml, which `check_claim` has compared with the one there."""
-    write_text(folder.path / "sweep.yaml", _text(definition))
-
-
-def _text(definition: dict[str, Any]) -> str:
-    return yaml.safe_dump(definition, sort_keys=False, allow_unicode=True)
+    write_text(folder.path / "sweep.yaml", dump_yaml(definition))
 
 
 def _some(lines: list[str], separator: str, most: int) -> str:
@@ -80,7 +74,7 @@ def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> I
             folder.results(trial)
             folder.failure(trial)
             saved = folder.trial_folder(trial) / "config.yaml"
-            changed = differences(*_common(read_yaml(saved), config)) if saved.exists() else []
+            changed = differences(*_common(read_run_config(saved), config)) if saved.exists() else []
         except InputError as error:
             return error
         if changed:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from common.errors import InputError
 from common.terminal import say
-from experiments.config_files import locate_config
+from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
@@ -76,7 +76,7 @@ def run_sweep(arguments: list[str]) -> int:
     trials = make_trials(definition)
     mine = _part(trials, options.part)
     folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
-    configs, misfit = check_trials(folder, trials)
+    configs, misfit = check_trials(folder, trials, run_here=options.engine != "ray")
     overwrite = options.overwrite and not is_requeued_job()  # a job started again goes on with its own trials
     if options.dry_run:
         _list_trials(folder, mine, at_once, overwrite)
@@ -159,7 +159,7 @@ def _settings(rest: list[str]) -> dict[str, Any]:
             if text.startswith("--"):
                 raise InputError(f"--{name} needs a value, such as --{name} VALUE. {_HELP}")
         try:
-            settings[name] = yaml.safe_load(text)
+            settings[name] = load_yaml(text)
         except yaml.YAMLError:
             settings[name] = text
     return settings

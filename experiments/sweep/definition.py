@@ -4,7 +4,6 @@ import hashlib
 import json
 import re
 from dataclasses import replace
-from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from experiments.config_files import flatten, locate_config, read_yaml
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
 
 _LONGEST_NAME = 120
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+")
 # What a sweep, its report or its locks write beside the trials' folders, and what would make the folder a run's.
 _TAKEN = {
     *("sweep", "sweep.yaml", "results", "results.json", "report.html", "report.md", "table.csv", "differences.csv"),
@@ -22,7 +20,7 @@ _TAKEN = {
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """The content of a sweep file, with numbers as numbers and settings by their command-line names.
+    """The content of a sweep file, with settings by their command-line names.
 
     Raises:
         InputError: no YAML, or parts that a sweep doesn't have.
@@ -91,17 +89,18 @@ def by_short_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normal(content: Any) -> Any:
-    """The content with one name for each setting, or formulas would miss it under the other, and text that is a number.
+    """The content with one name for each setting, or formulas would miss it under the other.
 
-    YAML 1.1 takes 1e-4 for text; here, as on the command line, it is a number. A date is text.
+    Raises:
+        InputError: both names of one setting are there.
     """
     if isinstance(content, dict):
-        return {_short_name(name): _normal(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [_normal(value) for value in content]
-    if isinstance(content, date):
-        return content.isoformat()
-    return float(content) if isinstance(content, str) and _NUMBER.fullmatch(content) else content
+        made = {_short_name(name): _normal(value) for name, value in content.items()}
+        if len(made) < len(content):
+            twice = next(name for name in content if _short_name(name) != name and _short_name(name) in content)
+            raise InputError(f"a setting stands there twice, as {twice!r} and {_short_name(twice)!r}. Leave one out.")
+        return made
+    return [_normal(value) for value in content] if isinstance(content, list) else content
 
 
 def _short_name(name: Any) -> Any:

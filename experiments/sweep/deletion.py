@@ -1,21 +1,15 @@
 """What a sweep deletes: files that it, its trials or its report wrote; nothing else, and nothing behind a link."""
 
-import os
-from collections.abc import Iterable
-from contextlib import suppress
-from fnmatch import fnmatch
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from common.errors import InputError
+from experiments.own_files import OF_A_RUN, delete, own_files
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import FAILURE, LOCKS, LOG, State, SweepFolder
 from experiments.sweep.grid import Trial
 
 KEPT = ("all", "best", "none")  # what finished trials keep of their checkpoints
-_OF_A_TRIAL = (
-    *("config.yaml", "metrics.csv", "results.json", "ranks.json", "rank_map.png", "predictions.tsv", "hparams.yaml"),
-    *("events.out.tfevents.*", "checkpoints/*.ckpt", LOG, FAILURE, ".lock", ".*.partial", "checkpoints/.*.partial"),
-)
+_OF_A_TRIAL = (*OF_A_RUN, LOG, FAILURE)
 _OF_A_SWEEP = (
     *("sweep.yaml", "results.json", "report.html", "report.md", "table.csv", "differences.csv", "figures/*.png"),
     *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial", f"{LOCKS}/*", f"{LOCKS}/.*"),
@@ -28,8 +22,8 @@ def begin_anew(run_folder: Path) -> None:
     Raises:
         InputError: the folder holds something else, too.
     """
-    files = _own_files(run_folder, _OF_A_TRIAL, "Move it, and run the sweep again.")
-    _delete(run_folder, [path for path in files if path.name not in (LOG, FAILURE)])
+    files = own_files(run_folder, _OF_A_TRIAL, "Move it, and run the sweep again.")
+    delete(run_folder, [path for path in files if path.name not in (LOG, FAILURE)])
 
 
 def sweep_files(folder: SweepFolder) -> list[Path]:
@@ -43,7 +37,7 @@ def sweep_files(folder: SweepFolder) -> list[Path]:
     if there and not trials and not (folder.path / "sweep.yaml").exists():
         raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
     patterns = (*_OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))
-    files = _own_files(folder.path, patterns, "Move it, or choose another --run_name.")
+    files = own_files(folder.path, patterns, "Move it, or choose another --run_name.")
     return [path for path in files if path.parent.name != LOCKS]  # one of them is ours
 
 
@@ -57,7 +51,7 @@ def clear(folder: SweepFolder) -> None:
     for path in folder.path.glob("*/config.yaml"):
         with RunFolder(path.parent).held():  # refused where a process is at work
             pass
-    _delete(folder.path, files)
+    delete(folder.path, files)
 
 
 def drop_checkpoints(folder: SweepFolder, trials: list[Trial], kept: str) -> None:
@@ -83,29 +77,3 @@ def _needless(folder: SweepFolder, trial: Trial, kept: str) -> list[Path]:
     if kept == "best":
         there.pop("best.ckpt" if "best.ckpt" in there else "last.ckpt", None)
     return list(there.values())
-
-
-def _own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
-    """All files below the folder, if each matches one of the patterns and none lies behind a link."""
-    found = [Path(place) / name for place, folders, files in os.walk(folder) for name in (*folders, *files)]
-    for path in (folder, *found):
-        if path.is_symlink():
-            raise InputError(f"{path} is a link, and nothing behind a link is deleted. {advice}")
-    files = [path for path in found if not path.is_dir()]
-    for path in files:
-        if not any(_matches(path.relative_to(folder), pattern) for pattern in patterns):
-            raise InputError(f"{path} isn't known to be written by a sweep, so nothing was deleted. {advice}")
-    return files
-
-
-def _matches(path: PurePath, pattern: str) -> bool:
-    wanted = pattern.split("/")
-    return len(wanted) == len(path.parts) and all(map(fnmatch, path.parts, wanted))
-
-
-def _delete(folder: Path, files: list[Path]) -> None:
-    for path in files:
-        path.unlink(missing_ok=True)
-    for place, _, _ in os.walk(folder, topdown=False):
-        with suppress(OSError):  # what isn't empty stays
-            Path(place).rmdir()

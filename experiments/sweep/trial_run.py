@@ -6,7 +6,7 @@ import traceback
 from enum import StrEnum
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import DivergedRunError, InputError
 from experiments.sweep.deletion import begin_anew
 from experiments.sweep.folder import FAILURE, LOG, State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -78,6 +78,8 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
                 return Outcome.STOPPED
         except (KeyboardInterrupt, SystemExit):
             return Outcome.STOPPED
+        except DivergedRunError as error:  # its results are written, and tell a rate that is too high
+            print(f"error: {error}")
         except Exception as error:
             traceback.print_exc()
             kept = _KEPT if isinstance(error, InputError) and "--ckpt_path" in arguments else ""

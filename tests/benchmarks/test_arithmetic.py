@@ -3,14 +3,7 @@
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import (
-    BertConfig,
-    BertForSequenceClassification,
-    DistilBertConfig,
-    DistilBertForSequenceClassification,
-    GPT2Config,
-    GPT2LMHeadModel,
-)
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
 from lightning_modules.first_token import use_first_token_only
@@ -19,33 +12,28 @@ from lora.injection import freeze
 
 ROWS, LENGTH, WIDTH, LAYERS = 4, 8, 64, 3
 WORK = Work(ROWS, ROWS * LENGTH, float(ROWS * LENGTH**2))
+BERT = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 2, "intermediate_size": 4 * WIDTH}
+# sizes of a kind of model, and its head
+KINDS = {
+    "bert": (BERT, ("classifier", "bert.pooler")),
+    "distilbert": (
+        {"dim": WIDTH, "n_layers": LAYERS, "n_heads": 2, "hidden_dim": 4 * WIDTH},
+        ("classifier", "pre_classifier"),
+    ),
+    "gpt2": ({"n_embd": WIDTH, "n_layer": LAYERS, "n_head": 2}, ()),
+}
 
 
-def bert():
-    config = BertConfig(
-        vocab_size=50, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=2, intermediate_size=4 * WIDTH
-    )
-    config._attn_implementation = "eager"  # as single products, which the counter knows
-    return BertForSequenceClassification(config), ("classifier", "bert.pooler")
-
-
-def distilbert():
-    config = DistilBertConfig(vocab_size=50, dim=WIDTH, n_layers=LAYERS, n_heads=2, hidden_dim=4 * WIDTH)
-    config._attn_implementation = "eager"
-    return DistilBertForSequenceClassification(config), ("classifier", "pre_classifier")
-
-
-def gpt2():
-    config = GPT2Config(vocab_size=50, n_embd=WIDTH, n_layer=LAYERS, n_head=2, attn_implementation="eager")
-    return GPT2LMHeadModel(config), ()
-
-
-def adapted(make):
+def adapted(kind):
     torch.manual_seed(0)
-    model, head = make()
+    sizes, head = KINDS[kind]
+    # eager: as single products, which the counter knows
+    config = AutoConfig.for_model(kind, vocab_size=50, attn_implementation="eager", **sizes)
+    auto = AutoModelForSequenceClassification if head else AutoModelForCausalLM
+    model = auto.from_config(config)
     freeze(model, head)
     adapter = LoRAXS(5)
-    adapter.attach(model, model.config.model_type, head)
+    adapter.attach(model, kind, head)
     use_first_token_only(model)
     return model.double().eval(), adapter.double(), head  # double: not packed, so that products can be counted
 
@@ -59,14 +47,14 @@ def counted(model, adapter):
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize("make", [distilbert, gpt2])
-def test_a_model_that_uses_every_token_needs_what_it_does(make):
-    model, adapter, head = adapted(make)
+@pytest.mark.parametrize("kind", ["distilbert", "gpt2"])
+def test_a_model_that_uses_every_token_needs_what_it_does(kind):
+    model, adapter, head = adapted(kind)
     assert needed_operations(model, head, WORK) == pytest.approx(counted(model, adapter), rel=0.02)
 
 
 def test_what_the_last_layer_leaves_out_is_not_needed():
-    model, adapter, head = adapted(bert)
+    model, adapter, head = adapted("bert")
     done, needed = counted(model, adapter), needed_operations(model, head, WORK)
     # a query of the last layer for every token is done, but not needed
     assert 0.93 * done < needed < done
@@ -74,7 +62,7 @@ def test_what_the_last_layer_leaves_out_is_not_needed():
 
 
 def test_the_formula_is_four_operations_per_parameter_and_token():
-    model, _, head = adapted(distilbert)
+    model, _, head = adapted("distilbert")
     parameters = LAYERS * 12 * WIDTH**2
     rest = formula_operations(model, head, WORK) - 4 * parameters * WORK.tokens
     attention = 12 * WIDTH * WORK.squares * LAYERS

@@ -3,11 +3,12 @@ import random
 
 import pytest
 import yaml
+from lightning.pytorch.cli import instantiate_class
 from rich.console import Console
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.baselines import baseline_scores, compare, examples_of_run
+from benchmarks.baselines import baseline_scores, compare
 from common.errors import InputError
 from datamodules.sources import Examples
 from tests import tiny
@@ -37,7 +38,7 @@ def test_a_run_on_ag_news_is_compared_on_its_own_rows_and_metric(tmp_path):
     results = {"data": {"name": "ag_news"}, "metric": {"name": "accuracy"}, "test": {"accuracy": 0.125}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
     (tmp_path / "results.json").write_text(json.dumps(results))
-    rows = examples_of_run(config)
+    rows = instantiate_class((), config["data"]).read_splits()
     assert (len(rows["train"]), len(rows["test"])) == (40, 20)
     words = TfidfVectorizer().fit(rows["train"].texts)
     model = LogisticRegression(max_iter=2000).fit(words.transform(rows["train"].texts), rows["train"].labels)

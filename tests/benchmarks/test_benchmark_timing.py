@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import timing
-from benchmarks.timing import StepWindow
+from benchmarks.timing import StepWindow, median_seconds
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def clock(monkeypatch):
     return pass_time
 
 
-def run_epochs(window, clock, epochs, steps, between):
+def run_epochs(window, clock, epochs, steps):
     """Epochs of steps of one second each, with something else between them."""
     for _ in range(epochs):
         window.epoch_started()
@@ -24,25 +24,34 @@ def run_epochs(window, clock, epochs, steps, between):
             clock(1.0)
             window.step_ended()
         window.epoch_ended()
-        clock(between)
+        clock(50.0)
 
 
-def test_the_window_holds_its_steps_and_nothing_between_epochs(clock):
-    window = StepWindow(warm_up_steps=3, steps=10)
-    run_epochs(window, clock, epochs=2, steps=10, between=100.0)
+# a warm-up may end within an epoch or with it, or be longer
+@pytest.mark.parametrize(
+    ("warm_up", "timed", "epochs", "steps"), [(3, 10, 2, 10), (4, 4, 4, 4), (5, 4, 4, 4), (9, 4, 4, 4)]
+)
+def test_the_window_holds_its_steps_and_nothing_between_epochs(clock, warm_up, timed, epochs, steps):
+    window = StepWindow(warm_up, timed)
+    run_epochs(window, clock, epochs, steps)
     assert window.complete
-    assert window.seconds == 10.0
-
-
-def test_a_warm_up_may_end_with_an_epoch_or_be_longer(clock):
-    for warm_up_steps in (4, 5, 9):
-        window = StepWindow(warm_up_steps, steps=4)
-        run_epochs(window, clock, epochs=4, steps=4, between=50.0)
-        assert window.seconds == 4.0
+    assert window.seconds == timed
 
 
 def test_a_window_that_was_not_filled_says_so(clock):
     window = StepWindow(warm_up_steps=1, steps=4)
-    run_epochs(window, clock, epochs=1, steps=4, between=0.0)
+    run_epochs(window, clock, epochs=1, steps=4)
     assert not window.complete
     assert window.seconds == 3.0
+
+
+def test_ways_take_turns_and_the_first_time_warms_up(clock):
+    seconds = {"a": iter([100.0, 1.0, 5.0, 2.0]), "b": iter([3.0, 3.0, 3.0, 3.0])}
+    order = []
+
+    def way(name):
+        order.append(name)
+        clock(next(seconds[name]))
+
+    assert median_seconds({name: lambda name=name: way(name) for name in seconds}, 3) == {"a": 2.0, "b": 3.0}
+    assert order == ["a", "b"] * 4

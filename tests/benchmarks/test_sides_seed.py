@@ -3,8 +3,8 @@
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from benchmarks import sides_seed
-from benchmarks.looped_mask import looped_ranks
+from benchmarks import seed_loop
+from benchmarks.seed_loop import looped_ranks
 from lightning_modules.backbone_loading import load_backbone
 from lora import AdaptiveLoRAXS
 from lora.injection import freeze
@@ -12,13 +12,13 @@ from lora.injection import freeze
 
 def models(tiny_bert, monkeypatch):
     """The study's model and ours with the same weights, ranks and alpha; ours with its adapter."""
-    monkeypatch.setattr(sides_seed, "RANK_MIN", 1)
-    monkeypatch.setattr(sides_seed, "RANK_MAX", 4)
+    monkeypatch.setattr(seed_loop, "RANK_MIN", 1)
+    monkeypatch.setattr(seed_loop, "RANK_MAX", 4)
     torch.manual_seed(0)
     theirs, _ = load_backbone(AutoModelForSequenceClassification, str(tiny_bert), num_labels=2)
     ours, head = load_backbone(AutoModelForSequenceClassification, str(tiny_bert), num_labels=2)
     ours.load_state_dict(theirs.state_dict())
-    layers = sides_seed.adapt(theirs, sides_seed.PicturingSeedLinear)
+    layers = seed_loop.adapt(theirs, seed_loop.draw_mask)
     freeze(ours, head)
     adapter = AdaptiveLoRAXS(1, 4, rank_average=2.5, lora_alpha=16)
     adapter.attach(ours, "bert", head)

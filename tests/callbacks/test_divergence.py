@@ -7,8 +7,8 @@ from lightning.pytorch import Callback
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, read_checkpoint
 from callbacks.divergence import Divergence
 from callbacks.merged_evaluation import MergedEvaluation
+from callbacks.progress import TrainingLog
 from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.training_log import TrainingLog
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS

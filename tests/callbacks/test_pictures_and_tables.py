@@ -77,6 +77,15 @@ def test_a_table_of_predictions_in_the_inputs_order():
     ]
 
 
+def test_names_and_texts_are_one_cell_each_and_no_formula():
+    task = SimpleNamespace(text_fields=("a\tb",), label_names=("=1+1", "c\nd"), is_regression=False)
+    examples = Examples(["@SUM(A1)", "-5", "+1e-5", "-x", "-"], labels=[0, 1, 1, 1, 1])
+    rows = [line.split("\t") for line in answers_table(task, examples, {r: [0.9, 0.1] for r in range(5)}).split("\n")]
+    assert rows[0] == ["a b", "label", "prediction", "probability_=1+1", "probability_c d"]
+    assert rows[1] == ["'@SUM(A1)", "'=1+1", "'=1+1", "0.900000", "0.100000"]
+    assert [row[0] for row in rows[2:-1]] == ["-5", "+1e-5", "'-x", "'-"] and rows[2][1] == "c d"
+
+
 def test_a_table_of_pairs_without_labels():
     table = answers_table(QNLI, Examples(["q"], pairs=["s"]), {0: [0.4, 0.6]})
     assert table.splitlines()[0].split("\t")[:3] == ["question", "sentence", "prediction"]

@@ -30,7 +30,7 @@ def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "run[bold]: finished" in shown and f"{folder}/results.json" in shown
     command = next(line for line in shown.splitlines() if "predict" in line)
-    assert shlex.split(command)[4] == str(folder / "config.yaml")
+    assert shlex.split(command)[3] == str(folder)
     assert shlex.split(next(line for line in shown.splitlines() if "tensorboard" in line))[2] == str(folder.parent)
 
 

@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import matthews_corrcoef
 
 import cli
+from lightning_modules.backbone_sketch import CHECKSUMS_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from tests import tiny
 from tests.command_line import run, write_config
@@ -301,12 +302,39 @@ def test_a_merged_model_without_a_fitting_head_does_not_answer(runs, tmp_path, c
 
     folder = tmp_path / "merged"
     shutil.copytree(exports(runs) / "merged", folder)
+    (folder / CHECKSUMS_NAME).unlink()
     weights = load_file(folder / "model.safetensors")
     others = {name: weight for name, weight in weights.items() if name != "classifier.weight"}
     for name, content in (("lacking", others), ("other", others | {"classifier.weight": torch.zeros(3, 16)})):
         save_file(content, folder / "model.safetensors", {"format": "pt"})
         assert cli.main(["validate", "--export", str(folder)]) == 2, name
         assert "no weights that fit for classifier.weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_changed_since_the_export_is_refused_wherever_it_is_used(
+    runs, tmp_path, tiny_bert, cola_folder, capsys, kind
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(exports(runs) / kind, folder)
+    listed = json.loads((folder / CHECKSUMS_NAME).read_text())
+    assert {"config.yaml", next(path.name for path in folder.glob("*.safetensors"))} <= set(listed)
+    assert set(listed) == {path.name for path in folder.iterdir()} - {CHECKSUMS_NAME, "README.md", "predictions.tsv"}
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    start = "--model.backbone" if kind == "merged" else "--model.init_from"
+    for name in listed:
+        content = (folder / name).read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        (folder / name).write_bytes(damaged)
+        assert cli.main(["validate", "--export", str(folder)]) == 2
+        assert f"{name} was changed" in capsys.readouterr().err
+        (folder / name).unlink()
+        assert cli.main(["validate", "--export", str(folder)]) == 2
+        (folder / name).write_bytes(content)
+    (folder / next(iter(listed))).write_bytes(b"{}")
+    assert run("fit", config, tmp_path, start, str(folder)) == 2
+    assert next(iter(listed)) in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, capsys):

@@ -54,6 +54,7 @@ def runs(tmp_path):
     ("name", "content"),
     [
         ("results.json", b"{}"),
+        ("results.json", b"[" * 100_000),
         ("config.yaml", b"a: [1"),
         ("config.yaml", b"- a"),
         ("config.yaml", b"a: \xe9"),

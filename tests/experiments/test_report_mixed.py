@@ -152,3 +152,23 @@ def test_the_allocations_rate_has_a_column_of_its_own(tmp_path):
     assert cli.main(["report", str(tmp_path / "run0"), str(tmp_path / "fixed"), "--output", str(tmp_path)]) == 0
     rates = {row["Used rank"] + row["Rank Max"]: (row["LR"], row["Allocation LR"]) for row in rows(tmp_path)}
     assert rates == {"88": ("0.001", "0.02"), "8": ("0.001", "")}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "used", "schedule", "expected"),
+    [
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": 153600, "memory_end": 38400}, "40 → 20"),
+        ("AdaptiveLoRA", 96 * 20.5, {"memory_start": 96 * 40, "memory_end": 96 * 20}, "40 → 20"),
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": 38400, "memory_end": 38400}, "20"),
+        ("AdaptiveLoRAXS", None, {"memory_start": 153600, "memory_end": 38400}, "budget 153,600 → 38,400"),
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": None, "memory_end": None}, "5"),
+    ],
+)
+def test_the_average_rank_is_that_of_the_budget_trained_with(tmp_path, adapter, used, schedule, expected):
+    """96 layers of area r² or r; rank_average, which the adapter has as well, says another one."""
+    config = {**made_runs.adaptive_config(0), "budget_schedule": schedule}
+    budget = None if used is None else {"requested": 1.0, "used": used}
+    outcome = made_runs.results("run0", 0, 0.5, adapter=adapter, budget=budget, equal_area_rank=used and 20.5)
+    made_runs.write_run(tmp_path / "run0", config, outcome)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert rows(tmp_path)[0]["Rank Avg"] == expected

@@ -132,6 +132,7 @@ def test_a_report_of_a_file_needs_a_folder_to_write_into(mixed_runs, tmp_path):
     [
         ("not json", "no file of trials"),
         ("[1, 2]", "no file of trials"),
+        ("[" * 100_000, "no file of trials"),
         ('{"status": "finished"}', "no file of trials"),
         ('{"trials": [1]}', "no file of trials"),
         ('{"trials": [{"name": "a", "overrides": {}}]}', "no file of trials"),

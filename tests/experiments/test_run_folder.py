@@ -1,6 +1,7 @@
 import errno
 import multiprocessing
 import os
+import shutil
 import time
 from contextlib import contextmanager
 
@@ -12,17 +13,107 @@ from common.errors import InputError
 from experiments import run_folder
 from experiments.run_folder import RunFolder
 
+SETTINGS = "{run_name: debug, runs_dir: runs, model: {}, data: {}, trainer: {}}"
+FILES = ("config.yaml", "metrics.csv", "results.json", "checkpoints/last.ckpt", "exports/peft/adapter_config.json")
 
-def test_overwriting_deletes_a_run_and_leaves_anything_else_alone(tmp_path):
-    run = RunFolder.of(str(tmp_path), "run")
-    (run.path / "checkpoints").mkdir(parents=True)
-    run.clear()
-    assert not run.path.exists()
-    run.path.mkdir()
-    (run.path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match="holds files but no run"):
-        run.clear()
-    assert (run.path / "thesis.tex").exists()
+
+@pytest.fixture
+def made(tmp_path):
+    """A run called debug that has left its files."""
+    folder = RunFolder.of(str(tmp_path / "runs"), "debug")
+    for name in FILES:
+        (folder.path / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder.path / name).write_text(SETTINGS)
+    return folder
+
+
+def everything(folder):
+    """Content of all files, and targets of links."""
+    return {
+        path: path.readlink() if path.is_symlink() else path.is_file() and path.read_text()
+        for path in folder.rglob("*")
+    }
+
+
+def overwrite(folder):
+    return cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(folder.path.parent), "--overwrite"])
+
+
+def test_overwriting_deletes_a_run(made):
+    made.clear()
+    assert not made.path.exists()
+    made.checkpoints.mkdir(parents=True)
+    made.clear()
+    assert not made.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("thesis.tex", "years of work"),
+        ("checkpoints/mine/a.pt", "years of work"),
+        ("checkpoints/favourite.ckpt", "years of work"),
+        ("exports/peft/notes.md", "years of work"),
+        ("log.txt", "years of work"),
+        (".git", None),
+        ("config.yaml", "name: my app"),
+        ("config.yaml", "not a run: [\n"),
+        ("config.yaml", "{model: {}, data: {}, trainer: {}}"),  # of another program that uses Lightning
+    ],
+)
+def test_overwriting_deletes_nothing_where_anything_is_not_known_to_be_a_runs(made, capsys, name, content):
+    path = made.path / name
+    if content is None:
+        path.mkdir()
+    else:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)
+    before = everything(made.path)
+    assert overwrite(made) == 2
+    assert path.name in capsys.readouterr().err
+    assert everything(made.path) == before
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "metrics.csv", "results.json", "ranks.json", "checkpoints/last.ckpt"])
+def test_one_name_of_a_runs_files_makes_no_run(tmp_path, capsys, name):
+    folder = RunFolder.of(str(tmp_path), "debug")
+    (folder.path / name).parent.mkdir(parents=True)
+    (folder.path / name).write_text("years: of work")
+    assert overwrite(folder) == 2
+    assert "no config.yaml that a run wrote" in capsys.readouterr().err
+    assert (folder.path / name).read_text() == "years: of work"
+
+
+@pytest.mark.parametrize("name", [".", "checkpoints", "metrics.csv", "exports", ".lock"])
+def test_overwriting_deletes_nothing_behind_a_link(made, tmp_path, capsys, name):
+    path, elsewhere = made.path / name, tmp_path / "elsewhere"
+    if path.exists():
+        shutil.move(path, elsewhere)
+    else:
+        elsewhere.write_text("years of work")
+    path.symlink_to(elsewhere)
+    before = everything(tmp_path)
+    assert overwrite(made) == 2
+    assert f"{path} is a link" in capsys.readouterr().err
+    assert everything(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["runs/debug", "runs/debug/checkpoints"])
+@pytest.mark.parametrize("way", [[], ["--overwrite"]])
+def test_a_link_to_nowhere_is_no_run_folder(tmp_path, capsys, place, way):
+    (tmp_path / place).parent.mkdir(parents=True)
+    (tmp_path / place).symlink_to(tmp_path / "nowhere")
+    assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(tmp_path / "runs"), *way]) == 2
+    assert "error: " in (said := capsys.readouterr().err) and str(tmp_path / "runs" / "debug") in said
+    assert (tmp_path / place).is_symlink() and not (tmp_path / "nowhere").exists()
+
+
+def test_a_trial_of_a_sweep_gives_way_with_its_log(made):
+    for name in ("log.txt", "failure.json"):
+        (made.path / name).touch()
+    (made.path.parent / "sweep.yaml").touch()
+    made.clear()
+    assert not made.path.exists()
 
 
 def test_what_a_false_start_left_is_in_nobodys_way(tmp_path):
@@ -31,7 +122,7 @@ def test_what_a_false_start_left_is_in_nobodys_way(tmp_path):
     (run.path / "events.out.tfevents.1.host").write_text("")
     run.refuse_if_occupied("command")
     run.clear()
-    assert list(run.path.iterdir()) == []
+    assert not run.path.exists()
 
 
 def test_only_half_written_files_are_cleaned_up(tmp_path):
@@ -101,7 +192,7 @@ def test_overwriting_keeps_the_lock_that_it_holds(tmp_path, impatient):
         folder.checkpoints.mkdir()
         folder.clear()
         assert [path.name for path in folder.path.iterdir()] == [".lock"]
-        folder.refuse_to_clear_others()  # a lock is no foreign file
+        assert folder.files_to_replace() == []  # a lock is no foreign file
         with pytest.raises(InputError, match="written by another run"), folder.held():
             pass
 
@@ -130,7 +221,7 @@ def test_a_killed_run_holds_nothing(tmp_path):
 
 
 def test_where_no_lock_can_be_had_the_run_goes_on(tmp_path, monkeypatch):
-    def unsupported(path):
+    def unsupported(path, **options):
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(run_folder, "locked", unsupported)
@@ -185,7 +276,7 @@ def test_figures_of_another_program_stay(tmp_path):
     for path in theirs:
         path.write_bytes(b"x" * 10_000)
     run.forget_false_start()
-    with pytest.raises(InputError, match="holds files but no run"):
+    with pytest.raises(InputError, match="that a run wrote"):
         run.clear()
     assert all(path.exists() for path in theirs)
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from common.errors import InputError
-from experiments.config_files import CONFIGS
+from experiments.config_files import CONFIGS, load_yaml
 from experiments.sweep.definition import make_trials, read_base, read_definition, with_settings
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.grid import expand
@@ -221,9 +221,7 @@ def test_a_part_of_the_wrong_form_is_refused_whatever_is_typed(tmp_path, text):
 
 def test_a_typed_number_like_1e_4_is_a_number_in_formulas(tmp_path):
     text = GRID + "derived: {model.optimizer.head_learning_rate: 2 * model.optimizer.learning_rate}\n"
-    trials = make_trials(
-        with_settings(read_definition(write(tmp_path, text)), {"model.optimizer.learning_rate": "1e-4"})
-    )
+    trials = make_trials(with_settings(read_definition(write(tmp_path, text)), {"model.optimizer.learning_rate": 1e-4}))
     assert trials[0].overrides["model.optimizer.head_learning_rate"] == 2e-4
 
 
@@ -247,7 +245,7 @@ methods: {a: {settings: {data.init_args.batch_size: 4}}, b: null}
 
 def test_a_date_is_text(tmp_path):
     definition = read_definition(write(tmp_path, f"{GRID}settings: {{data.dataset_revision: 2024-05-01}}\n"))
-    typed = yaml.safe_load("2024-05-02")
+    typed = load_yaml("2024-05-02")
     assert make_trials(definition)[0].settings == {"data.dataset_revision": "2024-05-01"}
     trials = make_trials(with_settings(definition, {"model.revision": typed}))
     assert trials[0].settings["model.revision"] == "2024-05-02"

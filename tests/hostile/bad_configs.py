@@ -25,7 +25,7 @@ from typing import Any
 import yaml
 
 import cli
-from experiments.command_line import CommandLine, parse_and
+from experiments.settings import parse
 
 # A value of every YAML type, and numbers at and beyond every edge.
 BAD_VALUES: dict[str, Any] = {
@@ -157,21 +157,8 @@ def _complete(
     }
     path = folder / "base.yaml"
     path.write_text(yaml.safe_dump(config))
-    with contextlib.redirect_stdout(io.StringIO()):
-        return parse_and(_Parsed, ["fit", "--config", str(path), "--runs_dir", str(folder / "runs")]).content
-
-
-class _Parsed(CommandLine):
-    """Parses, and keeps the complete settings."""
-
-    def instantiate_classes(self) -> None:
-        self.content = {**self.plain_config(), "overwrite": True, "ckpt_path": None}
-
-    def after_instantiate_classes(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
+    plain = parse(["fit", "--config", str(path), "--runs_dir", str(folder / "runs")]).plain
+    return {**plain, "overwrite": True, "ckpt_path": None}
 
 
 def fields(bases: dict[str, dict[str, Any]]) -> list[Field]:

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 
@@ -58,3 +59,12 @@ def remote_code(source: str, marker: Path, folder: Path, model_type: str | None 
 def edit_json(path: Path, **changes: Any) -> None:
     """Sets some entries of a JSON file."""
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def refused(capsys: pytest.CaptureFixture[str], code: int, marker: Path) -> str:
+    """The message of a command that was refused and ran nothing."""
+    message = capsys.readouterr().err
+    assert not marker.exists()
+    assert code == 2, message
+    assert message.startswith("error: ") and "Traceback" not in message
+    return message

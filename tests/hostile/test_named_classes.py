@@ -10,14 +10,13 @@ import yaml
 import cli
 from datamodules.sources_datasets import load_hub
 from tests.command_line import run, write_config
-from tests.hostile.bombs import edit_json, remote_code
-from tests.hostile.test_pickles import finished, marker, refused  # noqa: F401
+from tests.hostile.bombs import edit_json, refused, remote_code
 
 MODULE = "a_module_that_marks"
 
 
 @pytest.fixture
-def module_that_marks(marker, tmp_path, monkeypatch) -> str:  # noqa: F811
+def module_that_marks(marker, tmp_path, monkeypatch) -> str:
     """A module on the import path that writes the marker when imported; it has a class of every kind."""
     place = tmp_path / "importable"
     place.mkdir()
@@ -29,12 +28,12 @@ def module_that_marks(marker, tmp_path, monkeypatch) -> str:  # noqa: F811
     return MODULE
 
 
-def test_a_config_is_code_so_the_module_can_be_reached(finished, marker, tmp_path, module_that_marks):  # noqa: F811
+def test_a_config_is_code_so_the_module_can_be_reached(finished, marker, tmp_path, module_that_marks):
     run("fit", finished / "tiny.yaml", tmp_path, f"--data={module_that_marks}.Anything")
     assert marker.exists()
 
 
-def test_a_checkpoint_names_no_classes(finished, marker, tmp_path, module_that_marks):  # noqa: F811
+def test_a_checkpoint_names_no_classes(finished, marker, tmp_path, module_that_marks):
     good = finished / "tiny" / "checkpoints" / "last.ckpt"
     class_path = f"{module_that_marks}.Anything"
     named = {
@@ -51,7 +50,7 @@ def test_a_checkpoint_names_no_classes(finished, marker, tmp_path, module_that_m
 
 @pytest.mark.parametrize("part", ["model", "data", "adapter", "callbacks"])
 @pytest.mark.parametrize("kind", ["native", "peft"])
-def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_that_marks, kind, part):  # noqa: F811
+def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_that_marks, kind, part):
     export = tmp_path / "export"
     shutil.copytree(finished / "tiny" / "exports" / kind, export)
     named = {"class_path": f"{module_that_marks}.Anything", "init_args": {}}
@@ -79,7 +78,7 @@ def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_t
     ],
     ids=lambda changes: next(iter(changes)),
 )
-def test_an_adapter_config_names_no_classes(finished, marker, tmp_path, capsys, module_that_marks, changes):  # noqa: F811
+def test_an_adapter_config_names_no_classes(finished, marker, tmp_path, capsys, module_that_marks, changes):
     pytest.importorskip("peft")
     adapter = tmp_path / "adapter"
     shutil.copytree(finished / "tiny" / "exports" / "peft", adapter)
@@ -91,7 +90,7 @@ def test_an_adapter_config_names_no_classes(finished, marker, tmp_path, capsys, 
 
 
 @pytest.mark.parametrize("model_type", [None, "a_type_nobody_knows"])
-def test_code_beside_a_backbone_is_not_run(marker, tmp_path, tiny_bert, cola_folder, capsys, model_type):  # noqa: F811
+def test_code_beside_a_backbone_is_not_run(marker, tmp_path, tiny_bert, cola_folder, capsys, model_type):
     backbone = remote_code(tiny_bert, marker, tmp_path / "bert", model_type)
     config = write_config(tmp_path, str(backbone), cola_folder)
     code = run("fit", config, tmp_path, "--trainer.max_epochs", "1")
@@ -102,7 +101,7 @@ def test_code_beside_a_backbone_is_not_run(marker, tmp_path, tiny_bert, cola_fol
         assert "can't be loaded" in refused(capsys, code, marker)
 
 
-def test_a_script_beside_a_data_set_is_not_run(marker, tmp_path, tiny_bert, capsys):  # noqa: F811
+def test_a_script_beside_a_data_set_is_not_run(marker, tmp_path, tiny_bert, capsys):
     folder = tmp_path / "corpus"
     folder.mkdir()
     (folder / "corpus.py").write_text(f"import pathlib\npathlib.Path({str(marker)!r}).touch()\n")

@@ -13,7 +13,6 @@ from common import backbones
 from common.errors import InputError
 from common.files import is_plain_name
 from datamodules.sources_datasets import load_saved
-from experiments.run_folder import RunFolder
 from lightning_modules.backbone_loading import load_backbone
 from tests.command_line import run, write_config
 
@@ -32,29 +31,6 @@ def test_a_run_name_is_a_plain_name(tmp_path, tiny_bert, cola_folder, capsys, na
     assert "Traceback" not in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/escaped").exists()
-
-
-def test_overwrite_deletes_nothing_behind_links(tmp_path, tiny_bert, cola_folder, capsys):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    for name in ("config.yaml", "precious.txt"):
-        (elsewhere / name).write_text("precious")
-    runs = tmp_path / "runs"
-    runs.mkdir()
-    (runs / "tiny").symlink_to(elsewhere)
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    assert run("fit", config, runs, "--overwrite") == 2
-    assert "is a link to" in capsys.readouterr().err
-    (runs / "tiny").unlink()
-    (runs / "tiny").mkdir()
-    (runs / "tiny" / "config.yaml").write_text("a: 1")
-    (runs / "tiny" / "checkpoints").symlink_to(elsewhere)
-    RunFolder(runs / "tiny").clear()
-    assert not (runs / "tiny").exists()
-    assert {path.name: path.read_text() for path in elsewhere.iterdir()} == {
-        "config.yaml": "precious",
-        "precious.txt": "precious",
-    }
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/../../outside.safetensors"])

@@ -2,41 +2,15 @@
 
 import pickle
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
 import cli
 from tests.command_line import run, write_config
-from tests.hostile.bombs import Bomb, bombed_backbone, bombed_checkpoints
+from tests.hostile.bombs import Bomb, bombed_backbone, bombed_checkpoints, refused
 
 FORMS = ("zip", "legacy", "pickle")
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_bert, cola_folder) -> Path:
-    """A runs folder with config tiny.yaml and one finished run `tiny`, exported in PEFT's and the native format."""
-    runs_dir = tmp_path_factory.mktemp("runs")
-    config = write_config(runs_dir, tiny_bert, cola_folder)
-    assert run("fit", config, runs_dir, "--trainer.max_epochs", "1") == 0
-    for kind in ("peft", "native"):
-        assert cli.main(["export", str(runs_dir / "tiny"), "--format", kind]) == 0
-    return runs_dir
-
-
-@pytest.fixture
-def marker(tmp_path) -> Path:
-    return tmp_path / "marker"
-
-
-def refused(capsys: pytest.CaptureFixture[str], code: int, marker: Path) -> str:
-    """The message of a command that was refused and ran nothing."""
-    message = capsys.readouterr().err
-    assert not marker.exists()
-    assert code == 2, message
-    assert message.startswith("error: ") and "Traceback" not in message
-    return message
 
 
 def test_the_bomb_goes_off_where_pickles_are_trusted(marker, tmp_path):

@@ -1,6 +1,6 @@
 """Ends one of two processes in many ways at random moments and says what became of the other one.
 
-    python -m tests.process_deaths --times 3
+    python -m tests.soak.process_deaths --times 3
 
 Prints one line per way: how often, exit codes of the first process, the longest time until both were gone, whether a
 message said why. Processes that are left after two and a half minutes count as a hang.
@@ -23,7 +23,7 @@ import torch
 from tests.command_line import write_config
 from tests.tiny import save_cola, save_tiny_bert
 
-PROJECT = Path(__file__).parents[1]
+PROJECT = Path(__file__).parents[2]
 HANG_SECONDS = 150
 FIRST, SECOND = 0, 1
 

@@ -2,8 +2,8 @@
 
 Nothing of this project is imported, so what it prints is what anybody gets from the files:
 
-    python benchmarks/exported_metric.py runs/cola_adaptive/exports/peft DATA/cola/in_domain_dev.tsv
-    python benchmarks/exported_metric.py runs/sst2_adaptive/exports/merged DATA/glue/SST-2/dev.tsv
+    python tests/reference/exported_metric.py runs/cola_adaptive/exports/peft DATA/cola/in_domain_dev.tsv
+    python tests/reference/exported_metric.py runs/sst2_adaptive/exports/merged DATA/glue/SST-2/dev.tsv
 """
 
 import argparse

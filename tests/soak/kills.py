@@ -1,8 +1,10 @@
-"""`python -m benchmarks.kills --kills 20`: kills runs at random moments, resumes them, and compares every bit.
+"""Kills runs at random moments, resumes them, and compares every bit.
+
+    python -m tests.soak.kills --kills 20
 
 Each run is killed one to three times and then left alone; weights, optimizer, metrics.csv, results.json (times aside),
-ranks.json and TensorBoard's scalars must be those of a run that nothing disturbed. Tiny model, CPU, no hub. Exits
-with 1 if anything differs.
+ranks.json and TensorBoard's scalars must be those of a run that nothing disturbed. Tiny model, CPU, no hub. The exit
+code is 1 if anything differs.
 """
 
 import argparse
@@ -18,9 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.kill_moments import CRASH, HOOKS, SIGNALS, WRITING, kill_while_writing
+import torch
+
+import cli
 from common.files import write_json
 from common.terminal import quiet_libraries
+from tests.command_line import differences, outcome, write_config
+from tests.soak.kill_moments import CRASH, HOOKS, SIGNALS, WRITING, kill_while_writing
+from tests.tiny import save_cola, save_tiny_bert
 
 _NOISY = ["--model.adapter.tau", "0.3", "--model.adapter.allocation", "bounded"]
 _BUDGET = ["--budget_schedule.memory_start=100", "--budget_schedule.memory_end=300"]
@@ -51,17 +58,15 @@ class Kill:
             return cls(draw.choice(WRITING), "SIGKILL", draw.randint(1, 12))
         if kind == "timer":
             return cls("timer", draw.choice(sorted(SIGNALS)), draw.random())
-        return cls(draw.choice(HOOKS), draw.choice((*sorted(SIGNALS), CRASH)), draw.randint(0, 14))
+        return cls(draw.choice(tuple(HOOKS)), draw.choice((*sorted(SIGNALS), CRASH)), draw.randint(0, 14))
 
 
 class Bench:
     """The folder with a tiny model, its data and the runs, and what undisturbed runs came to."""
 
     def __init__(self, folder: Path) -> None:
-        tiny, self.runs = importlib.import_module("tests.tiny"), importlib.import_module("tests.command_line")
         self.folder = folder
-        backbone = tiny.save_tiny_bert(folder / "bert")
-        self.config = self.runs.write_config(folder, str(backbone), str(tiny.save_cola(folder / "cola")))
+        self.config = write_config(folder, str(save_tiny_bert(folder / "bert")), str(save_cola(folder / "cola")))
         self._expected: dict[str, Any] = {}
         self.seconds = 1.0  # from the beginning of training to the end of the run
 
@@ -69,10 +74,10 @@ class Bench:
         """Runs `fit` in a process of its own; returns its exit code, or minus the signal that ended it."""
         announced = self.folder / f"{name}.begun"
         announced.unlink(missing_ok=True)
-        callbacks = [{"class_path": "benchmarks.kill_moments.Announce", "init_args": {"path": str(announced)}}]
+        callbacks = [{"class_path": "tests.soak.kill_moments.Announce", "init_args": {"path": str(announced)}}]
         if kill is not None and kill.where in HOOKS:
             arguments = {"hook": kill.where, "step": int(kill.number), "how": kill.how}
-            callbacks.append({"class_path": "benchmarks.kill_moments.KillAt", "init_args": arguments})
+            callbacks.append({"class_path": "tests.soak.kill_moments.KillAt", "init_args": arguments})
         command = ["fit", "--config", str(self.config), "--runs_dir", str(self.folder / "runs"), "--run_name", name]
         process = os.fork()
         if process == 0:
@@ -89,8 +94,6 @@ class Bench:
         return code
 
     def _child(self, arguments: list[str]) -> None:
-        import cli
-
         with (self.folder / "log.txt").open("a") as log:
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
@@ -106,7 +109,7 @@ class Bench:
     def outcome(self, name: str) -> dict[str, Any]:
         """All that a run leaves, times aside."""
         folder = self.folder / "runs" / name
-        return {**self.runs.outcome(folder), "tensorboard": tensorboard_scalars(folder)}
+        return {**outcome(folder), "tensorboard": tensorboard_scalars(folder)}
 
     def expected(self, variant: str) -> dict[str, Any]:
         """What an undisturbed run of this variant leaves."""
@@ -123,15 +126,17 @@ class Bench:
             options = [*draw.choice(INTERVALS), *self._way_on(name)]
             codes.append(self.run(name, variant, *options, kill=kill))
         last = self.run(name, variant, *self._way_on(name))
-        different = self.runs.differences(expected, self.outcome(name)) if last == 0 else [f"exit code {last}"]
+        different = differences(expected, self.outcome(name)) if last == 0 else [f"exit code {last}"]
         left = [path.name for path in (self.folder / "runs" / name).rglob("*.partial")]
         different += [f"{path} is left behind" for path in left]
         happened = [{**vars(kill), "exit_code": code} for kill, code in zip(kills, codes, strict=True)]
         return {"run": name, "variant": variant, "kills": happened, "different": different}
 
     def _way_on(self, name: str) -> list[str]:
-        """What the refusal of an occupied folder tells the user to type."""
+        """What the refusal of an occupied folder tells the user to type; nothing for the first start."""
         folder = self.folder / "runs" / name
+        if not folder.exists():
+            return []
         return ["--ckpt_path", "last"] if (folder / "checkpoints" / "last.ckpt").exists() else ["--overwrite"]
 
 
@@ -174,7 +179,7 @@ def _line(record: dict[str, Any]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the kills, prints a line for each run, and returns the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.kills", description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="how many kills at least")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, default=None, help="where to run; a temporary folder if not given")
@@ -182,9 +187,9 @@ def main(arguments: list[str] | None = None) -> int:
     settings = parser.parse_args(arguments)
     quiet_libraries()
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for name in ("torch", "transformers", "experiments.command_line", "lightning_modules", "datamodules", "lora"):
+    for name in ("transformers", "experiments.command_line", "lightning_modules", "datamodules", "lora"):
         importlib.import_module(name)  # once, for all the forked runs
-    importlib.import_module("torch").set_num_threads(1)  # a fork has no other threads
+    torch.set_num_threads(1)  # a fork has no other threads
     with tempfile.TemporaryDirectory(prefix="kills") as folder:
         records = kill_runs(Bench(settings.folder or Path(folder)), settings.kills, random.Random(settings.seed))
     failed = sum(bool(record["different"]) for record in records)

@@ -1,0 +1,165 @@
+"""The reference sides that train with Hugging Face's Trainer and PEFT."""
+
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.data.data_collator import DataCollator
+
+from benchmarks.data import batches, epoch_rows, training_rows
+from benchmarks.models import pretrained_model
+from benchmarks.settings import SEED, BenchmarkSettings
+from benchmarks.timing import Figures, StepWindow, training_figures
+from common.errors import InputError
+from datamodules.tokenization import TokenizedSplit
+from lora.target_names import DEFAULT_TARGETS
+
+RANK, LORA_ALPHA = 8, 16
+
+
+def trainer_peft_lora(settings: BenchmarkSettings) -> Figures:
+    """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
+
+    The same model, batches (tokenised beforehand), number of steps, AdamW and schedule as ours; each batch is padded
+    to its longest row. As ours, it neither evaluates, nor clips gradients; unlike ours, it logs nothing, saves nothing
+    and shows no progress.
+    """
+    return train_with_trainer(settings, _adapted(settings, "LoraConfig", r=RANK))
+
+
+def trainer_peft_adalora(settings: BenchmarkSettings) -> Figures:
+    """The same with AdaLoRA, from rank 12 to 8 on average, its ranks allocated after every step as PEFT asks for."""
+    steps = settings.all_steps
+    schedule = {"tinit": steps // 10, "tfinal": steps // 10, "deltaT": 10, "total_step": steps}
+    model = _adapted(settings, "AdaLoraConfig", init_r=12, target_r=RANK, **schedule)
+
+    class Allocation(TrainerCallback):
+        def on_optimizer_step(
+            self, arguments: TrainingArguments, state: TrainerState, *others: object, **more: object
+        ) -> None:
+            model.base_model.update_and_allocate(state.global_step + 1)  # gradients are still there
+
+    return train_with_trainer(settings, model, [Allocation()])
+
+
+def _adapted(settings: BenchmarkSettings, config_class: str, **method: Any) -> Any:
+    try:
+        import peft
+    except ImportError as error:
+        raise InputError("this pair needs PEFT. Run `pip install -e '.[peft]'`.") from error
+    model = pretrained_model(settings)
+    head = ["classifier", "score", "pre_classifier"]
+    config = getattr(peft, config_class)(
+        task_type="CAUSAL_LM" if settings.models_language else "SEQ_CLS",
+        lora_alpha=LORA_ALPHA,
+        fan_in_fan_out=model.config.model_type == "gpt2",  # its layers hold their weights as (in, out)
+        target_modules=list(DEFAULT_TARGETS[model.config.model_type]),
+        modules_to_save=[name for name in head if hasattr(model, name)] or None,
+        **method,
+    )
+    return peft.get_peft_model(model, config)
+
+
+def train_with_trainer(
+    settings: BenchmarkSettings,
+    model: PreTrainedModel,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer_class: type[Trainer] = Trainer,
+    optimizer: Optimizer | None = None,
+    pad_to: int | None = None,
+    **arguments: Any,
+) -> Figures:
+    """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
+
+    Args:
+        settings: of the measurement.
+        model: to be trained.
+        callbacks: of the Trainer.
+        trainer_class: a subclass of Trainer.
+        optimizer: the Trainer's own if not given.
+        pad_to: tokens to which every row is padded; the longest of its batch if not given.
+        arguments: of TrainingArguments, instead of `_arguments`.
+    """
+    window = StepWindow(settings.warm_up_steps, settings.steps)
+
+    class Timer(TrainerCallback):  # all batches are one epoch of the Trainer
+        def on_step_end(self, *arguments: object, **more: object) -> None:
+            window.step_ended()
+
+    rows, tokenizer = training_rows(settings, epoch_rows(settings))
+    made = examples(rows)
+    ordered = [made[row] for batch in batches(rows.lengths, settings) for row in batch.tolist()]
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
+    model.config.pad_token_id = tokenizer.pad_token_id
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_class(
+            model=model,
+            args=_arguments(settings, folder, arguments),
+            train_dataset=ordered,
+            processing_class=tokenizer,
+            data_collator=_collator(settings, tokenizer, pad_to),
+            callbacks=[*callbacks, Timer()],
+            optimizers=(optimizer, None),
+        )
+        trainer.train()
+    assert window.complete
+    return training_figures(window.seconds, settings)
+
+
+def _collator(settings: BenchmarkSettings, tokenizer: PreTrainedTokenizerBase, pad_to: int | None) -> DataCollator:
+    if settings.models_language:
+        return DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    return DataCollatorWithPadding(tokenizer, padding="longest" if pad_to is None else "max_length", max_length=pad_to)
+
+
+def _arguments(settings: BenchmarkSettings, folder: str, changes: dict[str, object]) -> TrainingArguments:
+    cuda = torch.cuda.is_available()
+    chosen: dict[str, Any] = {
+        "train_sampling_strategy": "sequential",  # the very batches of our side, which are grouped by length
+        "learning_rate": 1e-3,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.06,  # a share of all steps
+        "optim": "adamw_torch_fused",
+        "max_grad_norm": 0.0,  # no clipping, as on our side
+        "logging_strategy": "no",
+    }
+    return TrainingArguments(
+        output_dir=folder,
+        max_steps=settings.all_steps,
+        per_device_train_batch_size=settings.batch_size,
+        bf16=settings.precision == "bf16-mixed",
+        use_cpu=not cuda,
+        dataloader_num_workers=0,
+        dataloader_pin_memory=cuda,
+        eval_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        seed=SEED,
+        **{**chosen, **changes},
+    )
+
+
+def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
+    """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
+    made: list[dict[str, Any]] = []
+    for row, (start, length) in enumerate(zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)):
+        span = slice(start, start + length)
+        made.append({"attention_mask": [1] * length, "input_ids": rows.input_ids[span].tolist()})
+        if rows.token_type_ids is not None:
+            made[row]["token_type_ids"] = rows.token_type_ids[span].tolist()
+        if rows.labels is not None:  # language modelling has none of its own
+            made[row]["labels"] = rows.labels[row].item()
+    return made

@@ -1,0 +1,56 @@
+"""What may be deleted of a run's or a sweep's folder: files known to be written there, and nothing behind a link."""
+
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from fnmatch import fnmatch
+from pathlib import Path
+
+from common.errors import InputError
+
+_OF_AN_EXPORT = ("README.md", "config.yaml", "*.json", "*.safetensors", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+OF_A_RUN = (
+    *("config.yaml", "metrics.csv", "results.json", "results.previous.json", "ranks.json", "ranks.previous.json"),
+    *("rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*", ".lock", ".*.partial"),
+    ".locks/sweep",  # of a sweep that was refused here
+    *(f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "epoch=*.ckpt", ".*.partial")),
+    *(f"exports/{kind}/{name}" for kind in ("peft", "merged", "native") for name in _OF_AN_EXPORT),
+)
+
+
+def own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
+    """All files below a folder, if each is known to be written there.
+
+    Args:
+        folder: is looked through.
+        patterns: the known files, as paths below the folder with * in their parts.
+        advice: what to do about another one.
+
+    Raises:
+        InputError: names a file or an empty folder that matches no pattern, or a link.
+    """
+    known = [pattern.split("/") for pattern in patterns]
+    found = [Path(place) / name for place, folders, files in os.walk(folder) for name in (*folders, *files)]
+    for path in (folder, *found):
+        if path.is_symlink():
+            raise InputError(f"{path} is a link, and nothing behind a link is deleted. {advice}")
+    files = [path for path in found if not path.is_dir()]
+    empty = [path for path in found if path.is_dir() and not any(path.iterdir())]
+    for path in (*files, *empty):
+        parts = path.relative_to(folder).parts
+        if not any(_matches(parts, pattern[: len(parts)] if path in empty else pattern) for pattern in known):
+            raise InputError(f"{path} isn't known to be written by a sweep or a run, so nothing was deleted. {advice}")
+    return files
+
+
+def delete(folder: Path, files: list[Path]) -> None:
+    """Deletes files, config.yaml as the last one because it tells what they are; then each folder left empty."""
+    for path in sorted(files, key=lambda path: path.name == "config.yaml"):
+        path.unlink(missing_ok=True)
+    for place, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):  # what isn't empty stays
+            Path(place).rmdir()
+
+
+def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
+    return len(pattern) == len(parts) and all(map(fnmatch, parts, pattern))

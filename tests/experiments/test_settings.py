@@ -1,0 +1,171 @@
+"""Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
+
+from copy import deepcopy
+
+import pytest
+from jsonargparse import ArgumentError
+
+import cli
+from callbacks.checkpoints import BestCheckpoint
+from common.errors import InputError
+from experiments.arguments import parser_of
+from experiments.config_files import differences, dump_yaml, read_yaml
+from experiments.parser_messages import readable
+from experiments.run import Run
+from experiments.run_folder import RunFolder
+from experiments.settings import parse
+from experiments.trainer_parts import file_callbacks
+from experiments.trainer_settings import check_trainer
+from tests.command_line import run, write_config
+
+
+@pytest.fixture
+def config(tmp_path, tiny_bert, cola_folder):
+    return write_config(tmp_path, tiny_bert, cola_folder)
+
+
+def test_what_is_typed_lies_above_a_base_and_changes_above_both(config):
+    settings = parse(["fit", "--config", str(config), "--data.batch_size=4"])
+    assert (settings.plain["run_name"], settings.values.data.init_args.batch_size) == ("tiny", 4)
+    assert parse(["fit"], settings.plain).plain == settings.plain
+    again = parse(["validate", "--data.batch_size", "6"], settings.plain)
+    assert again.values.data.init_args.batch_size == 6
+    changed = again.changed({"data.batch_size": 2, "model.adapter.rank_max": 7, "trainer.max_epochs": 1})
+    expected = settings.plain
+    expected["data"]["init_args"]["batch_size"] = 2
+    expected["model"]["init_args"]["adapter"]["init_args"]["rank_max"] = 7
+    expected["trainer"]["max_epochs"] = 1
+    assert changed.plain == expected
+    with pytest.raises(InputError, match="data has no option 'batchsize'"):
+        again.changed({"data.batchsize": 2})
+    with pytest.raises(InputError, match="seed_everything is -1"):
+        again.changed({"seed_everything": -1})
+
+
+def test_a_setting_of_an_earlier_call_is_no_default_of_the_next(config):
+    parse(["fit", "--config", str(config), "--trainer.max_epochs=9", "--run_name=other"])
+    settings = parse(["fit", "--config", str(config)])
+    assert (settings.values.trainer.max_epochs, settings.values.run_name) == (3, "tiny")
+
+
+def test_what_is_typed_wins_wherever_it_stands(config):
+    typed = ["--trainer.max_epochs=9", "--config", str(config), "--run_name", "1e5", f"-c={config}"]
+    settings = parse(["fit", *typed])
+    assert (settings.values.trainer.max_epochs, settings.values.run_name) == (9, "1e5")
+    assert settings.configs == [config, config]
+
+
+TEXTS = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text):
+    changes = {"run_name": text, "data.data_dir": text, "runs_dir": text}
+    settings = parse(["fit", "--config", str(config)]).changed(changes)
+    (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
+    again = parse(["fit", "--config", str(tmp_path / "saved.yaml")])
+    assert again.plain == settings.plain == read_yaml(tmp_path / "saved.yaml")
+    assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, text)
+
+
+BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
+
+
+@pytest.mark.parametrize("verb", ["fit", "sweep"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("trainer: {max_epochs: 1}\ntrainer: {}\n", "'trainer' stands there twice, again in line 2"),
+        ("data:\n  init_args: {task: cola, task: sst2}\n", "'task' stands there twice"),
+        ("data: &data {more: *data}\n", "something that holds itself"),
+        (BOMB, "more than 100,000 values"),
+        ("[" * 100_000, "more than 200 times"),
+        ("data: \xe9", "can't be read"),
+        ("- 1\n", "allowed: settings by name"),
+        ("", "is empty"),
+    ],
+)
+def test_a_file_that_says_something_twice_or_without_end_is_refused(tmp_path, capsys, verb, text, said):
+    (tmp_path / "x.yaml").write_text(text, encoding="latin-1")
+    assert cli.main([verb, "--config", str(tmp_path / "x.yaml"), "--runs_dir", str(tmp_path)]) == 2
+    assert said in (message := capsys.readouterr().err) and "x.yaml" in message
+    assert len(message.splitlines()) <= 10
+
+
+def _of_an_earlier_version(settings, masking="soft", fraction=0.0):
+    content = deepcopy(settings.plain)
+    content["model"]["init_args"]["adapter"]["init_args"]["masking"] = masking
+    content["model"]["init_args"]["optimizer"]["allocation_delay_fraction"] = fraction
+    return content
+
+
+def test_settings_that_are_gone_are_dropped_where_they_changed_nothing(config, tmp_path, capsys):
+    settings = parse(["fit", "--config", str(config)])
+    folder = tmp_path / "runs" / "old"
+    (folder / "checkpoints").mkdir(parents=True)
+    saved = folder / "config.yaml"
+    saved.write_text(dump_yaml(_of_an_earlier_version(settings)))
+    assert parse(["fit", "--config", str(saved)]).plain == settings.plain
+    opened = Run.open("old", str(tmp_path / "runs")).settings.plain
+    assert opened == {**settings.plain, "run_name": "old", "runs_dir": str(tmp_path / "runs")}
+    for values in (("straight_through", 0.0), ("soft", 0.25)):
+        saved.write_text(dump_yaml(_of_an_earlier_version(settings, *values)))
+        for command in (["test", str(folder)], ["fit", "--config", str(saved)]):
+            assert cli.main(command) == 2
+            assert "check out commit 2ab6823" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("--trainer.max_epochs=x", "trainer.max_epochs is 'x': expected a whole number"),
+        ("--model.adapter.allocation=softmx", "model.adapter.allocation: softmx given, allowed: 'softmax'"),
+        ("--model.adapter.rank_mx=3", "no option 'rank_mx'; lora.AdaptiveLoRAXS allows: "),
+        ("--data.batch_size=[1]", "data.batch_size: expected a whole number. Got value: [1]"),
+    ],
+)
+def test_the_parsers_reports_are_turned_into_one_sentence(config, typed, expected):
+    with pytest.raises(ArgumentError) as raised:
+        parser_of("fit").parse_args(["--config", str(config), typed])
+    said = readable(str(raised.value))
+    assert expected in said and "\n" not in said, (
+        f"jsonargparse words its reports in another way now, and experiments/parser_messages.py, which turns them into "
+        f"one sentence, no longer fits. It made {said!r} of:\n{raised.value}"
+    )
+
+
+def test_a_model_with_data_of_another_kind_is_refused_both_ways(config, tmp_path, capsys):
+    text = tmp_path / "text.txt"
+    text.write_text("w1 w2\nw3 w4\n")
+    running = ("--data", "datamodules.PlainTextDataModule", "--data.train_file", str(text))
+    for options, allowed in (
+        (running, "a TextClassificationDataModule"),
+        (("--model", "lightning_modules.LanguageModellingModule"), "a LanguageModellingDataModule"),
+    ):
+        assert run("fit", config, tmp_path, *options) == 2
+        assert f"allowed with this model: {allowed}" in capsys.readouterr().err
+    assert not (tmp_path / "tiny").exists()
+
+
+@pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches", "overfit_batches"])
+def test_more_batches_than_a_double_can_count_are_refused(name):
+    check_trainer({name: 2**53})
+    with pytest.raises(InputError, match=f"trainer.{name} is {2**60}; allowed: up to 9,007,199,254,740,992"):
+        check_trainer({name: 2**60})
+
+
+@pytest.mark.parametrize(("batches", "kept"), [(None, True), (0.5, True), (0, False)])
+def test_without_validation_no_epoch_is_the_best(config, tmp_path, batches, kept):
+    settings = parse(["fit", "--config", str(config)])
+    made = file_callbacks({"limit_val_batches": batches}, RunFolder(tmp_path), settings)
+    assert any(isinstance(callback, BestCheckpoint) for callback in made) is kept
+
+
+def test_every_setting_that_differs_is_listed_once():
+    before = {"model": {"rank": 4, "revision": None, "gone": True}, "data": {"rows": 5}, "same": [1, None]}
+    after = {"model": {"rank": 4, "revision": "main", "new": None}, "data": {"rows": None}, "same": [1, None]}
+    assert differences(before, after) == [
+        "data.rows: 5 -> None",
+        "model.gone: True -> None",
+        "model.revision: None -> main",
+    ]

@@ -1,0 +1,113 @@
+"""A run as an object: trained, found again, resumed, evaluated, predicted with and loaded, from Python and by name."""
+
+import csv
+import json
+import shutil
+
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, matthews_corrcoef
+
+import cli
+from callbacks import checkpoints
+from common.errors import InputError
+from experiments.results import RunResults
+from experiments.run import Run
+from tests.command_line import differences, outcome, run, write_config
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, tiny_bert, cola_folder):
+    """A run called `tiny`, trained from Python, and what `train` gave back."""
+    folder = tmp_path_factory.mktemp("runs")
+    config = write_config(folder, tiny_bert, cola_folder)
+    made = Run.new(str(config), {"runs_dir": str(folder)})
+    return made, made.train()
+
+
+def test_python_trains_what_the_command_line_trains(trained, tmp_path):
+    made, results = trained
+    assert run("fit", made.folder.path.parent / "tiny.yaml", tmp_path) == 0
+    assert differences(outcome(made.folder.path), outcome(tmp_path / "tiny")) == []
+    assert isinstance(results, RunResults)
+    assert made.results.to_dict() == json.loads(json.dumps(results.to_dict()))
+
+
+def test_an_opened_run_repeats_its_figures_and_takes_other_settings(trained, tmp_path):
+    made, results = trained
+    again = Run.open(str(made.folder.path), options=["--data.evaluation_batch_size", "3"])
+    assert again.settings.values.data.init_args.evaluation_batch_size == 3
+    assert again.settings.changed({"data.evaluation_batch_size": 64}).plain == made.settings.plain
+    key = "matthews_correlation"
+    assert again.evaluate("test")[f"test/{key}"] == pytest.approx(results.test[key], abs=1e-6)
+    assert again.evaluate("validation", "last")[f"val/{key}"] == pytest.approx(results.metric.last, abs=1e-6)
+    table = again.predict("best", str(tmp_path / "table.tsv"))
+    assert len(table.read_text().splitlines()) == 1 + results.data.test_rows
+    loaded = again.load("best")
+    assert loaded.epoch == results.metric.best_epoch
+    assert loaded.metrics()[f"val/{key}"] == results.metric.best
+    with pytest.raises(InputError, match="already holds a run"):
+        again.train()
+
+
+def test_a_run_can_be_named_instead_of_described(trained, capsys):
+    made, results = trained
+    figure = f"{results.test['matthews_correlation']:.4f}"
+    for named in ([str(made.folder.path)], ["tiny", "--runs_dir", str(made.folder.path.parent)]):
+        assert cli.main(["test", *named]) == 0
+        assert figure in capsys.readouterr().out
+    assert cli.main(["validate", str(made.folder.path), "--ckpt_path", "last"]) == 0
+    assert f"{results.metric.last:.4f}" in capsys.readouterr().out
+    assert cli.main(["predict", str(made.folder.path), "--data.batch_size=4"]) == 0
+    assert (made.folder.path / "predictions.tsv").is_file()
+    assert cli.main(["test", str(made.folder.path.parent / "tinny")]) == 2
+    assert "there is tiny" in capsys.readouterr().err
+    assert cli.main(["test", str(made.folder.path), "--export", "x"]) == 2
+
+
+def test_a_resumption_reads_each_checkpoint_once(trained, monkeypatch, tmp_path):
+    shutil.copytree(trained[0].folder.path, tmp_path / "tiny")
+    read: list[str] = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda path, **how: read.append(path.name) or load(path, **how))
+    assert checkpoints.torch is torch
+    longer = Run.open("tiny", str(tmp_path), ["--trainer.max_epochs", "4"])
+    resumed = longer.resume()
+    assert len(resumed.train_losses) == 4
+    # best.ckpt once before training, to know that it is whole, and once after it, when it may be another one
+    assert sorted(read) == ["best.ckpt", "best.ckpt", "last.ckpt"]
+
+
+def test_predictions_give_the_reported_test_figures(trained):
+    made, results = trained
+    lines = made.predict().read_text().splitlines()
+    rows = list(csv.DictReader(lines, delimiter="\t", quoting=csv.QUOTE_NONE))
+    labels, predictions = ([row[name] for row in rows] for name in ("label", "prediction"))
+    test = results.test
+    assert test["matthews_correlation"] == pytest.approx(matthews_corrcoef(labels, predictions), abs=1e-6)
+    assert test["accuracy"] == pytest.approx(accuracy_score(labels, predictions), abs=1e-6)
+
+
+def test_predict_takes_the_users_own_sentences(trained, tmp_path):
+    made, _ = trained
+    sentences = tmp_path / "sentences.txt"
+    sentences.write_text("the cat sleeps\na bird sees not the very old dog\n")
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output", str(table))
+    assert cli.main(["predict", str(made.folder.path), *options]) == 0
+    rows = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))
+    assert [row["sentence"] for row in rows] == sentences.read_text().splitlines()
+    for row in rows:
+        both = [float(row["probability_unacceptable"]), float(row["probability_acceptable"])]
+        assert sum(both) == pytest.approx(1, abs=1e-5)
+        assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
+
+
+@pytest.mark.parametrize("limit", [("limit_predict_batches", "2"), ("fast_dev_run", "true")])
+def test_predict_answers_every_row_or_says_that_it_would_not(trained, tmp_path, capsys, limit):
+    made, _ = trained
+    table = tmp_path / "out.tsv"
+    options = ("--ckpt_path", "last", "--output", str(table), f"--trainer.{limit[0]}", limit[1])
+    assert cli.main(["predict", str(made.folder.path), *options]) == 2
+    assert f"trainer.{limit[0]} is" in capsys.readouterr().err
+    assert not table.exists()
