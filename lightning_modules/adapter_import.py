@@ -114,7 +114,7 @@ def _refuse_what_would_be_lost(module: Any, head: dict[str, Tensor], folder: Pat
     if lost and module.adapter is not None and module.trainer.state.fn == "fit":
         raise InputError(
             f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run would freeze "
-            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run would freeze"
+            "and wouldn't save; allowed: adapters that change linear layers and the head. Merge it into its backbone "
             "(PEFT's merge_and_unload, then save_pretrained), and give that folder with --model.backbone."
         )
 

@@ -98,3 +98,20 @@ def alone(kind: str, folder: Path, backbone: Path, causal: bool) -> list[float]:
         else:
             figures.append(float(model(**inputs).logits.softmax(-1)[0, 1]))
     return figures
+
+
+def test_a_composite_model_is_told_the_padding_token_where_its_forward_looks(tmp_path, cola_folder):
+    folder = save_backbone("gemma3", tmp_path / "backbone")
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content["text_config"]["pad_token_id"] = 7  # another one than the tokenizer's, as decoders often have
+    path.write_text(json.dumps(content))
+    module, data = tiny.make_module(str(folder)), tiny.make_data(str(folder), cola_folder, batching="random")
+    tiny.make_trainer(limit_train_batches=1, limit_val_batches=0).fit(module, datamodule=data)
+    module.eval()
+    batch = next(batch for batch in data.train_dataloader() if not batch["inputs"]["attention_mask"].all())
+    with torch.no_grad():
+        together = module(batch["inputs"])
+        for row, mask in enumerate(batch["inputs"]["attention_mask"].bool()):
+            alone = module({name: cells[row : row + 1, mask] for name, cells in batch["inputs"].items()})
+            torch.testing.assert_close(together[row : row + 1], alone, rtol=1e-4, atol=1e-5)

@@ -294,3 +294,9 @@ def test_unknown_keywords_and_architectures_are_refused(model, model_type, targe
         choose_layers(model, model_type, targets)
     with pytest.raises(InputError, match="the backbone has no linear layers"):
         choose_layers(nn.ModuleDict({"head": nn.Linear(2, 2)}), model_type, "all-linear", ["head"])
+
+
+def test_a_backbone_without_linear_layers_is_refused_and_its_matrices_are_named():
+    model, head = classifier("ibert")
+    with pytest.raises(InputError, match=r"no linear layers; its matrices.*attention\.self\.query\.weight"):
+        choose_layers(model, "ibert", "all-linear", head)
