@@ -61,9 +61,9 @@ class TextClassificationModule(AdaptedModule):
             config.pad_token_id = data.tokenizer.pad_token_id
         use_first_token_only(model)
         side = harmless_padding_side(model, data.tokenizer)
-        self.sees_padding = side is None
         data.tokenizer.padding_side = side or "right"
-        if self.sees_padding:
+        if side is None and not self.sees_padding:
+            self.sees_padding = True
             warn(
                 f"what {self.backbone_name} answers for a row changes when the row is padded, even under the attention "
                 "mask. Rows of different length therefore go through it apart: right, but slower. A program that pads "
