@@ -114,7 +114,7 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
         (["--data.metric", "accuracy"], "metric was 'matthews_correlation'"),
         (["--trainer.limit_val_batches", "0.5"], "limit_val_batches was 1.0"),
         (["--data.batching", "random"], "batching was 'length_grouped'"),
-        (["--data.seed", "7"], "in the middle of an epoch"),
+        (["--seed_everything", "7"], "seed was 1 "),
         (["--data.subset_seed", "7"], "in the middle of an epoch"),
         (["--data.max_length", "40"], "in the middle of an epoch"),
     ],
