@@ -56,7 +56,7 @@ def write_table(path: Path, text: str) -> None:
     if not is_place and (path.is_file() or not path.exists()):
         return write_text(path.resolve(), text)
     try:
-        with os.fdopen(os.dup(1), "wb") if is_standard else path.open("wb") as file:
+        with os.fdopen(os.dup(1), "wb") if is_standard else path.open("ab") as file:
             file.write(text.encode())
     except OSError as error:
         if error.errno != errno.EPIPE:  # a reader such as head has had enough

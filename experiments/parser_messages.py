@@ -53,6 +53,8 @@ def _short(given: str) -> str:
 
 
 def _plain(reason: str) -> str:
+    if reason.startswith("argument of type"):  # jsonargparse looks for a dot in it
+        return "a class_path that isn't text; allowed: a class such as lora.LoRAXS"
     reason = re.sub(r"Expected a <class '(\w+)'>", lambda m: f"expected {_TYPES.get(m[1], m[1])}", reason)
     return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
 

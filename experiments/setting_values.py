@@ -57,8 +57,8 @@ def _check_plain(name: str, value: Any) -> None:
         raise InputError(f"{name} is {value}; allowed: numbers of up to 64 bits. Set --{name}.")
     elif isinstance(value, str) and (not _is_text(value) or len(value) > _LONGEST_TEXT):
         raise InputError(
-            f"{name} is {value[:_SHOWN]!r} ({len(value):,} characters); allowed: up to {_LONGEST_TEXT:,} UTF-8, "
-            f"without a NUL. Set --{name}."
+            f"{name} is {value[:_SHOWN]!r} ({len(value):,} characters); allowed: up to {_LONGEST_TEXT:,} characters of "
+            f"UTF-8 without a NUL. Set --{name}."
         )
 
 

@@ -12,6 +12,7 @@ import yaml
 
 import cli
 from experiments import command_line
+from experiments.run_folder import RunFolder
 from tests.command_line import differences, outcome, run, write_config
 
 ROOT = Path(__file__).parents[1]
@@ -143,8 +144,11 @@ def test_the_ways_out_can_be_pasted_into_a_shell(tmp_path, capsys):
         (["--runs_dir", "a b"], ["--runs_dir", "a b", "--ckpt_path", "last"]),
     ],
 )
-def test_a_stopped_run_goes_on_from_its_own_last_checkpoint(typed, expected):
-    line = command_line._how_to_go_on(["fit", "--config", "x.yaml", *typed]).splitlines()[-1]
+def test_a_stopped_run_goes_on_from_its_own_last_checkpoint(tmp_path, typed, expected):
+    folder = RunFolder(tmp_path)
+    folder.checkpoints.mkdir()
+    (folder.checkpoints / "last.ckpt").touch()
+    line = command_line._how_to_go_on(["fit", "--config", "x.yaml", *typed], folder).splitlines()[-1]
     assert shlex.split(line) == ["python", "cli.py", "fit", "--config", "x.yaml", *expected]
 
 
@@ -181,6 +185,17 @@ def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_ber
     full = json.loads((tmp_path / "full" / "results.json").read_text())
     assert full["trainable_parameters"]["total"] > fixed["trainable_parameters"]["total"]
     assert full["average_rank"] is None
+
+
+def test_a_run_that_diverges_exits_with_1_and_what_it_came_to_is_written(tmp_path, tiny_bert, cola_folder, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    rates = ("--model.optimizer.learning_rate", "1e30", "--model.optimizer.head_learning_rate", "1e30")
+    assert run("fit", config, tmp_path, *rates) == 1
+    said = capsys.readouterr()
+    assert json.loads((tmp_path / "tiny" / "results.json").read_text())["status"] == "diverged"
+    assert "error: the run diverged" in said.err and "learning_rate" in said.err
+    there = (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
+    assert there == ("--ckpt_path last" in said.err + said.out) != ("Begin anew with --overwrite" in said.err)
 
 
 @pytest.mark.parametrize(

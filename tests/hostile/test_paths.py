@@ -1,5 +1,6 @@
 """Names in settings, archives and lists of files don't lead out of the folder they belong to."""
 
+import errno
 import json
 import shutil
 import sys
@@ -31,6 +32,53 @@ def test_a_run_name_is_a_plain_name(tmp_path, tiny_bert, cola_folder, capsys, na
     assert "Traceback" not in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/escaped").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "runs_dir", "said"),
+    [
+        ("tiny", "/proc", "/proc/tiny can't be used as a run folder"),
+        ("tiny", "~nobody_of_this_name/runs", "a path begins with ~"),
+        ("x" * 300, "runs", "File name too long"),
+        ("a\udcff", "runs", "run_name is 'a\\udcff'"),
+        ("tiny", "a\udcff", "runs_dir is "),
+        ("tiny", "file", "as a path"),
+    ],
+)
+def test_a_place_that_can_not_be_is_one_message(
+    tmp_path, tiny_bert, cola_folder, capsys, monkeypatch, name, runs_dir, said
+):
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, Path(runs_dir), f"--run_name={name}") == 2
+    assert said in (message := capsys.readouterr().err) and len(message.splitlines()) <= 10
+
+
+@pytest.mark.parametrize("way", [[], ["--overwrite"], ["--ckpt_path", "last"]])
+def test_a_file_system_that_is_read_only_is_one_message(tmp_path, tiny_bert, cola_folder, capsys, monkeypatch, way):
+    def read_only(*arguments, **options):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path))
+
+    monkeypatch.setattr("experiments.run_folder.locked", read_only)
+    assert run("fit", write_config(tmp_path, tiny_bert, cola_folder), tmp_path, *way) == 2
+    assert "Read-only file system. Make the folder writable" in capsys.readouterr().err
+
+
+def test_without_a_home_there_is_one_message(tmp_path, capsys, monkeypatch):
+    def homeless(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr("experiments.command_line.parse", lambda *arguments: homeless(arguments))
+    assert cli.main(["fit"]) == 2
+    assert "set HOME or RANKWISE_CACHE" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--model", "--model.adapter", "--data", "--trainer.logger"])
+def test_a_class_path_is_text(tmp_path, tiny_bert, cola_folder, capsys, option):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, f"{option}={{class_path: 3}}") == 2
+    assert f"{option[2:]}: a class_path that isn't text" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["../outside.safetensors", "/outside.safetensors", "a/../../outside.safetensors"])
