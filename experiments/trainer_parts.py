@@ -17,10 +17,10 @@ from callbacks.metrics_table import MetricsTable
 from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
+from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import ResumedTensorBoard
-from callbacks.whole_epochs import StepLimit, ValidatedEpochs, WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.resumption import Checkpoint

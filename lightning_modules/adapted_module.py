@@ -17,9 +17,9 @@ from callbacks.divergence import Divergence
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.run_ends import WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from callbacks.whole_epochs import WholeSteps
 from common.errors import InputError
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton

@@ -11,7 +11,7 @@ from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
 from callbacks.health import AllocationMovement
 from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.whole_epochs import StepLimit
+from callbacks.run_ends import StepLimit
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny

@@ -1,10 +1,14 @@
-"""Where steps, epochs and runs end: checked when training begins."""
+"""Where steps, epochs and runs end."""
+
+from typing import Any
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch.callbacks import EarlyStopping
+from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
+from common.terminal import say
 
 
 class WholeSteps(Callback):
@@ -73,7 +77,7 @@ class StepLimit(Callback):
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
@@ -86,3 +90,28 @@ class StepLimit(Callback):
                     f"trainer.max_steps is {self.steps}, but trainer.{name} asks for {least} steps; allowed: up to "
                     f"max_steps. Leave out trainer.{name}, or raise trainer.max_steps."
                 )
+
+
+class StaysStopped(Callback):
+    """A run that EarlyStopping has stopped isn't trained on when it is resumed, unless with more patience.
+
+    The module brings this callback along where the trainer has an EarlyStopping.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
+        self._patience = [callback.patience for callback in _early_stopping(trainer)]
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        for callback, patience in zip(_early_stopping(trainer), self._patience, strict=True):
+            callback.patience = patience  # a checkpoint has brought its own along
+            waits = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
+            if callback.wait_count >= max(patience, 1) or callback.stopping_reason not in waits:
+                say(
+                    f"EarlyStopping stopped this run after epoch {callback.stopped_epoch}, so there is nothing left to "
+                    "train. To go on, raise its patience or leave it out of trainer.callbacks."
+                )
+                trainer.should_stop = True
+
+
+def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
+    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]
