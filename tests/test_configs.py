@@ -80,6 +80,7 @@ def test_a_config_has_a_number_as_seed_and_an_end(path: Path):
     assert content["trainer"]["max_epochs"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ALL, ids=NAMES)
 def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
     content = yaml.safe_load(path.read_text())

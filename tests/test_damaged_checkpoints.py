@@ -71,6 +71,7 @@ def with_other_moments(path):
 DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, without_loops, with_other_moments]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened(copy, capsys, damage):
     config, runs_dir, expected = copy
@@ -82,6 +83,7 @@ def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
+@pytest.mark.slow
 def test_best_does_when_both_are_damaged(copy, capsys):
     config, runs_dir, expected = copy
     empty(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
@@ -127,6 +129,7 @@ def test_another_config_is_refused_before_training_begins(copy, capsys, options,
     assert last["global_step"] == 8
 
 
+@pytest.mark.slow
 def test_a_damaged_best_is_noticed_before_training_not_after_it(copy, capsys):
     config, runs_dir, _ = copy
     best = runs_dir / "tiny" / "checkpoints" / "best.ckpt"
@@ -156,6 +159,7 @@ def fail_to_sync(monkeypatch, number):
     monkeypatch.setattr("common.files.os.fsync", fail)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch):
     config, runs_dir, expected = copy
     checkpoints = runs_dir / "tiny" / "checkpoints"
@@ -169,6 +173,7 @@ def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch):
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written(copy, capsys, monkeypatch):
     config, runs_dir, expected = copy
     last, save = runs_dir / "tiny" / "checkpoints" / "last.ckpt", torch.save

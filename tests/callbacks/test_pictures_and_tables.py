@@ -51,6 +51,7 @@ def test_mask_pictures_show_each_layer():
     assert [axes.get_title() for axes in figure.axes] == ["layer 3\nq", "layer 5\nv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 5, 10, 15]), (2, [0, 10, 15]), (0, [])])
 def test_pictures_go_to_tensorboard_at_the_start_at_the_interval_and_at_the_end(
     tiny_bert, cola_folder, tmp_path, monkeypatch, every, steps

@@ -48,6 +48,7 @@ def nothing_was_written(run_folder: Path) -> bool:
     return not (run_folder / "exports").exists() or not list((run_folder / "exports").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_predicts_what_the_run_predicts(runs, tiny_bert, cola_folder, kind):
     config = runs / "tiny" / "config.yaml"
@@ -134,6 +135,7 @@ def still(*options: str) -> list[str]:
     return [*(f"--model.optimizer.{rate}=0" for rate in rates), "--trainer.max_epochs=1", *options]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["native", "peft"])
 @pytest.mark.parametrize("adapter", ["adaptive", "none", "of_peft"])
 def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_folder, kind, adapter, capsys):
@@ -157,6 +159,7 @@ def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_f
         assert all(ranks[name] >= len(block) for name, block in exported.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tiny_bert, cola_folder):
     source = tmp_path / "adapter"
     shutil.copytree(exports(runs) / "native", source)
@@ -167,6 +170,7 @@ def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tin
     assert run("fit", config, tmp_path, *options, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     content = yaml.safe_load(config.read_text())
@@ -180,6 +184,7 @@ def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, 
     assert [path.name for path in (tmp_path / "tiny" / "exports").iterdir()] == ["merged"]
 
 
+@pytest.mark.slow
 def test_soft_ranks_are_exported_only_when_told_to(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, "--rank_discretisation.epochs_rank_discrete", "0") == 0
@@ -235,6 +240,7 @@ def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, opti
     assert nothing_was_written(folder)
 
 
+@pytest.mark.slow
 def test_an_export_of_a_table_answers_where_its_training_rows_are_not(tmp_path, tiny_bert):
     data = tiny.save_table(tmp_path / "data")
     settings = {"class_path": "datamodules.TableDataModule", "init_args": {"data_dir": str(data), "batch_size": 8}}

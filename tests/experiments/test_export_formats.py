@@ -52,6 +52,7 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
     return SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())

@@ -44,6 +44,7 @@ def cells(figure):
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a $x_{ b$", "_hidden", '<b>&"x'])
 def test_a_name_is_written_as_it_is(tmp_path, name):
     folder = made_runs.write_rate_sweep(tmp_path / "sweep", {name: (16, CURVE), "full": (None, CURVE)})
@@ -108,6 +109,7 @@ def test_a_constant_budget_does_not_lie_on_the_frame(adaptive):
     assert figure.axes[1].get_ylim() == pytest.approx((0, 108))
 
 
+@pytest.mark.slow
 def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_path):
     curves = {"fixed": (1, {1e-3: {0: 20.0}})}
     curves |= {f"rank_{rank}": (rank, {1e-3: {0: 20.0 + rank}}) for rank in range(2, 30)}

@@ -101,6 +101,7 @@ def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finishe
     assert not (tmp_path / "small" / FIRST / "failure.json").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_its_trial_only(copy, finished):
     path, runs_dir = copy
     folder = runs_dir / "small" / FIRST

@@ -28,6 +28,7 @@ def module_that_marks(marker, tmp_path, monkeypatch) -> str:
     return MODULE
 
 
+@pytest.mark.slow
 def test_a_config_is_code_so_the_module_can_be_reached(finished, marker, tmp_path, module_that_marks):
     run("fit", finished / "tiny.yaml", tmp_path, f"--data={module_that_marks}.Anything")
     assert marker.exists()
@@ -89,6 +90,7 @@ def test_an_adapter_config_names_no_classes(finished, marker, tmp_path, capsys, 
     assert code == (0 if "auto_mapping" in changes else 2), capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", [None, "a_type_nobody_knows"])
 def test_code_beside_a_backbone_is_not_run(marker, tmp_path, tiny_bert, cola_folder, capsys, model_type):
     backbone = remote_code(tiny_bert, marker, tmp_path / "bert", model_type)
