@@ -1,7 +1,8 @@
 """The tables of docs/results/README.md, made from the trials kept beside it: `python -m tests.docs.published`.
 
 The page has a place for each table, between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced.
-tables.yaml says what each shows: its files of `trials`, the title of the `first` column, the other `columns` and `rows`.
+tables.yaml says what each shows: its files of `trials`, the title of the `first` column, the other `columns` and the
+`rows`.
 
 A column has a `cell` (a method of `Cell`), and may have `figure` (best, last or test), `where` (settings of its runs),
 `minus` (the method that differences are to) and `by` (what a curve's rate is chosen by: best or loss). A row has a
