@@ -130,7 +130,9 @@ def test_what_a_run_would_freeze_and_lose_is_refused_and_else_taken_over(tmp_pat
             if "modules_to_save" in name or (trained == "embeddings alone" and "word_embeddings" in name):
                 weight += 0.1
     theirs.save_pretrained(tmp_path, save_embedding_layers=trained == "embeddings alone")
-    with pytest.raises(InputError, match=rf"its own bert.*{trained.split()[0]}.*wouldn't save; allowed.*merge_and_unload"):
+    with pytest.raises(
+        InputError, match=rf"its own bert.*{trained.split()[0]}.*wouldn't save; allowed.*merge_and_unload"
+    ):
         started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="attention"))
     ours = started(tmp_path, None).eval()  # full fine-tuning, which trains and saves it all
     with torch.no_grad():
