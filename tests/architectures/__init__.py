@@ -43,7 +43,7 @@ _T5 = {
     "d_ff": 24,
     "num_layers": 2,
     "num_heads": 2,
-    "initializer_factor": 3.0,
+    "initializer_factor": 1.0,
     "pad_token_id": 0,
     "eos_token_id": 3,
     "decoder_start_token_id": 0,
@@ -171,11 +171,13 @@ def classifier(model_type: str) -> tuple[Any, tuple[str, ...]]:
 
 def save_backbone(model_type: str, folder: Path) -> Path:
     """A pretrained model without a head (a language model with its own) and a tokenizer, as `from_pretrained` reads."""
-    from transformers import AutoModel, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    auto = AutoModelForCausalLM if model_type in CAUSAL_ONLY else AutoModel
-    auto.from_config(configuration(model_type)).save_pretrained(folder)
+    causal = model_type in CAUSAL_ONLY
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    model = auto.from_config(configuration(model_type))
+    (model if causal else model.base_model).save_pretrained(folder)
     tiny.save_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     inputs = ["input_ids"] if model_type == "fnet" else ["input_ids", "attention_mask"]

@@ -123,7 +123,7 @@ def test_what_comes_from_the_hub_comes_without_code_and_at_its_revision(monkeypa
         raise OSError("no hub here")
 
     monkeypatch.setattr(datasets, "load_dataset", record)
-    for loader in ("AutoTokenizer", "AutoModelForSequenceClassification", "AutoModelForCausalLM"):
+    for loader in ("AutoTokenizer", "AutoConfig", "AutoModelForSequenceClassification", "AutoModelForCausalLM"):
         monkeypatch.setattr(getattr(transformers, loader), "from_pretrained", record)
     from common.errors import InputError
     from datamodules.tokenizer import read_tokenizer
@@ -138,8 +138,15 @@ def test_what_comes_from_the_hub_comes_without_code_and_at_its_revision(monkeypa
     for call in calls:
         with pytest.raises(InputError):
             call()
-    assert [settings["revision"] for settings in asked] == ["abc123"] * 4
-    assert [settings.get("trust_remote_code", False) for settings in asked] == [False] * 4
+    config = transformers.BertConfig()
+    monkeypatch.setattr(
+        transformers.AutoConfig, "from_pretrained", lambda *given, **settings: asked.append(settings) or config
+    )
+    for call in calls[2:]:  # the models themselves
+        with pytest.raises(InputError):
+            call()
+    assert [settings["revision"] for settings in asked] == ["abc123"] * 8
+    assert [settings.get("trust_remote_code", False) for settings in asked] == [False] * 8
 
 
 def test_every_class_that_reads_from_the_hub_can_pin_its_revision():

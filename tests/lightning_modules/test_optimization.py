@@ -44,6 +44,20 @@ def test_a_constant_rate_stays():
     assert rates_over(OptimizerSettings(3e-4, schedule="constant"), 5) == [3e-4] * 5
 
 
+def test_an_update_is_adamws_with_these_averages():
+    """Two steps by hand, with gradients 1 and -2."""
+    weight = nn.Parameter(torch.tensor([0.5]))
+    optimizer = make_optimizer({"adapter": [weight]}, OptimizerSettings(0.1, weight_decay=0.2, betas=(0.5, 0.75)))
+    expected, mean, square = 0.5, 0.0, 0.0
+    for step, gradient in enumerate((1.0, -2.0), start=1):
+        weight.grad = torch.tensor([gradient])
+        optimizer.step()
+        mean, square = 0.5 * mean + 0.5 * gradient, 0.75 * square + 0.25 * gradient**2
+        update = mean / (1 - 0.5**step) / (math.sqrt(square / (1 - 0.75**step)) + 1e-8)
+        expected -= 0.1 * (0.2 * expected + update)
+        assert weight.item() == pytest.approx(expected, rel=1e-5)
+
+
 def made_module(backbone: str, cola: str, adapter, **settings):
     """A module with its model loaded, as in a run."""
     module = tiny.make_module(backbone, adapter, **settings)

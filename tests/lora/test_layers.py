@@ -99,6 +99,20 @@ def test_dropout_acts_on_the_updates_input_alone_and_only_in_training():
 
 @every_base
 @every_kind
+def test_bfloat16_autocast_computes_in_bfloat16_and_keeps_what_is_trained_in_float32(kind, base):
+    layer, trained, dense = made(kind, base, torch.float32)
+    x = torch.randn(TOKENS, IN)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = layer(x)
+    y.float().sum().backward()
+    assert y.dtype == torch.bfloat16
+    assert all(tensor.dtype == tensor.grad.dtype == torch.float32 for tensor in trained)
+    exact = x @ dense().T + layer.base.bias
+    torch.testing.assert_close(y.float(), exact, rtol=0.03, atol=0.03 * float(exact.abs().max()))
+
+
+@every_base
+@every_kind
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_merged_layer_uses_the_dense_weight_and_leaves_the_frozen_one(kind, base, dtype):
     layer, trained, dense = made(kind, base, dtype)
