@@ -26,6 +26,8 @@ def shown_results(content, ranks, folder):
 
 def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
     folder = tmp_path / "my [red]runs [" / "data]" / "run[bold]"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "best.ckpt").touch()
     shown_results(made_runs.results("run[bold]", 0, 0.5), {}, folder)
     shown = capsys.readouterr().out
     assert "run[bold]: finished" in shown and f"{folder}/results.json" in shown

@@ -223,7 +223,7 @@ def _place(error: BaseException) -> str:
 def _judge(code: int, error: str) -> Outcome:
     lines = [line for line in error.splitlines() if not line.startswith("warning: ")]
     message = "\n".join(lines)
-    if code == 0:
+    if code == 0 or (code == 1 and message.startswith("error: the run diverged")):
         return Outcome("ran", message)
     if code == 2 and message.startswith("error: ") and "Traceback" not in message and len(message) < 20_000:
         return Outcome("refused", message)
