@@ -29,6 +29,7 @@ from experiments.report.tables import (
     trouble_table,
 )
 
+_SECTIONS = ("settings", "differences", "rates", "rank_curve", "training")  # of the page, those with figures
 _RANK_SECTIONS = 6
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
     "best": ("learning_rate_validation", "Validation figure"),
@@ -103,7 +104,7 @@ class Content:
     all_runs: pd.DataFrame
     commands: list[str]
     runs: int
-    pictures: dict[str, list[Picture]] = field(default_factory=dict)  # by the section of the page
+    pictures: dict[str, list[Picture]] = field(default_factory=lambda: {section: [] for section in _SECTIONS})
     rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
 
@@ -158,7 +159,7 @@ def draw(content: Content, study: Study, folder: Path) -> None:
 
     for section, name, caption, figure in _figures(study, with_loss=not content.loss_rates.empty):
         if figure is not None:
-            content.pictures.setdefault(section, []).append(picture(name, caption, figure))
+            content.pictures[section].append(picture(name, caption, figure))
     for number, group in enumerate(_best_of_methods(study.groups)):
         found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
         content.rank_sections[group.label] = found

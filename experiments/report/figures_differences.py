@@ -25,7 +25,9 @@ def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
     if metric is None:
         return None
     name = metric.name
-    bars = [[scale(name) * run.best for run in group.records if run.best is not None] for group in shown]
+    bars = [
+        [scale(name) * best for run in group.records if (best := run.figure("best")) is not None] for group in shown
+    ]
     figure = Figure(figsize=(7.2, 1 + 0.12 * sum(len(values) + 1 for values in bars)), layout="constrained")
     axes, row, middles = figure.add_subplot(), count(), []
     for group, values in zip(shown, bars, strict=True):

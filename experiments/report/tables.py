@@ -189,7 +189,7 @@ def run_table(records: list[Record]) -> pd.DataFrame:
 
     def figure(kind: str) -> Callable[[Record], str]:
         def cell(record: Record) -> str:
-            value = getattr(record, kind)
+            value = record.figure(kind)
             return "" if value is None or record.results is None else f"{scale(record.results.metric.name) * value:.2f}"
 
         return cell
