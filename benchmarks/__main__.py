@@ -5,7 +5,6 @@
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,14 @@ from benchmarks import scaling
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
-from benchmarks.pairs import PAIRS, summarise
-from benchmarks.settings import Settings, at_least
+from benchmarks.pairs import PAIRS, pair_summary
+from benchmarks.settings import BenchmarkSettings, at_least
 from common.errors import InputError, one_of
 from common.files import write_json
 from common.terminal import quiet_libraries
 
 
-def parse(arguments: list[str]) -> tuple[Namespace, Settings]:
+def read_arguments(arguments: list[str]) -> tuple[Namespace, BenchmarkSettings]:
     """The command line of the pairs, and the settings among it.
 
     Raises:
@@ -36,7 +35,7 @@ def parse(arguments: list[str]) -> tuple[Namespace, Settings]:
     parser.add_argument("--output", type=Path, default=Path("benchmark.json"), help="JSON file to write")
     parser.add_argument("--only", action="append", metavar="NAME", help="measure this pair only; may be repeated")
     parser.add_argument("--repetitions", type=int, default=3, help="runs of each side, ours and reference in turn")
-    parser.add_class_arguments(Settings, skip={"repetition"})
+    parser.add_class_arguments(BenchmarkSettings, skip={"repetition"})
     parsed = parser.parse_args(arguments)
     at_least("repetitions", parsed.repetitions, 1)
     for name in parsed.only or ():
@@ -44,26 +43,21 @@ def parse(arguments: list[str]) -> tuple[Namespace, Settings]:
             raise one_of("--only", name, sorted(PAIRS))
     if parsed.device == "cuda" and not torch.cuda.is_available():
         raise InputError("--device is cuda, but PyTorch finds no GPU here; allowed: auto or cpu.")
-    names = [field.name for field in fields(Settings) if field.name != "repetition"]
-    return parsed, Settings(**{name: parsed[name] for name in names})
+    names = [field.name for field in fields(BenchmarkSettings) if field.name != "repetition"]
+    return parsed, BenchmarkSettings(**{name: parsed[name] for name in names})
 
 
 def measure_pairs(arguments: list[str]) -> None:
     """Measures the pairs asked for; the file is written anew after each run, so that a kill loses one run only."""
-    parsed, asked = parse(arguments)
+    parsed, asked = read_arguments(arguments)
     with made_model(asked) as made:
         settings = with_possible_steps(made)
         content: dict[str, Any] = {
             "pairs": [],
             "data": data_name(settings),
             "model": asked.model,
-            "settings": {
-                "timed_steps": settings.steps,
-                "warm_up_steps": settings.warm_up_steps,
-                "repetitions": parsed.repetitions,
-                "batch_size": settings.batch_size,
-                "precision": settings.precision,
-            },
+            "settings": {"timed_steps": settings.steps, "repetitions": parsed.repetitions}
+            | {name: getattr(settings, name) for name in ("warm_up_steps", "batch_size", "precision")},
             **origin(settings),
         }
         print(f"data: {content['data']}; model: {asked.model}; {settings.steps} timed steps")
@@ -71,7 +65,7 @@ def measure_pairs(arguments: list[str]) -> None:
         for repetition in range(parsed.repetitions):
             for name, found in runs.items():
                 found.append(PAIRS[name].measure(replace(settings, repetition=repetition)))
-                content["pairs"] = [summarise(name, PAIRS[name], found) for name, found in runs.items() if found]
+                content["pairs"] = [pair_summary(name, found) for name, found in runs.items() if found]
                 write_json(parsed.output, content)
                 ours, reference = found[-1]
                 figures = f"ours {_number(ours)}, reference {_number(reference)}, ratio {ours / reference:.3f}"
@@ -94,20 +88,17 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
-# What comes after `python -m benchmarks`; the pairs need no name.
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"pairs": measure_pairs, "scaling": scaling.measure_scaling}
-
-
 def main(arguments: list[str] | None = None) -> int:
     """Runs one of the commands and returns the exit code: 0 finished, 2 the input is at fault."""
     given = sys.argv[1:] if arguments is None else arguments
-    named = bool(given) and not given[0].startswith("-")
-    name, options = (given[0], given[1:]) if named else ("pairs", given)
     quiet_libraries()
     try:
-        if name not in COMMANDS:
-            raise one_of("the command", name, tuple(COMMANDS))
-        COMMANDS[name](options)
+        if given[:1] == ["scaling"]:
+            scaling.measure_scaling(given[1:])
+        elif given and not given[0].startswith("-"):
+            raise one_of("the command", given[0], ("scaling", "options alone, for the pairs"))
+        else:
+            measure_pairs(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

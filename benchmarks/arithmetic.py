@@ -1,9 +1,11 @@
 """How much arithmetic a training step of LoRA-XS needs, and how fast this machine does arithmetic."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
+from torch import nn
+from transformers import PreTrainedModel
 
 from benchmarks.timing import median_seconds
 from lightning_modules.first_token import goes_on_with_first_token
@@ -21,7 +23,7 @@ class Work(NamedTuple):
     squares: float
 
 
-def needed_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
+def needed_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work) -> float:
     """Floating-point operations without which the step can't be done: nothing that we avoid is counted.
 
     Per frozen weight and token two operations forward and two back to the layer's input; the attention's two
@@ -31,12 +33,14 @@ def needed_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
     return _operations(model, head, work, goes_on_with_first_token(model), first_gradient=False)
 
 
-def formula_operations(model: Any, head: tuple[str, ...], work: Work) -> float:
+def formula_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work) -> float:
     """4 · backbone parameters · tokens + attention + adapter: as if every token needed every layer, both ways."""
     return _operations(model, head, work, first_token_only=False, first_gradient=True)
 
 
-def _operations(model: Any, head: tuple[str, ...], work: Work, first_token_only: bool, first_gradient: bool) -> float:
+def _operations(
+    model: PreTrainedModel, head: tuple[str, ...], work: Work, first_token_only: bool, first_gradient: bool
+) -> float:
     layers = list(_backbone_layers(model, head))
     last = max(index for _, index, _ in layers)
     total = 12.0 * model.config.hidden_size * work.squares * (last + 1)
@@ -53,13 +57,13 @@ def _operations(model: Any, head: tuple[str, ...], work: Work, first_token_only:
     return total if vocabulary is None else total + 4.0 * work.tokens * vocabulary.weight.numel()
 
 
-def _backbone_layers(model: Any, head: tuple[str, ...]) -> Iterator[tuple[str, int, Any]]:
+def _backbone_layers(model: PreTrainedModel, head: tuple[str, ...]) -> Iterator[tuple[str, int, nn.Module]]:
     """Linear layers of the numbered blocks: full path, number of the block, layer (an adapted one as a whole)."""
     for name, layer in model.named_modules():
         numbers = [int(part) for part in name.split(".") if part.isdigit()]
         if not numbers or is_inside(name, head) or name.endswith(".base"):
             continue
-        if isinstance(layer, (*LINEAR_TYPES, AdaptedLinear)):
+        if isinstance(layer, (LINEAR_TYPES, AdaptedLinear)):
             yield name, numbers[0], layer
 
 

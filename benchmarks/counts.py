@@ -1,14 +1,13 @@
 """What is counted, not timed: it comes out the same on every machine."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks.data import training_rows
 from benchmarks.seed_loop import RANK_AVERAGE, RANK_MAX, RANK_MIN, looped_mask, looped_ranks
-from benchmarks.settings import SEED, Settings
+from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures
 from datamodules.batching import global_batches
 from lora.rank_allocation import RankAllocation
@@ -16,7 +15,7 @@ from lora.rank_allocation import RankAllocation
 LAYERS = 96
 
 
-def padding(settings: Settings) -> Figures:
+def padding(settings: BenchmarkSettings) -> Figures:
     """Positions that go through the model per real token, in one epoch over all rows, by the way of batching."""
     lengths = training_rows(settings)[0].lengths
     figures = {}
@@ -27,7 +26,7 @@ def padding(settings: Settings) -> Figures:
     return figures
 
 
-def mask_operations(settings: Settings) -> Figures:
+def mask_operations(settings: BenchmarkSettings) -> Figures:
     """Tensor operations from allocation weights to R ∘ mask of 96 layers (softmax allocation), and back."""
     return {"softmax_masks": count_operations(our_masks()), "looped_masks": count_operations(looped_masks())}
 
@@ -37,7 +36,13 @@ class _Counter(TorchDispatchMode):
         super().__init__()
         self.operations = 0
 
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(
+        self,
+        function: Callable[..., object],
+        types: object,
+        args: tuple[object, ...] = (),
+        kwargs: dict[str, object] | None = None,
+    ) -> object:
         self.operations += 1
         return function(*args, **(kwargs or {}))
 

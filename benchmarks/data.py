@@ -6,7 +6,7 @@ from typing import Any
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
 
-from benchmarks.settings import MAX_LENGTH, SEED, Settings
+from benchmarks.settings import MAX_LENGTH, SEED, BenchmarkSettings
 from common.errors import InputError
 from datamodules.batching import global_batches
 from datamodules.tokenization import TokenizedSplit
@@ -19,7 +19,7 @@ _SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
+def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str, Any]:
     """The data section of a run's config: what the folder holds, or the quickstart corpus.
 
     Raises:
@@ -36,14 +36,14 @@ def data_config(settings: Settings, train_rows: int | None) -> dict[str, Any]:
     return {"class_path": f"datamodules.{name}", "init_args": arguments}
 
 
-def data_module(settings: Settings, train_rows: int | None = None) -> Any:
+def data_module(settings: BenchmarkSettings, train_rows: int | None = None) -> Any:
     """The data module of a run with these settings, not yet set up."""
     config = data_config(settings, train_rows)
     config["init_args"] |= {"backbone": settings.model, "seed": SEED}
     return instantiate_class((), config)
 
 
-def data_name(settings: Settings) -> str:
+def data_name(settings: BenchmarkSettings) -> str:
     """Which data were used, for the output."""
     lengths = training_rows(settings)[0].lengths
     size = f"{len(lengths):,} training rows of {float(lengths.double().mean()):.1f} tokens on average"
@@ -52,7 +52,7 @@ def data_name(settings: Settings) -> str:
     return f"{_NAMES[settings.data]}, {size}"
 
 
-def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
+def training_rows(settings: BenchmarkSettings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
     """The tokenised training rows, and their tokenizer.
 
     Args:
@@ -64,12 +64,12 @@ def training_rows(settings: Settings, train_rows: int | None = None) -> tuple[To
     return data.train_dataloader().split, data.tokenizer
 
 
-def epoch_rows(settings: Settings) -> int:
+def epoch_rows(settings: BenchmarkSettings) -> int:
     """Rows of an epoch: as many training rows as fill whole batches."""
     return len(training_rows(settings)[0]) // settings.batch_size * settings.batch_size
 
 
-def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
+def batches(lengths: Tensor, settings: BenchmarkSettings) -> list[Tensor]:
     """Row indices of each batch of a measured run, warm-up first: those that a run of ours draws, epoch by epoch.
 
     Grouped by length within an epoch of all rows, where the Trainer's grouping pads as much as ours. Of a few rows
@@ -87,7 +87,7 @@ def batches(lengths: Tensor, settings: Settings) -> list[Tensor]:
     return found[: settings.all_steps]
 
 
-def with_possible_steps(settings: Settings) -> Settings:
+def with_possible_steps(settings: BenchmarkSettings) -> BenchmarkSettings:
     """The same settings with steps that the data have rows for, counted in whole batches.
 
     Raises:

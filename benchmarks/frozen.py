@@ -2,22 +2,24 @@
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
 
 import torch
+from lightning.pytorch import LightningDataModule
 from torch.nn.functional import cross_entropy
+from transformers import PreTrainedModel
 
 from benchmarks.data import data_module, epoch_rows
 from benchmarks.models import pretrained_model
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow, training_figures
+from callbacks.trained_module import Batch
 from common.memory import keep_freed_memory
 from lightning_modules.first_token import use_first_token_only
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import freeze, prepare_frozen_layers
 
 
-def frozen_backbone(settings: Settings) -> Figures:
+def frozen_backbone(settings: BenchmarkSettings) -> Figures:
     """Forward and activation backward of the frozen model, made as fast as ours: packed, cheap dropout, one token."""
     model = _frozen(settings)
     make_fast(model)
@@ -25,19 +27,19 @@ def frozen_backbone(settings: Settings) -> Figures:
     return _run(settings, model)
 
 
-def frozen_backbone_plain(settings: Settings) -> Figures:
+def frozen_backbone_plain(settings: BenchmarkSettings) -> Figures:
     """The same with transformers' own model, as it comes."""
     return _run(settings, _frozen(settings))
 
 
-def make_fast(model: Any) -> None:
+def make_fast(model: PreTrainedModel) -> None:
     """What our modules do to a frozen model: packed products, cheap dropout, one token behind the last attention."""
     use_first_token_only(model)
     prepare_frozen_layers(model)
     use_sixteen_bit_dropout(model)
 
 
-def ask_for_activation_gradients(model: Any) -> None:
+def ask_for_activation_gradients(model: PreTrainedModel) -> None:
     """Asks for gradients of the activations from the first layer's input on, as no parameter asks for them."""
     model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
 
@@ -47,17 +49,17 @@ def device_here() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _frozen(settings: Settings) -> Any:
+def _frozen(settings: BenchmarkSettings) -> PreTrainedModel:
     model = pretrained_model(settings)
     freeze(model, ())
     ask_for_activation_gradients(model)
     return model.train()
 
 
-def _run(settings: Settings, model: Any) -> Figures:
+def _run(settings: BenchmarkSettings, model: PreTrainedModel) -> Figures:
     """Batches as ours, in the same order; no optimizer, no adapter, no Lightning, nothing recorded."""
     device = device_here()
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
     data = data_module(settings, epoch_rows(settings))
     data.setup("fit")
     model.config.pad_token_id = data.tokenizer.pad_token_id
@@ -75,7 +77,7 @@ def _run(settings: Settings, model: Any) -> Figures:
     return training_figures(window.seconds, settings)
 
 
-def _batches(data: Any) -> Iterator[dict[str, Any]]:
+def _batches(data: LightningDataModule) -> Iterator[Batch]:
     """Those of one epoch after the other."""
     loader = data.train_dataloader()
     for epoch in itertools.count():

@@ -9,38 +9,33 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.settings import Settings, available_cores
+from benchmarks.settings import BenchmarkSettings
 from common.code_version import code_version
+from common.cores import usable_cores
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 
-def origin(settings: Settings) -> dict[str, Any]:
-    """The part of the output that says where figures come from: machine, versions and command."""
-    command = " ".join(["python -m benchmarks", *sys.argv[1:]])
-    return {"machine": machine(settings), "versions": versions(), "command": command}
-
-
-def machine(settings: Settings) -> dict[str, Any]:
-    """Processor, cores, threads of a measured process, memory, load and system."""
+def origin(settings: BenchmarkSettings) -> dict[str, Any]:
+    """The part of the output that says where figures come from: machine, versions (None if not there), command."""
+    installed = {distribution.name: distribution.version for distribution in distributions()}
+    versions = {"rankwise": code_version(), "python": platform.python_version()}
     uses_cuda = settings.device != "cpu" and torch.cuda.is_available()
-    return {
+    machine = {
         "cpu": processor(),
         "device": "cuda" if uses_cuda else "cpu",
-        "cores": available_cores(),
+        "cores": usable_cores(),
         "threads": settings.thread_count,
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "load_average_at_start": round(psutil.getloadavg()[0], 2),
         "accelerator": torch.cuda.get_device_name() if uses_cuda else None,
         "platform": platform.platform(),
     }
-
-
-def versions() -> dict[str, str | None]:
-    """This code's commit, Python and the packages that the figures depend on; None for what isn't known."""
-    installed = {distribution.name: distribution.version for distribution in distributions()}
-    packages = {name: installed.get(name) for name in _PACKAGES}
-    return {"rankwise": code_version(), "python": platform.python_version(), **packages}
+    return {
+        "machine": machine,
+        "versions": versions | {name: installed.get(name) for name in _PACKAGES},
+        "command": " ".join(["python -m benchmarks", *sys.argv[1:]]),
+    }
 
 
 def processor() -> str:

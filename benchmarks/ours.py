@@ -13,7 +13,7 @@ import yaml
 from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
 from benchmarks.data import batches, data_config, epoch_rows
 from benchmarks.models import pretrained_model
-from benchmarks.settings import SEED, Settings
+from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures, StepTimer, median_seconds, now, training_figures
 from common.memory import keep_freed_memory
 from lightning_modules.factor_cache import cached_factorise
@@ -37,12 +37,12 @@ ADAPTERS: dict[str, Adapter] = {
 }
 
 
-def train(adapter: str, settings: Settings) -> Figures:
+def train(adapter: str, settings: BenchmarkSettings) -> Figures:
     """Trains with one of `ADAPTERS`, on the same rows in the same order as all other sides."""
     return trained(settings, ADAPTERS[adapter])[0]
 
 
-def adaptive_softmax(settings: Settings) -> Figures:
+def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
     """Adaptive LoRA-XS, ranks 5 to 25, average 20, the study's softmax allocation; masks stay soft.
 
     Then, in the same process, a large product of matrices: operations per second of both.
@@ -61,7 +61,7 @@ def adaptive_softmax(settings: Settings) -> Figures:
     }
 
 
-def trained(settings: Settings, adapter: Adapter) -> tuple[Figures, Any, StepTimer]:
+def trained(settings: BenchmarkSettings, adapter: Adapter) -> tuple[Figures, Any, StepTimer]:
     """Trains with everything a run has by default, and times the steps as `StepWindow` says.
 
     In the window: our data module and loader, the Lightning loop, every default callback and logger (TensorBoard,
@@ -96,7 +96,7 @@ def trained(settings: Settings, adapter: Adapter) -> tuple[Figures, Any, StepTim
     return {**training_figures(timer.window.seconds, settings), **saved}, trainer, timer
 
 
-def run_config(settings: Settings, adapter: Adapter) -> dict[str, Any]:
+def run_config(settings: BenchmarkSettings, adapter: Adapter) -> dict[str, Any]:
     """The config of a measured run: default settings, but no validation and no discrete phase."""
     rows = epoch_rows(settings)
     timer = {"warm_up_steps": settings.warm_up_steps, "steps": settings.steps}
@@ -123,7 +123,7 @@ def run_config(settings: Settings, adapter: Adapter) -> dict[str, Any]:
     return config
 
 
-def evaluation(settings: Settings) -> Figures:
+def evaluation(settings: BenchmarkSettings) -> Figures:
     """Trains, then goes over the validation split with merged weights, merging included, and with adapters apart.
 
     Raises:
@@ -152,7 +152,7 @@ def evaluation(settings: Settings) -> Figures:
     return {way: rows / time for way, time in seconds.items()}
 
 
-def factors(settings: Settings) -> Figures:
+def factors(settings: BenchmarkSettings) -> Figures:
     """Seconds for the SVD of the default layers at rank 25 with an empty cache, then with a full one."""
     model = pretrained_model(settings)
     layers = choose_layers(model, model.config.model_type, "default")

@@ -1,45 +1,97 @@
-"""The pairs by name: which side is ours, which is the reference, and which figure is compared."""
+"""The pairs by name: which side is ours, which is the reference, and which figure is compared.
 
+Each side measures alone, in a fresh process, with the threads and the device asked for.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
+from functools import cache, partial
+from io import StringIO
+from multiprocessing import get_context
 from statistics import median
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
-from benchmarks.processes import run_side
-from benchmarks.settings import Settings
-from benchmarks.sides import SIDES
+import torch
+
+from benchmarks import counts, frozen, ours, seed_loop, start_up, trainer_peft
+from benchmarks.settings import BenchmarkSettings
+from benchmarks.timing import Figures
 
 
-class Figure(NamedTuple):
-    """The unit of a figure that sides measure, and what it is, for the output."""
+class Side(NamedTuple):
+    """What measures one side, and what that is, for the output."""
 
-    unit: str
+    measure: Callable[[BenchmarkSettings], Figures]
     what: str
 
 
-_STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
-FIGURES: dict[str, Figure] = {
-    "samples_per_second": Figure("samples/s", _STEPS),
-    "seconds_per_step": Figure("seconds per step", _STEPS),
-    "peak_memory_bytes": Figure("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
-    "checkpoint_bytes": Figure("bytes", "last.ckpt with optimizer state, written whole"),
-    "checkpoint_seconds": Figure("seconds", "last.ckpt with optimizer state, written whole"),
-    "needed": Figure("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
-    "formula": Figure(
-        "operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"
+_OURS = "by cli.py's path with all callbacks and loggers"
+_STUDY = (
+    "the original study's loop (padding to 128, each layer's mask size by size in each forward pass, {}), in Hugging "
+    "Face's Trainer, fewer steps"
+)
+_BARE = "forward and activation backward of the frozen model in a bare loop, no optimizer; {}"
+_TRAINER = "Hugging Face Trainer, without logging, with PEFT {}"
+_COUNTED = "counted, as PyTorch dispatches them from allocation weights to R ∘ mask and back, 96 layers"
+_STARTED = (
+    "cli.py fit --config quickstart.yaml, process start to the end of the first step; the system's file cache is warm "
+    "in both"
+)
+SIDES = {
+    "adaptive_softmax": Side(ours.adaptive_softmax, f"adaptive LoRA-XS [5, 25], softmax, soft masks, {_OURS}"),
+    "adaptive_bounded": Side(
+        partial(ours.train, "adaptive_bounded"), f"adaptive LoRA-XS [5, 25], bounded, soft masks, {_OURS}"
     ),
-    "peak": Figure("operations/s", "a large matrix product in that process"),
-    "merged": Figure("samples/s", "merged weights, merging included"),
-    "apart": Figure("samples/s", "frozen layer and adapter apart"),
-    "cached": Figure("seconds", "from the cache"),
-    "factorised": Figure("seconds", "worked out (SVD)"),
-    "length_grouped": Figure("padded tokens per real token", "grouped by length"),
-    "random": Figure("padded tokens per real token", "random batches"),
-    "softmax_masks": Figure("tensor operations", "softmax allocation"),
-    "looped_masks": Figure("tensor operations", "the study's loop over layers and sizes"),
-    "warm": Figure("seconds", "with what an earlier start left in the caches"),
-    "cold": Figure("seconds", "with empty caches"),
-    "help": Figure("seconds", "python cli.py --help"),
-    "nothing": Figure("seconds", "python -c pass"),
+    "fixed_rank": Side(partial(ours.train, "fixed_rank"), f"LoRA-XS of rank 25 in every layer, {_OURS}"),
+    "lora": Side(partial(ours.train, "lora"), f"LoRA r = 8 in the layers that PEFT adapts, {_OURS}"),
+    "lora_all_linear": Side(partial(ours.train, "lora_all_linear"), f"LoRA of rank 32 in all linear layers, {_OURS}"),
+    "full": Side(partial(ours.train, "full"), "full fine-tuning through the same module"),
+    "evaluation": Side(ours.evaluation, "one pass over the validation split, median of 3, the same answers"),
+    "factors": Side(ours.factors, "frozen factors of rank 25 of all default layers"),
+    "frozen_backbone": Side(
+        frozen.frozen_backbone, _BARE.format("with the same packed weights, dropout and last layer as ours")
+    ),
+    "frozen_backbone_plain": Side(frozen.frozen_backbone_plain, _BARE.format("transformers' model as it comes")),
+    "seed_with_pictures": Side(seed_loop.seed_with_pictures, _STUDY.format("a figure of each")),
+    "seed_without_pictures": Side(seed_loop.seed_without_pictures, _STUDY.format("without its figures")),
+    "trainer_peft_lora": Side(trainer_peft.trainer_peft_lora, _TRAINER.format("LoRA r = 8 in the same layers")),
+    "trainer_peft_adalora": Side(
+        trainer_peft.trainer_peft_adalora, _TRAINER.format("AdaLoRA from r = 12 to 8, allocated every 10 steps")
+    ),
+    "padding": Side(counts.padding, "counted over one epoch"),
+    "mask_operations": Side(counts.mask_operations, _COUNTED),
+    "first_step": Side(start_up.first_step, _STARTED),
+    "command_help": Side(start_up.command_help, "wall time, median of 5 calls"),
+}
+
+_STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
+_CHECKPOINT = "last.ckpt with optimizer state, written whole"
+# the unit of each figure that sides measure, and what it is
+FIGURES = {
+    "samples_per_second": ("samples/s", _STEPS),
+    "seconds_per_step": ("seconds per step", _STEPS),
+    "peak_memory_bytes": ("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
+    "checkpoint_bytes": ("bytes", _CHECKPOINT),
+    "checkpoint_seconds": ("seconds", _CHECKPOINT),
+    "needed": ("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
+    "formula": ("operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
+    "peak": ("operations/s", "a large matrix product in that process"),
+    "merged": ("samples/s", "merged weights, merging included"),
+    "apart": ("samples/s", "frozen layer and adapter apart"),
+    "cached": ("seconds", "from the cache"),
+    "factorised": ("seconds", "worked out (SVD)"),
+    "length_grouped": ("padded tokens per real token", "grouped by length"),
+    "random": ("padded tokens per real token", "random batches"),
+    "softmax_masks": ("tensor operations", "softmax allocation"),
+    "looped_masks": ("tensor operations", "the study's loop over layers and sizes"),
+    "warm": ("seconds", "with what an earlier start left in the caches"),
+    "cold": ("seconds", "with empty caches"),
+    "help": ("seconds", "python cli.py --help"),
+    "nothing": ("seconds", "python -c pass"),
 }
 
 
@@ -59,31 +111,22 @@ class Pair:
     figure: str
     reference_figure: str | None = None
 
-    @property
-    def unit(self) -> str:
-        """The unit of both figures."""
-        return FIGURES[self.figure].unit
-
-    @property
-    def better(self) -> str:
-        """Whether a `higher` or a `lower` ratio ours / reference is the better one."""
-        return "higher" if self.unit.endswith("/s") else "lower"
-
-    @property
-    def what(self) -> str:
-        """What is measured on each side, for the output."""
-        figure, ours, reference = FIGURES[self.figure].what, SIDES[self.ours].what, SIDES[self.reference].what
-        if self.reference_figure is None:
-            return f"{figure}; ours: {ours}; reference: {reference}"
-        return f"{ours}; ours: {figure}; reference: {FIGURES[self.reference_figure].what}"
-
-    def measure(self, settings: Settings) -> tuple[float, float]:
+    def measure(self, settings: BenchmarkSettings) -> tuple[float, float]:
         """The figures of ours and of the reference in one repetition."""
         ours, reference = run_side(self.ours, settings), run_side(self.reference, settings)
         return ours[self.figure], reference[self.reference_figure or self.figure]
 
+    def description(self) -> dict[str, str]:
+        """Their unit, whether a higher or a lower ratio is better, and what is measured on each side."""
+        unit, figure = FIGURES[self.figure]
+        ours, reference = SIDES[self.ours].what, SIDES[self.reference].what
+        what = f"{figure}; ours: {ours}; reference: {reference}"
+        if self.reference_figure is not None:
+            what = f"{ours}; ours: {figure}; reference: {FIGURES[self.reference_figure][1]}"
+        return {"unit": unit, "better": "higher" if unit.endswith("/s") else "lower", "what": what}
 
-PAIRS: dict[str, Pair] = {
+
+PAIRS = {
     "seed_with_pictures": Pair("adaptive_softmax", "seed_with_pictures", "samples_per_second"),
     "seed_without_pictures": Pair("adaptive_softmax", "seed_without_pictures", "samples_per_second"),
     "trainer_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "samples_per_second"),
@@ -109,8 +152,30 @@ PAIRS: dict[str, Pair] = {
 }
 
 
-def summarise(name: str, pair: Pair, runs: list[tuple[float, float]]) -> dict[str, Any]:
+def pair_summary(name: str, runs: list[tuple[float, float]]) -> dict[str, Any]:
     """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
     rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
     middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}
-    return {"name": name, **middle, "unit": pair.unit, "better": pair.better, "what": pair.what, "runs": rows}
+    return {"name": name, **middle, **PAIRS[name].description(), "runs": rows}
+
+
+@cache
+def run_side(name: str, settings: BenchmarkSettings) -> Figures:
+    """Runs one side in its own process and returns what it measured; once for all pairs with it.
+
+    Raises:
+        RuntimeError: the side ran with other threads or on another device than asked.
+    """
+    # torch reads the number of threads from the environment when it is imported
+    with patch.dict(os.environ, settings.environment()), ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        figures, threads, device = pool.submit(_measure, name, settings).result()
+    if threads != settings.thread_count or settings.device not in ("auto", device):
+        asked = f"{settings.thread_count} threads on {settings.device}"
+        raise RuntimeError(f"{name} ran with {threads} threads on {device} instead of {asked}")
+    return figures
+
+
+def _measure(name: str, settings: BenchmarkSettings) -> tuple[Figures, int, str]:
+    with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        figures = SIDES[name].measure(settings)
+    return figures, torch.get_num_threads(), "cuda" if torch.cuda.is_available() else "cpu"

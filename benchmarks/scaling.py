@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
+from transformers import BertConfig, BertForSequenceClassification
 
 from benchmarks.frozen import ask_for_activation_gradients, device_here, make_fast
 from benchmarks.machine import origin
-from benchmarks.settings import SEED, Precision, Settings, at_least
+from benchmarks.settings import SEED, BenchmarkSettings, Precision, at_least
 from benchmarks.timing import median_seconds
 from common.files import write_json, write_whole
 from common.memory import keep_freed_memory
@@ -48,14 +50,12 @@ class Step:
     """One way of training (or of not training) a model of MiniLM's width, ready to be called."""
 
     def __init__(self, way: str, sizes: Sizes, precision: str) -> None:
-        from transformers import BertConfig, BertForSequenceClassification
-
         torch.manual_seed(SEED)
         config = BertConfig(
             hidden_size=384, num_hidden_layers=sizes.layers, num_attention_heads=12, intermediate_size=1536
         )
         device = device_here()
-        self.model: Any = BertForSequenceClassification(config).train()
+        self.model = BertForSequenceClassification(config).train()
         self.adapter = _adapter(way, sizes.rank_max)
         freeze(self.model, _HEAD if self.adapter is not None else ())
         if self.adapter is None:
@@ -82,7 +82,7 @@ class Step:
             self.optimizer.zero_grad()
 
 
-def _adapter(way: str, rank: int) -> Any:
+def _adapter(way: str, rank: int) -> LoRAXS | None:
     if way == "frozen backbone":
         return None
     return AdaptiveLoRAXS(1, rank, rank_average=0.8 * rank) if way == "adaptive" else LoRAXS(rank)
@@ -100,10 +100,8 @@ def measure_points(precision: str, steps: int) -> list[dict[str, Any]]:
     return points
 
 
-def draw(points: list[dict[str, Any]]) -> Any:
+def scaling_figure(points: list[dict[str, Any]]) -> Figure:
     """The curves as a figure."""
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     for axes, name in zip(figure.subplots(1, len(CURVES)), CURVES, strict=True):
         found = [point for point in points if point["curve"] == name]
@@ -128,8 +126,8 @@ def measure_scaling(arguments: list[str]) -> None:
     parsed = parser.parse_args(arguments)
     at_least("steps", parsed.steps, 1)
     keep_freed_memory()
-    before = origin(Settings())
+    before = origin(BenchmarkSettings())
     points = measure_points(parsed.precision, parsed.steps)
     write_json(parsed.output, {"points": points, "precision": parsed.precision, **before})
-    figure = draw(points)
+    figure = scaling_figure(points)
     write_whole(parsed.figure, lambda file: figure.savefig(file, format="png", dpi=120))

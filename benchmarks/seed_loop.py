@@ -14,9 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
+from transformers import PreTrainedModel, Trainer
 
 from benchmarks.models import pretrained_model
-from benchmarks.settings import MAX_LENGTH, Settings
+from benchmarks.settings import MAX_LENGTH, BenchmarkSettings
 from benchmarks.timing import Figures
 from benchmarks.trainer_peft import train_with_trainer
 from lora.factors import svd_factors
@@ -98,7 +99,7 @@ def draw_mask(mask: Tensor, layer: SeedLinear) -> None:
     pyplot.close(figure)
 
 
-def seed_with_pictures(settings: Settings) -> Figures:
+def seed_with_pictures(settings: BenchmarkSettings) -> Figures:
     """The study's loop with a figure of each layer's mask in each forward pass, as its code has it."""
     import matplotlib
 
@@ -106,12 +107,12 @@ def seed_with_pictures(settings: Settings) -> Figures:
     return _train(settings, draw_mask)
 
 
-def seed_without_pictures(settings: Settings) -> Figures:
+def seed_without_pictures(settings: BenchmarkSettings) -> Figures:
     """The same loop without figures."""
     return _train(settings, None)
 
 
-def adapt(model: Any, look_at: Callable[[Tensor, SeedLinear], None] | None) -> list[SeedLinear]:
+def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] | None) -> list[SeedLinear]:
     """Freezes the model but for its head, and puts the study's layers and allocation weights into it."""
     freeze(model, _HEAD)
     layers = []
@@ -122,9 +123,7 @@ def adapt(model: Any, look_at: Callable[[Tensor, SeedLinear], None] | None) -> l
     return layers
 
 
-def _train(settings: Settings, look_at: Callable[[Tensor, SeedLinear], None] | None) -> Figures:
-    from transformers import Trainer
-
+def _train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None) -> Figures:
     few = replace(settings, steps=max(settings.steps // _STEPS_SHARE, 2), warm_up_steps=1)
     model = pretrained_model(few)
     layers = adapt(model, look_at)
@@ -153,7 +152,7 @@ def _train(settings: Settings, look_at: Callable[[Tensor, SeedLinear], None] | N
     )
 
 
-def _optimizer(model: Any) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
     head = [parameter for name, parameter in model.named_parameters() if name.startswith(_HEAD)]
     adapter = [parameter for name, parameter in model.named_parameters() if name.endswith(".R")]
     return torch.optim.AdamW(

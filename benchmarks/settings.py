@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
+from common.cores import usable_cores
 from common.errors import InputError
 
 MODEL = "package:all-MiniLM-L6-v2"
@@ -14,7 +15,7 @@ Precision = Literal["32-true", "bf16-mixed"]
 
 
 @dataclass(frozen=True)
-class Settings:
+class BenchmarkSettings:
     """The settings that both sides of every pair share.
 
     Args:
@@ -57,7 +58,7 @@ class Settings:
     @property
     def thread_count(self) -> int:
         """Threads of each measured process."""
-        return self.threads or available_cores()
+        return self.threads or usable_cores()
 
     @property
     def all_steps(self) -> int:
@@ -77,8 +78,3 @@ def at_least(name: str, value: int, least: int) -> None:
     """Raises `InputError` for a number below the least one allowed."""
     if value < least:
         raise InputError(f"{name} is {value}; allowed: {least} or more.")
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -7,12 +7,13 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures, median_seconds
+from callbacks.trained_module import Batch
 
 ROOT = Path(__file__).resolve().parents[1]
 HELP_CALLS = 5
@@ -22,13 +23,13 @@ class FirstStep(Callback):
     """Prints when the first optimizer step was done, as seconds since 1970, and ends the process."""
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         print(time.time(), flush=True)
         os._exit(0)
 
 
-def first_step(settings: Settings) -> Figures:
+def first_step(settings: BenchmarkSettings) -> Figures:
     """Seconds from the start of `fit` to the end of its first step, with empty caches and with warm ones."""
     with tempfile.TemporaryDirectory() as folder:
         if settings.repetition == 0:  # not counted: brings libraries and weights into the system's own file cache
@@ -38,7 +39,7 @@ def first_step(settings: Settings) -> Figures:
     return {"cold": cold, "warm": warm}
 
 
-def _start_seconds(settings: Settings, cache: Path) -> float:
+def _start_seconds(settings: BenchmarkSettings, cache: Path) -> float:
     with tempfile.TemporaryDirectory() as runs:
         arguments = ["cli.py", "fit", "--config", "quickstart.yaml", "--runs_dir", runs]
         arguments += ["--model.backbone", settings.model, "--trainer.callbacks+=benchmarks.start_up.FirstStep"]
@@ -47,7 +48,7 @@ def _start_seconds(settings: Settings, cache: Path) -> float:
     return float(printed.split()[-1]) - started
 
 
-def command_help(settings: Settings) -> Figures:
+def command_help(settings: BenchmarkSettings) -> Figures:
     """Seconds of `cli.py --help`, and of a Python that does nothing."""
     calls = {"help": ["cli.py", "--help"], "nothing": ["-c", "pass"]}
     return median_seconds({name: partial(_run_python, call, {}) for name, call in calls.items()}, HELP_CALLS)

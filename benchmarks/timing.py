@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from benchmarks.settings import Settings
+from benchmarks.settings import BenchmarkSettings
+from callbacks.trained_module import Batch
 from common.memory import peak_resident_bytes
 
 # What a side says of itself: the name of a figure and its value, in the unit that `benchmarks.pairs` gives it.
@@ -33,7 +34,7 @@ def median_seconds(ways: Mapping[str, Callable[[], object]], times: int) -> dict
     return {name: median(found[1:]) for name, found in seconds.items()}
 
 
-def training_figures(seconds: float, settings: Settings) -> Figures:
+def training_figures(seconds: float, settings: BenchmarkSettings) -> Figures:
     """The figures of a side that trains, taken before the process does anything else.
 
     Args:
@@ -104,7 +105,7 @@ class StepTimer(Callback):
         self.window.epoch_started()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         if self.window.timing:
             self.rows += batch["real_rows"]

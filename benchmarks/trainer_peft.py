@@ -5,10 +5,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch.optim import Optimizer
+from transformers import (
+    DataCollatorForLanguageModeling,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    Trainer,
+    TrainerCallback,
+    TrainerState,
+    TrainingArguments,
+)
+from transformers.data.data_collator import DataCollator
 
 from benchmarks.data import batches, epoch_rows, training_rows
 from benchmarks.models import pretrained_model
-from benchmarks.settings import SEED, Settings
+from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow, training_figures
 from common.errors import InputError
 from datamodules.tokenization import TokenizedSplit
@@ -17,7 +29,7 @@ from lora.target_names import DEFAULT_TARGETS
 RANK, LORA_ALPHA = 8, 16
 
 
-def trainer_peft_lora(settings: Settings) -> Figures:
+def trainer_peft_lora(settings: BenchmarkSettings) -> Figures:
     """Trains plain LoRA (rank 8) with the Trainer, and times the steps as `StepWindow` says.
 
     The same model, batches (tokenised beforehand), number of steps, AdamW and schedule as ours; each batch is padded
@@ -27,27 +39,26 @@ def trainer_peft_lora(settings: Settings) -> Figures:
     return train_with_trainer(settings, _adapted(settings, "LoraConfig", r=RANK))
 
 
-def trainer_peft_adalora(settings: Settings) -> Figures:
+def trainer_peft_adalora(settings: BenchmarkSettings) -> Figures:
     """The same with AdaLoRA, from rank 12 to 8 on average, its ranks allocated after every step as PEFT asks for."""
-    from transformers import TrainerCallback
-
     steps = settings.all_steps
     schedule = {"tinit": steps // 10, "tfinal": steps // 10, "deltaT": 10, "total_step": steps}
     model = _adapted(settings, "AdaLoraConfig", init_r=12, target_r=RANK, **schedule)
 
     class Allocation(TrainerCallback):
-        def on_optimizer_step(self, arguments: Any, state: Any, *others: Any, **more: Any) -> None:
+        def on_optimizer_step(
+            self, arguments: TrainingArguments, state: TrainerState, *others: object, **more: object
+        ) -> None:
             model.base_model.update_and_allocate(state.global_step + 1)  # gradients are still there
 
     return train_with_trainer(settings, model, [Allocation()])
 
 
-def _adapted(settings: Settings, config_class: str, **method: Any) -> Any:
+def _adapted(settings: BenchmarkSettings, config_class: str, **method: Any) -> Any:
     try:
-        import accelerate  # noqa: F401
         import peft
     except ImportError as error:
-        raise InputError(f"this pair needs {error.name}. Run `pip install -e '.[peft]'`.") from error
+        raise InputError("this pair needs PEFT. Run `pip install -e '.[peft]'`.") from error
     model = pretrained_model(settings)
     head = ["classifier", "score", "pre_classifier"]
     config = getattr(peft, config_class)(
@@ -62,11 +73,11 @@ def _adapted(settings: Settings, config_class: str, **method: Any) -> Any:
 
 
 def train_with_trainer(
-    settings: Settings,
-    model: Any,
-    callbacks: Sequence[Any] = (),
-    trainer_class: Any = None,
-    optimizer: Any = None,
+    settings: BenchmarkSettings,
+    model: PreTrainedModel,
+    callbacks: Sequence[TrainerCallback] = (),
+    trainer_class: type[Trainer] = Trainer,
+    optimizer: Optimizer | None = None,
     pad_to: int | None = None,
     **arguments: Any,
 ) -> Figures:
@@ -76,17 +87,15 @@ def train_with_trainer(
         settings: of the measurement.
         model: to be trained.
         callbacks: of the Trainer.
-        trainer_class: a subclass of Trainer, or Trainer itself if not given.
+        trainer_class: a subclass of Trainer.
         optimizer: the Trainer's own if not given.
         pad_to: tokens to which every row is padded; the longest of its batch if not given.
         arguments: of TrainingArguments, instead of `_arguments`.
     """
-    from transformers import Trainer, TrainerCallback
-
     window = StepWindow(settings.warm_up_steps, settings.steps)
 
     class Timer(TrainerCallback):  # all batches are one epoch of the Trainer
-        def on_step_end(self, *arguments: Any, **more: Any) -> None:
+        def on_step_end(self, *arguments: object, **more: object) -> None:
             window.step_ended()
 
     rows, tokenizer = training_rows(settings, epoch_rows(settings))
@@ -95,7 +104,7 @@ def train_with_trainer(
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
     model.config.pad_token_id = tokenizer.pad_token_id
     with tempfile.TemporaryDirectory() as folder:
-        trainer = (trainer_class or Trainer)(
+        trainer = trainer_class(
             model=model,
             args=_arguments(settings, folder, arguments),
             train_dataset=ordered,
@@ -109,18 +118,13 @@ def train_with_trainer(
     return training_figures(window.seconds, settings)
 
 
-def _collator(settings: Settings, tokenizer: Any, pad_to: int | None) -> Any:
-    from transformers import DataCollatorForLanguageModeling, DataCollatorWithPadding
-
+def _collator(settings: BenchmarkSettings, tokenizer: PreTrainedTokenizerBase, pad_to: int | None) -> DataCollator:
     if settings.models_language:
         return DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    padding: dict[str, Any] = {} if pad_to is None else {"padding": "max_length", "max_length": pad_to}
-    return DataCollatorWithPadding(tokenizer, **padding)
+    return DataCollatorWithPadding(tokenizer, padding="longest" if pad_to is None else "max_length", max_length=pad_to)
 
 
-def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
-    from transformers import TrainingArguments
-
+def _arguments(settings: BenchmarkSettings, folder: str, changes: dict[str, object]) -> TrainingArguments:
     cuda = torch.cuda.is_available()
     chosen: dict[str, Any] = {
         "train_sampling_strategy": "sequential",  # the very batches of our side, which are grouped by length
@@ -150,15 +154,12 @@ def _arguments(settings: Settings, folder: str, changes: dict[str, Any]) -> Any:
 
 def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
     """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    spans = [slice(start, start + length) for start, length in zip(rows.starts.tolist(), rows.lengths.tolist())]
-    made: list[dict[str, Any]] = [{"attention_mask": [1] * (span.stop - span.start)} for span in spans]
-    for name, tokens in (("input_ids", rows.input_ids), ("token_type_ids", rows.token_type_ids)):
-        if tokens is None:
-            continue
-        values = tokens.tolist()
-        for row, span in zip(made, spans, strict=True):
-            row[name] = values[span]
-    if rows.labels is not None:  # language modelling has none of its own
-        for row, label in zip(made, rows.labels.tolist(), strict=True):
-            row["labels"] = label
+    made: list[dict[str, Any]] = []
+    for row, (start, length) in enumerate(zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)):
+        span = slice(start, start + length)
+        made.append({"attention_mask": [1] * length, "input_ids": rows.input_ids[span].tolist()})
+        if rows.token_type_ids is not None:
+            made[row]["token_type_ids"] = rows.token_type_ids[span].tolist()
+        if rows.labels is not None:  # language modelling has none of its own
+            made[row]["labels"] = rows.labels[row].item()
     return made

@@ -1,10 +1,9 @@
 """Drives the rank allocation of PEFT's AdaLoRA."""
 
-from typing import Any
-
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.terminal import say
 
 
@@ -22,7 +21,7 @@ class AdaLoRAAllocation(Callback):
             budget.schedule(pl_module.training_steps())
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         # The gradients of the step are still there: Lightning clears them just before the next backward pass.
         budget = pl_module.adalora

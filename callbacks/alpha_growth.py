@@ -1,11 +1,11 @@
 """Grows alpha, the hardness of the soft rank masks."""
 
 import math
-from typing import Any, Literal
+from typing import Literal
 
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError, one_of
 
 Growth = Literal["linear", "exponential", "cosine"]
@@ -64,7 +64,7 @@ class AlphaGrowth(Callback):
             raise one_of("reached_at", reached_at, REACHED_AT)
         self.alpha_min, self.alpha_max, self.growth, self.reached_at = alpha_min, alpha_max, growth, reached_at
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:
         allocation = pl_module.rank_allocation
         if allocation is None:
             return

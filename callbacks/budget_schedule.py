@@ -1,10 +1,8 @@
 """Changes the rank budget over the epochs."""
 
-from typing import Any
-
 from lightning.pytorch import Callback, Trainer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from lora.rank_allocation import RankAllocation
 
@@ -68,7 +66,7 @@ class BudgetSchedule(Callback):
     def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         self.check(pl_module.rank_allocation)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:
         self._set_budget(trainer, pl_module)
 
     def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:

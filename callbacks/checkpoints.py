@@ -5,6 +5,7 @@ import os
 import shutil
 import time
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.divergence import is_sound
+from callbacks.metrics_table import MetricsTable
 from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from common.files import write_whole
@@ -22,6 +24,7 @@ from common.terminal import warn
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
 _AGREE_EVERY_N_STEPS = 20
+_FORMS = "forms"  # of all parts of a checkpoint, by which one that was changed is known
 
 
 class WholeFileCheckpoints(TorchCheckpointIO):
@@ -35,7 +38,8 @@ class WholeFileCheckpoints(TorchCheckpointIO):
         self._read = {} if read is None else read
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        write_whole(Path(path), lambda file: torch.save(checkpoint, file))
+        content = {**checkpoint, _FORMS: {str(part): _form(value) for part, value in checkpoint.items()}}
+        write_whole(Path(path), lambda file: torch.save(content, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return self._read.pop(Path(path), None) or read_checkpoint(Path(path), map_location or "cpu")
@@ -61,7 +65,33 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{path} is no checkpoint of this project. Pass --ckpt_path last, best or FILE.")
+    forms = content.pop(_FORMS, None)  # earlier versions wrote none
+    if forms is not None and (odd := _changed({str(part): _form(value) for part, value in content.items()}, forms)):
+        raise InputError(
+            f"the checkpoint {path} isn't as it was written: {', '.join(odd[:5])} has lost or changed something. Use "
+            "another checkpoint of the run, such as --ckpt_path best or last."
+        )
     return content
+
+
+def _changed(found: dict[str, int], written: Any) -> list[str]:
+    """The parts of a checkpoint whose form isn't what was noted when it was written."""
+    if not isinstance(written, dict):
+        return [_FORMS]
+    return sorted(str(part) for part in {*found, *written} if found.get(part) != written.get(part))
+
+
+def _form(value: Any) -> int:
+    """A checksum of what a part of a checkpoint holds: names, plain values, and types and shapes of its tensors."""
+    if isinstance(value, torch.Tensor):
+        text = f"tensor {value.dtype} {tuple(value.shape)}"
+    elif isinstance(value, dict):
+        text = f"dict {[(repr(key), _form(inner)) for key, inner in value.items()]}"
+    elif isinstance(value, list | tuple):
+        text = f"{len(value)} of {type(value).__name__} {[_form(inner) for inner in value]}"
+    else:
+        text = f"{type(value).__name__} {value!r}"
+    return zlib.crc32(text.encode())
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -157,6 +187,12 @@ class LastCheckpoint(Checkpoint):
         whole = isinstance(exception, SIGTERMException) and pl_module.ends_step(trainer.fit_loop.batch_idx)
         if whole and not trainer.should_stop and trainer.global_step > max(self._saved_step, 0):
             self._save(trainer, pl_module)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
+        """Keeps the checksums of metrics.csv, so that rows that are lost since are missed."""
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsTable):
+                checkpoint["metrics_rows"] = torch.tensor(list(logger.checksums.items())).reshape(-1, 2)
 
     def _save(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if not is_sound(pl_module):

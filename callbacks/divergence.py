@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import warn
@@ -33,10 +34,10 @@ class Divergence(Callback):
         self.skip_at_most = skip_at_most
         self._in_a_row: Tensor | int = 0  # updates left out up to now; on the device while training
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         return {"in_a_row": int(self._in_a_row)}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         self._in_a_row = state_dict["in_a_row"]
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
@@ -84,7 +85,7 @@ class Divergence(Callback):
         return torch.stack(torch._foreach_norm(pieces, ord=float("inf")))
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
         if pl_module.ends_step(batch_idx) and trainer.global_step % max(every, 1) == 0:
@@ -130,7 +131,7 @@ def _is_finite(weight: Tensor) -> bool:
     return bool(torch.isfinite(weight.detach()).all())
 
 
-def _scaler(trainer: Trainer) -> Any:
+def _scaler(trainer: Trainer) -> torch.amp.GradScaler | None:
     return getattr(trainer.precision_plugin, "scaler", None)
 
 

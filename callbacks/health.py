@@ -1,7 +1,5 @@
 """Says so when a model collapses to one answer, or when an allocation that should move does not."""
 
-from typing import Any
-
 import torch
 from lightning.pytorch import Callback, Trainer
 
@@ -36,10 +34,10 @@ class AllocationMovement(Callback):
         self._start: torch.Tensor | None = None
         self._start_ranks: torch.Tensor | None = None
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, torch.Tensor | None]:
         return {"start": self._start, "start_ranks": self._start_ranks}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, torch.Tensor | None]) -> None:
         self._start, self._start_ranks = state_dict["start"], state_dict["start_ranks"]
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from common.files import write_text
+from common.terminal import warn
 
 
 class MetricsTable(Logger):
@@ -18,11 +20,15 @@ class MetricsTable(Logger):
 
     Args:
         folder: the run folder.
+
+    Attributes:
+        checksums: by step, of the rows that were on file at the last `save`: checkpoints keep them.
     """
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
+        self.checksums: dict[int, int] = {}
         self._columns: list[str] = ["step"]
         self._open: dict[str, str] | None = None  # the last row: its step may still log more; all others are on file
         self._open_on_file = False  # whether the file's last row is the open one
@@ -42,20 +48,37 @@ class MetricsTable(Logger):
         """Hyperparameters are in config.yaml."""
 
     @rank_zero_only
-    def continue_from(self, step: int) -> None:
+    def continue_from(self, step: int, checksums: dict[int, int] | None = None) -> None:
         """Takes up the rows of an interrupted run and forgets those from this step on, once there is a new one.
 
-        Not earlier: a resumption that is refused must cost no row.
+        Not earlier: a resumption that is refused must cost no row. Rows that were lost or damaged since are named.
+
+        Args:
+            step: of the checkpoint.
+            checksums: of the rows that were there when it was written.
         """
         if self.path.exists():
             self._resumed_step = step
+        rows = _by_step(self._read()[1]) if self.path.exists() else {}
+        # the last row's step may have logged more since
+        kept = sorted(checksums or {})[:-1]
+        lost = [str(row) for row in kept if row not in rows]
+        damaged = [str(row) for row in kept if row in rows and _checksum(rows[row]) != (checksums or {})[row]]
+        for steps, fate in ((lost, "lost"), (damaged, "damaged")):
+            if steps:
+                more = f", … ({len(steps)} rows in all)" if len(steps) > 10 else ""
+                warn(
+                    f"{self.path} has {fate} rows since the checkpoint was written, of the steps "
+                    f"{', '.join(steps[:10])}{more}. Training goes on all the same; TensorBoard's files hold the "
+                    "figures, too."
+                )
 
     def _take_up(self) -> None:
         if self._resumed_step is None:
             return
         step, self._resumed_step = self._resumed_step, None
         columns, rows = self._read()
-        rows = [row for row in rows if (row.get("step") or "").isdigit() and int(row["step"]) < step]
+        rows = [row for number, row in _by_step(rows).items() if number < step]
         self._columns = columns
         self._open, self._open_on_file = (rows.pop() if rows else None), False
         self._write(rows)
@@ -101,19 +124,29 @@ class MetricsTable(Logger):
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         """Columns and whole rows of the file, without empty cells."""
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            columns = list(reader.fieldnames or ["step"])
-            rows = [row for row in reader if None not in row.values()]
+        text = self.path.read_text(errors="replace").replace("\x00", "\ufffd")  # csv refuses to read on after a NUL
+        reader = csv.DictReader(io.StringIO(text))
+        columns = list(dict.fromkeys(reader.fieldnames or ["step"]))
+        rows = [row for row in reader if None not in row and None not in row.values()]
         return columns, [{name: value for name, value in row.items() if value != ""} for row in rows]
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         text = io.StringIO()
         writer = csv.DictWriter(text, self._columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows([*rows, *([self._open] if self._open is not None else [])])
+        rows = [*rows, *([self._open] if self._open is not None else [])]
+        writer.writerows(rows)
         write_text(self.path, text.getvalue())
+        self.checksums = {step: _checksum(row) for step, row in _by_step(rows).items()}
         self._begun, self._open_on_file, self._outdated = True, self._open is not None, False
+
+
+def _by_step(rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
+    return {int(row["step"]): row for row in rows if row.get("step", "").isdecimal()}
+
+
+def _checksum(row: dict[str, str]) -> int:
+    return zlib.crc32(repr(sorted((name, value) for name, value in row.items() if value != "")).encode())
 
 
 def _text(value: float) -> str:

@@ -5,9 +5,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch import Callback, Trainer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
+from datamodules.tokenized_data import TokenizedDataModule
 from lora.nested import NestedRanks
 
 
@@ -25,7 +26,7 @@ class NestedRankSampling(Callback):
     The module brings it along. Ranks are drawn with the seed of the data order.
     """
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:
         if isinstance(adapter := pl_module.adapter, NestedRanks):
             rank = rank_at(trainer.global_step, pl_module.data.seed, adapter.rank_min, adapter.rank_max)
             adapter.use_rank(rank)
@@ -36,7 +37,7 @@ class NestedRankSampling(Callback):
             adapter.use_rank(adapter.rank_max)
 
 
-def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: LightningDataModule) -> list[dict[str, Any]] | None:
+def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule) -> list[dict[str, Any]] | None:
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
@@ -60,7 +61,7 @@ def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: LightningDataMo
     return curve
 
 
-def _figures(trainer: Trainer, pl_module: TrainedModule, data: Any) -> dict[str, float]:
+def _figures(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule) -> dict[str, float]:
     """Every figure of the validation splits, and of the test splits if they have labels."""
     figures: dict[str, float] = {}
     for evaluate in [trainer.validate, trainer.test] if data.has_labelled_test else [trainer.validate]:

@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from torch import Tensor
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.files import storage_error, write_text
 
 
@@ -27,8 +28,8 @@ class PredictionTable(Callback):
         self,
         trainer: Trainer,
         pl_module: TrainedModule,
-        outputs: Any,
-        batch: Any,
+        outputs: dict[str, Tensor],
+        batch: Batch,
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:

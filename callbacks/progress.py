@@ -6,9 +6,10 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.rank_discretisation import describe
-from callbacks.trained_module import TrainedModule
+from callbacks.rank_discretisation import describe_ranks
+from callbacks.trained_module import Batch, TrainedModule
 
 
 class TerminalProgress(RichProgressBar):
@@ -21,6 +22,38 @@ class TerminalProgress(RichProgressBar):
         metrics = super().get_metrics(trainer, pl_module)
         metrics.pop("v_num", None)
         return metrics
+
+
+class TrainingLog(Callback):
+    """train/loss at the logging interval and train/epoch_loss per epoch, straight to the loggers.
+
+    Both are means over all processes, train/loss over the whole global batch of its step. Values are read from the
+    device at the interval only, never every step. The record gets the mean of each epoch and the last step's loss.
+
+    Args:
+        every_n_steps: the logging interval in optimizer steps.
+    """
+
+    def __init__(self, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+        self._sum: Any = 0.0  # over the micro-batches of the step under way
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Batch, batch_idx: int
+    ) -> None:
+        self._sum = self._sum + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
+        if not pl_module.ends_step(batch_idx):
+            return
+        loss, self._sum = self._sum, 0.0
+        pl_module.record.step_loss = loss
+        if trainer.global_step % self.every_n_steps == 0:
+            mean = float(trainer.strategy.reduce(loss.clone(), reduce_op="mean"))
+            pl_module.log_now({"train/loss": mean, "epoch": trainer.current_epoch})
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        mean = pl_module.mean_epoch_loss()
+        pl_module.record.train_losses.append(mean)
+        pl_module.log_now({"train/epoch_loss": mean, "epoch": trainer.current_epoch})
 
 
 class EpochLines(Callback):
@@ -40,7 +73,7 @@ class EpochLines(Callback):
         self._first_step = trainer.global_step
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         early = time.monotonic() - self._printed < self.every_n_seconds
         if early or not trainer.is_global_zero or not pl_module.ends_step(batch_idx):
@@ -65,7 +98,7 @@ class EpochLines(Callback):
                 parts.append(f"val {name.replace('_', ' ')} {value:.4f}")
         allocation = pl_module.rank_allocation
         if allocation is not None:
-            parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe(pl_module)}")
+            parts.append(f"alpha {allocation.alpha:.2f}  ranks {describe_ranks(pl_module)}")
         print("  ".join(parts), flush=True)
 
     def _position(self, trainer: Trainer, pl_module: TrainedModule) -> str:

@@ -1,11 +1,9 @@
 """Makes ranks discrete: for good in the last epochs, and for the moment in every evaluation."""
 
-from typing import Any
-
 from lightning.pytorch import Callback, Trainer
 from torch.optim import Optimizer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from common.terminal import say
 
@@ -27,11 +25,11 @@ class RankDiscretisation(Callback):
     def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         pl_module.epochs_rank_discrete = self.epochs_rank_discrete
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:
         allocation, start = pl_module.rank_allocation, pl_module.soft_steps()
         if allocation is not None and trainer.global_step >= start and not allocation.is_discrete:
             allocation.discretise()
-            say(f"Ranks are discrete from step {start} on: {describe(pl_module)}")
+            say(f"Ranks are discrete from step {start} on: {describe_ranks(pl_module)}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
         # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.
@@ -39,7 +37,7 @@ class RankDiscretisation(Callback):
             pl_module.rank_allocation.weights.grad = None
 
 
-def describe(pl_module: TrainedModule) -> str:
+def describe_ranks(pl_module: TrainedModule) -> str:
     """The discrete ranks of this moment in one line: range, average, budget used."""
     allocation = pl_module.rank_allocation
     assert allocation is not None

@@ -1,15 +1,15 @@
 """Shows the ranks while they move: scalars at an interval, pictures per epoch, and the history for ranks.json."""
 
 import gc
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Optimizer
 
 from callbacks.rank_pictures import mask_pictures, rank_map
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from lora.rank_mask import hard_tails, soft_hard_gap
 
@@ -39,7 +39,7 @@ class RankLogging(Callback):
             self._draw(trainer, pl_module)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
         if due and pl_module.rank_allocation is not None:

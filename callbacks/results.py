@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.code_version import code_version
 
 
@@ -73,7 +74,7 @@ class Results(Callback):
         self._training_since = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         self.train_rows += batch["real_rows"] * trainer.world_size
         self.train_tokens += batch["real_tokens"] * trainer.world_size

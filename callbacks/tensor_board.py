@@ -1,6 +1,6 @@
 """TensorBoard's event files of a run, also of one that goes on."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -20,14 +20,15 @@ class RunTensorBoard(TensorBoardLogger):
     def __init__(self, folder: str, resumed_step: int | None) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
         self._purge_step = resumed_step
-        self._last_step: int | None = None
+        self._epoch_step: int | None = None
 
     @rank_zero_only
-    def log_metrics(self, metrics: Any, step: int | None = None) -> None:
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._purge_step is not None:
             self.experiment.close()  # the next entry opens another file, which begins by saying what to forget
             self.experiment.purge_step, self._purge_step = self._purge_step, None
-        if step == self._last_step:  # Lightning adds the epoch to the figures of training and of validation
-            metrics = {name: value for name, value in metrics.items() if name != "epoch"}
-        self._last_step = step
+        if "epoch" in metrics:  # Lightning adds it to the figures of training and, at the same step, of validation
+            if step == self._epoch_step:
+                metrics = {name: value for name, value in metrics.items() if name != "epoch"}
+            self._epoch_step = step
         super().log_metrics(metrics, step)

@@ -1,7 +1,7 @@
 """A module as callbacks see it; `lightning_modules.AdaptedModule` is one, and brings some of them along."""
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -10,6 +10,23 @@ from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from lora.adapter import Adapter
 from lora.rank_allocation import RankAllocation
+
+if TYPE_CHECKING:
+    from lightning_modules.peft_adalora import AdaLoRABudget
+
+
+class Batch(TypedDict):
+    """A batch as the data modules' loaders make it (`datamodules.loaders.collate`); figures leave filled rows out."""
+
+    inputs: dict[str, Tensor]  # what the model takes, each (rows, length)
+    labels: NotRequired[Tensor]  # (rows,), or (rows, length) in language modelling
+    weights: Tensor  # (rows,)
+    row: Tensor  # (rows,)
+    tag: NotRequired[Tensor]  # (rows,)
+    loss_denominator: float
+    real_rows: int
+    real_tokens: int
+    padded_tokens: int
 
 
 class TrainedModule(LightningModule):
@@ -41,8 +58,8 @@ class TrainedModule(LightningModule):
         return self.adapter.rank_allocation if self.adapter is not None else None
 
     @property
-    def adalora(self) -> Any:
-        """The `lightning_modules.peft_adalora.AdaLoRABudget` of PEFT's AdaLoRA, if that is the adapter."""
+    def adalora(self) -> "AdaLoRABudget | None":
+        """The rank budget of PEFT's AdaLoRA, if that is the adapter."""
         return None
 
     @property

@@ -32,7 +32,7 @@ class TrainingRecord:
         collapsed_epochs: the epochs after which it did.
         skipped_updates: updates left out because their loss or gradients weren't finite.
         rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch.
-        initial_norms: `lora.update_norm.UpdateNorms.as_result` before the first step.
+        initial_norms: `lora.update_norm.AdapterNorms` as a dictionary, before the first step.
         final_norms: the same after the last epoch so far.
         diverged_at: the step, as in metrics.csv, whose update was the first not to be made; not in checkpoints, which
             are all from before.
@@ -52,7 +52,7 @@ class TrainingRecord:
     step_loss: Tensor | float = 0.0
 
     @property
-    def update_norms(self) -> dict[str, Any] | None:
+    def update_norms(self) -> dict[str, dict[str, Any] | None] | None:
         """Norms before and after training for results.json; None if nothing has measured them."""
         return None if self.final_norms is None else {"initial": self.initial_norms, "final": self.final_norms}
 

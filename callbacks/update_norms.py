@@ -1,12 +1,13 @@
 """Records how large the adapter's updates are, before training, over time and at the end."""
 
-from typing import Any
+from dataclasses import asdict
 
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from lora import update_norm
 
@@ -32,11 +33,11 @@ class UpdateNorms(Callback):
         if trainer.global_step or pl_module.record.initial_norms is not None:
             return
         if (norms := self._norms(pl_module)) is not None:
-            pl_module.record.initial_norms = norms.as_result()
+            pl_module.record.initial_norms = asdict(norms)
             _log(pl_module, norms, step=0)
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
         if due and (norms := self._norms(pl_module)) is not None:
@@ -45,9 +46,9 @@ class UpdateNorms(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # not when training ends: a run killed after its last epoch doesn't train again
         if (norms := self._norms(pl_module)) is not None:
-            pl_module.record.final_norms = norms.as_result()
+            pl_module.record.final_norms = asdict(norms)
 
-    def _norms(self, pl_module: TrainedModule) -> update_norm.UpdateNorms | None:
+    def _norms(self, pl_module: TrainedModule) -> update_norm.AdapterNorms | None:
         adapter = pl_module.adapter
         if adapter is None or not adapter.adapted_layers:
             return None
@@ -56,7 +57,7 @@ class UpdateNorms(Callback):
         return update_norm.update_norms(adapter, self._weights)
 
 
-def _log(pl_module: TrainedModule, norms: update_norm.UpdateNorms, step: int | None = None) -> None:
+def _log(pl_module: TrainedModule, norms: update_norm.AdapterNorms, step: int | None = None) -> None:
     metrics = {f"update_norm/{name}": norm for name, norm in norms.layers.items()}
-    metrics |= {"update_norm/total": norms.total, "update_norm/relative_total": norms.relative_total}
+    metrics |= {"update_norm/total": norms.total, "update_norm/relative_total": norms.relative}
     pl_module.log_now(metrics, step)

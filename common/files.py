@@ -3,19 +3,26 @@
 import errno
 import json
 import os
+import re
 import shutil
+import socket
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.errors import InputError
+from common.terminal import warn
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
 # mkdir says EEXIST of a file where a folder should be
 _NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+# What is half written says by whom: machine and process.
+_HALF_WRITTEN = re.compile(r"\.([0-9a-f]{8})-(\d+)\.[^.]+\.partial")
 
 
 def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
@@ -27,8 +34,7 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         InputError: the disk is full or the folder can't be written to.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial")
+        descriptor, name = tempfile.mkstemp(**_temporary_beside(path))
     except OSError as error:
         raise storage_error(path, error) from error
     temporary = Path(name)
@@ -46,6 +52,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_cache(path: Path, content: bytes, what: str) -> None:
+    """Writes a file that can be made again, whole; one that can't be written costs only time, so it is a warning."""
+    try:
+        write_whole(path, lambda file: file.write(content))
+    except (InputError, OSError) as error:
+        warn(f"{what} not cached, so each start takes longer: {error}")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -67,13 +81,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
     Raises:
         InputError: `path` exists, the disk is full or the folder above can't be written to.
     """
-    if path.exists():
+    if os.path.lexists(path):
         raise InputError(
             f"{path} exists already, and nothing is overwritten. Choose another --output, or move it away."
         )
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".partial"))
+        temporary = Path(tempfile.mkdtemp(**_temporary_beside(path)))
     except OSError as error:
         raise storage_error(path, error) from error
     try:
@@ -98,10 +111,50 @@ def is_plain_name(name: object) -> bool:
 
 def cache_directory(name: str) -> Path:
     """A folder for things that can be made again: `$RANKWISE_CACHE/name`, by default below `~/.cache`."""
-    root = os.environ.get("RANKWISE_CACHE")
-    if root:
-        return Path(root).expanduser() / name
-    return Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "rankwise" / name
+    chosen = os.environ.get("RANKWISE_CACHE")
+    root = Path(chosen) if chosen else Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "rankwise"
+    try:
+        return root.expanduser() / name
+    except RuntimeError:  # nobody's home is known: a folder that can't be made, so that nothing is cached
+        return Path(os.devnull) / "rankwise" / name
+
+
+def _temporary_beside(path: Path) -> dict[str, Any]:
+    """How `tempfile` names what becomes `path`; its folder is made, and rid of what killed processes left there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(".*.partial"):
+        writer = _HALF_WRITTEN.fullmatch(left.name)
+        if writer and writer[1] == _machine() and not _is_running(int(writer[2])):
+            with suppress(OSError):
+                _delete(left)
+    return {"dir": path.parent, "prefix": f".{_machine()}-{os.getpid()}.", "suffix": ".partial"}
+
+
+@cache
+def _machine() -> str:
+    """Where a process number means the same: the machine, and the container in it."""
+    try:
+        container = os.readlink("/proc/self/ns/pid")
+    except OSError:  # no Linux
+        container = ""
+    return f"{zlib.crc32(f'{socket.gethostname()} {container}'.encode()):08x}"
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
+
+
+def _delete(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def finite(content: Any) -> Any:

@@ -11,23 +11,18 @@ from dataclasses import replace
 from difflib import get_close_matches
 from typing import SupportsFloat
 
-from common.errors import InputError
-from datamodules.sources import Examples, Table, listing, unlabelled_examples
+from common.errors import InputError, listing, shown
+from datamodules.sources import Examples, Table, unlabelled_examples
 from datamodules.task import Task
 
-_WHOLE_NUMBER = re.compile(r"[+-]?\d+")
+_WHOLE_NUMBER = re.compile(r"[+-]?\d{1,100}")
 _WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
 _SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
 
 def examples_of(task: Task, table: Table, labelled: bool = True) -> Examples:
-    """Checks the columns a task needs and makes `Examples` of them.
-
-    Args:
-        task: says which columns and labels there have to be.
-        table: the columns of a split.
-        labelled: whether the split has to have labels.
+    """Checks the columns a task needs and makes `Examples` of them; unless `labelled`, there may be no labels.
 
     Raises:
         InputError: a missing column, an empty text, something that is not text, or a label outside the task's set.
@@ -73,15 +68,15 @@ def _number(task: Task, table: Table, row: int, label: object) -> int | float:
         return number
     if not task.is_regression and number in range(task.num_labels):
         return int(number)
-    raise table.row_error(row, f"{task.label_column} is {label!r}", task.allowed_labels)
+    raise table.row_error(row, f"{task.label_column} is {shown(label)}", task.allowed_labels)
 
 
 def label_text(label: object) -> str:
     """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`.
 
-    None is no label: it must not pass for one that is called "None".
+    None, and a number that is none, are no label: they must not pass for one that is called "None" or "nan".
     """
-    if label is None:
+    if label is None or label != label:
         return ""
     if isinstance(label, bool):
         return str(label).lower()
@@ -90,35 +85,65 @@ def label_text(label: object) -> str:
     return whole[1] if whole else text
 
 
+def label_key(label: object) -> str:
+    """The same for all ways to write a label, those of a whole number included: `+1` and `01` are `1`."""
+    text = label_text(label)
+    return str(int(text)) if _WHOLE_NUMBER.fullmatch(text) else text
+
+
 def label_names(table: Table, column: str) -> tuple[str, ...]:
     """The different labels of a training split: whole numbers by size, names by alphabet, or the data set's own order.
 
+    A number that is written in several ways has the name that is shortest.
+
     Raises:
-        InputError: a row without a label, a fraction, or numbers and names mixed.
+        InputError: a row without a label, no name or number, a fraction, or numbers and names mixed.
     """
     if column in table.class_names:
-        return table.class_names[column]
+        return _own_names(table, column)
     first: dict[str, int] = {}  # label: the row it is first seen in
     for row, label in enumerate(table.columns[column]):
-        text = label_text(label)
-        if text in ("", "nan"):
-            raise table.row_error(row, f"{column} is empty", "a label")
-        if _FRACTION.fullmatch(text):
-            allowed = "whole numbers, or names, for classification"
-            raise table.row_error(row, f"{column} is {label!r}", allowed, "For scores set --data.problem regression.")
-        first.setdefault(text, row)
+        first.setdefault(_usable_label(table, column, row, label), row)
     numbers = [text for text in first if _WHOLE_NUMBER.fullmatch(text)]
     if len(numbers) == len(first):
-        return tuple(sorted(first, key=int))
+        named = {int(text): text for text in sorted(numbers, key=lambda text: (-len(text), text))}
+        return tuple(named[number] for number in sorted(named))
     if numbers:
         odd = min((text for text in first if text not in numbers), key=first.__getitem__)
         raise table.row_error(
             first[odd],
-            f"{column} is {odd!r}, where other rows have whole numbers ({numbers[0]})",
+            f"{column} is {shown(odd)}, where other rows have whole numbers ({numbers[0]})",
             "whole numbers throughout, or names",
             "Correct the row, or list all labels in --data.label_names.",
         )
     return tuple(sorted(first))
+
+
+def _usable_label(table: Table, column: str, row: int, label: object) -> str:
+    _refuse_collection(table, column, row, label)
+    text = label_text(label)
+    if not text:
+        raise table.row_error(row, f"{column} is empty", "a label")
+    if text.lower() == "nan":
+        advice = "Remove the row, or list all labels in --data.label_names if it is the name of one."
+        raise table.row_error(row, f"{column} is {text!r}, which programs write for a missing label", "a label", advice)
+    if _FRACTION.fullmatch(text):
+        allowed = "whole numbers, or names, for classification"
+        raise table.row_error(row, f"{column} is {shown(label)}", allowed, "For scores set --data.problem regression.")
+    return text
+
+
+def _refuse_collection(table: Table, column: str, row: int, label: object) -> None:
+    if isinstance(label, bytes | list | tuple | dict):
+        found = f"{column} is {shown(label)} ({type(label).__name__})"
+        raise table.row_error(row, found, "one name or whole number for each row", "Write the labels as such.")
+
+
+def _own_names(table: Table, column: str) -> tuple[str, ...]:
+    """The data set's names of its classes, without blanks around them unless that would make two of them one."""
+    names = table.class_names.get(column, ())
+    tidy = tuple(map(label_text, names))
+    return tidy if len(set(map(label_key, tidy))) == len(names) else names
 
 
 def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table:
@@ -131,26 +156,27 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
         InputError: a label that is not among them.
     """
     labels = table.columns.get(column)
-    theirs = [label_text(name) for name in table.class_names.get(column, ())]
+    theirs = _own_names(table, column)
     renamed = len(theirs) == len(names) and not set(theirs) & set(names)
-    if labels is None or theirs == list(names) or renamed:
+    if labels is None or theirs == tuple(names) or renamed:
         return table
-    places = {name: place for place, name in enumerate(names)}
+    places = {label_key(name): place for place, name in enumerate(names)}
     # -1 is a label like any other where the training split has it
-    if not theirs and table.labels(column) is None and not any(label_text(label) in places for label in labels):
+    if not theirs and table.labels(column) is None and not any(label_key(label) in places for label in labels):
         return table
     numbers: list[object] = []
     for row, label in enumerate(labels):
+        _refuse_collection(table, column, row, label)
         text = _class_name(theirs, label) if theirs else label_text(label)
         if text is None:
             numbers.append(label)  # no class: the row has no label
             continue
-        if text not in places:
+        if label_key(text) not in places:
             near = get_close_matches(text, names[:_SEARCHED], n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             allowed = f"{listing(names)} (the labels of the training split, or of --data.label_names)"
-            raise table.row_error(row, f"{column} is {text!r}", allowed, f"{hint}Correct or remove the row.")
-        numbers.append(places[text])
+            raise table.row_error(row, f"{column} is {shown(text)}", allowed, f"{hint}Correct or remove the row.")
+        numbers.append(places[label_key(text)])
     rest = {other: kept for other, kept in table.class_names.items() if other != column}
     return replace(table.with_column(column, numbers), class_names=rest)
 
@@ -163,6 +189,6 @@ def check_labels(name: str, split: str, task: Task, examples: Examples) -> None:
     if len(found) < 2:
         label = found[0] if task.is_regression else task.label_names[int(found[0])]
         raise InputError(
-            f"all {len(examples)} {split} rows of {name} have the label {label!r}; a {split} split needs at least two "
-            f"different labels. Check the file, or take more rows (--data.{split}_rows)."
+            f"all {len(examples)} {split} rows of {name} have the label {shown(label)}; a {split} split needs at "
+            f"least two different labels. Check the file, or take more rows (--data.{split}_rows)."
         )

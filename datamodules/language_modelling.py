@@ -9,6 +9,7 @@ import torch
 from common.errors import InputError, one_of
 from common.terminal import say
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding
+from datamodules.model_limits import read_limits
 from datamodules.sources import Examples
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
@@ -122,7 +123,13 @@ class LanguageModellingDataModule(TokenizedDataModule):
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The backbone's tokenizer; it needs no pad token."""
+        """The backbone's tokenizer, which needs no pad token; `block_size` is checked against the model."""
+        longest = read_limits(self.backbone, self.revision).positions
+        if longest is not None and self.block_size > longest:
+            raise InputError(
+                f"block_size is {self.block_size}, but {self.backbone} sees at most {longest} tokens. Set "
+                "--data.block_size."
+            )
         return read_tokenizer(self.backbone, self.revision)
 
     @property
@@ -171,7 +178,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         if self.packing == "lines":
             windows = self._rows_of_lines(name, _lines(texts), stride)
         else:
-            windows = cut_windows(self._one_text(texts), self.block_size, stride)
+            windows = cut_windows(self._one_text(name, texts), self.block_size, stride)
         if not len(windows):
             raise InputError(
                 f"the {name} split of {self.name} has no token to score, so there is no perplexity; allowed: at least "
@@ -185,7 +192,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     def _rows_of_lines(self, name: str, lines: list[str], stride: int | None) -> Windows:
         if not lines:
             raise InputError(f"the {name} split of {self.name} has no line that isn't empty. Check the file.")
-        tokens = tokenize_cached(Examples(lines), self.tokenizer, max_length=None)
+        tokens = self._tokens(name, Examples(lines))
         longer = int((tokens.lengths > self.block_size).sum())
         if longer:
             say(
@@ -194,11 +201,16 @@ class LanguageModellingDataModule(TokenizedDataModule):
             )
         return cut_windows(tokens, self.block_size, stride)
 
-    def _one_text(self, texts: list[str]) -> TokenizedSplit:
-        pieces = cut_pieces("".join(texts))
-        tokens = tokenize_cached(Examples(pieces), self.tokenizer, max_length=None, add_special_tokens=False)
+    def _one_text(self, name: str, texts: list[str]) -> TokenizedSplit:
+        tokens = self._tokens(name, Examples(cut_pieces("".join(texts))), add_special_tokens=False)
         input_ids = torch.cat([torch.tensor(first_tokens(self.tokenizer), dtype=torch.int32), tokens.input_ids])
         return TokenizedSplit(input_ids, offsets=torch.tensor([0, len(input_ids)]))
+
+    def _tokens(self, name: str, examples: Examples, add_special_tokens: bool = True) -> TokenizedSplit:
+        tokens = tokenize_cached(examples, self.tokenizer, max_length=None, add_special_tokens=add_special_tokens)
+        limits, where = read_limits(self.backbone, self.revision), f"the {name} split of {self.name}"
+        limits.check(tokens, self.tokenizer, self.backbone, lambda _: where, classified=False)
+        return tokens
 
     def _row_weights(self, split: Any) -> torch.Tensor:
         return split.scored

@@ -82,9 +82,11 @@ Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
 
 
 class EvaluationDataLoader:
-    """Collated batches of an `EvaluationBatchSampler`."""
+    """Collated batches of a sampler."""
 
-    def __init__(self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler, collate: Collate) -> None:
+    def __init__(
+        self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler | TrainingBatchSampler, collate: Collate
+    ) -> None:
         self.split = split
         self.batch_sampler = batch_sampler
         self.collate = collate
@@ -96,7 +98,7 @@ class EvaluationDataLoader:
         return (self.collate(self.split, micro_batch) for micro_batch in self.batch_sampler)
 
 
-class ResumableDataLoader:
+class ResumableDataLoader(EvaluationDataLoader):
     """Collated micro-batches of a `TrainingBatchSampler`, with a position that checkpoints keep.
 
     `state_dict` after k batches says `next_batch` = k. After `load_state_dict` the next iteration of that
@@ -104,17 +106,13 @@ class ResumableDataLoader:
     decided before the first `next()`, because Lightning calls `iter()` before it announces the epoch.
     """
 
+    batch_sampler: TrainingBatchSampler
+
     def __init__(self, split: TokenizedSplit, batch_sampler: TrainingBatchSampler, collate: Collate) -> None:
-        self.split = split
-        self.batch_sampler = batch_sampler
-        self.collate = collate
+        super().__init__(split, batch_sampler, collate)
         self._epoch = batch_sampler.epoch
         self._next_batch = 0
         self._resuming = False
-
-    def __len__(self) -> int:
-        """Micro-batches of a whole epoch."""
-        return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         # A generator: the lines below run at the first next().

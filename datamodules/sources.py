@@ -5,12 +5,11 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, listing, shown
 from datamodules.task import Task
 
-LONGEST_NAME = 60  # characters of a name that a message shows
 _SEARCHED = 500  # columns in which a near miss is looked for: it takes long
-# How unlabelled rows are marked: the hub's -1, or nothing at all.
+# How unlabelled rows are marked: the hub's -1, or nothing at all (a number that is none counts as nothing).
 NO_LABEL = (-1, "-1", None, "")
 
 
@@ -23,12 +22,14 @@ class Examples:
         pairs: second text of each row, None for single sentences.
         labels: label index of each row, a number for regression, None when the split is unlabelled.
         tags: a group each row belongs to (for example the phenomenon), None when there are none.
+        where: names a row (file and line) in messages.
     """
 
     texts: list[str]
     pairs: list[str] | None = None
     labels: list[int] | list[float] | None = None
     tags: list[str] | None = None
+    where: Callable[[int], str] = field(default=lambda row: f"row {row + 1}", compare=False)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -39,7 +40,20 @@ class Examples:
         def pick(column: list[Any] | None) -> list[Any] | None:
             return None if column is None else [column[row] for row in rows]
 
-        return Examples([self.texts[row] for row in rows], pick(self.pairs), pick(self.labels), pick(self.tags))
+        texts = [self.texts[row] for row in rows]
+        where = self.where
+        return Examples(texts, pick(self.pairs), pick(self.labels), pick(self.tags), lambda row: where(rows[row]))
+
+
+def joined(first: Examples, second: Examples) -> Examples:
+    """The labelled single sentences of both."""
+    labels = [*(first.labels or []), *(second.labels or [])]
+    rows = len(first)
+    return Examples(
+        first.texts + second.texts,
+        labels=labels,
+        where=lambda row: first.where(row) if row < rows else second.where(row - rows),
+    )
 
 
 @dataclass(frozen=True)
@@ -64,7 +78,7 @@ class Table:
     def labels(self, column: str) -> list[object] | None:
         """The label column; None when there is none or no row is labelled."""
         labels = self.columns.get(column)
-        if labels is None or all(label in NO_LABEL for label in labels):
+        if labels is None or all(label in NO_LABEL or label != label for label in labels):
             return None
         return list(labels)
 
@@ -97,33 +111,18 @@ class Table:
         texts: list[str] = []
         for row, text in enumerate(self.columns[column]):
             if not isinstance(text, str):
-                raise self.row_error(row, f"{column} is {text!r}", "text")
+                raise self.row_error(row, f"{column} is {shown(text)}", "text")
             if not text.strip() and not may_be_empty:
-                raise self.row_error(row, f"{column} is empty ({text!r})", "text")
-            if "\x00" in text or not _encodable(text):
-                found = f"{column} is {text[:60]!r}, which holds a NUL or half of a surrogate pair"
+                raise self.row_error(row, f"{column} is empty ({shown(text)})", "text")
+            if "\x00" in text or text.encode(errors="ignore").decode() != text:
+                found = f"{column} is {shown(text)}, which holds a NUL or half of a surrogate pair"
                 raise self.row_error(row, found, "valid Unicode text")
             texts.append(text)
         return texts
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def unlabelled_examples(task: Task, table: Table) -> Examples:
     """The texts of a table, checked."""
     # QQP's published files have a few empty questions.
     columns = [table.texts(column, may_be_empty=task.name == "qqp") for column in task.text_fields]
-    return Examples(columns[0], columns[1] if task.is_pair else None)
-
-
-def listing(names: Sequence[str], limit: int = 20) -> str:
-    """Names for a message: the first few, each cut to a few words, and how many there are."""
-    more = f", … ({len(names)} in all)" if len(names) > limit else ""
-    shown = (name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…" for name in names[:limit])
-    return (", ".join(shown) or "nothing") + more
+    return Examples(columns[0], columns[1] if task.is_pair else None, where=table.where)

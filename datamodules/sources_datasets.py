@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError, one_of
+from common.errors import InputError, listing, one_of, reason
 from common.files import is_plain_name
 from datamodules.sources import Table
 
@@ -36,7 +36,9 @@ def load_saved(folder: Path) -> Mapping[str, Any]:
     try:
         saved = datasets.load_from_disk(str(folder))
     except Exception as error:  # whatever a damaged Arrow file makes the library raise
-        raise InputError(f"{folder} can't be read by datasets.load_from_disk: {error}. Save it again.") from error
+        raise InputError(
+            f"{folder} can't be read by datasets.load_from_disk: {reason(error)}. Save it again."
+        ) from error
     if not isinstance(saved, dict):
         raise InputError(
             f"{folder} holds a single data set; allowed: a DatasetDict with train and validation. "
@@ -65,9 +67,7 @@ def load_hub(dataset: str, name: str | None, revision: str | None, instead: str)
     """The splits of a data set on the hub, or in its cache.
 
     Args:
-        dataset: `owner/name` on the hub.
         name: its configuration, where it has several.
-        revision: branch, tag or commit.
         instead: what local files would do instead, for the message.
 
     Raises:
@@ -79,9 +79,8 @@ def load_hub(dataset: str, name: str | None, revision: str | None, instead: str)
     try:
         return datasets.load_dataset(*parts, revision=revision)
     except Exception as error:  # connection, offline mode, unknown revision: many types, one meaning
-        reason = str(error).strip().split("\n")[0][:300]
         raise InputError(
-            f"the data set {' / '.join(parts)} (revision {revision or 'main'}) can't be loaded: {reason} "
+            f"the data set {' / '.join(parts)} (revision {revision or 'main'}) can't be loaded: {reason(error)} "
             f"Ways on: {instead}; HF_HOME set to a cache that holds it, with HF_HUB_OFFLINE=1; "
             "or `--config quickstart.yaml`, which needs no hub."
         ) from error
@@ -105,9 +104,7 @@ def split_tables(
 
     Args:
         loaded: what `load_hub` or `load_saved` gave.
-        source: names the data set in messages.
         wanted: columns that are looked for.
-        needed: splits that have to be there.
         chosen: the data set's own names of some splits; the others are found under any of their usual names, but for
             names that are chosen.
 
@@ -124,7 +121,7 @@ def split_tables(
             raise one_of(f"{split}_split of {source}", name, tuple(loaded))
         tables[split] = _table(loaded[name], f"{source}, {name}", wanted)
     hint = "; --data.train_split chooses" if chosen else ""
-    check_complete(tables, needed, f"{source} (it has: {', '.join(loaded)}{hint})")
+    check_complete(tables, needed, f"{source} (it has: {listing(tuple(loaded))}{hint})")
     return tables
 
 

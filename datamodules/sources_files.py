@@ -9,8 +9,8 @@ texts that look like one, and neither knows a row's line.
 import csv
 import gzip
 import json
+import re
 import string
-import sys
 import zlib
 from collections import Counter
 from collections.abc import Sequence
@@ -18,9 +18,9 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError, one_of
+from common.errors import InputError, listing, one_of, reason
 from common.terminal import say
-from datamodules.sources import Table, listing
+from datamodules.sources import Table
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -28,9 +28,8 @@ SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_ENDINGS = (".jsonl", ".json")
 COLUMN_ENDINGS = (".parquet", *JSON_ENDINGS)
 TABLE_ENDINGS = (*COLUMN_ENDINGS, *SEPARATORS)
-csv.field_size_limit(
-    min(sys.maxsize, 2**31 - 1)
-)  # the module refuses cells over 131,072 characters; texts may be longer
+_SEPARATOR_LINE = re.compile(r'(?i)"?sep=([^\w"])"?\1*')
+csv.field_size_limit(2**31 - 1)  # the module refuses cells over 131,072 characters; texts may be longer
 
 
 def table_ending(name: str) -> str:
@@ -42,9 +41,8 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
     """Reads a file with named columns by its ending: .parquet, .jsonl, .json, .csv or .tsv.
 
     Args:
-        path: the file.
         wanted: columns the caller looks for; once there, no row may lack them.
-        separator: what stands between the cells of a .csv or .tsv file, if not comma or tab.
+        separator: what stands between the cells of a .csv or .tsv file, if not comma or tab. Only .csv has quoting.
 
     Raises:
         InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
@@ -55,7 +53,7 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
     elif ending in JSON_ENDINGS:
         table = _read_json_lines(path, wanted)
     elif ending in SEPARATORS:
-        table = read_delimited(path, separator or SEPARATORS[ending])
+        table = read_delimited(path, separator or SEPARATORS[ending], quoted=ending == ".csv")
     else:
         raise one_of(f"the ending of {path}", ending, TABLE_ENDINGS)
     if not len(table):
@@ -69,29 +67,37 @@ def read_delimited(
     names: Sequence[str] | None = None,
     heading: str | None = None,
     skip_broken: bool = False,
+    quoted: bool = True,
 ) -> Table:
     """Rows of cells between separators.
 
-    Quotation marks around a cell let it hold separators, line breaks and doubled quotation marks. Where the separator
-    is a tab they are text like any other, as in GLUE's files.
+    Spreadsheets write columns and rows without content at the end, which are left out, and perhaps a first line such
+    as `sep=;`, which names the separator.
 
     Args:
-        path: the file.
-        separator: what stands between the cells.
         names: names of the columns; not given: they are in the first row.
         heading: a first row that begins so, whatever the case, is no row but names the columns.
         skip_broken: leave out rows with more or fewer cells than names, instead of refusing them.
+        quoted: quotation marks around a cell let it hold separators, line breaks and doubled quotation marks; if not
+            so, they are text like any other, as in GLUE's files.
 
     Raises:
         InputError: see `read_lines`; quotation marks that don't fit together; a column named twice; a broken row; or
             no row at all.
     """
-    rows, starts = _cells(path, separator)
+    lines = read_rows(path)
+    declared = _SEPARATOR_LINE.fullmatch(lines[0]) if quoted and len(lines) > 1 else None
+    rows, starts = _cells(path, lines, declared[1] if declared else separator, quoted, skipped=1 if declared else 0)
     if names is None or (heading is not None and separator.join(rows[0]).lower().startswith(heading)):
-        names = names or rows[0]
+        header = rows[0]
+        names = names or header[: max(_content(header), min(len(header), max(map(_content, rows))))]
         rows, starts = rows[1:], starts[1:]
     if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         raise InputError(f"{path}, line 1: the header has {listing(twice)} more than once; rename one of them.")
+    if not skip_broken:
+        while rows and not _content(rows[-1]):
+            rows.pop()
+        rows = [row[: len(names)] if len(row) > len(names) >= _content(row) else row for row in rows]
     whole = [len(row) == len(names) for row in rows]
     if skip_broken and not all(whole):
         say(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
@@ -105,6 +111,11 @@ def read_delimited(
     return Table(columns, lambda row: f"{path}, line {starts[row]}", str(path))
 
 
+def _content(row: Sequence[str]) -> int:
+    """How many cells of a row are left without the empty ones at its end."""
+    return next((place for place in range(len(row), 0, -1) if row[place - 1].strip()), 0)
+
+
 def _broken_row(where: str, row: Sequence[str], names: Sequence[str], separator: str) -> InputError:
     kind = {"\t": "tab", ",": "comma"}.get(separator, repr(separator))
     return InputError(
@@ -113,24 +124,26 @@ def _broken_row(where: str, row: Sequence[str], names: Sequence[str], separator:
     )
 
 
-def _cells(path: Path, separator: str) -> tuple[list[list[str]], list[int]]:
-    """The cells of each row, and the line it begins on."""
-    lines = read_rows(path)
-    if separator == "\t":
-        return [line.split("\t") for line in lines], list(range(1, len(lines) + 1))
+def _cells(
+    path: Path, lines: list[str], separator: str, quoted: bool, skipped: int
+) -> tuple[list[list[str]], list[int]]:
+    """The cells of each row after the lines that are skipped, and the line it begins on."""
+    if not quoted:
+        return [line.split(separator) for line in lines], list(range(1, len(lines) + 1))
     rows: list[list[str]] = []
-    starts = [1]
+    starts = [1 + skipped]
     # An iterator over lines, not a text stream: only line feeds end a line, so that line numbers are an editor's.
-    reader = csv.reader((f"{line}\n" for line in lines), delimiter=separator, strict=True, skipinitialspace=True)
+    unread = (f"{line}\n" for line in lines[skipped:])
+    reader = csv.reader(unread, delimiter=separator, strict=True, skipinitialspace=True)
     try:
         for cells in reader:
             rows.append(cells)
-            starts.append(reader.line_num + 1)
+            starts.append(1 + skipped + reader.line_num)
     except csv.Error as error:
         raise InputError(
             f"{path}, line {starts[-1]}: {lines[starts[-1] - 1][:80]!r} begins a row that can't be read, up to "
-            f"line {reader.line_num}: {error}. Allowed: cells between {separator!r}; a cell with quotation marks "
-            'stands in quotation marks itself, each inner one doubled ("say ""hi"""). Correct or remove the row.'
+            f"line {skipped + reader.line_num}: {error}. Allowed: cells between {separator!r}; a cell with quotation "
+            'marks stands in quotation marks itself, each inner one doubled ("say ""hi"""). Correct or remove the row.'
         ) from error
     return rows, starts[:-1]
 
@@ -166,19 +179,38 @@ def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
         # the other columns stay as they are: Python may not know their values, such as a date in the year 20,000
         columns = {name: table[name].to_pylist() if name in wanted else table[name] for name in table.column_names}
     except (pyarrow.ArrowException, OSError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} can't be read as Parquet: {error}. Fetch or write the file again.") from error
+        raise InputError(f"{path} can't be read as Parquet: {reason(error)}. Fetch or write the file again.") from error
     return Table(columns, lambda row: f"{path}, row {row + 1}", str(path))
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file as they are; after a line feed at its end comes one more, empty line.
 
-    Only line feeds end a line: text may hold other characters that Python's splitlines would split at.
+    Only line feeds end a line: text may hold other characters that Python's splitlines would split at. In a file
+    without any, carriage returns do, as old spreadsheets write them.
 
     Raises:
         InputError: unreadable, nothing but blanks, damaged gzip, not UTF-8, or with NUL bytes.
     """
-    return [_decode(path, number, line) for number, line in enumerate(_read_content(path).split(b"\n"), start=1)]
+    content = _read_content(path)
+    if b"\n" not in content.strip():
+        content = content.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    if (place := content.find(b"\x00")) >= 0:
+        raise InputError(
+            f"{path}, line {_line(content, place)}: a NUL byte; allowed: UTF-8 text. "
+            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
+        )
+    try:
+        return [line.removesuffix("\r") for line in content.decode().split("\n")]
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {_line(content, error.start)}: byte {content[error.start : error.start + 1]!r} is not valid "
+            "UTF-8; allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
+        ) from error
+
+
+def _line(content: bytes, place: int) -> int:
+    return content.count(b"\n", 0, place) + 1
 
 
 def read_rows(path: Path) -> list[str]:
@@ -187,21 +219,6 @@ def read_rows(path: Path) -> list[str]:
     while not lines[-1].strip(string.whitespace):
         lines.pop()
     return lines
-
-
-def _decode(path: Path, number: int, line: bytes) -> str:
-    if b"\x00" in line:
-        raise InputError(
-            f"{path}, line {number}: a NUL byte; allowed: UTF-8 text. "
-            "If the file is UTF-16, convert it: iconv -f UTF-16 -t UTF-8."
-        )
-    try:
-        return line.removesuffix(b"\r").decode()
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"{path}, line {number}: byte {line[error.start : error.start + 1]!r} is not valid UTF-8; "
-            "allowed: UTF-8 text. Convert the file, for example from Latin-1: iconv -f LATIN1 -t UTF-8."
-        ) from error
 
 
 def _read_content(path: Path) -> bytes:
@@ -217,6 +234,8 @@ def _read_content(path: Path) -> bytes:
             raise InputError(f"{path}: the gzip data is damaged or cut off ({error}). Fetch the file again.") from error
     elif path.suffix == ".gz" and content:
         raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
+    if (packed := path.with_name(f"{path.name}.gz")).is_file():
+        say(f"{path} is read, and {packed.name} beside it is not.")
     content = content.removeprefix(BYTE_ORDER_MARK)
     if not content.strip():
         raise InputError(f"{path} is empty. Fetch the file again, or take it away.")
@@ -239,6 +258,6 @@ def read_predict_table(path: Path, fields: Sequence[str], separator: str | None,
         table.require(fields, advice)
         return table
     if len(fields) > 1:
-        return read_delimited(path, "\t", fields)
+        return read_delimited(path, "\t", fields, quoted=False)
     # In single sentences a tab is text like any other.
     return Table({fields[0]: read_rows(path)}, lambda row: f"{path}, line {row + 1}", str(path))

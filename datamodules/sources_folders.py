@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 from pathlib import Path
 
-from common.errors import InputError
-from datamodules.sources import Table, listing
+from common.errors import InputError, listing
+from datamodules.sources import Table
 from datamodules.sources_datasets import SPLIT_NAMES, check_complete, load_saved, saved_folder, split_tables
 from datamodules.sources_files import COLUMN_ENDINGS, read_table
 
@@ -45,11 +45,6 @@ def named_tables(folder: Path, wanted: Sequence[str], needed: Sequence[str]) -> 
     """The splits of a folder with named columns: what `save_to_disk` wrote, else Parquet and JSON-lines files.
 
     Empty when there is no training split.
-
-    Args:
-        folder: where the files are.
-        wanted: columns that are looked for.
-        needed: splits that have to be there.
 
     Raises:
         InputError: a missing split, or a row that can't be read (with file and row or line number).

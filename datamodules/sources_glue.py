@@ -9,7 +9,7 @@ from typing import Literal
 
 from common.errors import InputError
 from datamodules.labels import examples_of, split_examples
-from datamodules.sources import Examples
+from datamodules.sources import Examples, joined
 from datamodules.sources_datasets import load_hub, saved_folder, split_tables
 from datamodules.sources_files import read_delimited
 from datamodules.sources_folders import existing_folder, find_file, folder_content, named_tables, require_file
@@ -97,11 +97,10 @@ def _layouts(task: Task) -> str:
 
 
 def _read_official_cola(task: Task, folder: Path, cola_validation: CoLAValidation) -> dict[str, Examples]:
-    files = (read_delimited(require_file(folder, name), "\t", COLA_COLUMNS) for name in OFFICIAL_COLA)
+    files = (read_delimited(require_file(folder, name), "\t", COLA_COLUMNS, quoted=False) for name in OFFICIAL_COLA)
     train, in_domain, out_of_domain = (examples_of(task, table) for table in files)
     if cola_validation == "combined":
-        labels = [*(in_domain.labels or []), *(out_of_domain.labels or [])]
-        return {"train": train, "validation": Examples(in_domain.texts + out_of_domain.texts, labels=labels)}
+        return {"train": train, "validation": joined(in_domain, out_of_domain)}
     # The epoch is chosen on one file, the reported test figure comes from the other.
     return {"train": train, "validation": in_domain, "test": out_of_domain}
 
@@ -119,6 +118,6 @@ def _read_glue(task: Task, folder: Path) -> dict[str, Examples]:
         path = find_file(folder, (name,)) if is_test else require_file(folder, name)
         if path is not None:
             names = COLA_COLUMNS if task.name == "cola" and not is_test else None
-            table = read_delimited(path, "\t", names, skip_broken=task.name == "qqp")
+            table = read_delimited(path, "\t", names, skip_broken=task.name == "qqp", quoted=False)
             splits[split] = examples_of(stored, table, labelled=not is_test)
     return splits

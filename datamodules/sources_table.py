@@ -18,13 +18,7 @@ from datamodules.sources_folders import existing_folder, folder_content, read_ta
 class TableSource:
     """Where the splits of a table are: in files, or in a data set of the hub or a `save_to_disk` folder.
 
-    Attributes:
-        files: the file of each split, where named.
-        data_dir: folder of the files; where no train file is named, files called train, validation and test in it.
-        dataset: `owner/name` on the hub, or a folder that save_to_disk wrote.
-        dataset_name: its configuration, where it has several.
-        dataset_revision: branch, tag or commit.
-        splits: the data set's own name of each split, where chosen.
+    The settings are those of `TableDataModule`; `files` and `splits` have one for each split, where it is given.
     """
 
     files: Mapping[str, str | None]
@@ -69,12 +63,7 @@ class TableSource:
                 )
 
     def read(self, wanted: Sequence[str], separator: str | None) -> dict[str, Table]:
-        """The splits as tables; `train` is always among them.
-
-        Args:
-            wanted: columns that are looked for.
-            separator: see `read_table`.
-        """
+        """The splits as tables, see `read_table`; `train` is always among them."""
         if self.dataset is not None and not saved_folder(Path(self.dataset).expanduser()):
             instead = "--data.train_file FILE or --data.data_dir FOLDER with the data as .csv, .tsv, .jsonl or .parquet"
             loaded = load_hub(self.dataset, self.dataset_name, self.dataset_revision, instead)

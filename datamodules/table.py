@@ -3,9 +3,9 @@
 from functools import cached_property
 from typing import Any, Literal
 
-from common.errors import InputError, one_of
+from common.errors import InputError, listing, one_of
 from common.terminal import say
-from datamodules.labels import check_labels, examples_of, label_names, label_text, with_label_numbers
+from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
 from datamodules.sources import Examples, Table
 from datamodules.sources_table import TableSource
 from datamodules.subsets import hold_out
@@ -43,7 +43,7 @@ class TableDataModule(TextClassificationDataModule):
             or spearman. It chooses the best epoch; accuracy or pearson if not given.
         validation_fraction: share of the training rows held out when there is no validation split and
             validation_rows is not given.
-        separator: what separates the cells of a .csv file, if not a comma.
+        separator: what separates the cells of .csv files, if not a comma, such as ; or \\t (a tab).
     """
 
     predict_advice = "Set --data.text_column and --data.pair_column."
@@ -80,7 +80,7 @@ class TableDataModule(TextClassificationDataModule):
         self.label_names = label_names
         self.metric = metric
         self.validation_fraction = validation_fraction
-        self.separator = separator
+        self.separator = "\t" if separator == r"\t" else separator
 
     @property
     def name(self) -> str:
@@ -102,7 +102,7 @@ class TableDataModule(TextClassificationDataModule):
         )
         if self.metric == "f1" and len(names) != 2:
             raise InputError(
-                f"metric is 'f1', which is for two labels, and there are {len(names)}: {', '.join(names[:20])}; "
+                f"metric is 'f1', which is for two labels, and there are {len(names)}: {listing(names)}; "
                 "allowed: accuracy, matthews_correlation."
             )
         return Task(self.name, self.text_columns, names, self.metrics, self.label_column)
@@ -126,8 +126,10 @@ class TableDataModule(TextClassificationDataModule):
 
     def _check_labels_and_columns(self) -> None:
         if self.label_names is not None:
-            if len(set(map(label_text, self.label_names))) != max(len(self.label_names), 2):
-                raise InputError(f"label_names is {self.label_names}; allowed: at least two names, all different.")
+            if len(set(map(label_key, self.label_names))) != max(len(self.label_names), 2):
+                raise InputError(
+                    f"label_names is {listing(self.label_names)}; allowed: at least two names, all different."
+                )
             if self.problem == "regression":
                 raise InputError("label_names is given, but scores (problem: regression) have none. Leave it out.")
         columns = (*self.text_columns, self.label_column)
@@ -144,7 +146,8 @@ class TableDataModule(TextClassificationDataModule):
             labelled = () if split.startswith("test") else (self.label_column,)
             table.require(
                 (*self.text_columns, *labelled),
-                "Set --data.text_column, --data.pair_column and --data.label_column to those that hold the data.",
+                "Set --data.text_column, --data.pair_column and --data.label_column to those that hold the data, "
+                "and --data.separator to what stands between the cells of a .csv file, if not a comma.",
             )
         return tables
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from common.errors import listing
+
 # What can choose the best checkpoint, the usual choice first. f1 is for two labels, the second one being found.
 CLASSIFICATION_METRICS = ("accuracy", "matthews_correlation", "f1")
 REGRESSION_METRICS = ("pearson", "spearman")
@@ -48,7 +50,7 @@ class Task:
         """The labels a file may hold, in words."""
         if self.is_regression:
             return "a finite number"
-        return ", ".join(f"{index} ({name})" for index, name in enumerate(self.label_names))
+        return listing([f"{index} ({name})" for index, name in enumerate(self.label_names)])
 
 
 # Column names and label order are those of the hub's nyu-mll/glue: models and data made elsewhere agree.

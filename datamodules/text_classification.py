@@ -1,16 +1,19 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
+from collections import Counter
 from functools import cached_property, partial
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from common.errors import InputError
+from common.errors import InputError, listing
 from common.terminal import say
 from datamodules.batching import Batching
 from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
+from datamodules.model_limits import read_limits
 from datamodules.sources import Examples, unlabelled_examples
 from datamodules.sources_files import read_predict_table
 from datamodules.subsets import random_subset
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SHORTEST_MAX_LENGTH = 4
+_NO_LIMIT = 10**9  # what transformers has for tokenizers without one is larger
 
 
 class TextClassificationDataModule(TokenizedDataModule):
@@ -99,10 +103,14 @@ class TextClassificationDataModule(TokenizedDataModule):
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """The backbone's tokenizer, checked against `max_length`."""
         tokenizer = load_tokenizer(self.backbone, self.revision)
-        if not SHORTEST_MAX_LENGTH <= self.max_length <= tokenizer.model_max_length:
+        limits = read_limits(self.backbone, self.revision)
+        if limits.token_types == 1:  # the second text of a pair has the same type: none need be given
+            tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
+        longest = min(tokenizer.model_max_length, limits.positions or tokenizer.model_max_length)
+        if not SHORTEST_MAX_LENGTH <= self.max_length <= longest:
             raise InputError(
                 f"max_length is {self.max_length}; allowed with {self.backbone}: {SHORTEST_MAX_LENGTH} to "
-                f"{tokenizer.model_max_length}. Set --data.max_length."
+                f"{longest if longest < _NO_LIMIT else 'any length'}. Set --data.max_length."
             )
         return tokenizer
 
@@ -144,11 +152,16 @@ class TextClassificationDataModule(TokenizedDataModule):
 
     # Lightning's hooks
 
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        if self.trainer is not None and self.trainer.training:
+            self._describe()
+
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits. A second call does nothing.
 
         Raises:
-            InputError: see `check_settings`, `load_examples` and `load_tokenizer`.
+            InputError: see `check_settings`, `load_examples` and `load_tokenizer`; or tokens that the model can't take.
         """
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
@@ -178,8 +191,22 @@ class TextClassificationDataModule(TokenizedDataModule):
 
     # How
 
+    def _describe(self) -> None:
+        """Says what is trained on: the rows of each class, what f1 looks for, and rows that are in several splits."""
+        for name, rows in self._examples.items():
+            counts = Counter(rows.labels or ())
+            classes = [f"{counts[number]:,} {label}" for number, label in enumerate(self.class_names)]
+            say(f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if counts and classes else ""))
+        if "f1" in self.task.metrics:
+            say(f"{self.name}: f1 is of the class {self.class_names[1]!r}, the second one.")
+        seen = {split: set(zip(rows.texts, rows.pairs or rows.texts)) for split, rows in self._examples.items()}
+        for first, second in combinations(seen, 2):
+            if shared := len(seen[first] & seen[second]):
+                say(f"{self.name}: {shared:,} different texts are in both the {first} and the {second} split.")
+
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
+        read_limits(self.backbone, self.revision).check(split, self.tokenizer, self.backbone, examples.where)
         if split.truncated_rows:
             say(
                 f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "

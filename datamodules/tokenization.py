@@ -17,10 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from common.errors import InputError
-from common.files import cache_directory, write_whole
+from common.errors import InputError, shown
+from common.files import cache_directory, write_cache
 from common.locks import one_maker
-from common.terminal import warn
 from datamodules.sources import Examples
 from datamodules.tokenizer import tokenizer_identity
 
@@ -86,8 +85,6 @@ def tokenize_cached(
     A damaged file is made again. A cache that can't be written costs only time, so it is a warning.
 
     Args:
-        examples: the rows of a split.
-        tokenizer: see `datamodules.tokenizer.load_tokenizer`.
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
         add_special_tokens: whether each row gets what the tokenizer puts around a text.
@@ -100,7 +97,7 @@ def tokenize_cached(
             tensors = _read_cache(path, rows=len(examples))
             if tensors is None:
                 tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
-                _write_cache(path, tensors)
+                write_cache(path, save({**tensors, "checksum": _checksum(tensors)}), "tokens are")
     return TokenizedSplit(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
@@ -130,7 +127,11 @@ def tokenize(
             encoded = _encode(examples, rows, tokenizer, max_length, with_types, add_special_tokens)
             found = [len(ids) for ids in encoded["input_ids"]]
             if 0 in found:
-                raise _no_tokens(examples, rows[found.index(0)])
+                row = rows[found.index(0)]
+                raise InputError(
+                    f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some "
+                    "text. Correct or remove the row."
+                )
             for name in names:
                 chain = itertools.chain.from_iterable(encoded[name])
                 flat[name].append(np.fromiter(chain, dtype=np.int32, count=sum(found)))
@@ -179,13 +180,6 @@ def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTok
     return sum(len(ids) > max_length for ids in _encode(examples, rows, tokenizer, None)["input_ids"])
 
 
-def _no_tokens(examples: Examples, row: int) -> InputError:
-    return InputError(
-        f"row {row + 1} of a split gives no tokens at all: {examples.texts[row]!r}; every row needs some "
-        "text. Correct or remove the row."
-    )
-
-
 @contextmanager
 def _parallel_tokenizer() -> Iterator[None]:
     """Tokenises on all cores, then switches that off: a later fork must neither warn nor hang."""
@@ -200,8 +194,10 @@ def _parallel_tokenizer() -> Iterator[None]:
 def _cache_key(
     examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool
 ) -> str:
+    import tokenizers
+
     bare = "" if add_special_tokens else "no special tokens/"
-    digest = hashlib.sha256(f"{FORMAT_VERSION}/{max_length}/{bare}".encode())
+    digest = hashlib.sha256(f"{FORMAT_VERSION}/{tokenizers.__version__}/{max_length}/{bare}".encode())
     digest.update(tokenizer_identity(tokenizer))
     for column in (examples.texts, examples.pairs):
         encoded = [text.encode() for text in column or ()]
@@ -215,14 +211,6 @@ def _checksum(tensors: dict[str, Tensor]) -> Tensor:
     for name in sorted(tensors):
         total = zlib.crc32(tensors[name].numpy().tobytes(), total)
     return torch.tensor(total)
-
-
-def _write_cache(path: Path, tensors: dict[str, Tensor]) -> None:
-    try:
-        content = save({**tensors, "checksum": _checksum(tensors)})
-        write_whole(path, lambda file: file.write(content))
-    except (InputError, OSError) as error:
-        warn(f"tokens are not cached, each start makes them again: {error}")
 
 
 def _read_cache(path: Path, rows: int) -> dict[str, Tensor] | None:

@@ -87,6 +87,11 @@ class TokenizedDataModule(LightningDataModule):
         return counts
 
     @property
+    def checksums(self) -> dict[str, int]:
+        """A checksum of each labelled split's tokens and labels."""
+        return {name: split.checksum for name, split in self._splits.items()}
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What results.json says about the data."""
         return {"name": self.name, **self.row_counts}

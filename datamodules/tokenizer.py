@@ -1,21 +1,23 @@
 """Loading a tokenizer, and telling two of them apart."""
 
 import hashlib
+import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.backbones import locate_backbone, pretrained_arguments
-from common.errors import InputError
+from common.errors import InputError, reason
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+# Settings that a tokenizer keeps nowhere show in its answer: case, accents, blanks, numbers, other scripts.
+_PROBE = "The CAT's naïve\tco-op,  12,345.67 ½ ﬁ STRASSE 東京 🙂 don't\n"
+
 
 def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
-
-    Args:
-        backbone: see `common.backbones.locate_backbone`.
-        revision: a hub branch, tag or commit; ignored for folders and packages.
 
     Raises:
         InputError: see `read_tokenizer`, or there is no token to pad with.
@@ -49,9 +51,8 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
             source, revision=revision or "main", trust_remote_code=False, **arguments
         )
     except Exception as error:  # tokenizers raises bare Exception for a file it can't read
-        reason = str(error).strip().split("\n")[0][:300]
         raise InputError(
-            f"the tokenizer of backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as "
+            f"the tokenizer of backbone {backbone!r} can't be loaded: {reason(error)} Allowed: a hub name such as "
             "roberta-large, a folder written by save_pretrained with its tokenizer files, or package:NAME. "
             "Without a connection, set HF_HOME to a cache that holds it and HF_HUB_OFFLINE=1, or give a "
             "folder; `--config quickstart.yaml` needs no hub."
@@ -66,23 +67,31 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
 
 
 def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> bytes:
-    """Everything that decides which tokens a text becomes, as a hash."""
-    import tokenizers
-
+    """Everything that decides which tokens a text becomes, as a hash: its settings, files, and answer to a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
-        serialized = repr(sorted(tokenizer.get_vocab().items()))
+        serialized = _saved_files(tokenizer)
     else:
         # Calls leave their own padding and truncation here: they are not part of the identity.
         backend.no_padding()
         backend.no_truncation()
-        serialized = backend.to_str()
+        serialized = backend.to_str().encode()
     settings = (
-        tokenizers.__version__,
         type(tokenizer).__name__,
         tokenizer.model_input_names,
         sorted(tokenizer.special_tokens_map.items(), key=str),
         tokenizer.truncation_side,
         getattr(tokenizer, "split_special_tokens", False),
+        tokenizer.encode(_PROBE, verbose=False),
     )
-    return hashlib.sha256(f"{settings!r}/{serialized}".encode()).digest()
+    return hashlib.sha256(f"{settings!r}/".encode() + serialized).digest()
+
+
+def _saved_files(tokenizer: "PreTrainedTokenizerBase") -> bytes:
+    """What a tokenizer written in Python saves: vocabulary, merges, and settings such as do_lower_case."""
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            tokenizer.save_pretrained(folder)
+            return b"".join(file.read_bytes() for file in sorted(Path(folder).rglob("*")) if file.is_file())
+    except OSError:  # nothing can be written: one of its kind, so that no cached tokens are taken for its own
+        return os.urandom(16)

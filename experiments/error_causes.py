@@ -38,6 +38,11 @@ def _about_settings(error: BaseException) -> InputError | None:
         return InputError(f"a path begins with ~, but {error} Write the whole path, or set HOME or RANKWISE_CACHE.")
     if type(error).__name__ == "MisconfigurationException" or str(error).lstrip().startswith("`val_check_interval`"):
         return lightning_refuses(error)
+    if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
+        return InputError(
+            "a step used only a part of what is trained, which data-parallel processes must be told to expect. Use "
+            "--trainer.strategy ddp_find_unused_parameters_true."
+        )
     return None
 
 

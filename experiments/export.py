@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from callbacks.rank_discretisation import describe
+from callbacks.rank_discretisation import describe_ranks
 from common.errors import InputError, VerificationError
 from common.files import whole_folder, write_text
 from common.terminal import quiet_libraries, say
@@ -19,6 +19,7 @@ from experiments.export_formats import FORMATS, ExportOptions, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
 from experiments.run import LoadedRun, Run
+from lightning_modules.backbone_sketch import write_checksums
 
 _OF_ONE_FORMAT = {"dtype": "merged", "max_shard_size": "merged", "with_factors": "native", "without_head": "native"}
 _SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
@@ -105,7 +106,7 @@ def _check_ranks(run: LoadedRun, force: bool) -> None:
         return
     assert run.module.adapter is not None
     ranks = ", ".join(str(rank) for rank in run.module.adapter.discrete_ranks().values())
-    rounded = f"{describe(run.module)} (by layer: {ranks})"
+    rounded = f"{describe_ranks(run.module)} (by layer: {ranks})"
     if not force:
         raise InputError(
             f"the run in {run.folder} isn't finished, and its ranks are still soft in {run.checkpoint.name} (epoch "
@@ -128,10 +129,16 @@ def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
     if dtype in (None, torch.float32):
         said = _compare(ours, loaded, asked.tolerance, "the run's")
     else:  # rounding the weights moves the logits; the files must hold exactly the rounded model
-        said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"the {asked.dtype} model's in memory")
-        said += f" Rounding to {asked.dtype} moved them by at most {_largest(ours, loaded):.1e} from the run's."
+        said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"those of the {asked.dtype} weights")
+        moved = _largest(ours, export.logits(folder, batches, dtype))
+        if not moved < math.inf:
+            raise VerificationError(
+                f"computed in {asked.dtype}, the logits aren't all finite. Nothing was kept. Try --dtype bfloat16."
+            )
+        said += f" Rounding to {asked.dtype} moved them by at most {moved:.1e} from the run's."
     write_text(folder / "README.md", model_card(run, asked.format, ranks, said))
     write_text(folder / CONFIG_NAME, dump_yaml(serving_config(run.config, run.data)))
+    write_checksums(folder)
     return said
 
 

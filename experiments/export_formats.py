@@ -68,14 +68,15 @@ class Export:
 
     def _about(self) -> dict[str, Any]:
         module = self.run.module
-        return {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
+        about = {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
+        return about | module.data_about
 
     def write(self, folder: Path) -> None:
         """Writes the format's files."""
         raise NotImplementedError
 
-    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
-        """Logits of what was written, loaded as its users load it."""
+    def logits(self, folder: Path, batches: Batches, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """Logits of what was written, loaded as its users load it; a merged model computes in `dtype`."""
         raise NotImplementedError
 
     def fresh_backbone(self) -> nn.Module:
@@ -118,8 +119,11 @@ class PeftExport(Export):
         factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
         if not factors:
             raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
-        write_sketch(folder, self.model, self.head, name)
-        wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+        write_sketch(folder, self.model, self.head, name, self.run.module.data_about)
+        try:
+            wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+        except ValueError as error:
+            raise InputError(f"PEFT can't hold this adapter: {error} Use --format merged or native.") from error
         with torch.no_grad():
             for name, (A, B) in factors.items():
                 layer = wrapped.get_base_model().get_submodule(name)
@@ -162,11 +166,17 @@ class MergedExport(Export):
         if task_type(self.model) == "SEQ_CLS":
             for name, value in head_settings(self.run.data).items():
                 setattr(self.model.config, name, value)
-        self.model.to(self.options.dtype or torch.float32)
+        self._change_parameters(self.options.dtype or torch.float32)
         self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
+        self._change_parameters(torch.float32)
         self.run.data.tokenizer.save_pretrained(folder)
 
-    def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
+    def _change_parameters(self, dtype: torch.dtype) -> None:
+        """Alone: buffers, such as the frequencies of rotary positions, are worked out in float32 at each loading."""
+        for parameter in self.model.parameters():
+            parameter.data = parameter.data.to(dtype)
+
+    def logits(self, folder: Path, batches: Batches, dtype: torch.dtype = torch.float32) -> list[Tensor]:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -176,7 +186,7 @@ class MergedExport(Export):
                 "the tokenizer that was written gives other tokens than the run's, so the merged model would answer "
                 "something else. Nothing was kept. Use --format peft or native, with the backbone's own tokenizer."
             )
-        return logits(type(self.model).from_pretrained(folder, dtype="auto"), batches)
+        return logits(type(self.model).from_pretrained(folder, dtype=dtype), batches)
 
 
 FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, "native": NativeExport}
@@ -192,13 +202,14 @@ def logits(model: Any, batches: Batches) -> list[Tensor]:
 def head_settings(data: Any) -> dict[str, Any]:
     """What transformers must be told about a classification head, by the names its configurations have.
 
-    Labels by name; the padding token, by which decoders find the token to classify; for regression that the score is
-    no probability (a pipeline would answer its sigmoid).
+    Labels by name; the padding token, by which decoders find the token to classify; the problem, whatever the backbone
+    was trained for: a pipeline answers each label's sigmoid in some, and that of a score.
     """
     labels = dict(enumerate(data.class_names))
     named = {"id2label": labels, "label2id": {name: label for label, name in labels.items()}}
-    kind = named if labels else {"num_labels": 1, "problem_type": "regression"}
-    return {**kind, "pad_token_id": data.tokenizer.pad_token_id}
+    kind = named if labels else {"num_labels": 1}
+    problem = "single_label_classification" if labels else "regression"
+    return {**kind, "problem_type": problem, "pad_token_id": data.tokenizer.pad_token_id}
 
 
 def task_type(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ import lightning_modules
 from common.errors import InputError
 from experiments.config_files import read_yaml
 from lightning_modules.adapter_import import export_kind
+from lightning_modules.backbone_sketch import check_files
 from lightning_modules.native_adapter import NativeAdapter
 
 CONFIG_NAME = "config.yaml"
@@ -40,6 +41,7 @@ def settings_of_export(folder: Path) -> dict[str, Any]:
             "`python cli.py export`. Give the settings yourself: --config NAME.yaml --model.adapter null "
             f"--model.init_from {folder} in a fit, or export a run."
         )
+    check_files(folder)
     settings = _own_classes(folder / CONFIG_NAME)
     if kind == "native" and NativeAdapter.read(folder).lacks_head:
         raise InputError(

@@ -74,7 +74,7 @@ class Fit:
         if is_first_process():
             held.enter_context(folder.held())
             folder.clean_up()
-        checkpoint = checkpoint_to_resume(folder, ckpt_path, settings.values.model.init_args.get("backbone"))
+        checkpoint = checkpoint_to_resume(folder, ckpt_path)
         say(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
         saved = folder.path / "config.yaml"
         if saved.exists() and (changed := differences(read_run_config(saved), settings.plain)):

@@ -4,9 +4,10 @@ from typing import Any
 
 import yaml
 
-from callbacks.rank_discretisation import describe
+from callbacks.rank_discretisation import describe_ranks
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
+from experiments.report.cells import plain
 from experiments.run import LoadedRun
 
 _LOADING = {
@@ -41,27 +42,28 @@ def model_card(run: LoadedRun, kind: str, ranks: dict[str, int], difference: str
     """
     module, data = run.module, run.data
     base, revision = public_name(module.backbone_name, module.revision)
+    told = {name: plain(text) for name, text in (("run", run.folder.name), ("data", data.name), ("base", base))}
     front = {
         "base_model": base,
         "library_name": "peft" if kind == "peft" else "transformers",
         "metrics": list(run.metrics()),
     }
-    labels = ", ".join(f"{number} = {name}" for number, name in enumerate(data.class_names))
+    labels = ", ".join(f"{number} = {plain(name)}" for number, name in enumerate(data.class_names))
     rows = run.results.data.train_rows if run.results is not None else "unknown"
     lines = [
         "---",
         yaml.safe_dump(front, sort_keys=False).strip(),
         "---",
         "",
-        f"# {run.folder.name}: {data.name} with {base}",
+        f"# {told['run']}: {told['data']} with {told['base']}",
         "",
-        f"- **Data**: {data.name}, {rows} training rows{f'; labels: {labels}' if labels else ''}.",
+        f"- **Data**: {told['data']}, {rows} training rows{f'; labels: {labels}' if labels else ''}.",
         f"- **Validation** (epoch {run.epoch}, discrete ranks): {_figures(run)}.",
         f"- **Adapter**: {_adapter(run, ranks)}",
-        f"- **Backbone**: {base}, revision {revision or 'not pinned'}.",
-        f"- **Made by**: Rankwise, `python cli.py export {run.folder.name} --format {kind}`, from "
-        f"{run.checkpoint.name} of a run with seed {run.config.get('seed_everything')}; config.yaml beside this file "
-        "has its data settings.",
+        f"- **Backbone**: {told['base']}, revision {plain(revision or 'not pinned')}.",
+        f"- **Made by**: Rankwise, `python cli.py export RUN --format {kind}` with the run {told['run']}, from "
+        f"{plain(run.checkpoint.name)}, seed {run.config.get('seed_everything')}; config.yaml beside this file has its "
+        "data settings.",
         f"- **Checked**: loaded from these files, {difference}",
         "",
         _loading(run, kind, base, revision),
@@ -99,7 +101,7 @@ def _adapter(run: LoadedRun, ranks: dict[str, int]) -> str:
     if not ranks:
         return "none, every weight was trained."
     if run.module.rank_allocation is not None:
-        words = describe(run.module)
+        words = describe_ranks(run.module)
     else:
         words = ", ".join(map(str, sorted(set(ranks.values()))))
     return f"{type(run.module.adapter).__name__}, ranks {words}."

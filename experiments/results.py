@@ -67,7 +67,7 @@ class RankFigures(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UpdateNorms(Part):
+class MeasuredNorms(Part):
     """Norms of the updates (of the weights' change in full fine-tuning), also relative to the frozen weights."""
 
     LEFT_OUT = ("layers", "relative_layers")  # a file of trials has no figures by layer
@@ -82,8 +82,8 @@ class UpdateNorms(Part):
 class NormsOverTime(Part):
     """The norms when training began (None in full fine-tuning: nothing has changed yet) and when it ended."""
 
-    initial: UpdateNorms | None
-    final: UpdateNorms | None
+    initial: MeasuredNorms | None
+    final: MeasuredNorms | None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,17 @@ from common.terminal import warn
 from experiments.run_folder import RunFolder
 from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
-_PARTS = ("state_dict", "epoch", "global_step", "loops", "optimizer_states", "lr_schedulers", "callbacks", "rankwise")
+_PARTS = {
+    "state_dict": dict,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+    "callbacks": dict,
+    "random_states": list,
+    "rankwise": dict,
+}
 
 
 @dataclass(frozen=True)
@@ -31,25 +41,30 @@ class Checkpoint:
         """Optimizer steps that were made by then."""
         return int(self.content["global_step"])
 
+    @property
+    def metrics_rows(self) -> dict[int, int]:
+        """Checksums by step of the rows that metrics.csv had by then."""
+        rows = self.content.get("metrics_rows")
+        return dict(rows.tolist()) if rows is not None else {}
 
-def checkpoint_to_resume(folder: RunFolder, wanted: str, backbone: str | None = None) -> Checkpoint:
+
+def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     """What a run goes on from; each file is read once.
 
     Args:
         folder: the run folder.
         wanted: last, best or a file. For last, the newest other checkpoint that is whole does, too.
-        backbone: the run's; a checkpoint of another one is of no use.
 
     Raises:
         InputError: there is no such file, or nothing whole to go on from.
     """
     path = folder.checkpoint(wanted)
     try:
-        checkpoint = read_resumable(path, backbone)
+        checkpoint = read_resumable(path)
     except InputError as error:
         if wanted != "last":
             raise
-        checkpoint = _newest_other(folder, backbone, error)
+        checkpoint = _newest_other(folder, error)
         warn(f"{error}\n  Going on from the newest whole checkpoint instead, {checkpoint.path.name}.")
         return checkpoint
     best = folder.checkpoints / "best.ckpt"
@@ -58,35 +73,31 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str, backbone: str | None = 
     return checkpoint
 
 
-def read_resumable(path: Path, backbone: str | None = None) -> Checkpoint:
+def read_resumable(path: Path) -> Checkpoint:
     """Reads a checkpoint that a run can go on from.
 
     Raises:
-        InputError: it is damaged, of another version, lacks something, or belongs to another backbone.
+        InputError: it is damaged, of another version, or lacks something.
     """
     content = read_checkpoint(path)
-    if missing := [part for part in _PARTS if part not in content]:
-        raise InputError(f"the checkpoint {path} lacks {missing[0]}: it isn't whole, or not this project's.")
+    for part, kind in _PARTS.items():
+        if not isinstance(content.get(part), kind) or content[part] in ({}, []):
+            raise InputError(f"the checkpoint {path} lacks {part}: it isn't whole, or not this project's.")
     about = content["rankwise"]
     if (theirs := about.get("format", CHECKPOINT_FORMAT)) != CHECKPOINT_FORMAT:
         raise InputError(
             f"the checkpoint {path} has format {theirs!r}; allowed: {CHECKPOINT_FORMAT}. Go on with the version of "
             "this project that wrote it, or start a new run with --run_name."
         )
-    if backbone is not None and about["backbone"] != backbone:
-        raise InputError(
-            f"the checkpoint {path} belongs to backbone {about['backbone']!r}, this run has {backbone!r}; allowed: the "
-            "same. Set --model.backbone, or start a new run with --run_name."
-        )
     return Checkpoint(path, content)
 
 
-def _newest_other(folder: RunFolder, backbone: str | None, error: InputError) -> Checkpoint:
+def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
     """The newer one of previous.ckpt and best.ckpt; `error` is what is wrong with last.ckpt."""
     found: list[Checkpoint] = []
     for path in (folder.checkpoints / name for name in ("previous.ckpt", "best.ckpt")):
         try:
-            found.append(read_resumable(path, backbone))
+            found.append(read_resumable(path))
         except InputError:
             continue
     if not found:

@@ -192,7 +192,6 @@ class Run:
         trainer.datamodule = data  # type: ignore[attr-defined]
         module.trainer = trainer
         content = read_checkpoint(path)
-        _let_fingerprints_decide(content, module)
         data.setup("fit")
         module.configure_model()
         module.load_checkpoint(content)
@@ -246,13 +245,6 @@ class Run:
                     f"--output is {str(output)!r}, which {name} ({value}) reads; allowed: another file. Nothing was "
                     "written."
                 )
-
-
-def _let_fingerprints_decide(checkpoint: dict[str, Any], module: AdaptedModule) -> None:
-    """A backbone may have moved: where a fingerprint tells two apart, its name need not be the same."""
-    identity = checkpoint.get("rankwise") or {}
-    if identity.get("fingerprint") is not None:
-        identity["backbone"] = module.backbone_name
 
 
 def _was_discrete(state: dict[str, Any]) -> bool:

@@ -14,16 +14,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
-from callbacks.progress import EpochLines, TerminalProgress
+from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
+from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
-from callbacks.step_limit import StepLimit
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import RunTensorBoard
-from callbacks.training_log import TrainingLog
-from callbacks.validated_epochs import ValidatedEpochs
-from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.own_files import delete
@@ -70,7 +67,7 @@ def fit_trainer(
         if replaced:  # when all else is checked: a wrong path or setting costs no finished run
             callbacks.append(LambdaCallback(on_train_start=lambda trainer, module: delete(folder.path, replaced)))
         callbacks += file_callbacks(arguments, folder, settings)
-        arguments["logger"] = loggers(arguments["logger"], folder.path, None if checkpoint is None else checkpoint.step)
+        arguments["logger"] = loggers(arguments["logger"], folder.path, checkpoint)
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
@@ -122,7 +119,7 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        WholeSteps(),
+        WholeSteps(),  # the module would bring it too late: an older run may be deleted by then
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),
@@ -144,19 +141,19 @@ def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Setting
     return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
 
 
-def loggers(asked: Any, folder: Path, resumed_step: int | None) -> list[Logger]:
+def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
     """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
 
     Args:
         asked: the value of trainer.logger.
         folder: the run folder.
-        resumed_step: the step a resumed run goes on from: what was logged after it is forgotten.
+        checkpoint: what a resumed run goes on from: what was logged after its step is forgotten.
     """
     table = MetricsTable(folder)
-    if resumed_step is not None:
-        table.continue_from(resumed_step)
+    if checkpoint is not None:
+        table.continue_from(checkpoint.step, checkpoint.metrics_rows)
     if asked is False:
         return [table]
     if asked not in (None, True):
         return [*_listed(asked), table]
-    return [RunTensorBoard(str(folder), resumed_step), table]
+    return [RunTensorBoard(str(folder), None if checkpoint is None else checkpoint.step), table]

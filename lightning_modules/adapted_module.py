@@ -2,35 +2,42 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.lightning_callbacks import refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.run_ends import StaysStopped, WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from callbacks.whole_steps import WholeSteps
 from common.errors import InputError
+from common.terminal import say
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
+from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
 from lightning_modules.factor_cache import cached_factorise
-from lightning_modules.optimization import OptimizerSettings, make_optimizer, make_schedule
+from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import freeze, is_inside, prepare_frozen_layers
+from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
 from lora.nested import NestedRanks
 
 
@@ -58,6 +65,8 @@ class AdaptedModule(TrainedModule):
         self.optimizer_settings = optimizer
         self.model: Any = None
         self.head_modules: tuple[str, ...] = ()
+        self.backbone_about: dict[str, Any] = {}  # what a checkpoint notes of them, known once the model is loaded
+        self.data_about: dict[str, Any] = {}
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
@@ -79,7 +88,13 @@ class AdaptedModule(TrainedModule):
         raise NotImplementedError
 
     def configure_callbacks(self) -> list[Callback]:
-        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins."""
+        """What training and evaluating this module needs to be right; one of a kind that the trainer has wins.
+
+        Raises:
+            InputError: the trainer has a callback that doesn't work here.
+        """
+        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
+        refuse_unsuitable(present)
         needed: list[Callback] = [WholeSteps(), Divergence()]
         if self.adapter is not None and self.adapter.allocates_ranks:
             needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
@@ -87,8 +102,9 @@ class AdaptedModule(TrainedModule):
             needed.append(NestedRankSampling())
         if isinstance(self.adapter, PEFTAdapter):
             needed.append(AdaLoRAAllocation())
+        if any(isinstance(callback, EarlyStopping) for callback in present):
+            needed.append(StaysStopped())
         needed.append(MergedEvaluation())
-        present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:
@@ -114,16 +130,27 @@ class AdaptedModule(TrainedModule):
         """
         if self.model is not None:
             return
-        self._check_precision()
+        self.check_precision()
         with torch.device("cpu"):
             self._build_model()
 
     def _build_model(self) -> None:
+        if not self.brings_its_head:  # else `--export` has checked them
+            check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
+        self._check_attention()
+        self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
+        self.data_about = data_identity(self.data)
+        if self.brings_its_head and self.data_about["classes"]:
+            labels = list(self.model.config.id2label.values())
+            check_data(self.data_about, {"classes": labels}, f"the model in {self.backbone_name}", with_head=True)
         self.make_metrics()
         if self.adapter is not None:
             freeze(self.model, () if self.adapter.wrap_head else self.head_modules)
+            sizes = matrix_sizes(self.model, self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
+            if self.trainer.state.fn == "fit" and getattr(self.adapter, "targets", None) == "all-linear":
+                say(describe_share(sizes, self.adapter.layer_names))
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:
@@ -131,12 +158,22 @@ class AdaptedModule(TrainedModule):
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 
-    def _check_precision(self) -> None:
+    def check_precision(self) -> None:
         precision = str(self.trainer.precision)
         if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
             raise InputError(
                 f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
                 "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
+            )
+
+    def _check_attention(self) -> None:
+        asked, precision = str(self.model.config._attn_implementation), str(self.trainer.precision)
+        device = self.trainer.strategy.root_device.type
+        if "flash" in asked and ("mixed" not in precision or device != "cuda"):
+            raise InputError(
+                f"backbone {self.backbone_name!r} asks for {asked}, which runs in 16 bits on a GPU alone; this is "
+                f"{precision} on {device}; allowed: --trainer.precision bf16-mixed on a GPU, or no attn_implementation "
+                "in its config.json: torch's own attention gives the same answers."
             )
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
@@ -220,6 +257,13 @@ class AdaptedModule(TrainedModule):
             for name, value in self.split_figures(split).items():
                 self.log(f"{split}/{name}", value, prog_bar=name == self.metric_name)
 
+    def on_train_start(self) -> None:
+        """Lets a resumed run go on with its own optimizer settings and length: the checkpoint's have been restored."""
+        if self.trainer.ckpt_path is not None:
+            schedule = self.lr_schedulers()
+            assert isinstance(schedule, LambdaLR)
+            apply_settings(self.trainer.optimizers[0], schedule, self.optimizer_settings)
+
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()
 
@@ -228,16 +272,18 @@ class AdaptedModule(TrainedModule):
         state = checkpoint["state_dict"]
         checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)}
         checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
-        checkpoint["rankwise"] = identity(self)
+        checkpoint["rankwise"] = identity(self) | training_identity(self)
         self.record.save(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that doesn't belong to this model, and takes up its record of training.
 
         Raises:
-            InputError: another backbone, adapter, set of layers, shape, scale or frozen factors, or missing tensors.
+            InputError: see `check_content`, and where training goes on `check_training_state`.
         """
         self._check_checkpoint(checkpoint)
+        if self.trainer.state.fn == "fit":
+            check_training_state(self, checkpoint)
         self.record = TrainingRecord.of(checkpoint)
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

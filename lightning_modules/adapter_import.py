@@ -12,12 +12,13 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import say
-from lightning_modules.backbone_sketch import backbone_sketch, check_sketch
+from lightning_modules.backbone_sketch import backbone_sketch, check_data, check_files, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import merge, plain_parameters, shares_weight
+from lora.injection import is_inside
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
 
@@ -41,6 +42,7 @@ _NOT_PLAIN = (
     "use_bdlora",
     "kasa_config",
 )
+_PEFT_PREFIX = "base_model.model."  # of each name that PEFT saves
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
 
@@ -77,10 +79,12 @@ def import_adapter(module: Any, source: str) -> None:
     kind = export_kind(folder)
     if kind == "merged":
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    check_files(folder)
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
     load_head(module.model, head)
+    _refuse_what_would_be_lost(module, head, folder)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
     say(f"Starting from the {kind} adapter in {folder}{anew}.")
 
@@ -102,6 +106,17 @@ def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
     with torch.no_grad():
         for name, weight in head.items():
             state[name].copy_(weight)
+
+
+def _refuse_what_would_be_lost(module: Any, head: dict[str, Tensor], folder: Path) -> None:
+    """Checkpoints and exports of a run hold what it trains and its head, and nothing else of its model."""
+    lost = [name for name in head if not is_inside(name, module.head_modules)]
+    if lost and module.adapter is not None and module.trainer.state.fn == "fit":
+        raise InputError(
+            f"the adapter in {folder} holds its own {lost[0]} (and {len(lost) - 1} more), which this run would freeze "
+            "and wouldn't save; allowed: adapters that change linear layers and the head. Merge it into its backbone "
+            "(PEFT's merge_and_unload, then save_pretrained), and give that folder with --model.backbone."
+        )
 
 
 def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...] = ()) -> LowRankFactors:
@@ -131,6 +146,7 @@ def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str,
 
 def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
+    check_data(module.data_about, native.description, f"the adapter in {folder}", bool(native.head))
     names = adapter.layer_names if adapter is not None else ()
     if isinstance(adapter, LoRAXS) and native.is_lora_xs:
         _check_backbone(native, module.model, names)
@@ -144,7 +160,7 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
 
 def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
     plain, _ = module.load_model()
-    factors, head = peft_low_rank_factors(plain, folder)
+    factors, head = peft_low_rank_factors(plain, folder, module.data_about)
     _take_over(module, factors)
     return head
 
@@ -162,12 +178,15 @@ def _take_over(module: Any, factors: LowRankFactors) -> None:
         adapter.load_low_rank_factors(factors)
 
 
-def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactors, dict[str, Tensor]]:
+def peft_low_rank_factors(
+    model: nn.Module, folder: Path, data: dict[str, Any] | None = None
+) -> tuple[LowRankFactors, dict[str, Tensor]]:
     """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
 
     Args:
         model: the backbone, freshly loaded; it is changed.
         folder: what PEFT's `save_pretrained` wrote.
+        data: `data_identity` of the data here, to be compared with an export's.
 
     Raises:
         InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
@@ -175,7 +194,9 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
     """
     peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
     _check_plain_lora(folder)
-    check_sketch(folder, model)
+    about = check_sketch(folder, model)
+    if data is not None:
+        check_data(data, about, f"the adapter in {folder}", with_head=True)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
@@ -200,7 +221,9 @@ def peft_low_rank_factors(model: nn.Module, folder: Path) -> tuple[LowRankFactor
                 )
             A, B = layer.lora_A["default"].weight, layer.lora_B["default"].weight
             factors[name] = (A.detach().float().clone(), layer.scaling["default"] * B.detach().float())
-    return factors, _peft_head(loaded)
+    # trained in full, or saved because they might have been: PEFT has put them into `loaded`
+    weights = peft.load_peft_weights(str(folder), device="cpu").items()
+    return factors, {name.removeprefix(_PEFT_PREFIX): weight for name, weight in weights if ".lora_" not in name}
 
 
 def _check_plain_lora(folder: Path) -> None:
@@ -222,10 +245,3 @@ def _check_plain_lora(folder: Path) -> None:
             f"the adapter in {folder} is of type {kind} ({said[:300]}); allowed: plain LoRA without trained biases or "
             "tokens, whose start left the frozen weights as they were."
         )
-
-
-def _peft_head(loaded: Any) -> dict[str, Tensor]:
-    """Weights of the modules that PEFT trained in full, by their names in the plain model."""
-    marker = ".modules_to_save.default."
-    state = loaded.get_base_model().state_dict()
-    return {name.replace(marker, "."): weight for name, weight in state.items() if marker in name}

@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from functools import lru_cache
 from typing import Any
@@ -10,11 +11,24 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from common.backbones import locate_backbone, pretrained_arguments
+from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
 from common.errors import InputError
+from lora.injection import is_inside
 
 # What transformers raises for a folder that is missing, damaged or made by something else.
-_UNUSABLE = (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, EOFError, SafetensorError)
+_UNUSABLE = (
+    ImportError,
+    OSError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    SafetensorError,
+)
+
+_QUANTISED = ("quantization_config", "compression_config")  # settings of a configuration whose weights are packed
 
 
 def load_backbone(
@@ -22,28 +36,28 @@ def load_backbone(
 ) -> tuple[Any, tuple[str, ...]]:
     """`load_pretrained`, and the names of the modules that make up the head.
 
-    The head is everything outside the base model, and every module the checkpoint has no weights for: those
-    start at random, so freezing them would be a mistake.
+    The head is everything outside the base model, and a pooler that the files hold no weights for: that one starts
+    at random, so freezing it would be a mistake.
+
+    Raises:
+        InputError: anything else would start at random; see also `load_pretrained`.
     """
-    model, fresh = load_pretrained(auto_class, backbone, revision, **settings)
-    return model, _head_modules(model, fresh)
+    model, loading = load_pretrained(auto_class, backbone, revision, **settings)
+    head = _head_modules(model, _fresh(loading))
+    _refuse_random(backbone, loading, head, "a head or a pooler")
+    return model, head
 
 
 def load_whole(
     auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
 ) -> tuple[Any, tuple[str, ...]]:
-    """`load_backbone` for a model that was trained to its end: nothing in it may start at random.
+    """`load_backbone` for a model that needs all its weights: an export, or a language model.
 
     Raises:
         InputError: it lacks a weight, or has one of another shape; see also `load_pretrained`.
     """
-    model, fresh = load_pretrained(auto_class, backbone, revision, **settings)
-    if fresh:
-        raise InputError(
-            f"the model in {backbone} has no weights that fit for {sorted(fresh)[0]} (and {len(fresh) - 1} more), "
-            "which would be random: it is damaged, or made for other labels; allowed: the data it was exported for. "
-            "Leave the --data settings as its config.yaml has them, or export the run again."
-        )
+    model, loading = load_pretrained(auto_class, backbone, revision, **settings)
+    _refuse_random(backbone, loading, (), "nothing")
     return model, _head_modules(model, ())
 
 
@@ -56,23 +70,21 @@ def load_skeleton(auto_class: Any, backbone: str, revision: str | None = None) -
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached.
     """
-    from transformers import AutoConfig
-
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
+    config = _configuration(backbone, source, revision, arguments)
     try:
-        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False, **arguments)
         with torch.device("meta"):
             model = auto_class.from_config(config, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except _UNUSABLE as error:
         raise _loading_error(backbone, error) from error
     return model, _head_modules(model, ())
 
 
 def load_pretrained(
     auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
-) -> tuple[Any, set[str]]:
-    """Loads a model in float32, in train mode, and names the parameters that the checkpoint has no weights for.
+) -> tuple[Any, dict[str, Any]]:
+    """Loads a model in float32, in train mode, and tells what in it the files have no weights for.
 
     Args:
         auto_class: a transformers class with `from_pretrained`, such as AutoModelForSequenceClassification.
@@ -80,20 +92,50 @@ def load_pretrained(
         revision: branch, tag or commit on the hub.
         settings: passed on, such as num_labels.
 
+    Returns:
+        The model, and transformers' own account: missing_keys, mismatched_keys with both shapes, unexpected_keys.
+
     Raises:
-        InputError: nothing can be loaded under this name, or the hub can't be reached.
+        InputError: nothing can be loaded under this name, or the hub can't be reached; or it is quantised, or an
+            adapter.
     """
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
     if arguments:
         model, information = _from_gguf(auto_class, backbone, source, revision, {**settings, **arguments})
     else:
+        _configuration(backbone, source, revision, {})
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
-    # a tensor of another shape starts at random as well
-    mismatched = {name for name, *_ in information["mismatched_keys"]}
-    return model, {*information["missing_keys"], *mismatched}
+    return model, information
+
+
+def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> Any:
+    """The backbone's configuration.
+
+    Raises:
+        InputError: there is none, it is an adapter's, or that of quantised weights.
+    """
+    from transformers import AutoConfig
+    from transformers.utils import find_adapter_config_file
+
+    revision = revision or "main"
+    try:
+        if not arguments and find_adapter_config_file(source, revision=revision) is not None:
+            raise adapter_as_backbone(backbone)
+        config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False, **arguments)
+    except _UNUSABLE as error:
+        raise _loading_error(backbone, error) from error
+    held = [getattr(part, name, None) for part in (config, config.get_text_config()) for name in _QUANTISED]
+    if found := next(filter(None, held), None):
+        method = found.get("quant_method") if isinstance(found, dict) else type(found).__name__
+        raise InputError(
+            f"backbone {backbone!r} is quantised ({method or 'quantization_config'}, by its config.json), and packed "
+            "weights can't be adapted, trained or merged here; allowed: weights in float32, bfloat16 or float16, or a "
+            ".gguf file, which is unpacked. Give the model it was made from with --model.backbone."
+        )
+    return config
 
 
 def _from_pretrained(
@@ -127,16 +169,35 @@ def _from_gguf(auto_class: Any, backbone: str, source: str, revision: str | None
         )
 
 
-def _head_modules(model: nn.Module, missing_keys: Any) -> tuple[str, ...]:
-    prefix = getattr(model, "base_model_prefix", "")
-    outside = [
-        name for name, child in model.named_children() if name != prefix and any(True for _ in child.parameters())
-    ]
-    fresh = {key.rpartition(".")[0] for key in missing_keys}
-    inside = [
-        name for name in sorted(fresh) if not any(name == path or name.startswith(f"{path}.") for path in outside)
-    ]
-    return tuple(outside + inside)
+def _head_modules(model: nn.Module, fresh: Iterable[str]) -> tuple[str, ...]:
+    base, parts = model.base_model, model.named_children()
+    # without a base model of its own, which weights are pretrained can't be told: nothing may be missing then
+    outside = [name for name, part in parts if base is not model and part is not base and list(part.parameters())]
+    poolers = {name.rpartition(".")[0] for name in fresh if "pooler" in name.split(".")}
+    return (*outside, *sorted(name for name in poolers if not is_inside(name, outside)))
+
+
+def _fresh(loading: dict[str, Any]) -> list[str]:
+    """Parameters that start at random: without weights in the files, or with some of another shape."""
+    return sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
+
+
+def _refuse_random(backbone: str, loading: dict[str, Any], head: Sequence[str], allowed: str) -> None:
+    """Raises `InputError` if something outside these modules has no weights in the files."""
+    refused = [name for name in _fresh(loading) if not is_inside(name, head)]
+    if not refused:
+        return
+    shapes = {name: shapes for name, *shapes in loading["mismatched_keys"]}
+    name = next((name for name in refused if name in shapes), refused[0])
+    shape = ": its shape is {} there and {} by config.json".format(*map(tuple, shapes[name])) if name in shapes else ""
+    unused = sorted(loading["unexpected_keys"])
+    instead = f" They hold {unused[0]} (and {len(unused) - 1} more) instead." if unused else ""
+    raise InputError(
+        f"the files of backbone {backbone!r} have no weights that fit for {name}{shape} (and {len(refused) - 1} more), "
+        f"so they would be random; what may start at random: {allowed}.{instead} Save the whole model again with "
+        "save_pretrained, out of its wrapper (torch.compile's _orig_mod, DDP's module), beside its own config.json; or "
+        "use the class and the labels that it was trained for."
+    )
 
 
 def _quiet_transformers() -> None:
@@ -148,6 +209,11 @@ def _quiet_transformers() -> None:
 
 def _loading_error(backbone: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    if isinstance(error, ImportError):
+        return InputError(
+            f"backbone {backbone!r} asks for a package that can't be used here: {reason} Install it, or take what asks "
+            "for it out of config.json (attn_implementation: torch's own attention gives the same answers)."
+        )
     return InputError(
         f"backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as roberta-large (needs the hub, "
         "or a copy in its cache: set HF_HOME), a folder written by save_pretrained, or package:NAME for an installed "

@@ -1,7 +1,12 @@
-"""The backbone an adapter was trained on, known again by a few numbers that travel with the adapter."""
+"""What trained weights rest on, known again by a few numbers that travel with them: the backbone, and the data.
 
+Checkpoints and exports carry them.
+"""
+
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,12 +17,96 @@ from lora.export import plain_parameters
 from lora.sketch import same_sketch, sketch_parameters
 
 SKETCH_FILE_NAME = "backbone_sketch.json"
+CHECKSUMS_NAME = "checksums.json"
+_FREE_TO_EDIT = ("README.md",)
+# What a configuration says that changes no answer, or that is compared by itself.
+_NOT_COMPUTED = (
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "torch_dtype",
+    "use_cache",
+    "pad_token_id",
+    "problem_type",
+    "id2label",
+    "label2id",
+    "quantization_config",
+    "task_specific_params",
+)
+_TEXT = "The QUICK brown fox's 12,345.67 jumps —\tover\n\nnaïve Übergrößen, 你好 🙂 @user #tag  http://x.y/z_1 …"
+_SAMPLED_TOKENS = 300
 
 
 def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
     """`sketch_parameters` of the pretrained parameters, those of the head (module paths) left out."""
     inside = tuple(f"{path}." for path in head)
     return sketch_parameters({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
+
+
+def backbone_identity(model: Any, head: tuple[str, ...], frozen: bool) -> dict[str, Any]:
+    """`weights`: the sketch of a freshly loaded backbone, None if it trains; `configuration`: how it computes."""
+    return {
+        "weights": backbone_sketch(dict(model.named_parameters()), head) if frozen else None,
+        "configuration": _computed(model.config.to_dict()),
+    }
+
+
+def _computed(configuration: dict[str, Any], place: str = "") -> dict[str, Any]:
+    """The plain values in a configuration, by dotted names."""
+    found: dict[str, Any] = {}
+    for name, value in configuration.items():
+        if name in _NOT_COMPUTED or str(name).startswith("_"):
+            continue
+        if isinstance(value, dict):
+            found |= _computed(value, f"{place}{name}.")
+        elif isinstance(value, bool | int | float | str):
+            found[f"{place}{name}"] = value
+    return found
+
+
+def data_identity(data: Any) -> dict[str, Any]:
+    """What answers rest on beside weights: `classes`, names in label order; `tokenizer`, a hash of what it does.
+
+    The hash is of the vocabulary and of the tokens of a fixed text and of a part of the vocabulary, whole and cut.
+    """
+    tokenizer = data.tokenizer
+    vocabulary = sorted(tokenizer.get_vocab().items())
+    sampled = [token for token, _ in vocabulary[:: max(1, len(vocabulary) // _SAMPLED_TOKENS)]]
+    text = f"{_TEXT} {' '.join(sampled)}"
+    whole = tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
+    cut = tokenizer(text, padding=False, truncation=True, max_length=16, verbose=False)["input_ids"]
+    behaviour = json.dumps([vocabulary, whole, cut])
+    return {"classes": list(data.class_names), "tokenizer": hashlib.sha256(behaviour.encode()).hexdigest()}
+
+
+def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_head: bool) -> None:
+    """Compares two `data_identity`s; what earlier versions didn't note is not compared.
+
+    Args:
+        ours: of the data here.
+        theirs: of the data that the weights were trained on.
+        whose: what holds these weights, for the message.
+        with_head: whether the head is taken over, whose rows are the classes.
+
+    Raises:
+        InputError: other classes, another order of them, or another tokenizer.
+    """
+    if with_head and theirs.get("classes", ours["classes"]) != ours["classes"]:
+        raise InputError(
+            f"{whose} answers with the classes {_listed(theirs['classes'])}, in this order, and the data here have "
+            f"{_listed(ours['classes'])}; allowed: the same, or every answer would have another name. Use the data it "
+            "was trained on, or set --data.label_names to its classes; for other classes train a new head."
+        )
+    if theirs.get("tokenizer", ours["tokenizer"]) != ours["tokenizer"]:
+        raise InputError(
+            f"{whose} was trained with another tokenizer: a fixed text becomes other tokens, or the vocabulary "
+            "differs. Use the backbone folder or --model.revision it was trained with."
+        )
+
+
+def _listed(names: list[str]) -> str:
+    more = f", … ({len(names)} in all)" if len(names) > 20 else ""
+    return (", ".join(str(name)[:60] for name in names[:20]) or "(none)") + more
 
 
 def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:
@@ -29,7 +118,7 @@ def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:
         )
 
 
-def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: str) -> None:
+def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: str, data: dict[str, Any]) -> None:
     """Writes the sketch beside a PEFT adapter, whose own files hold the backbone's name only; PEFT leaves it alone.
 
     Args:
@@ -37,20 +126,24 @@ def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: st
         model: the backbone, not adapted.
         head: module paths of what isn't pretrained.
         name: the backbone's.
+        data: `data_identity` of what it was trained on.
     """
     sketch = backbone_sketch(plain_parameters(model, ()), head)
-    write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist()})
+    write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist(), **data})
 
 
-def check_sketch(folder: Path, model: nn.Module) -> None:
+def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
     """Compares a freshly loaded backbone with the sketch in a folder; one without a sketch, as others write, passes.
+
+    Returns:
+        What the file says beside the sketch, such as `data_identity`; nothing where there is none.
 
     Raises:
         InputError: it is another backbone, or the sketch is damaged.
     """
     path = folder / SKETCH_FILE_NAME
     if not path.is_file():
-        return
+        return {}
     try:
         about = json.loads(path.read_text())
         theirs = torch.tensor(about["sketch"], dtype=torch.float32)
@@ -60,3 +153,39 @@ def check_sketch(folder: Path, model: nn.Module) -> None:
             f"{path} can't be read: {error}. Export the run again, or delete this file to use the adapter unchecked."
         ) from error
     refuse_other_backbone(backbone_sketch(plain_parameters(model, ()), head), theirs, name)
+    return dict(about)
+
+
+def write_checksums(folder: Path) -> None:
+    """Notes the SHA-256 of every file of an export but its card, by its path in the folder."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _FREE_TO_EDIT)
+    write_json(folder / CHECKSUMS_NAME, {path.relative_to(folder).as_posix(): _sha256(path) for path in files})
+
+
+def check_files(folder: Path) -> None:
+    """Compares an export's files with its checksums; a folder without any, as others write, passes.
+
+    Raises:
+        InputError: a file was changed or lost, or the list of checksums is damaged.
+    """
+    path = folder / CHECKSUMS_NAME
+    if not path.is_file():
+        return
+    try:
+        expected = dict(json.loads(path.read_text()))
+        odd = sorted(name for name, checksum in expected.items() if _sha256(folder / name) != checksum)
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(
+            f"{folder} isn't whole as it was exported: {error}. Copy or export it again, or delete {CHECKSUMS_NAME} to "
+            "use the files unchecked."
+        ) from error
+    if odd:
+        raise InputError(
+            f"{folder} isn't as it was exported: {', '.join(odd[:5])} was changed or damaged since. Copy or export it "
+            f"again. If you changed it on purpose, delete {CHECKSUMS_NAME}; settings can be given as options instead."
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from common.errors import InputError
+from lightning_modules.backbone_sketch import check_data
 from lora.adapter import Adapter
 from lora.sketch import MADE_AGAIN, same_sketch
 
@@ -17,6 +18,8 @@ class CheckpointedModule(Protocol):
 
     adapter: Adapter | None
     backbone_name: str
+    backbone_about: dict[str, Any]
+    data_about: dict[str, Any]
     head_modules: tuple[str, ...]
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -40,7 +43,11 @@ def checkpoint_keys(module: CheckpointedModule) -> list[str]:
 
 
 def identity(module: CheckpointedModule) -> dict[str, Any]:
-    """What the tensors of a checkpoint belong to."""
+    """What the tensors of a checkpoint belong to.
+
+    Its `weights` are the sketch of the frozen backbone, its `configuration` what the backbone's says about how it
+    computes, `classes` and `tokenizer` what `data_identity` says. Earlier versions noted less.
+    """
     adapter = module.adapter
     return {
         "backbone": module.backbone_name,
@@ -49,6 +56,8 @@ def identity(module: CheckpointedModule) -> dict[str, Any]:
         "fingerprint": adapter.fingerprint if adapter is not None else None,
         "settings": adapter.update_settings() if adapter is not None else {},
         "format": CHECKPOINT_FORMAT,
+        **module.backbone_about,
+        **module.data_about,
     }
 
 
@@ -56,17 +65,19 @@ def check_content(module: CheckpointedModule, checkpoint: dict[str, Any]) -> Non
     """Refuses a checkpoint that isn't this module's.
 
     Raises:
-        InputError: another program's, backbone, adapter or set of layers; other frozen factors; a tensor that is
-            missing or has another shape; another scale, or other rules by which the ranks follow from the weights.
+        InputError: another program's, backbone, tokenizer, adapter or set of layers; other classes, frozen weights or
+            factors; a tensor that is missing or has another shape; another scale, or other rules by which the ranks
+            follow from the weights.
     """
     theirs, ours = checkpoint.get("rankwise"), identity(module)
-    if theirs is None:
+    if not isinstance(theirs, dict):
         raise InputError("the checkpoint wasn't written by this project. Pass --ckpt_path last, best or FILE.")
-    theirs = {"format": 1, "fingerprint": None, **theirs}  # earlier versions noted less
-    for name in ("format", "adapter", "backbone", "layers"):
+    theirs = {"format": 1, "fingerprint": None, **theirs}
+    for name in ("format", "adapter", "layers"):
         if theirs.get(name) != ours[name]:
             raise _mismatch(name, theirs.get(name), ours[name])
-    _check_fingerprint(ours["fingerprint"], theirs["fingerprint"])
+    _check_backbone(ours, theirs)
+    check_data(ours, theirs, "the checkpoint", bool(module.head_modules))
     _check_tensors(module, checkpoint["state_dict"])
     noted = theirs.get("settings") or {}
     for name, value in ours["settings"].items():  # the tensors fit, but would be another update
@@ -74,22 +85,38 @@ def check_content(module: CheckpointedModule, checkpoint: dict[str, Any]) -> Non
             raise _mismatch(f"{name} (a setting of model.adapter)", noted[name], value)
 
 
-def _check_fingerprint(ours: Tensor | None, theirs: Tensor | None) -> None:
+def _check_backbone(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    """A backbone may have moved: its name counts only where nothing tells two apart."""
+    if theirs["fingerprint"] is None and "weights" not in theirs and theirs.get("backbone") != ours["backbone"]:
+        raise _mismatch("backbone", theirs.get("backbone"), ours["backbone"])
+    _check_sketch("factors", ours["fingerprint"], theirs["fingerprint"], MADE_AGAIN)
+    if "weights" not in theirs:
+        return
+    _check_sketch("weights", ours["weights"], theirs["weights"])
+    for name, value in theirs["configuration"].items():
+        if (found := ours["configuration"].get(name, value)) != value:  # other versions may have other names
+            raise _mismatch(f"{name} (in the backbone's config.json)", value, found)
+
+
+def _check_sketch(what: str, ours: Tensor | None, theirs: Tensor | None, *tolerance: float) -> None:
     if ours is None and theirs is None:
         return
-    if ours is None or theirs is None or not same_sketch(ours, theirs, MADE_AGAIN):
+    if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor) and same_sketch(ours, theirs, *tolerance)):
         raise InputError(
-            "the checkpoint was trained on other frozen factors (its fingerprint differs): another backbone "
-            "revision, rank_max or rule for the factors. Use the run's own config.yaml, or start a new run."
+            f"the checkpoint was trained on other frozen {what} (their fingerprint differs): another backbone or "
+            "revision, rank_max or rule for the factors. Use the run's own config.yaml and the very same backbone, or "
+            "start a new run with --run_name."
         )
 
 
-def _check_tensors(module: CheckpointedModule, state: dict[str, Any]) -> None:
+def _check_tensors(module: CheckpointedModule, state: Any) -> None:
     current, expected = module.state_dict(), set(checkpoint_keys(module))
     if missing := sorted(expected - set(state)):
         raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
     for key in expected:
         ours, theirs = current[key], state[key]
+        if type(theirs) is not type(ours) and not (isinstance(ours, Tensor) and isinstance(theirs, Tensor)):
+            raise _mismatch(f"type of {key}", type(theirs).__name__, type(ours).__name__)
         if isinstance(ours, Tensor) and ours.shape != theirs.shape:
             raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
 

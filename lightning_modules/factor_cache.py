@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from common.files import cache_directory, write_whole
+from common.files import cache_directory, write_cache
 from common.locks import one_maker
 from lora.factors import FactorRule, Factors, factorise
 
@@ -29,7 +29,7 @@ def _make(path: Path, weights: list[Tensor], rank: int, rule: FactorRule) -> lis
     factors = factorise(weights, rank, rule)
     tensors = {f"{layer}.{name}": factor for layer, pair in enumerate(factors) for name, factor in zip("AB", pair)}
     content = save(tensors)
-    write_whole(path, lambda file: file.write(hashlib.sha256(content).digest() + content))
+    write_cache(path, hashlib.sha256(content).digest() + content, "factors are")
     return factors
 
 

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_pretrained
+from lightning_modules.backbone_loading import load_whole
 from lightning_modules.metrics import TokenLoss
 from lightning_modules.optimization import OptimizerSettings
 from lightning_modules.prediction_tables import losses_table
@@ -54,12 +54,7 @@ class LanguageModellingModule(AdaptedModule):
         """
         from transformers import AutoModelForCausalLM
 
-        model, fresh = load_pretrained(AutoModelForCausalLM, self.backbone_name, self.revision)
-        if fresh:
-            raise InputError(
-                f"backbone {self.backbone_name!r} holds no weights for {', '.join(sorted(fresh)[:3])}; allowed: a "
-                "language model with all its weights, such as distilgpt2."
-            )
+        model, _ = load_whole(AutoModelForCausalLM, self.backbone_name, self.revision)
         self._check_length(model)
         check_causal(model, self.backbone_name)
         return model, ()
@@ -69,7 +64,7 @@ class LanguageModellingModule(AdaptedModule):
             self.losses[split] = TokenLoss()
 
     def _check_length(self, model: Any) -> None:
-        longest = getattr(model.config, "max_position_embeddings", None)
+        longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.block_size > longest:
             raise InputError(
                 f"block_size is {self.data.block_size}, but {self.backbone_name} sees at most {longest} tokens. Set "
@@ -138,7 +133,7 @@ def check_causal(model: Any, name: str) -> None:
     """
     training = model.training
     model.eval()
-    rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.vocab_size
+    rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.get_text_config().vocab_size
     first, second = model(input_ids=rows, use_cache=False).logits[:, :2]
     model.train(training)
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):

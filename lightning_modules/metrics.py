@@ -1,13 +1,15 @@
 """Metrics that are exact over a whole split, whatever the batches and processes."""
 
 import torch
+from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassConfusionMatrix
-from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
+from torchmetrics.utilities import dim_zero_cat
 
 from common.errors import InputError, one_of
 
+EPSILON = torch.finfo(torch.float32).eps
 METRICS = ("matthews_correlation", "accuracy", "f1", "pearson", "spearman", "average")
 
 
@@ -32,6 +34,37 @@ class MatthewsCorrelation(MulticlassConfusionMatrix):
 
     def compute(self) -> Tensor:
         return matthews_correlation(super().compute())
+
+
+class Correlation(Metric):
+    """Pearson's correlation, or Spearman's, of all rows of all batches and processes together, in float64.
+
+    0 where it is undefined, as Matthews': one side is constant but for the last digit of float32, or isn't finite.
+    torchmetrics' own are made of running float32 figures: a constant's is noise there, and 1e20 overflows.
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+
+    def __init__(self, of_ranks: bool) -> None:
+        super().__init__()
+        self.of_ranks = of_ranks
+        self.predictions: list[Tensor]
+        self.labels: list[Tensor]
+        self.add_state("predictions", [], dist_reduce_fx="cat")
+        self.add_state("labels", [], dist_reduce_fx="cat")
+
+    def update(self, predictions: Tensor, labels: Tensor) -> None:
+        """Adds rows: predictions and labels, each (rows,)."""
+        self.predictions.append(predictions.float())
+        self.labels.append(labels.float())
+
+    def compute(self) -> Tensor:
+        sides = [dim_zero_cat(side).cpu().double() for side in (self.predictions, self.labels)]
+        if not all(side.max() - side.min() > EPSILON * side.abs().max() for side in sides):  # also if there is a NaN
+            return torch.zeros((), device=self.device)
+        correlation = spearmanr if self.of_ranks else pearsonr
+        return torch.tensor(correlation(*(side.numpy() for side in sides)).statistic, device=self.device).float()
 
 
 class AccuracyByTag(Metric):
@@ -100,9 +133,9 @@ def make_metric(name: str, classes: int) -> Metric:
         case "f1":
             return BinaryF1Score()
         case "pearson":
-            return PearsonCorrCoef()
+            return Correlation(of_ranks=False)
         case "spearman":
-            return SpearmanCorrCoef()
+            return Correlation(of_ranks=True)
         case "average":
             first, second = ("pearson", "spearman") if classes == 1 else ("f1", "accuracy")
             return 0.5 * (make_metric(first, classes) + make_metric(second, classes))

@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import LambdaLR
+from transformers import get_constant_schedule, get_linear_schedule_with_warmup
 
 from common.errors import InputError, one_of
 
@@ -54,7 +56,7 @@ class OptimizerSettings:
         if self.warmup_rounding not in ("up", "down"):
             raise one_of("warmup_rounding", self.warmup_rounding, ("up", "down"))
 
-    def group(self, name: str) -> dict[str, Any]:
+    def group(self, name: str) -> dict[str, str | float]:
         """AdamW settings of the group `head`, `adapter`, `allocation` or `backbone`."""
         if name == "allocation":
             return {"name": name, "lr": self.allocation_learning_rate, "weight_decay": self.allocation_weight_decay}
@@ -71,11 +73,26 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], settings: OptimizerSet
     )
 
 
-def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> Any:
+def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> LambdaLR:
     """The schedule over `steps` optimizer steps."""
-    from transformers import get_constant_schedule, get_linear_schedule_with_warmup
-
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
     rounded = math.ceil if settings.warmup_rounding == "up" else math.floor
     return get_linear_schedule_with_warmup(optimizer, rounded(settings.warmup_fraction * steps), steps)
+
+
+def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, settings: OptimizerSettings) -> None:
+    """Gives an optimizer whose state was restored these settings, at the step that its schedule has reached.
+
+    Args:
+        optimizer: of `make_optimizer`.
+        schedule: of `make_schedule`; its functions are of the run's length now, its step is restored.
+        settings: those to go on with.
+    """
+    for place, (group, share) in enumerate(zip(optimizer.param_groups, schedule.lr_lambdas, strict=True)):
+        asked = settings.group(group["name"])
+        rate = float(asked["lr"])
+        schedule.base_lrs[place] = rate
+        # as the schedule computes it: nothing changes unless a setting has
+        now = {"initial_lr": rate, "lr": rate * share(schedule.last_epoch)}
+        group.update({**asked, **now, "betas": settings.betas})

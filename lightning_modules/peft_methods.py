@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
@@ -83,7 +84,7 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
         raise InputError(f"PEFT refuses these settings of {chosen.title}: {error}") from error
 
 
-def import_peft(what: str) -> Any:
+def import_peft(what: str) -> ModuleType:
     """The peft package.
 
     Args:
@@ -99,7 +100,7 @@ def import_peft(what: str) -> Any:
     return peft
 
 
-def _check_initialisation(method: str, settings: dict[str, Any]) -> None:
+def _check_initialisation(method: str, settings: dict[str, object]) -> None:
     """Left out: memory as it was (false), and initialisations that need data or are a method of their own."""
     value = settings.get("init_lora_weights")
     if method == "pissa" and value is not None and not re.fullmatch(r"pissa(_niter_\d+)?", str(value)):
@@ -116,7 +117,7 @@ def _check_initialisation(method: str, settings: dict[str, Any]) -> None:
         raise InputError(f"init_weights is {settings['init_weights']!r}; allowed: true (zeros) or uniform.")
 
 
-def _check_types(method: PEFTMethod, config_class: Any, settings: dict[str, Any]) -> None:
+def _check_types(method: PEFTMethod, config_class: type, settings: dict[str, object]) -> None:
     """PEFT's configs take any value of any type; the command line's parser knows better."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(config_class, "settings", skip={"init_lora_weights"})

@@ -1,14 +1,19 @@
 """What predict writes: tab-separated tables, in which quotation marks are text, as in GLUE's own.
 
-Each tab and line break inside a text becomes a space.
+Each tab and line break inside a name or a text becomes a space. A cell that a spreadsheet would take for a formula gets
+an apostrophe, which spreadsheets read as "this is text".
 """
 
 import math
 import re
-from typing import Any
+
+from datamodules.sources import Examples
+from datamodules.task import Task
+
+_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def answers_table(task: Any, examples: Any, scores: dict[int, list[float]]) -> str:
+def answers_table(task: Task, examples: Examples, scores: dict[int, list[float]]) -> str:
     """Texts, gold labels where there are any, predicted labels and probabilities.
 
     Args:
@@ -21,18 +26,19 @@ def answers_table(task: Any, examples: Any, scores: dict[int, list[float]]) -> s
         columns.append("label")
     columns.append("prediction")
     columns += [f"probability_{name}" for name in task.label_names]
-    lines = ["\t".join(columns)]
+    lines = ["\t".join(map(as_cell, columns))]
+    names = [as_cell(name) for name in task.label_names]
     for row, text in enumerate(examples.texts):
         cells = [text] if examples.pairs is None else [text, examples.pairs[row]]
-        cells = [_one_line(cell) for cell in cells]
+        cells = [as_cell(cell) for cell in cells]
         if examples.labels is not None:
             label = examples.labels[row]
-            cells.append(str(label) if task.is_regression else task.label_names[int(label)])
+            cells.append(str(label) if task.is_regression else names[int(label)])
         values = scores[row]
         if task.is_regression:
             cells.append(f"{values[0]:.6f}")
         else:
-            cells.append(task.label_names[max(range(len(values)), key=values.__getitem__)])
+            cells.append(names[max(range(len(values)), key=values.__getitem__)])
             cells += [f"{value:.6f}" for value in values]
         lines.append("\t".join(cells))
     return "\n".join(lines) + "\n"
@@ -55,7 +61,7 @@ def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float
     table = ["text\ttokens\tloss\tperplexity"]
     for text, loss, count in zip(texts, losses, tokens, strict=True):
         perplexity = f"{_exponential(loss / count):.6f}" if count else ""
-        table.append(f"{_one_line(text)}\t{count}\t{loss:.6f}\t{perplexity}")
+        table.append(f"{as_cell(text)}\t{count}\t{loss:.6f}\t{perplexity}")
     return "\n".join(table) + "\n"
 
 
@@ -63,5 +69,7 @@ def _exponential(loss: float) -> float:
     return math.exp(loss) if loss < 700 else math.inf  # beyond, math.exp raises
 
 
-def _one_line(text: str) -> str:
-    return re.sub(r"\r\n|[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)
+def as_cell(text: str) -> str:
+    """The text in one line and one cell; no formula, but a number stays one."""
+    text = re.sub(r"\r\n|[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) and not _NUMBER.fullmatch(text) else text

@@ -7,11 +7,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MaxMetric, MeanMetric, MinMetric
 
+from common.terminal import warn
 from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone, load_whole
 from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
 from lightning_modules.optimization import OptimizerSettings
+from lightning_modules.padding import harmless_padding_side
 from lightning_modules.prediction_tables import answers_table
 from lora.adapter import Adapter
 
@@ -43,6 +45,7 @@ class TextClassificationModule(AdaptedModule):
         self.metrics: Any = nn.ModuleDict()
         self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split
         self.accuracy_by_tag: AccuracyByTag | None = None
+        self.sees_padding = False
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         from transformers import AutoModelForSequenceClassification
@@ -54,8 +57,18 @@ class TextClassificationModule(AdaptedModule):
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
-        model.config.pad_token_id = data.tokenizer.pad_token_id
+        for config in (model.config, model.config.get_text_config()):  # where its forward looks
+            config.pad_token_id = data.tokenizer.pad_token_id
         use_first_token_only(model)
+        side = harmless_padding_side(model, data.tokenizer)
+        data.tokenizer.padding_side = side or "right"
+        if side is None and not self.sees_padding:
+            self.sees_padding = True
+            warn(
+                f"what {self.backbone_name} answers for a row changes when the row is padded, even under the attention "
+                "mask. Rows of different length therefore go through it apart: right, but slower. A program that pads "
+                "its rows gets other answers from this model."
+            )
         return model, head
 
     @property
@@ -75,7 +88,13 @@ class TextClassificationModule(AdaptedModule):
 
     def forward(self, inputs: dict[str, Tensor]) -> Tensor:
         """Logits (rows, classes), or scores (rows, 1), float32."""
-        return self.model(**inputs).logits.float()
+        if not self.sees_padding:
+            return self.model(**inputs).logits.float()
+        lengths = inputs["attention_mask"].sum(dim=1)  # (rows,)
+        groups = [(lengths == length).nonzero().squeeze(1) for length in lengths.unique()]
+        parts = [{name: cells[rows, : lengths[rows[0]]] for name, cells in inputs.items()} for rows in groups]
+        logits = torch.cat([self.model(**part).logits.float() for part in parts])
+        return logits[torch.cat(groups).argsort()]
 
     def _row_losses(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Loss of each row (rows,)."""
@@ -121,22 +140,13 @@ class TextClassificationModule(AdaptedModule):
         accuracies = zip(self.data.tag_names, self.accuracy_by_tag.compute().tolist(), strict=True)
         return {tag: accuracy for tag, accuracy in accuracies if accuracy == accuracy}  # no rows: NaN
 
-    def on_validation_epoch_start(self) -> None:
-        for extremes in self.ranges.values():
-            for extreme in extremes:
-                extreme.reset()
-
     def on_test_epoch_start(self) -> None:
         if self.accuracy_by_tag is not None:
             self.accuracy_by_tag.reset()
 
     def split_figures(self, split: str) -> dict[str, Tensor]:
-        # A correlation with a constant is undefined: 0, as in Matthews'.
-        metrics = {name: torch.nan_to_num(_compute(metric)) for name, metric in self.metrics[split].items()}
-        return {"loss": _compute(self.losses[split]), **metrics}
-
-
-def _compute(metric: Any) -> Tensor:
-    value = metric.compute()
-    metric.reset()
-    return value
+        metrics = {"loss": self.losses[split], **self.metrics[split]}
+        figures = {name: metric.compute() for name, metric in metrics.items()}
+        for metric in (*metrics.values(), *self.ranges[split]):
+            metric.reset()
+        return figures

@@ -1,12 +1,16 @@
 """Choosing the layers to adapt by name, replacing them, and freezing the rest."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from copy import deepcopy
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from common.errors import InputError
+from common.terminal import say
 from lora.layers import LINEAR_TYPES
 from lora.products.frozen_linear import FrozenLinear
 from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
@@ -16,6 +20,8 @@ def choose_layers(
     model: nn.Module, model_type: str, targets: Targets, head: Sequence[str] = ()
 ) -> dict[str, nn.Module]:
     """The linear layers that the setting `targets` stands for, in the model's order, by full module path.
+
+    Layers that can't act (`acting_layers`) are left out and named.
 
     Args:
         model: the model to look through.
@@ -27,6 +33,20 @@ def choose_layers(
     Raises:
         InputError: an unknown keyword, one that isn't known for this architecture, or see `find_layers`.
     """
+    found = _matching_layers(model, model_type, targets, head)
+    acting = acting_layers(model, found)
+    if idle := [name for name in found if name not in acting]:
+        kinds = ", ".join(_endings(idle))
+        if not acting:
+            raise InputError(
+                f"targets is {targets!r}, but {kinds} can't be adapted: the model reads these weights without calling "
+                "their layers, or no answer depends on them. Choose other layers with model.adapter.targets."
+            )
+        say(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
+    return {name: layer for name, layer in found.items() if name in acting}
+
+
+def _matching_layers(model: nn.Module, model_type: str, targets: Targets, head: Sequence[str]) -> dict[str, nn.Module]:
     if not isinstance(targets, str):
         return find_layers(model, targets, head)
     if targets == "all-linear":
@@ -37,6 +57,74 @@ def choose_layers(
     # output.dense also ends the path of attention.output.dense
     attention = find_layers(model, architecture_targets("attention", model_type, model), head)
     return {name: layer for name, layer in found.items() if name not in attention}
+
+
+def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
+    """Which of these layers an answer of the model depends on, when they are called as layers: all others can't learn.
+
+    A model may read a layer's weight without calling it, call it only with another task's inputs, or throw away what
+    it gives. One pass over a few tokens tells, on a copy that shares the model's values or has none. Experts count,
+    because which of them are called depends on the tokens; so does everything where such a pass is impossible.
+    """
+    names = tuple(name for name in names if not _is_read_by_kernels(model, name))
+    tensors = (*model.parameters(), *model.buffers())
+    for held in ([_without_values(tensor) for tensor in tensors], tensors):
+        tried = deepcopy(model, {id(tensor): its for tensor, its in zip(tensors, held, strict=True)})  # no tensor twice
+        try:
+            return _probed(tried, names) | {name for name in names if "experts" in name.split(".")}
+        except Exception:  # whatever a model does that has no such pass
+            continue
+    return set(names)
+
+
+def _is_read_by_kernels(model: nn.Module, name: str) -> bool:
+    """Whether a fused kernel reads this layer's weight on a GPU, where Mamba's blocks have one; others call it."""
+    parent, _, own = name.rpartition(".")
+    return own in ("x_proj", "dt_proj", "out_proj") and hasattr(model.get_submodule(parent), "A_log")
+
+
+def _without_values(tensor: Tensor) -> Tensor:
+    empty = torch.empty_like(tensor, device="meta")
+    return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
+
+
+def _probed(model: Any, names: Sequence[str]) -> set[str]:
+    """The layers among these that the answer for a row of a few tokens has a gradient of; the model is spent then."""
+    device, end = next(model.parameters()).device, getattr(getattr(model, "config", None), "eos_token_id", None)
+    ids = torch.tensor([[*range(5, 13), *([end] if isinstance(end, int) else [])]], device=device)  # some look for it
+    shifts = {name: torch.zeros((), device=device, requires_grad=True) for name in names}
+    for name, shift in shifts.items():
+        model.get_submodule(name).register_forward_hook(lambda layer, inputs, output, shift=shift: output + shift)
+    with torch.enable_grad(), torch.random.fork_rng(devices=[]):
+        answer = model.eval()(input_ids=ids)[0]
+        gradients = torch.autograd.grad(answer.sum(), list(shifts.values()), allow_unused=True)
+    return {name for name, gradient in zip(shifts, gradients, strict=True) if gradient is not None}
+
+
+def matrix_sizes(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
+    """Entries of each weight of the backbone with two sides or more, by parameter name; embeddings don't count."""
+    outputs = _output_embeddings(model)
+    embeddings = [module for module in model.modules() if "Embedding" in type(module).__name__ or module is outputs]
+    ignored = {id(parameter) for module in embeddings for parameter in module.parameters(recurse=False)}
+    return {
+        name: parameter.numel()
+        for name, parameter in model.named_parameters()
+        if parameter.ndim > 1 and id(parameter) not in ignored and not is_inside(name, head)
+    }
+
+
+def describe_share(sizes: dict[str, int], adapted: Sequence[str]) -> str:
+    """Which share of the backbone's matrices these layers are, and what the rest is called.
+
+    Args:
+        sizes: `matrix_sizes` before the model was adapted.
+        adapted: full paths of the adapted layers.
+    """
+    weights = {f"{name}.weight" for name in adapted}
+    share = sum(size for name, size in sizes.items() if name in weights) / max(sum(sizes.values()), 1)
+    left = sorted((name for name in sizes if name not in weights), key=lambda name: -sizes[name])
+    rest = f"; not adapted: {', '.join(_endings(left))}" if left else ""
+    return f"{len(adapted)} layers are adapted, {share:.0%} of the entries of the backbone's weight matrices{rest}."
 
 
 def architecture_targets(keyword: str, model_type: str, model: nn.Module) -> tuple[str, ...]:
@@ -68,12 +156,20 @@ def linear_layers_of(model: nn.Module, paths: Sequence[str]) -> dict[str, nn.Mod
 
 def _backbone_layers(model: nn.Module, head: Sequence[str]) -> dict[str, nn.Module]:
     """Every linear layer but the head's and the output embeddings, which often are the input's own weight."""
-    output_embeddings = getattr(model, "get_output_embeddings", lambda: None)()
+    output_embeddings = _output_embeddings(model)
     found = {name: model.get_submodule(name) for name in _linear_names(model) if not is_inside(name, head)}
     found = {name: layer for name, layer in found.items() if layer is not output_embeddings}
     if not found:
-        raise InputError("targets is 'all-linear', but the backbone has no linear layers. Use another backbone.")
+        others = ", ".join(_endings(list(matrix_sizes(model, head)))) or "none"
+        raise InputError(
+            f"targets is 'all-linear', but the backbone has no linear layers; its matrices, which can't be adapted: "
+            f"{others}. Use another backbone, or --model.adapter null."
+        )
     return found
+
+
+def _output_embeddings(model: nn.Module) -> nn.Module | None:
+    return getattr(model, "get_output_embeddings", lambda: None)()
 
 
 def find_layers(model: nn.Module, targets: Sequence[str], head: Sequence[str] = ()) -> dict[str, nn.Module]:

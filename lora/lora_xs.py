@@ -66,18 +66,19 @@ class LoRAXS(FixedRank):
 
     def refresh(self) -> None:
         with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
-            cores = self._cores()  # (N, r, r)
+            cores = self.scaling * self.R * self._masks()  # (N, r, r)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
         for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
             layer.core = core
-
-    def _cores(self) -> Tensor:
-        return self.scaling * self.R
 
     @torch.no_grad()
     def update_factors(self) -> list[Factors]:
         cores = self.scaling * self.R * self._noiseless_masks()  # (N, r, r)
         return [(layer.A, layer.B @ core) for layer, core in zip(self.adapted_layers, cores, strict=True)]
+
+    def _masks(self) -> Tensor | float:
+        """Of R, for a pass: (N, r, r), one for all layers, or 1."""
+        return self._noiseless_masks()
 
     def _noiseless_masks(self) -> Tensor | float:
         return 1.0
@@ -156,8 +157,8 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     def layer_areas(self) -> tuple[Tensor, int]:
         return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
 
-    def _cores(self) -> Tensor:
-        return self.scaling * self.R * self.allocation.masks()
+    def _masks(self) -> Tensor:
+        return self.allocation.masks()
 
     def _noiseless_masks(self) -> Tensor:
         return self.allocation.masks_of(self.allocation.noiseless_tails())

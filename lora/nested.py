@@ -98,8 +98,5 @@ class NestedLoRAXS(NestedRanks, LoRAXS):
         super().__init__(rank_max, **settings)
         self.request_nesting(rank_min, rank_max, evaluated_ranks)
 
-    def _cores(self) -> Tensor:
-        return self.scaling * self.R * self._noiseless_masks()
-
     def _noiseless_masks(self) -> Tensor:
         return square_masks(hard_tails(torch.tensor([self.active_rank]), self.rank_max)).to(self.R.device)  # (1, r, r)

@@ -211,14 +211,9 @@ class RankAllocation(nn.Module):
         return (0 * self.weights).sum()  # in this order: the sum of very large weights isn't finite
 
     @torch.no_grad()
-    def expected_tails(self) -> Tensor:
-        """The soft tails without noise, whatever the phase: for looking at, drawing no random numbers."""
-        return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max)
-
-    @torch.no_grad()
     def noiseless_tails(self) -> Tensor:
-        """The tails of this moment's phase, hard or soft, drawing no random numbers."""
-        return self.tails() if self.is_discrete else self.expected_tails()
+        """The tails of this moment's phase, hard or soft, without noise: for looking at, drawing no random numbers."""
+        return self.tails() if self.is_discrete else soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max)
 
     def masks_of(self, tails: Tensor) -> Tensor:
         """What tails (N, r) mask: the cores of LoRA-XS (N, r, r), or the r directions of plain LoRA (N, 1, r)."""

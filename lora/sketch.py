@@ -12,6 +12,7 @@ from torch import Tensor
 
 COPIED = 1e-6  # tolerance between tensors read from the same file
 MADE_AGAIN = 1e-2  # between those made from the same weights: singular vectors differ from machine to machine
+_AT_ONCE = 1 << 18  # entries that are taken to double precision together
 
 
 def sketch(tensors: Iterable[Tensor]) -> Tensor:
@@ -50,11 +51,18 @@ def same_sketch(ours: Tensor, theirs: Tensor, tolerance: float = COPIED) -> bool
 def _of_matrix(tensor: Tensor) -> Tensor:
     if tensor.is_meta:  # a skeleton's: it has no values
         return torch.zeros(2)
-    matrix = tensor.detach().cpu().double()
+    matrix = tensor.detach().cpu()
     matrix = matrix.reshape(len(matrix) if matrix.ndim else 1, -1)
-    length = matrix.norm().clamp_min(torch.finfo(torch.float32).tiny)
-    product = _fixed_vector(len(matrix)) @ matrix @ _fixed_vector(matrix.shape[1])
-    return torch.stack([product / length, length.log()])
+    right = _fixed_vector(matrix.shape[1])
+    parts = matrix.split(max(1, _AT_ONCE // max(1, matrix.shape[1])))
+    cells = torch.empty_like(parts[0], dtype=torch.float64)
+    products, squares = [], []
+    for part in parts:  # a large matrix in double precision would be slow to make
+        wide = cells[: len(part)].copy_(part)
+        products.append(wide @ right)
+        squares.append(wide.flatten() @ wide.flatten())
+    length = torch.stack(squares).sum().sqrt().clamp_min(torch.finfo(torch.float32).tiny)
+    return torch.stack([_fixed_vector(len(matrix)) @ torch.cat(products) / length, length.log()])
 
 
 def _of_factors(A: Tensor, B: Tensor) -> Tensor:

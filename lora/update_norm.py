@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,25 +11,16 @@ from lora.layers import dense_weight
 
 
 @dataclass(frozen=True)
-class UpdateNorms:
-    """Frobenius norms ‖ΔW‖ of the updates, by layer and over all layers, and relative to the frozen ‖W‖.
+class AdapterNorms:
+    """Frobenius norms ‖ΔW‖ of the updates, over all layers and by layer, and relative to the frozen ‖W‖.
 
     The total of several layers is that of one matrix with all their entries: √Σ ‖ΔW‖².
     """
 
+    total: float
+    relative: float
     layers: dict[str, float]
     relative_layers: dict[str, float]
-    total: float
-    relative_total: float
-
-    def as_result(self) -> dict[str, Any]:
-        """As results.json has them."""
-        return {
-            "total": self.total,
-            "relative": self.relative_total,
-            "layers": self.layers,
-            "relative_layers": self.relative_layers,
-        }
 
 
 def product_norms(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
@@ -57,7 +47,7 @@ def weight_norms(adapter: Adapter) -> Tensor:
 
 
 @torch.no_grad()
-def update_norms(adapter: Adapter, weights: Tensor) -> UpdateNorms | None:
+def update_norms(adapter: Adapter, weights: Tensor) -> AdapterNorms | None:
     """The norms of this moment, or None if the adapter's updates aren't products of two matrices.
 
     Reads from the device, once.
@@ -72,12 +62,12 @@ def update_norms(adapter: Adapter, weights: Tensor) -> UpdateNorms | None:
     return norms_of(adapter.layer_names, product_norms(factors), weights)
 
 
-def norms_of(names: Sequence[str], norms: Tensor, weights: Tensor) -> UpdateNorms:
+def norms_of(names: Sequence[str], norms: Tensor, weights: Tensor) -> AdapterNorms:
     """Norms (N,) of the named layers' updates, beside the `weights` (N,), the norms of what they were before."""
     norms, weights = torch.stack([norms, weights.to(norms)]).cpu().double()
-    return UpdateNorms(
-        dict(zip(names, norms.tolist(), strict=True)),
-        dict(zip(names, (norms / weights).tolist(), strict=True)),
+    return AdapterNorms(
         float(norms.norm()),
         float(norms.norm() / weights.norm()),
+        dict(zip(names, norms.tolist(), strict=True)),
+        dict(zip(names, (norms / weights).tolist(), strict=True)),
     )

@@ -35,6 +35,7 @@ def test_help_answers_without_importing_anything_heavy():
     assert output.endswith("False False\n")
 
 
+@pytest.mark.slow
 def test_fit_leaves_the_promised_files(finished):
     folder = finished[1] / "tiny"
     names = {path.name for path in folder.iterdir()}
@@ -77,6 +78,7 @@ def test_results_agree_with_the_other_files(finished):
     assert ranks["history"][-1]["alpha"] == 3.0
 
 
+@pytest.mark.slow
 def test_the_saved_config_runs_again_unchanged(finished, tmp_path):
     saved = finished[1] / "tiny" / "config.yaml"
     assert run("fit", saved, tmp_path) == 0
@@ -152,6 +154,7 @@ def test_a_stopped_run_goes_on_from_its_own_last_checkpoint(tmp_path, typed, exp
     assert shlex.split(line) == ["python", "cli.py", "fit", "--config", "x.yaml", *expected]
 
 
+@pytest.mark.slow
 def test_overwrite_starts_anew_and_more_callbacks_keep_ours(tmp_path, tiny_bert, cola_folder):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     short = ("--trainer.max_epochs", "1", "--rank_discretisation.epochs_rank_discrete", "0")
@@ -290,6 +293,7 @@ def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_pa
     assert "empty.yaml is empty; allowed: settings by name" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_ranks_and_budget_of_the_best_epoch_are_its_own(tiny_bert, cola_folder, tmp_path):
     """With a rate of 0 the first epoch is best; the budget grows in the second."""
     config = write_config(tmp_path, tiny_bert, cola_folder)

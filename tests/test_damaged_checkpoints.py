@@ -60,17 +60,18 @@ def of_another_version(path):
     edit(path, lambda content: content["rankwise"].update(format=99))
 
 
-def of_another_backbone(path):
-    edit(path, lambda content: content["rankwise"].update(backbone="roberta-large"))
-
-
 def without_loops(path):
     edit(path, lambda content: content.pop("loops"))
 
 
-DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, of_another_backbone, without_loops]
+def with_other_moments(path):
+    edit(path, lambda content: content["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)))
 
 
+DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, without_loops, with_other_moments]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened(copy, capsys, damage):
     config, runs_dir, expected = copy
@@ -82,6 +83,7 @@ def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
+@pytest.mark.slow
 def test_best_does_when_both_are_damaged(copy, capsys):
     config, runs_dir, expected = copy
     empty(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
@@ -110,6 +112,13 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
         (["--model.adapter.targets", "attention"], "layers"),
         (["--data.batch_size", "4"], "batch_size = 8"),
         (["--data.train_rows", "20"], "train rows = 40"),
+        (["--data.validation_rows", "10"], "the validation split has other rows"),
+        (["--data.metric", "accuracy"], "metric was 'matthews_correlation'"),
+        (["--trainer.limit_val_batches", "0.5"], "limit_val_batches was 1.0"),
+        (["--data.batching", "random"], "batching was 'length_grouped'"),
+        (["--seed_everything", "7"], "seed was 1 "),
+        (["--data.subset_seed", "7"], "in the middle of an epoch"),
+        (["--data.max_length", "40"], "in the middle of an epoch"),
     ],
 )
 def test_another_config_is_refused_before_training_begins(copy, capsys, options, expected):
@@ -120,6 +129,7 @@ def test_another_config_is_refused_before_training_begins(copy, capsys, options,
     assert last["global_step"] == 8
 
 
+@pytest.mark.slow
 def test_a_damaged_best_is_noticed_before_training_not_after_it(copy, capsys):
     config, runs_dir, _ = copy
     best = runs_dir / "tiny" / "checkpoints" / "best.ckpt"
@@ -149,6 +159,7 @@ def fail_to_sync(monkeypatch, number):
     monkeypatch.setattr("common.files.os.fsync", fail)
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch):
     config, runs_dir, expected = copy
     checkpoints = runs_dir / "tiny" / "checkpoints"
@@ -162,6 +173,7 @@ def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch):
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_while_a_checkpoint_is_written(copy, capsys, monkeypatch):
     config, runs_dir, expected = copy
     last, save = runs_dir / "tiny" / "checkpoints" / "last.ckpt", torch.save

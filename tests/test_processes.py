@@ -79,6 +79,7 @@ def assert_agree(one: dict, other: dict) -> None:
             torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_two_processes_agree_with_one(config, undisturbed, tmp_path):
     run_two_processes(config, tmp_path, *UNEVEN)
     two = outcome(tmp_path / "tiny")
@@ -90,6 +91,7 @@ def test_two_processes_agree_with_one(config, undisturbed, tmp_path):
     assert len(boards) == 1  # process ids of who wrote: the first process alone
 
 
+@pytest.mark.slow
 def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path):
     # in the middle of the second epoch
     code, output = two_processes(config, tmp_path, *UNEVEN, callback("SignalAt", step=7, number=signal.SIGTERM))
@@ -102,6 +104,7 @@ def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, 
     assert_agree(undisturbed, outcome(tmp_path / "tiny"))
 
 
+@pytest.mark.slow
 def test_what_one_process_began_two_finish_with_accumulation(config, undisturbed, tmp_path):
     with pytest.raises(CrashError):  # right after the second epoch
         run("fit", config, tmp_path, *UNEVEN, callback("CrashAt", hook="batch_start", step=10))
@@ -112,6 +115,7 @@ def test_what_one_process_began_two_finish_with_accumulation(config, undisturbed
     assert_agree(undisturbed, two)
 
 
+@pytest.mark.slow
 def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
     code, output = two_processes(config, tmp_path, callback("SignalAt", step=2, number=signal.SIGKILL))
     assert code == 1, output
@@ -120,6 +124,7 @@ def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
     assert "Traceback" not in output
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_perplexity_of_one(tmp_path):
     backbone = save_tiny_llama(tmp_path / "llama")  # no dropout
     content = {

@@ -93,6 +93,7 @@ def test_a_signal_writes_last_and_says_how_to_go_on(undisturbed, tmp_path, numbe
     assert differences(outcome_of("plain"), outcome(tmp_path / "tiny")) == []
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_goes_on_keeps_its_figures_apart(undisturbed, tmp_path):
     """config.yaml is of the longer run from its first step on: results.json of the shorter one would pass for its."""
     config, _ = undisturbed
@@ -107,6 +108,7 @@ def test_a_finished_run_that_goes_on_keeps_its_figures_apart(undisturbed, tmp_pa
     assert len(json.loads((tmp_path / "tiny" / "results.json").read_text())["train_losses"]) == 3
 
 
+@pytest.mark.slow
 def test_results_of_adaptive_lora_count_its_budget_in_parameters(undisturbed):
     done = undisturbed[1]("lora_adaptive")
     results, ranks = done["results"], done["ranks"]["layers"]

@@ -78,6 +78,7 @@ def test_a_resumption_reads_each_checkpoint_once(trained, monkeypatch, tmp_path)
     assert sorted(read) == ["best.ckpt", "best.ckpt", "last.ckpt"]
 
 
+@pytest.mark.slow
 def test_predictions_give_the_reported_test_figures(trained):
     made, results = trained
     lines = made.predict().read_text().splitlines()

@@ -11,14 +11,12 @@ from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import say
 from experiments.report.cells import as_csv, as_markdown, plain, without_empty_columns
-from experiments.report.content import Content, Picture, draw, gather, make_study
+from experiments.report.content import Content, draw, gather, make_study
 from experiments.report.drawing import style
 from experiments.report.groups import Curve
 from experiments.report.sources import read_records
 from experiments.report.trials_file import check_place, write_trials
 from experiments.results import RunResults
-
-_TEMPLATE = Path(__file__).with_name("page.html.j2")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -75,48 +73,22 @@ def _output(options: argparse.Namespace) -> Path:
 
 def page(content: Content) -> str:
     """The whole page: styles and figures inside, nothing to load."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    parts = {**vars(content), "settings": without_empty_columns(content.settings)}
-    return environment.from_string(_TEMPLATE.read_text()).render(parts)
+    return _rendered("page.html.j2", content, autoescape=True)
 
 
 def markdown(content: Content) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    parts = [f"# {plain(content.title)}", f"{plain(content.headline)}."]
-    if content.other_measures:
-        others = plain("; ".join(content.other_measures))
-        parts.append(f"Not all were measured alike: differences are within one measure, figures leave out {others}.")
-    parts.append(as_markdown(without_empty_columns(content.settings)))
-    if not content.mixtures.empty:
-        parts += ["Some rows mix runs that differ in more than the seed:", as_markdown(content.mixtures)]
-    if not content.differences.empty:
-        told = "mean over common seeds, 95 % bootstrap interval (too narrow for few seeds) and Student's"
-        parts += [f"Differences to {plain(content.baseline)}: {told}.", as_markdown(content.differences)]
-    parts += _told(content.pictures.get("differences", []))
-    if not content.rates.empty:
-        parts += ["## Learning rates", as_markdown(content.rates)]
-    if not content.loss_rates.empty:
-        parts += ["By validation loss:", as_markdown(content.loss_rates)]
-    parts += _told(content.pictures.get("rates", []))
-    if not content.rank_curve.empty:
-        parts += ["## Figures against the rank", as_markdown(content.rank_curve)]
-    parts += _told([*content.pictures.get("rank_curve", []), *content.pictures.get("training", [])])
-    for label, pictures in content.rank_sections.items():
-        parts += [f"## Ranks: {plain(label)}", *_told(pictures)]
-    parts += ["## Runs that did not simply finish", as_markdown(content.troubles) or "None."]
-    parts += ["## Data, model, versions, commands", as_markdown(content.provenance)]
-    parts.append(_code("\n".join(content.commands)))
-    return "\n\n".join(parts) + "\n"
+    # longer than any fence in the commands
+    longest = max(map(len, re.findall("`+", "\n".join(content.commands))), default=0)
+    text = _rendered("report.md.j2", content, autoescape=False, fence="`" * max(3, 1 + longest))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _told(pictures: list[Picture]) -> list[str]:
-    return [f"![{picture.caption}](figures/{picture.name}.png)\n\n{picture.caption}" for picture in pictures]
-
-
-def _code(text: str) -> str:
-    """A block of code, between fences longer than any in the text."""
-    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
-    return f"{fence}\n{text}\n{fence}"
+def _rendered(template: str, content: Content, autoescape: bool, **more: Any) -> str:
+    environment = jinja2.Environment(autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    environment.filters |= {"plain": plain, "table": as_markdown}
+    parts = {**vars(content), "settings": without_empty_columns(content.settings), **more}
+    return environment.from_string(Path(__file__).with_name(template).read_text()).render(parts)
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
-from experiments.report.figures_differences import MOST_ROWS, difference_figure
+from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
 from experiments.report.figures_ranks import allocating, rank_figures
 from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
@@ -29,6 +29,7 @@ from experiments.report.tables import (
     trouble_table,
 )
 
+_SECTIONS = ("settings", "differences", "rates", "rank_curve", "training")  # of the page, those with figures
 _RANK_SECTIONS = 6
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
     "best": ("learning_rate_validation", "Validation figure"),
@@ -103,7 +104,7 @@ class Content:
     all_runs: pd.DataFrame
     commands: list[str]
     runs: int
-    pictures: dict[str, list[Picture]] = field(default_factory=dict)  # by the section of the page
+    pictures: dict[str, list[Picture]] = field(default_factory=lambda: {section: [] for section in _SECTIONS})
     rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
 
@@ -158,7 +159,7 @@ def draw(content: Content, study: Study, folder: Path) -> None:
 
     for section, name, caption, figure in _figures(study, with_loss=not content.loss_rates.empty):
         if figure is not None:
-            content.pictures.setdefault(section, []).append(picture(name, caption, figure))
+            content.pictures[section].append(picture(name, caption, figure))
     for number, group in enumerate(_best_of_methods(study.groups)):
         found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
         content.rank_sections[group.label] = found
@@ -169,6 +170,8 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
     """Section, file name, caption and figure of each picture; no figure where there is nothing to draw."""
     shown, baseline = study.on_one_axis, study.baseline
     curves = [curve for curve in study.curves if curve.chosen in shown]
+    caption = "A bar per run." + (" Line and band: the baseline's median ± deviation." if baseline is not None else "")
+    yield "settings", "runs", caption + _left_out(len(shown) - MOST_BARS), run_bars(shown, baseline)
     if baseline is not None:
         caption = (
             "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "

@@ -1,5 +1,6 @@
-"""Figure of the paired differences to a baseline: every seed, the mean and its interval."""
+"""Figures of settings beside each other: a bar per run, and the paired differences to a baseline."""
 
+from itertools import count
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -8,12 +9,47 @@ from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK
 from experiments.report.groups import Group
 from experiments.report.statistics import PairedDifference
-from experiments.report.tables import FIGURES, comparable, comparisons
+from experiments.report.tables import FIGURES, comparable, comparisons, metric_of
 
 MOST_ROWS = 24
+MOST_BARS = 12  # settings
 _LINEAR_UP_TO = 10
 _TICKS = (0, 2, 5, 10, 20, 50)
 _LABEL_WIDTH = 0.15  # of an axis
+
+
+def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
+    """A bar per run with a figure, settings best first; a line and a band for the baseline's median ± deviation."""
+    shown = sorted((group for group in groups if len(group.values("best"))), key=lambda group: -group.score)[:MOST_BARS]
+    metric = metric_of(shown)
+    if metric is None:
+        return None
+    name = metric.name
+    bars = [
+        [scale(name) * best for run in group.records if (best := run.figure("best")) is not None] for group in shown
+    ]
+    figure = Figure(figsize=(7.2, 1 + 0.12 * sum(len(values) + 1 for values in bars)), layout="constrained")
+    axes, row, middles = figure.add_subplot(), count(), []
+    for group, values in zip(shown, bars, strict=True):
+        places = [next(row) for _ in values]
+        axes.barh(places, values, color=COLORS[7] if group is baseline else COLORS[0])
+        middles.append(sum(places) / len(places))
+        next(row)  # a gap between settings
+    if baseline is not None and len(known := scale(name) * baseline.values("best")):
+        axes.axvline(known.median(), color=INK, lw=1)
+        if len(known) > 1:
+            axes.axvspan(known.median() - known.std(), known.median() + known.std(), color=INK, alpha=0.15, lw=0)
+    low, high = min(map(min, bars)), max(map(max, bars))
+    if low >= 0:
+        # a perplexity of thousands would make one length of all others
+        axes.set_xlim(
+            max(low - (high - low or low) / 4, 0), None if metric.higher_is_better else min(high * 1.05, 3 * low)
+        )
+    axes.margins(y=0.02)
+    axes.set_yticks(middles, [group.label for group in shown])
+    axes.invert_yaxis()
+    axes.set_xlabel(f"best epoch, {title(name)}")
+    return figure
 
 
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
 from callbacks.rank_pictures import layer_names, mask_pictures, rank_map
 from common.errors import InputError
-from experiments.report.drawing import COLORS
+from experiments.report.drawing import COLORS, MARKERS, legend_below
 from experiments.report.groups import Group
 from experiments.report.record import RankHistory, Record
 from experiments.report.statistics import Array, stability
@@ -49,6 +50,7 @@ def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
         yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {stability_text(ends)}", picture
     caption = f"Continuous ranks over training, layer by layer: seed {records[0].seed}."
     yield "ranks_over_time", caption, _over_time(histories[0])
+    yield "ranks_by_type", f"Mean rank of each type of layer: {seeds}.", _by_type(names, histories, ends)
     yield "alpha_and_budget", f"Alpha, and the budget asked for and used: {seeds}.", _alpha_and_budget(records)
     for when, picture in _masks(histories[0], low, high):
         caption = f"Masks of five layers at the {when}, 0 black to 1 white: seed {records[0].seed}."
@@ -94,6 +96,25 @@ def _over_time(content: RankHistory) -> Figure:
     _name_rows(axes, [name for _, name in rows])
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="rank")
+    return figure
+
+
+def _by_type(names: list[str], histories: list[RankHistory], ends: Array) -> Figure:
+    """A line per type of layer: final ranks from first to last layer, and continuous ones over the steps."""
+    places = pd.DataFrame(layer_names(names).values(), columns=["layer", "type"])
+    final = places.assign(rank=ends.mean(0)).pivot(index="layer", columns="type", values="rank")
+    moments = [pd.DataFrame([m.ranks for m in one.history], [m.step for m in one.history]) for one in histories]
+    over_time = pd.concat(moments).groupby(level=0).mean().T.groupby(places["type"]).mean().T
+    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    for place, (told, table) in enumerate((("layer", final), ("step", over_time))):
+        axes = figure.add_subplot(1, 2, place + 1)
+        lines = [
+            axes.plot(values.dropna(), marker=MARKERS[number % len(MARKERS)], color=COLORS[number % len(COLORS)])[0]
+            for number, (_, values) in enumerate(table.items())
+        ]
+        axes.set_xlabel(told)
+        axes.set_ylabel("rank at the end" if told == "layer" else "continuous rank, mean over layers")
+    legend_below(figure, lines, list(final))
     return figure
 
 

@@ -66,7 +66,7 @@ class Group:
 
     def values(self, figure: str) -> pd.Series:
         """best, last, test or loss by seed, of the records that have one."""
-        return by_seed((record.seed, getattr(record, figure)) for record in self.records)
+        return by_seed((record.seed, record.figure(figure)) for record in self.records)
 
     def spread(self, figure: str) -> str:
         """Median ± sample standard deviation of a figure over seeds, as text."""

@@ -65,7 +65,7 @@ def _mixed_facts(group: Group) -> Iterator[tuple[str, str]]:
 def _repeated_seeds(group: Group) -> Iterator[tuple[str, str]]:
     folders: dict[int, list[str]] = {}
     for record in group.records:
-        if record.best is not None:
+        if record.figure("best") is not None:
             folders.setdefault(record.seed, []).append(str(record.folder))
     for seed, found in folders.items():
         if len(found) > 1:

@@ -7,7 +7,7 @@ from typing import Any, Self
 import pandas as pd
 
 from common.errors import InputError
-from experiments.config_files import flatten, read_run_config
+from experiments.config_files import flatten, read_yaml
 from experiments.results import RunResults, read_json
 from experiments.typed_json import Part, WrongPartError
 
@@ -80,25 +80,13 @@ class Record:
         seed = self.results.seed if self.results else self.config.get("seed_everything")
         return seed if isinstance(seed, int) else 0
 
-    @property
-    def best(self) -> float | None:
-        """The validation metric of the best epoch."""
-        return self.results.metric.best if self.results else None
-
-    @property
-    def last(self) -> float | None:
-        """The validation metric of the last epoch."""
-        return self.results.metric.last if self.results else None
-
-    @property
-    def loss(self) -> float | None:
-        """The lowest validation loss of an epoch."""
-        return self.results.best_val_loss if self.results else None
-
-    @property
-    def test(self) -> float | None:
-        """The test figure under the validation metric's name."""
-        return self.results.test_figures.get(self.results.metric.name) if self.results else None
+    def figure(self, kind: str) -> float | None:
+        """The validation metric at its best or last, the lowest validation loss, or the test figure of the metric."""
+        if self.results is None:
+            return None
+        metric = self.results.metric
+        figures = {"best": metric.best, "last": metric.last, "loss": self.results.best_val_loss}
+        return self.results.test_figures.get(metric.name) if kind == "test" else figures[kind]
 
 
 def read_run(folder: Path) -> Record:
@@ -113,13 +101,10 @@ def read_run(folder: Path) -> Record:
             f"{folder} holds results, but no config.yaml, which tells the run's settings. Put that file back, or give "
             "the report other folders."
         )
-    files = read_files(folder)
-    if results.exists():
-        found = RunResults.read(results)
-        return Record(folder, "", found.status, found, **files)
-    if failure.exists():
-        return Record(folder, "", "failed", None, **files, error=str(read_json(failure).get("error", "")))
-    return Record(folder, "", "begun", None, **files)
+    found = RunResults.read(results) if results.exists() else None
+    error = str(read_json(failure).get("error", "")) if failure.exists() and found is None else ""
+    status = found.status if found else "failed" if failure.exists() else "begun"
+    return Record(folder, "", status, found, error=error, **read_files(folder))
 
 
 def read_files(folder: Path) -> dict[str, Any]:
@@ -128,16 +113,13 @@ def read_files(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: one of these files is damaged.
     """
+    path = folder / "config.yaml"
+    config = flatten(read_yaml(path)) if path.exists() else {}
     return {
-        "config": _read_config(folder / "config.yaml"),
+        "config": {name.replace(".init_args.", "."): value for name, value in config.items()},
         "ranks": _read_ranks(folder / "ranks.json"),
         "metrics": _read_metrics(folder / "metrics.csv"),
     }
-
-
-def _read_config(path: Path) -> Config:
-    content = flatten(read_run_config(path)) if path.exists() else {}
-    return {name.replace(".init_args.", "."): value for name, value in content.items()}
 
 
 def _read_ranks(path: Path) -> RankHistory | None:

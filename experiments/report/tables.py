@@ -38,7 +38,7 @@ def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
             "Alpha Max": of_adaptive("alpha_growth.alpha_max"),
             "LR": lambda group: text(group.setting(RATE)),
             "Allocation LR": of_adaptive(ALLOCATION_RATE),
-            "Rank Avg": _requested_rank,
+            "Rank Avg": requested_rank,
             "Median ± Std": lambda group: group.spread("best"),
             "Last epoch": lambda group: group.spread("last"),
             "Test": lambda group: group.spread("test"),
@@ -55,9 +55,20 @@ def _task(group: Group) -> str:
     return group.results[0].data.name.rpartition("/")[2] if group.results else text(group.setting("data.task"))
 
 
-def _requested_rank(group: Group) -> str:
-    average = group.setting(RANK_AVERAGE)
-    return text(group.setting(RANK) if average is None else average)
+def requested_rank(group: Group) -> str:
+    """The rank asked for; of a budget, the rank that would use it in every layer, from its start to its end."""
+    ends = (group.setting(f"budget_schedule.memory_{end}") for end in ("start", "end"))
+    scheduled = [budget for budget in ends if isinstance(budget, int | float)]
+    budgets = scheduled or [b for b in (group.setting("model.adapter.budget"),) if isinstance(b, int | float)]
+    if not budgets or group.setting("model.adapter.rank_min") is None:
+        average = group.setting(RANK_AVERAGE)
+        return text(group.setting(RANK) if average in (None, "None") else average)
+    done = next((results for results in group.results if results.budget and results.equal_area_rank), None)
+    if done is None or done.budget is None or done.equal_area_rank is None:
+        return "budget " + " → ".join(f"{budget:,.0f}" for budget in budgets)
+    # a rank's area is r² in LoRA-XS, and r (in + out) in LoRA
+    root = 0.5 if "XS" in done.adapter else 1.0
+    return " → ".join(dict.fromkeys(text(done.equal_area_rank * (b / done.budget.used) ** root) for b in budgets))
 
 
 def used_rank(results: RunResults) -> float | None:
@@ -178,7 +189,7 @@ def run_table(records: list[Record]) -> pd.DataFrame:
 
     def figure(kind: str) -> Callable[[Record], str]:
         def cell(record: Record) -> str:
-            value = getattr(record, kind)
+            value = record.figure(kind)
             return "" if value is None or record.results is None else f"{scale(record.results.metric.name) * value:.2f}"
 
         return cell

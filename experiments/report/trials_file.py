@@ -78,15 +78,12 @@ class Trial(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
-class About(Part):
-    """What the trials share: settings, and parts of results.json (`other`)."""
-
-    settings: Config = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class TrialList(Part):
-    """The content of a file of trials, or of a sweep's results.json."""
+    """The content of a file of trials, or of a sweep's results.json.
+
+    Attributes:
+        about: what all trials share: their `settings`, and parts of results.json.
+    """
 
     about: dict[str, Any] = field(default_factory=dict)
     trials: list[Trial]
@@ -100,9 +97,8 @@ def read_trials(path: Path) -> list[Record]:
     """
     try:
         content = TrialList.from_plain(json.loads(path.read_text(encoding="utf-8")))
-        about = About.from_plain(content.about, "about")
-        return [_record(path, place, about, trial) for place, trial in enumerate(content.trials)]
-    except (OSError, ValueError, TypeError) as error:
+        return [_record(path, place, content.about, trial) for place, trial in enumerate(content.trials)]
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         told = f"it {error}" if isinstance(error, WrongPartError) else f"{type(error).__name__}: {error}"
         raise InputError(
             f"{path} is no file of trials ({told}). Pass a file that `report --trials` wrote, or the folder of a sweep "
@@ -110,7 +106,7 @@ def read_trials(path: Path) -> list[Record]:
         ) from error
 
 
-def _record(path: Path, place: int, about: About, trial: Trial) -> Record:
+def _record(path: Path, place: int, about: dict[str, Any], trial: Trial) -> Record:
     """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
     if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
         raise WrongPartError("has ranks of no layer or no moment")
@@ -118,8 +114,8 @@ def _record(path: Path, place: int, about: About, trial: Trial) -> Record:
     return trial.record(
         path / str(place),
         str(path),
-        about.other,
-        config=flatten({**about.settings, **trial.settings} or trial.overrides),
+        _without(about, ("settings",)),
+        config=flatten({**about.get("settings", {}), **trial.settings} or trial.overrides),
         ranks=trial.ranks,
         metrics={name: pd.Series(table.value.to_numpy(float), table.step) for name, table in metrics.items()},
     )
@@ -135,7 +131,7 @@ def check_place(path: Path) -> None:
         return
     try:
         kept = "about" in json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, TypeError):
+    except (OSError, ValueError, TypeError, RecursionError):
         kept = False
     if not kept:
         raise InputError(f"--trials is {path}, which is there and no file of trials. Choose another name.")

@@ -76,7 +76,7 @@ def run_sweep(arguments: list[str]) -> int:
     trials = make_trials(definition)
     mine = _part(trials, options.part)
     folder = SweepFolder(RunFolder.of(options.runs_dir, options.run_name or path.stem).path)
-    configs, misfit = check_trials(folder, trials)
+    configs, misfit = check_trials(folder, trials, run_here=options.engine != "ray")
     overwrite = options.overwrite and not is_requeued_job()  # a job started again goes on with its own trials
     if options.dry_run:
         _list_trials(folder, mine, at_once, overwrite)

@@ -33,9 +33,9 @@ def sweep_files(folder: SweepFolder) -> list[Path]:
         InputError: the folder holds something else, or is a link.
     """
     there = [path for path in folder.path.glob("*") if path.name != LOCKS]
-    if there and not (folder.path / "sweep.yaml").exists():
-        raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
     trials = [path.name for path in there if (path / LOG).exists() or (path / FAILURE).exists()]
+    if there and not trials and not (folder.path / "sweep.yaml").exists():
+        raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
     patterns = (*_OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))
     files = own_files(folder.path, patterns, "Move it, or choose another --run_name.")
     return [path for path in files if path.parent.name != LOCKS]  # one of them is ours

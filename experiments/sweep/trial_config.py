@@ -3,17 +3,22 @@
 import json
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from callbacks.budget_schedule import BudgetSchedule
+from callbacks.results import Results
 from common.errors import InputError
 from common.terminal import warn
-from experiments.settings import Objects, parse
+from experiments.run_folder import RunFolder
+from experiments.settings import Objects, Settings, parse
 from experiments.sweep.definition import by_short_names, read_base
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
+from experiments.trainer_parts import fit_trainer
 
 _LARGEST_SEED = 2**32 - 1
+_ANY_MACHINE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
 
 
 def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
@@ -31,10 +36,17 @@ def trial_command(folder: SweepFolder, trial: Trial) -> str:
     return f"python cli.py {shlex.join(trial_arguments(folder, trial))}"
 
 
-def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[dict[str, dict[str, Any]], InputError | None]:
-    """The complete config of each trial by its name, and why the first one that doesn't fit its backbone can't run.
+def check_trials(
+    folder: SweepFolder, trials: list[Trial], run_here: bool = True
+) -> tuple[dict[str, dict[str, Any]], InputError | None]:
+    """The complete config of each trial by its name, and why the first one that doesn't fit its surroundings can't run.
 
     Parsing takes a few tenths of a second, so trials that differ in nothing but their seed are parsed and made once.
+
+    Args:
+        folder: the sweep's folder.
+        trials: its trials.
+        run_here: they find the devices and data that are found here.
 
     Raises:
         InputError: names the first trial whose settings are wrong whatever the backbone.
@@ -57,7 +69,7 @@ def check_trials(folder: SweepFolder, trials: list[Trial]) -> tuple[dict[str, di
         configs[trial.name] = alike[kind] = settings.plain
         notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, settings.plain))
         try:
-            _check_fit(settings.plain, objects, fitting)
+            _check_fit(settings, objects, fitting, run_here)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
@@ -96,22 +108,37 @@ def _kind_and_seed(trial: Trial) -> tuple[str, Any]:
     return json.dumps([trial.configs, asked], default=str), seed
 
 
-def _check_fit(config: dict[str, Any], objects: Objects, fitting: set[str]) -> None:
-    """Tries adapter and budgets on the backbone's shape; equal ones are tried once.
+def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here: bool) -> None:
+    """Makes the trainer, reads the data, and tries adapter and budgets on the backbone's shape; equal ones once.
 
     Raises:
         InputError: they don't fit.
     """
+    made = objects if run_here else replace(objects, trainer={**objects.trainer, **_ANY_MACHINE})
+    folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
+    trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])
+    objects.module.trainer = objects.data.trainer = trainer
+    objects.module.check_precision()
+    if trainer.max_epochs == -1:
+        objects.module.training_steps()  # refuses a run without end
+    config = settings.plain
     model = config["model"]["init_args"]
-    asked = [config["model"]["class_path"], model["backbone"], model.get("revision"), model.get("adapter")]
-    key = json.dumps([*asked, config["budget_schedule"]], sort_keys=True, default=str)
-    if key in fitting:
-        return
-    objects.module.check_adapter()
-    for callback in objects.callbacks:
-        if isinstance(callback, BudgetSchedule):
-            callback.check(objects.module.rank_allocation)
-    fitting.add(key)
+    backbone = [config["model"]["class_path"], model["backbone"], model.get("revision")]
+
+    def is_new(*asked: Any) -> bool:
+        key = json.dumps([backbone, asked], sort_keys=True, default=str)
+        known = key in fitting
+        fitting.add(key)
+        return not known
+
+    if is_new("adapter", model.get("adapter"), config["budget_schedule"]):
+        objects.module.check_adapter()
+        for callback in objects.callbacks:
+            if isinstance(callback, BudgetSchedule):
+                callback.check(objects.module.rank_allocation)
+    if run_here and is_new("data", config["data"], trainer.world_size, trainer.accumulate_grad_batches):
+        objects.data.prepare_data()  # the trials find the tokens in the cache
+        objects.data.train_dataloader()
 
 
 def _refusal(trial: Trial, error: InputError) -> InputError:

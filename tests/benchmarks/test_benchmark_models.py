@@ -4,9 +4,8 @@ import torch
 from benchmarks import models, scaling, seed_loop
 from benchmarks.data import _SOURCES, data_name, training_rows
 from benchmarks.models import ARCHITECTURES, architecture_config, made_model, pretrained_model
-from benchmarks.pairs import PAIRS
-from benchmarks.settings import Settings
-from benchmarks.sides import SIDES
+from benchmarks.pairs import PAIRS, SIDES
+from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError
 from lora.injection import choose_layers
 from tests import tiny
@@ -27,25 +26,21 @@ def test_architectures_have_their_shape_and_known_layers(name):
     assert len(choose_layers(model, config.model_type, "default")) == SHAPES[name][0] * (3 if "gpt" in name else 4)
 
 
-def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch):
-    def missing(*arguments):
-        raise InputError("not installed")
-
+def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch, tiny_bert):
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     monkeypatch.setitem(ARCHITECTURES, "tiny", ("roberta", models._ROBERTA | sizes))
-    monkeypatch.setattr(models, "read_tokenizer", missing)
-    with made_model(Settings(model="tiny")) as settings:
+    monkeypatch.setattr(models, "MODEL", tiny_bert)
+    with made_model(BenchmarkSettings(model="tiny")) as settings:
         rows, tokenizer = training_rows(settings, train_rows=20)
         assert tokenizer.pad_token_id is not None and tokenizer.model_input_names == ["input_ids", "attention_mask"]
         assert rows.token_type_ids is None and rows.lengths.double().mean() > 4
-        assert tokenizer.unk_token_id not in rows.input_ids.tolist()
         first = rows.input_ids[: int(rows.offsets[1])].tolist()
         assert (first[0], first[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
         assert "quickstart corpus" in data_name(settings)
     with pytest.raises(InputError):
         training_rows(settings)
-    with made_model(Settings()) as settings:
-        assert settings == Settings()
+    with made_model(BenchmarkSettings()) as settings:
+        assert settings == BenchmarkSettings()
 
 
 @pytest.mark.parametrize(("data", "labels"), [("ag_news", 4), ("wikitext", None)])
@@ -57,7 +52,7 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
         folder, model = (request.getfixturevalue(name) for name in ("wikitext_folder", "tiny_gpt2"))
         source = ("WikiTextDataModule", {"variant": "wikitext-2-raw", "block_size": 16})
     monkeypatch.setitem(_SOURCES, data, source)
-    settings = Settings(folder, data, model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
+    settings = BenchmarkSettings(folder, data, model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
     plain = pretrained_model(settings)
     assert labels is None or plain.config.num_labels == labels
     seen: list[list[list[int]]] = []
@@ -74,7 +69,7 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
     assert len(seen[1]) == 3 and all(len(tokens) == 4 for tokens in seen[1])
     assert seen[0][-3:] == seen[1] == seen[2]  # padding included; a language model is first tried on a few tokens
     with pytest.raises(InputError, match="--data_dir"):
-        training_rows(Settings(data=data))
+        training_rows(BenchmarkSettings(data=data))
 
 
 @pytest.mark.slow
@@ -82,7 +77,9 @@ def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypa
     monkeypatch.setitem(_SOURCES, "cola", ("GLUEDataModule", {"task": "cola", "max_length": 32}))
     monkeypatch.setattr(seed_loop, "MAX_LENGTH", 32)
     model = str(tiny.save_tiny_bert(tmp_path / "bert", hidden=32, layers=1))
-    settings = Settings(cola_folder, model=model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1)
+    settings = BenchmarkSettings(
+        cola_folder, model=model, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=1
+    )
     asked = {(pair.ours, pair.figure) for pair in PAIRS.values()}
     asked |= {(pair.reference, pair.reference_figure or pair.figure) for pair in PAIRS.values()}
     for name in SIDES.keys() - {"first_step", "command_help", "mask_operations"}:  # on the real quickstart, or counted
@@ -96,7 +93,7 @@ def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():
     points = [
         {"curve": name, name: value, "seconds": seconds} for name, values in scaling.CURVES.items() for value in values
     ]
-    panels = scaling.draw(points).axes
+    panels = scaling.scaling_figure(points).axes
     assert len(panels) == len(scaling.CURVES)
     assert all(len(axes.lines) == len(scaling.WAYS) for axes in panels)
 

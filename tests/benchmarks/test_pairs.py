@@ -7,10 +7,8 @@ from rich.console import Console
 
 from benchmarks import __main__ as command
 from benchmarks import counts, pairs
-from benchmarks.pairs import FIGURES, PAIRS, Pair, summarise
-from benchmarks.processes import run_side
-from benchmarks.settings import Settings
-from benchmarks.sides import SIDES
+from benchmarks.pairs import FIGURES, PAIRS, SIDES, Pair, pair_summary, run_side
+from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError
 
 PAIR = Pair("adaptive_softmax", "full", "samples_per_second")
@@ -24,13 +22,15 @@ def test_the_pairs_that_are_relied_on_are_there_and_name_sides_and_figures():
     assert set(PAIRS) >= DOCUMENTED
     for pair in PAIRS.values():
         assert {pair.ours, pair.reference} <= set(SIDES)
-        assert FIGURES[pair.figure].unit == FIGURES[pair.reference_figure or pair.figure].unit
-    assert PAIRS["trainer_peft_lora"].better == PAIRS["matmul_peak"].better == "higher"
-    assert PAIRS["fixed_rank"].better == PAIRS["peak_memory_full"].better == "lower"
+        assert FIGURES[pair.figure][0] == FIGURES[pair.reference_figure or pair.figure][0]
+    better = {name: pair.description()["better"] for name, pair in PAIRS.items()}
+    assert better["trainer_peft_lora"] == better["matmul_peak"] == "higher"
+    assert better["fixed_rank"] == better["peak_memory_full"] == "lower"
 
 
-def test_the_ratio_is_the_median_of_the_runs_own_ratios():
-    entry = summarise("made", PAIR, [(10.0, 5.0), (8.0, 8.0), (30.0, 10.0)])
+def test_the_ratio_is_the_median_of_the_runs_own_ratios(monkeypatch):
+    monkeypatch.setitem(PAIRS, "made", PAIR)
+    entry = pair_summary("made", [(10.0, 5.0), (8.0, 8.0), (30.0, 10.0)])
     assert entry["ratio"] == 2.0  # of 2, 1 and 3; not 10 / 8
     assert (entry["ours"], entry["reference"]) == (10.0, 8.0)
     assert entry["runs"][2] == {"ours": 30.0, "reference": 10.0, "ratio": 3.0}
@@ -66,7 +66,7 @@ def test_the_output_holds_every_run_and_where_it_was_measured(tmp_path, monkeypa
         (["--repetitions", "0"], "repetitions is 0"),
         (["--warm_up_steps", "0"], "warm_up_steps is 0"),
         (["--steps", "-1"], "steps is -1"),
-        (["launch"], "'launch'; allowed: pairs, scaling"),
+        (["launch"], "'launch'; allowed: scaling"),
         (["scaling", "--steps", "0"], "steps is 0"),
     ],
 )
@@ -75,12 +75,21 @@ def test_a_wrong_argument_is_one_message(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
+def test_operations_are_counted_forward_and_backward():
+    variable = torch.ones(3, requires_grad=True)
+    assert counts.count_operations(lambda: variable * 2) == 1
+    assert counts.count_operations(lambda: (variable * 2).sum().backward()) > 3
+    assert counts.count_operations(counts.our_masks()) <= 100
+
+
 @pytest.mark.slow
 def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive():
     before = dict(os.environ)
-    counted = run_side("mask_operations", Settings(device="cpu", threads=2))  # the tests themselves have one thread
+    counted = run_side(
+        "mask_operations", BenchmarkSettings(device="cpu", threads=2)
+    )  # the tests themselves have one thread
     assert counted["softmax_masks"] <= 100
     assert counted["looped_masks"] > 200 * counts.LAYERS
     with pytest.raises(InputError, match="--data_dir"):
-        run_side("padding", Settings(data="wikitext", device="cpu"))
+        run_side("padding", BenchmarkSettings(data="wikitext", device="cpu"))
     assert dict(os.environ) == before

@@ -135,6 +135,7 @@ def test_results_name_the_method_its_ranks_and_its_budget(finished, config, caps
     assert run("test", config, finished, "--ckpt_path", "best") == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [7, 13])  # while ranks are cut, and after
 def test_a_resumed_run_ends_like_an_undisturbed_one(finished, config, tmp_path, step):
     crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": step}})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from callbacks.validated_epochs import ValidatedEpochs
+from callbacks.run_ends import ValidatedEpochs
 from common.errors import InputError
 from lora import LoRAXS
 from tests import tiny

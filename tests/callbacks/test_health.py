@@ -5,7 +5,7 @@ import torch
 
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.training_record import TrainingRecord
-from lora import AdaptiveLoRAXS, LoRAXS
+from lora import LoRAXS
 from lora.rank_allocation import RankAllocation
 from tests import tiny
 
@@ -114,16 +114,3 @@ def test_movement_is_measured_from_the_first_start_not_from_the_resumption(capsy
     again.on_train_start(None, SimpleNamespace(rank_allocation=allocation))
     again.on_train_end(None, SimpleNamespace(rank_allocation=allocation))
     assert capsys.readouterr().err == ""
-
-
-def test_a_fixed_rank_needs_no_word(capsys):
-    module, callback = SimpleNamespace(rank_allocation=None), AllocationMovement()
-    callback.on_train_start(None, module)
-    callback.on_train_end(None, module)
-    assert capsys.readouterr().err == ""
-
-
-def test_a_rate_of_zero_is_noticed_in_a_run(tiny_bert, cola_folder, capsys):
-    module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5), allocation_learning_rate=0.0)
-    tiny.make_trainer(AllocationMovement()).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert "have not moved" in capsys.readouterr().err

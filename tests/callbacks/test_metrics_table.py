@@ -1,5 +1,6 @@
 import csv
 import math
+import re
 
 import pytest
 
@@ -95,6 +96,37 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
     table.log_metrics({"train/loss": 0.5}, step=2)
     table.save()
     assert read(tmp_path)[2:] == [{"step": "2", "train/loss": "0.5"}]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("1,0.25,1.5,\n", "", r"has lost rows .* steps 1\."),
+        ("0.25", "0.75", r"has damaged rows .* steps 1\."),
+        ("0.25", "\udcff", r"has damaged rows .* steps 1\."),  # no UTF-8
+        ("1,0.25", "1\x00,0.25", r"has lost rows .* steps 1\."),
+        ("train/loss", "train/lass", r"has damaged rows .* steps 0, 1, 2\."),
+        (None, None, r"has lost rows .* steps 0, 1, 2\."),
+        ("3,0.5", "3,0.5", None),
+    ],
+)
+def test_rows_that_were_lost_or_damaged_since_the_checkpoint_are_named(tmp_path, capsys, old, new, said):
+    table = filled(tmp_path)
+    table.log_metrics({"train/loss": 0.125}, step=2)
+    table.log_metrics({"train/loss": 0.5}, step=3)
+    table.save()
+    table.log_metrics({"val/loss": 0.5}, step=3)  # the last row has more than when the checkpoint was written
+    table.finalize("failed")
+    text = table.path.read_text()
+    assert old is None or old in text
+    table.path.write_bytes(text.replace(old, new).encode(errors="surrogateescape")) if old else table.path.unlink()
+    again = MetricsTable(tmp_path)
+    again.continue_from(4, table.checksums | {3: 1})
+    warning = capsys.readouterr().err
+    assert re.search(said, warning) if said else not warning
+    again.log_metrics({"train/loss": 0.5}, step=4)
+    again.finalize("success")
+    assert read(tmp_path)[-1]["step"] == "4"
 
 
 @pytest.mark.parametrize("content", [None, "", "step\n", "step,x"])

@@ -51,6 +51,7 @@ def test_mask_pictures_show_each_layer():
     assert [axes.get_title() for axes in figure.axes] == ["layer 3\nq", "layer 5\nv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [(1, [0, 5, 10, 15]), (2, [0, 10, 15]), (0, [])])
 def test_pictures_go_to_tensorboard_at_the_start_at_the_interval_and_at_the_end(
     tiny_bert, cola_folder, tmp_path, monkeypatch, every, steps
@@ -75,6 +76,15 @@ def test_a_table_of_predictions_in_the_inputs_order():
         "two lines \tunacceptable\tunacceptable\t0.900000\t0.100000",
         "",
     ]
+
+
+def test_names_and_texts_are_one_cell_each_and_no_formula():
+    task = SimpleNamespace(text_fields=("a\tb",), label_names=("=1+1", "c\nd"), is_regression=False)
+    examples = Examples(["@SUM(A1)", "-5", "+1e-5", "-x", "-"], labels=[0, 1, 1, 1, 1])
+    rows = [line.split("\t") for line in answers_table(task, examples, {r: [0.9, 0.1] for r in range(5)}).split("\n")]
+    assert rows[0] == ["a b", "label", "prediction", "probability_=1+1", "probability_c d"]
+    assert rows[1] == ["'@SUM(A1)", "'=1+1", "'=1+1", "0.900000", "0.100000"]
+    assert [row[0] for row in rows[2:-1]] == ["-5", "+1e-5", "'-x", "'-"] and rows[2][1] == "c d"
 
 
 def test_a_table_of_pairs_without_labels():

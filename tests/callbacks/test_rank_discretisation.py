@@ -6,9 +6,9 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
-from callbacks.rank_discretisation import RankDiscretisation, describe
+from callbacks.rank_discretisation import RankDiscretisation, describe_ranks
 from common.errors import InputError
-from lora import AdaptiveLoRAXS, LoRAXS
+from lora import AdaptiveLoRAXS
 from tests import tiny
 
 STEPS = 5  # per epoch
@@ -147,16 +147,9 @@ def test_a_negative_number_of_epochs_is_refused():
         RankDiscretisation(-1)
 
 
-def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
-    module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(RankDiscretisation(1), limit_train_batches=1)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert trainer.global_step == 1
-
-
 def test_ranks_are_described_in_one_line(tiny_bert, cola_folder):
     module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=1)
     ranks = list(module.adapter.discrete_ranks().values())
-    assert describe(module) == (
+    assert describe_ranks(module) == (
         f"{min(ranks)} to {max(ranks)}, average {sum(ranks) / 8:.2f}, {sum(r * r for r in ranks)} of 50 budget used"
     )

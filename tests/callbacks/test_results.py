@@ -6,9 +6,8 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks.progress import EpochLines
+from callbacks.progress import EpochLines, TrainingLog
 from callbacks.results import Results
-from callbacks.training_log import TrainingLog
 from lora import LoRAXS
 from tests import tiny
 

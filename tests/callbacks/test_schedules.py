@@ -9,85 +9,71 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
-from callbacks.step_limit import StepLimit
+from callbacks.health import AllocationMovement
+from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.run_ends import StepLimit
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
+FORMULAS = {
+    "linear": lambda t: 0.5 + 2.5 * t,
+    "exponential": lambda t: 0.5 ** (1 - t) * 3.0**t,
+    "cosine": lambda t: 1.75 - 1.25 * math.cos(math.pi * t),
+}
 
-@pytest.mark.parametrize("growth", ["linear", "exponential", "cosine"])
+
+@pytest.mark.parametrize("growth", FORMULAS)
 @pytest.mark.parametrize("steps", [2, 3, 17, 1000])
-def test_alpha_starts_at_its_smallest_and_ends_at_its_largest(growth, steps):
-    assert math.isclose(alpha_at(0, steps, 0.5, 3.0, growth), 0.5)
-    assert math.isclose(alpha_at(steps - 1, steps, 0.5, 3.0, growth), 3.0)
+def test_alpha_follows_its_formula_to_the_last_step_or_as_in_the_study_to_the_one_after(growth, steps):
+    for step in range(0, steps, max(steps // 16, 1)):
+        last, after = (FORMULAS[growth](step / end) for end in (steps - 1, steps))
+        assert math.isclose(alpha_at(step, steps, 0.5, 3.0, growth), last)
+        assert math.isclose(alpha_at(step, steps, 0.5, 3.0, growth, "after_last_step"), after)
     assert math.isclose(alpha_at(steps + 5, steps, 0.5, 3.0, growth), 3.0)
-
-
-def test_alpha_follows_its_formulas():
-    for step in range(11):
-        t = step / 10
-        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "linear"), 0.5 + 2.5 * t)
-        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "exponential"), 0.5 ** (1 - t) * 3.0**t)
-        assert math.isclose(alpha_at(step, 11, 0.5, 3.0, "cosine"), 1.75 - 1.25 * math.cos(math.pi * t))
-
-
-def test_alpha_may_reach_its_largest_one_step_after_the_last_as_in_the_study():
-    for step in range(10):
-        t = step / 10
-        assert math.isclose(alpha_at(step, 10, 0.5, 3.0, "linear", "after_last_step"), 0.5 + 2.5 * t)
-        assert math.isclose(alpha_at(step, 10, 0.5, 3.0, "exponential", "after_last_step"), 0.5 ** (1 - t) * 3.0**t)
-
-
-def test_alpha_may_fall_for_masks_that_soften():
-    assert [alpha_at(step, 3, 3.0, 1.0) for step in range(3)] == [3.0, 2.0, 1.0]
-    assert AlphaGrowth(3.0, 1.0).alpha_max == 1.0
-
-
-def test_a_run_of_one_step_has_the_first_alpha():
-    assert alpha_at(0, 1, 0.5, 3.0) == 0.5
+    assert alpha_at(0, 1, 0.5, 3.0, growth) == 0.5  # a run of one step
+    assert alpha_at(1, 3, 3.0, 1.0) == 2.0  # masks may soften
 
 
 @pytest.mark.parametrize(
-    "settings", [{"alpha_min": 0}, {"alpha_max": -1.0}, {"alpha_max": math.inf}, {"alpha_min": math.nan}]
+    ("kind", "settings", "message"),
+    [
+        (AlphaGrowth, {"alpha_min": 0}, "alpha_min is 0 and alpha_max is 3.0; allowed"),
+        (AlphaGrowth, {"alpha_max": -1.0}, "alpha_max is -1.0; allowed"),
+        (AlphaGrowth, {"alpha_max": math.inf}, "alpha_max is inf; allowed"),
+        (AlphaGrowth, {"alpha_min": math.nan}, "alpha_min is nan"),
+        (AlphaGrowth, {"growth": "linaer"}, "growth is 'linaer'.*Did you mean 'linear'"),
+        (AlphaGrowth, {"reached_at": "last"}, "reached_at is 'last'.*last_step"),
+        (BudgetSchedule, {"memory_start": 9.0}, "memory_end is None; allowed: both"),
+        (BudgetSchedule, {"memory_end": 9.0}, "memory_start is None and .*; allowed: both"),
+        (BudgetSchedule, {"epochs_memory_start": -1}, "epochs_memory_start is -1 .*; allowed: 0 or more"),
+        (BudgetSchedule, {"epochs_memory_start_to_end": -1}, "epochs_memory_start_to_end is -1; allowed: 0 or more"),
+    ],
 )
-def test_alphas_out_of_range_are_refused(settings):
-    with pytest.raises(InputError, match=r"alpha_min is .* and alpha_max is .*; allowed"):
-        AlphaGrowth(**settings)
-
-
-def test_an_unknown_growth_or_end_is_refused():
-    with pytest.raises(InputError, match=r"growth is 'linaer'.*Did you mean 'linear'"):
-        AlphaGrowth(growth="linaer")
-    with pytest.raises(InputError, match=r"reached_at is 'last'.*last_step"):
-        AlphaGrowth(reached_at="last")
+def test_settings_out_of_range_are_refused(kind, settings, message):
+    with pytest.raises(InputError, match=message):
+        kind(**settings)
 
 
 @pytest.mark.parametrize(
-    ("epochs", "expected"), [(0, 30.0), (3, 30.0), (4, 37.5), (5, 45.0), (6.5, 56.25), (7, 60.0), (50, 60.0)]
+    ("epochs", "schedule", "expected"),
+    [
+        *((epochs, (30.0, 60.0, 3, 4), 30.0) for epochs in (0, 3)),  # constant, then linear, then constant
+        *((epochs, (30.0, 60.0, 3, 4), budget) for epochs, budget in ((4, 37.5), (5, 45.0), (6.5, 56.25))),
+        *((epochs, (30.0, 60.0, 3, 4), 60.0) for epochs in (7, 50)),
+        (1.5, (40.0, 20.0, 1, 1), 30.0),  # it may shrink, or jump
+        (2, (40.0, 20.0, 2, 0), 40.0),
+        (2.01, (40.0, 20.0, 2, 0), 20.0),
+    ],
 )
-def test_budget_is_constant_then_linear_then_constant(epochs, expected):
-    assert math.isclose(budget_at(epochs, 30.0, 60.0, 3, 4), expected)
-
-
-def test_a_budget_may_shrink_or_jump():
-    assert math.isclose(budget_at(1.5, 40.0, 20.0, 1, 1), 30.0)
-    assert budget_at(2, 40.0, 20.0, 2, 0) == 40.0
-    assert budget_at(2.01, 40.0, 20.0, 2, 0) == 20.0
+def test_budgets_follow_their_schedule(epochs, schedule, expected):
+    assert math.isclose(budget_at(epochs, *schedule), expected)
 
 
 @given(st.floats(0, 20), st.floats(1, 1e6), st.floats(1, 1e6), st.floats(0, 9), st.floats(0, 9))
 def test_a_budget_stays_between_its_ends(epochs, start, end, constant, linear):
     value = budget_at(epochs, start, end, constant, linear)
     assert min(start, end) * (1 - 1e-9) <= value <= max(start, end) * (1 + 1e-9)
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [{"memory_start": 9.0}, {"memory_end": 9.0}, {"epochs_memory_start": -1}, {"epochs_memory_start_to_end": -1}],
-)
-def test_half_a_budget_schedule_is_refused(settings):
-    with pytest.raises(InputError, match="; allowed: "):
-        BudgetSchedule(**settings)
 
 
 class Moments(Callback):
@@ -141,11 +127,13 @@ def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_
     assert moments.budgets == []
 
 
-def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder):
+def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder, capsys):
     module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(AlphaGrowth(), BudgetSchedule(1.0, 2.0), limit_train_batches=1)
+    callbacks = AlphaGrowth(), BudgetSchedule(1.0, 2.0), RankDiscretisation(1), AllocationMovement()
+    trainer = tiny.make_trainer(*callbacks, limit_train_batches=1)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert trainer.global_step == 1
+    assert "rank" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("least", "asked"), [({"min_epochs": 2}, 10), ({"min_steps": 8}, 8)])

@@ -1,5 +1,6 @@
 """What TensorBoard itself shows of a run that was interrupted."""
 
+import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from callbacks.tensor_board import RunTensorBoard
@@ -34,6 +35,7 @@ def test_what_was_logged_after_the_checkpoint_is_forgotten_with_the_first_new_fi
     assert shown(tmp_path) == {"loss": [*everything["loss"][:4], (4, 9.0), (5, 8.0)]}
 
 
+@pytest.mark.slow
 def test_a_refused_resumption_costs_no_figure(tmp_path, tiny_bert, cola_folder):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     folder = tmp_path / "tiny"

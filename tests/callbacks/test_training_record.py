@@ -7,8 +7,8 @@ import torch
 
 from callbacks.checkpoints import read_checkpoint
 from callbacks.health import CollapseDetection
+from callbacks.progress import TrainingLog
 from callbacks.rank_logging import RankLogging
-from callbacks.training_log import TrainingLog
 from callbacks.training_record import TrainingRecord
 from callbacks.update_norms import UpdateNorms
 from lora import AdaptiveLoRAXS

@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import sys
+import zipfile
+from pathlib import Path
 
 import pytest
 
@@ -42,6 +44,20 @@ def test_other_weights_than_the_pinned_ones_are_refused_even_after_a_good_look(p
     (packaged / "model.safetensors").write_bytes(b"other weights!")
     with pytest.raises(InputError, match="not the model they claim to be"):
         locate_backbone("package:small")
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_no_run(packaged, tmp_path, monkeypatch, capsys):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    assert locate_backbone("package:small") == str(packaged)
+    parts = tmp_path / "packages" / "rankwise_test_small" / "input"
+    parts.mkdir()
+    with zipfile.ZipFile(parts / "parts.zip.001", "w") as archive:
+        archive.write(packaged / "model.safetensors", "deep/model.safetensors")
+        archive.write(packaged / "config.json", "deep/config.json")
+    joined = dataclasses.replace(backbones.PACKAGED_BACKBONES["small"], folder=backbones._joined_archive)
+    monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", joined)
+    assert (Path(locate_backbone("package:small")) / "model.safetensors").read_bytes() == WEIGHTS
+    assert capsys.readouterr().err.count("warning:") == 3
 
 
 def test_a_package_that_is_not_installed_says_how_to_install_it(packaged, monkeypatch):

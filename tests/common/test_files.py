@@ -2,12 +2,16 @@ import errno
 import json
 import math
 import os
+import shutil
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
 from common.errors import InputError, one_of
-from common.files import cache_directory, write_json, write_text, write_whole
+from common.files import cache_directory, whole_folder, write_cache, write_json, write_text, write_whole
 
 
 def names(folder: Path) -> list[str]:
@@ -80,12 +84,54 @@ def test_the_old_file_stays_readable_until_the_new_one_is_whole(tmp_path):
     assert path.read_text() == "new"
 
 
+def test_what_killed_writers_left_is_deleted_by_the_next_one_and_nothing_else(tmp_path):
+    script = """
+        import os, pathlib, sys
+        from common.files import whole_folder, write_whole
+        folder = pathlib.Path(sys.argv[1])
+        def killed(file):
+            os._exit(9)
+        if sys.argv[2] == "file":
+            write_whole(folder / "file", killed)
+        with whole_folder(folder / "export") as temporary:
+            (temporary / "weights").write_text("large")
+            os._exit(9)
+    """
+    for kind in ("file", "folder"):
+        subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path, kind], timeout=60)
+        assert len(names(tmp_path)) == 1
+        with whole_folder(tmp_path / "living") as living:
+            assert names(tmp_path) == [living.name]
+            (tmp_path / ".mine.partial").touch()
+            (tmp_path / ".00000000-1.abcdefgh.partial").touch()  # of another machine, perhaps still being written
+            write_text(tmp_path / "other", "new")
+            assert len(names(tmp_path)) == 4
+        shutil.rmtree(tmp_path)
+        tmp_path.mkdir()
+
+
+def test_a_cache_that_cannot_be_written_costs_time_only(tmp_path, capsys, monkeypatch):
+    (tmp_path / "file").touch()
+    write_cache(tmp_path / "file" / "below", b"content", "tokens are")
+    assert "tokens are not cached" in capsys.readouterr().err
+    for name in ("RANKWISE_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(Path, "expanduser", lambda _: (_ for _ in ()).throw(RuntimeError("no home")))
+    write_cache(cache_directory("factors") / "file", b"content", "factors are")
+    assert "factors are not cached" in capsys.readouterr().err
+
+
 def test_folders_are_made_and_the_umask_is_respected(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a" / "b" / "file", "é")
+        with whole_folder(tmp_path / "export") as temporary:
+            (temporary / "inner").mkdir(0o700)
+            os.close(os.open(temporary / "inner" / "weights", os.O_CREAT, 0o600))  # as safetensors does
     finally:
         os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("export", "export/inner", "export/inner/weights")]
+    assert modes == [0o750, 0o750, 0o640]
     path = tmp_path / "a" / "b" / "file"
     assert path.read_bytes() == "é".encode()
     assert path.stat().st_mode & 0o777 == 0o640

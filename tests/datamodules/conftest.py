@@ -35,7 +35,9 @@ def make_backbone(folder: Path, **changes) -> Path:
         "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
     }
     PreTrainedTokenizerFast(tokenizer_object=backend, **(settings | changes)).save_pretrained(folder)
-    BertConfig(vocab_size=len(vocabulary), hidden_size=8, num_hidden_layers=1).save_pretrained(folder)
+    BertConfig(vocab_size=len(vocabulary), hidden_size=8, num_hidden_layers=1, num_attention_heads=2).save_pretrained(
+        folder
+    )
     return folder
 
 

@@ -148,6 +148,26 @@ def test_truncated_rows_are_counted_and_told(make, capsys):
     assert f"{expected['train']} of 45 train rows are longer than max_length = 8" in capsys.readouterr().out
 
 
+def test_fit_says_what_it_trains_on(make, backbone, cola, tmp_path, capsys):
+    data = make()
+    for training in (False, True):
+        data.trainer = SimpleNamespace(training=training, predicting=False)
+        data.prepare_data()
+        out = capsys.readouterr().out
+        assert ("glue/cola: 45 train rows: 15 unacceptable, 30 acceptable\n" in out) == training
+    assert "glue/cola: 11 test rows: 4 unacceptable, 7 acceptable" in out
+    for name in ("train", "dev"):
+        rows = "".join(f"w{row}\tw2\t{row % 2}\n" for row in range(6))
+        (tmp_path / f"{name}.tsv").write_text(f"#1 String\t#2 String\tQuality\n{rows}")
+    (tmp_path / "train.tsv.gz").touch()
+    data = GLUEDataModule("mrpc", str(tmp_path), backbone=backbone)
+    data.trainer = SimpleNamespace(training=True, predicting=False)
+    data.prepare_data()
+    out = capsys.readouterr().out
+    assert "f1 is of the class 'equivalent'" in out and "6 different texts are in both" in out
+    assert f"{tmp_path / 'train.tsv'} is read, and train.tsv.gz beside it is not" in out
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -96,6 +96,13 @@ def test_class_numbers_are_read_by_their_names(make_table, tmp_path, asked, labe
     assert list(data.task.label_names) == asked
 
 
+@pytest.mark.parametrize(("names", "ours"), [(["World ", "1.0"], ("World", "1")), (["1", "1.0"], ("1", "1.0"))])
+def test_class_names_that_are_written_oddly_fit_their_own_rows(make_table, tmp_path, names, ours):
+    folder = saved(tmp_path / "saved", names, train=[0, 1, 1], validation=[0, 1])
+    data = make_table(dataset=folder)
+    assert data.read_splits()["train"].labels == [0, 1, 1] and data.class_names == ours
+
+
 def test_a_class_that_is_not_among_the_names_is_refused(make_table, tmp_path):
     folder = saved(tmp_path / "saved", ["negative", "positive"], train=[0, 1, 1], validation=[0, 1])
     with pytest.raises(InputError, match="label is 'positive'; allowed: negative, Positive"):

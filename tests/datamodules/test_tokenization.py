@@ -1,16 +1,17 @@
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import LONGEST, make_backbone
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, CTRLTokenizer, ProphetNetTokenizer
 
 from common.errors import InputError
 from datamodules import tokenization
 from datamodules.sources import Examples
 from datamodules.tokenization import tokenize_cached
-from datamodules.tokenizer import load_tokenizer
+from datamodules.tokenizer import load_tokenizer, tokenizer_identity
 
 TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
 PAIRS = ["w1", "w2 w3 w4 w5 w6 w7", "w8 w9", "w3"]
@@ -96,6 +97,28 @@ def test_everything_that_changes_tokens_changes_the_cache_key(tmp_path, tokenize
     for number, case in enumerate(cases, start=1):
         tokenize_cached(*case)
         assert len(list((own_cache / "tokenized").iterdir())) == number
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        (ProphetNetTokenizer, [{"do_lower_case": False}, {"do_lower_case": True}, {"do_basic_tokenize": False}]),
+        (CTRLTokenizer, [{"merges": "w 1</w>\n"}, {"merges": "1 2</w>\n"}]),
+    ],
+)
+def test_tokenizers_written_in_python_are_told_apart(tmp_path, kind, settings):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "[X_SEP]", "w1", "W1", "<unk>", "w", "1</w>", "w1</w>"]
+    for number, changes in enumerate(settings):
+        (tmp_path / f"{number}.txt").write_text("\n".join(words))
+        (tmp_path / f"{number}.json").write_text(json.dumps({word: place for place, word in enumerate(words)}))
+        (tmp_path / f"{number}.merges").write_text(f"#version\n{changes.get('merges', '')}")
+        if kind is CTRLTokenizer:
+            tokenizer = kind(str(tmp_path / f"{number}.json"), str(tmp_path / f"{number}.merges"))
+        else:
+            tokenizer = kind(str(tmp_path / f"{number}.txt"), **changes)
+        split = tokenize_cached(Examples(["W1 w1", "w1,w1 12"]), tokenizer, 10)
+        assert rows_of(split, split.input_ids) == [tokenizer(text)["input_ids"] for text in ("W1 w1", "w1,w1 12")]
+        assert tokenizer_identity(tokenizer) == tokenizer_identity(tokenizer)
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])

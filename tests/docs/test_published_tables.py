@@ -10,8 +10,8 @@ import pytest
 import yaml
 from scipy import stats
 
-from experiments.report.published import RESULTS, with_tables
 from experiments.report.sources import read_records
+from tests.docs.published import RESULTS, with_tables
 
 PAGE = (RESULTS / "README.md").read_text(encoding="utf-8")
 CONTENT = {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
@@ -19,7 +19,7 @@ STUDIES = {name: content["trials"] for name, content in CONTENT.items() if "tria
 
 
 def test_the_page_holds_what_the_command_writes():
-    assert with_tables(PAGE) == PAGE, "run python -m experiments.report.published"
+    assert with_tables(PAGE) == PAGE, "run python -m tests.docs.published"
     defined = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
     assert re.findall(r"<!-- table: (\w+) -->", PAGE) == list(defined)
 

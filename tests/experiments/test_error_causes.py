@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from callbacks.checkpoints import WholeFileCheckpoints
-from experiments.error_causes import input_error_behind
+from experiments.error_causes import about_settings, input_error_behind
 
 
 def test_a_limit_that_torchs_writer_meets_is_the_users_to_lift(tmp_path):
@@ -18,3 +18,17 @@ def test_a_limit_that_torchs_writer_meets_is_the_users_to_lift(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "no space left to write" in str(input_error_behind(raised.value))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parameters_that_a_step_does_not_use_are_told_to_the_user_of_data_parallel_training(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path / 'meeting'}", rank=0, world_size=1)
+    try:
+        model = torch.nn.ModuleDict({"used": torch.nn.Linear(2, 2), "unused": torch.nn.Linear(2, 2)})
+        model.forward = lambda x: model["used"](x)
+        parallel = torch.nn.parallel.DistributedDataParallel(model)
+        with pytest.raises(RuntimeError) as raised:
+            for _ in range(2):
+                parallel(torch.ones(1, 2)).sum().backward()
+    finally:
+        torch.distributed.destroy_process_group()
+    assert "--trainer.strategy ddp_find_unused_parameters_true" in str(about_settings(raised.value))

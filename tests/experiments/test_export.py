@@ -13,6 +13,7 @@ import yaml
 from sklearn.metrics import matthews_corrcoef
 
 import cli
+from lightning_modules.backbone_sketch import CHECKSUMS_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from tests import tiny
 from tests.command_line import run, write_config
@@ -47,6 +48,7 @@ def nothing_was_written(run_folder: Path) -> bool:
     return not (run_folder / "exports").exists() or not list((run_folder / "exports").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_export_predicts_what_the_run_predicts(runs, tiny_bert, cola_folder, kind):
     config = runs / "tiny" / "config.yaml"
@@ -133,6 +135,7 @@ def still(*options: str) -> list[str]:
     return [*(f"--model.optimizer.{rate}=0" for rate in rates), "--trainer.max_epochs=1", *options]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["native", "peft"])
 @pytest.mark.parametrize("adapter", ["adaptive", "none", "of_peft"])
 def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_folder, kind, adapter, capsys):
@@ -156,6 +159,7 @@ def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_f
         assert all(ranks[name] >= len(block) for name, block in exported.items())
 
 
+@pytest.mark.slow
 def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tiny_bert, cola_folder):
     source = tmp_path / "adapter"
     shutil.copytree(exports(runs) / "native", source)
@@ -166,6 +170,7 @@ def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tin
     assert run("fit", config, tmp_path, *options, "--trainer.max_epochs", "2", "--ckpt_path", "last") == 0
 
 
+@pytest.mark.slow
 def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     content = yaml.safe_load(config.read_text())
@@ -179,6 +184,7 @@ def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, 
     assert [path.name for path in (tmp_path / "tiny" / "exports").iterdir()] == ["merged"]
 
 
+@pytest.mark.slow
 def test_soft_ranks_are_exported_only_when_told_to(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, "--rank_discretisation.epochs_rank_discrete", "0") == 0
@@ -234,6 +240,7 @@ def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, opti
     assert nothing_was_written(folder)
 
 
+@pytest.mark.slow
 def test_an_export_of_a_table_answers_where_its_training_rows_are_not(tmp_path, tiny_bert):
     data = tiny.save_table(tmp_path / "data")
     settings = {"class_path": "datamodules.TableDataModule", "init_args": {"data_dir": str(data), "batch_size": 8}}
@@ -301,12 +308,39 @@ def test_a_merged_model_without_a_fitting_head_does_not_answer(runs, tmp_path, c
 
     folder = tmp_path / "merged"
     shutil.copytree(exports(runs) / "merged", folder)
+    (folder / CHECKSUMS_NAME).unlink()
     weights = load_file(folder / "model.safetensors")
     others = {name: weight for name, weight in weights.items() if name != "classifier.weight"}
     for name, content in (("lacking", others), ("other", others | {"classifier.weight": torch.zeros(3, 16)})):
         save_file(content, folder / "model.safetensors", {"format": "pt"})
         assert cli.main(["validate", "--export", str(folder)]) == 2, name
         assert "no weights that fit for classifier.weight" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_that_changed_since_the_export_is_refused_wherever_it_is_used(
+    runs, tmp_path, tiny_bert, cola_folder, capsys, kind
+):
+    folder = tmp_path / "copy"
+    shutil.copytree(exports(runs) / kind, folder)
+    listed = json.loads((folder / CHECKSUMS_NAME).read_text())
+    assert {"config.yaml", next(path.name for path in folder.glob("*.safetensors"))} <= set(listed)
+    assert set(listed) == {path.name for path in folder.iterdir()} - {CHECKSUMS_NAME, "README.md", "predictions.tsv"}
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    start = "--model.backbone" if kind == "merged" else "--model.init_from"
+    for name in listed:
+        content = (folder / name).read_bytes()
+        damaged = bytearray(content)
+        damaged[len(damaged) // 2] ^= 1
+        (folder / name).write_bytes(damaged)
+        assert cli.main(["validate", "--export", str(folder)]) == 2
+        assert f"{name} was changed" in capsys.readouterr().err
+        (folder / name).unlink()
+        assert cli.main(["validate", "--export", str(folder)]) == 2
+        (folder / name).write_bytes(content)
+    (folder / next(iter(listed))).write_bytes(b"{}")
+    assert run("fit", config, tmp_path, start, str(folder)) == 2
+    assert next(iter(listed)) in capsys.readouterr().err
 
 
 def test_a_full_disk_leaves_nothing(runs, tmp_path, monkeypatch, capsys):

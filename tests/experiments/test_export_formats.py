@@ -8,7 +8,8 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, pipeline
 
 from common.errors import InputError, VerificationError
 from experiments.export import _compare
@@ -51,6 +52,7 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
     return SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
 @settings(max_examples=3, deadline=None)
 @given(data=st.data())
@@ -67,6 +69,35 @@ def test_every_format_says_what_the_run_says(model_type, data, tokenizer, tmp_pa
         export = kind(run, ExportOptions())
         export.write(folder)
         torch.testing.assert_close(export.logits(folder, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression", None])
+def test_a_pipeline_answers_what_the_run_answers_whatever_the_backbone_was_trained_for(problem, tokenizer, tmp_path):
+    run = run_of("bert", [2] * 8, tokenizer)
+    run.module.model.config.problem_type = problem
+    text = "the cat sees a dog"
+    expected = run.module.model(**tokenizer(text, return_tensors="pt")).logits.softmax(-1)[0].tolist()
+    FORMATS["merged"](run, ExportOptions()).write(tmp_path)
+    (answers,) = pipeline("text-classification", model=str(tmp_path), top_k=None)([text])
+    scores = {answer["label"]: answer["score"] for answer in answers}
+    assert [scores["no"], scores["yes"]] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("model_type", ["bert", "gemma3", "llama", "modernbert", "t5"])  # rotary positions in three
+def test_a_rounded_model_is_the_one_in_memory(model_type, dtype, tokenizer, tmp_path):
+    model, head = classifier(model_type)
+    data = SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer)
+    module = SimpleNamespace(model=model, adapter=None, head_modules=head)
+    batches = [{"inputs": {"input_ids": torch.tensor([[2, 5, 7, 9, 11, 3], [2, 8, 6, 30, 12, 3]])}}]
+    before = logits(model, batches)[0]
+    export = FORMATS["merged"](SimpleNamespace(module=module, data=data), ExportOptions(dtype=dtype))
+    export.write(tmp_path)
+    in_memory, written = logits(export.model, batches)[0], export.logits(tmp_path, batches)[0]
+    torch.testing.assert_close(written, in_memory, rtol=1e-5, atol=1e-5)
+    assert (in_memory - before).abs().max() > 1e-5
+    assert {tensor.dtype for tensor in load_file(tmp_path / "model.safetensors").values()} == {dtype}
+    assert export.logits(tmp_path, batches, dtype)[0].isfinite().all()
 
 
 def test_peft_is_told_each_rank_under_a_path_that_matches_one_module(tokenizer, tmp_path):

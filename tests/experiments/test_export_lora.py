@@ -31,6 +31,7 @@ def finished(request, tmp_path_factory, tiny_bert, cola_folder) -> Path:
     return runs_dir / "tiny"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["native", "peft", "merged"])
 def test_every_format_repeats_the_metric_of_the_run(finished, kind, capsys):
     results = json.loads((finished / "results.json").read_text())
@@ -72,6 +73,7 @@ def test_a_run_starts_from_any_peft_lora_folder(tmp_path, tiny_bert, cola_folder
         torch.testing.assert_close(merged(**tokens).logits, model.eval()(**tokens).logits, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("save", [tiny.save_tiny_gpt2, tiny.save_tiny_llama])
 def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
     from transformers import pipeline

@@ -9,9 +9,9 @@ import torch
 
 from callbacks.divergence import Divergence
 from callbacks.health import CollapseDetection
+from callbacks.progress import TrainingLog
 from callbacks.rank_logging import RankLogging
 from callbacks.results import Results
-from callbacks.training_log import TrainingLog
 from callbacks.update_norms import UpdateNorms
 from experiments.fit_results import best_of, status, summarise, versions, write_files
 from experiments.results import Metric

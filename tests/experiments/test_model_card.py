@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer
 
 from experiments.export_formats import FORMATS, ExportOptions
-from experiments.model_card import _loading
+from experiments.model_card import _loading, model_card
 from lightning_modules import TextClassificationModule
 from lora import LoRA
 from tests import tiny
@@ -50,6 +50,17 @@ def run_snippet(text: str, folder: Path) -> dict[str, Any]:
     finally:
         os.chdir(before)
     return names
+
+
+def test_names_and_labels_are_text(tmp_path):
+    run = run_of(str(SAVE["bert"](tmp_path / "<b>backbone")), "bert", ("<i>a", "*b*"))
+    run.data.name, run.folder, run.epoch, run.config = "<u>data", Path("<s>run`x`"), 1, {}
+    run.results, run.checkpoint, run.metrics = None, Path("best.ckpt"), dict
+    run.module.rank_allocation = None
+    told = model_card(run, "merged", {"layer": 3}, "exactly.").split("```")[0].split("---", 2)[2]
+    assert not re.search(r"<\w", told)
+    for part in (r"# &lt;s>run\`x\`: &lt;u>data with", r"labels: 0 = &lt;i>a, 1 = \*b\*"):
+        assert part in told
 
 
 @pytest.mark.parametrize("labels", [LABELS, ()], ids=["labels", "regression"])

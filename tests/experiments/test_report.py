@@ -74,6 +74,7 @@ def changed_sweep(folder, curves, change):
     return make_study(read_records([folder]), None)
 
 
+@pytest.mark.slow
 def test_the_table_has_the_studys_columns_and_figures(rate_report):
     rows = table(rate_report)
     columns = ["Task", "Rank Min", "Rank Max", "Alpha Min", "Alpha Max", "LR", "Rank Avg", "Median ± Std"]
@@ -178,6 +179,7 @@ class Outline(HTMLParser):
         self.found.append((tag, dict(attributes)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["rate_report", "rank_report"])
 def test_the_page_loads_nothing_its_links_have_targets_and_it_can_be_read_by_ear_and_scrolled_by_key(kind, request):
     html = (request.getfixturevalue(kind) / "report.html").read_text()

@@ -51,6 +51,7 @@ def test_the_page_and_the_markdown_file_hold_the_table(report):
     assert 'href="#differences"' in (report / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_without_a_seed_in_common_or_a_baseline_there_is_no_table(report, tmp_path):
     for options in (["--baseline", "alone"], []):
         output = tmp_path / f"page{len(options)}"
@@ -67,6 +68,7 @@ def test_a_single_pair_has_a_mean_and_no_interval(tmp_path):
     assert (row["Mean difference"], row["95 % bootstrap"], row["95 % Student"]) == ("+3.00", "", "")
 
 
+@pytest.mark.slow
 def test_a_method_is_a_baseline_at_the_rate_chosen_for_it(tmp_path):
     """A run that fell apart lowers a rate's mean, which chooses it, and not its median."""
     lora = {3e-4: {0: 0.80, 1: 0.81, 2: 0.82}, 1e-3: {0: 0.83, 1: 0.84, 2: 0.30}}

@@ -54,6 +54,7 @@ def runs(tmp_path):
     ("name", "content"),
     [
         ("results.json", b"{}"),
+        ("results.json", b"[" * 100_000),
         ("config.yaml", b"a: [1"),
         ("config.yaml", b"- a"),
         ("config.yaml", b"a: \xe9"),
@@ -137,6 +138,7 @@ def test_results_of_another_version_are_named_with_what_they_lack(runs, capsys, 
     assert refused(capsys, runs, f"{place}/results.json", f"it has no {part}")
 
 
+@pytest.mark.slow
 def test_ranks_whose_layers_or_bounds_do_not_fit_are_named(runs, capsys):
     config, ranks = runs / "run0" / "config.yaml", runs / "run0" / "ranks.json"
     whole = config.read_text()
@@ -147,6 +149,7 @@ def test_ranks_whose_layers_or_bounds_do_not_fit_are_named(runs, capsys):
     assert refused(capsys, runs, "names other layers", runs / "run0", runs / "run1")
 
 
+@pytest.mark.slow
 def test_names_and_labels_are_text_in_markdown_and_in_spreadsheets(tmp_path):
     names = ['=HYPERLINK("x")', "+1+1", "-2+3", "@SUM(A1)", "<b>bold", "_all_ *of* it", "[a](http:x)", "a|b"]
     curves = {name: (rank, {1e-3: {0: 0.5, 1: 0.6}}) for rank, name in enumerate(names, start=1)}

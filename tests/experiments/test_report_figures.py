@@ -1,21 +1,27 @@
 """Figures read without colours, with any name, and with numbers where and as they are."""
 
+import dataclasses
 import html
 import re
 from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+import transformers
 
 import cli
 from callbacks.rank_pictures import rank_grid, rank_map
+from experiments.closing_table import _rank_table
+from experiments.report import figures_ranks
 from experiments.report.content import make_study
 from experiments.report.drawing import style, write_png
-from experiments.report.figures_differences import difference_figure
+from experiments.report.figures_differences import difference_figure, run_bars
 from experiments.report.figures_ranks import rank_figures
 from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_groups
 from experiments.report.rank_curves import rank_curve_figure
+from experiments.report.record import RankHistory
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
@@ -38,6 +44,7 @@ def cells(figure):
     return [text.get_text() for text in figure.axes[0].texts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["a $x_{ b$", "_hidden", '<b>&"x'])
 def test_a_name_is_written_as_it_is(tmp_path, name):
     folder = made_runs.write_rate_sweep(tmp_path / "sweep", {name: (16, CURVE), "full": (None, CURVE)})
@@ -75,11 +82,34 @@ def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
     assert cells(rank_map({"layer.0.query": 7.0}, 2, 8, "ranks")) == ["7"]
 
 
+def test_lines_of_each_type_of_layer_are_means_over_seeds_and_layers(adaptive):
+    group, final = adaptive
+    at_end, over_time = next(figure for name, _, figure in rank_figures(group) if name == "ranks_by_type").axes
+    by_layer = final.mean(0).reshape(2, 2)  # made_runs.LAYERS: layer by layer, query and value
+    for place, (line, moments) in enumerate(zip(at_end.lines, over_time.lines, strict=True)):
+        np.testing.assert_allclose(line.get_xydata(), [[0, by_layer[0, place]], [1, by_layer[1, place]]])
+        np.testing.assert_allclose(moments.get_xydata(), [[0, 5], [9, by_layer[:, place].mean()]])
+
+
+def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
+    curves = {"fixed": (1, {1e-3: {0: 0.5, 1: 0.53, 2: 0.56}}), "ours": (2, {1e-3: {0: 0.6, 1: 0.7}})}
+    study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]), "fixed")
+    (axes,) = run_bars(study.groups, study.baseline).axes
+    *bars, band = axes.patches
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [60, 70, 50, 53, 56])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "fixed"]
+    (line,) = axes.lines
+    np.testing.assert_allclose(line.get_xdata(), 53)
+    np.testing.assert_allclose([band.get_x(), band.get_width()], [50, 6])
+    assert not run_bars(study.groups, None).axes[0].lines and run_bars([], None) is None
+
+
 def test_a_constant_budget_does_not_lie_on_the_frame(adaptive):
     figure = next(figure for name, _, figure in rank_figures(adaptive[0]) if name == "alpha_and_budget")
     assert figure.axes[1].get_ylim() == pytest.approx((0, 108))
 
 
+@pytest.mark.slow
 def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_path):
     curves = {"fixed": (1, {1e-3: {0: 20.0}})}
     curves |= {f"rank_{rank}": (rank, {1e-3: {0: 20.0 + rank}}) for rank in range(2, 30)}
@@ -115,23 +145,30 @@ def test_a_rank_curve_with_a_leading_underscore_is_in_the_legend(tmp_path):
     assert [text.get_text() for text in legend.get_texts()] == ["_ours", "theirs"]
 
 
-ATTENTION = [f"{name}.{part}" for name in ("self_attn", "encoder_attn") for part in ("q_proj", "v_proj")]
+SMALL = {"vocab_size": 40, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}
+SEQUENCES = {"vocab_size": 40, "d_model": 8, "num_heads": 2, "d_kv": 4, "d_ff": 16}
+HEADS = {f"{side}_attention_heads": 2 for side in ("encoder", "decoder")}
 COLLIDING = {
-    "BART": [f"model.{side}.layers.{layer}.{name}" for side in ("encoder", "decoder") for layer in range(2)
-             for name in (*ATTENTION[: 4 if side == "decoder" else 2], "fc1")],
-    "T5": [f"{side}.block.{block}.layer.{part}.{name}" for side in ("encoder", "decoder") for block in range(2)
-           for part, name in ((0, "SelfAttention.q"), (1, "DenseReluDense.wi"))],
-    "MobileBERT": [f"encoder.layer.{layer}.{name}.dense" for layer in range(2)
-                   for name in ("ffn.0.intermediate", "ffn.1.intermediate", "ffn.0.output", "attention.output")],
-}  # fmt: skip
+    "bart": transformers.BartConfig(**SEQUENCES, **HEADS, encoder_layers=2, decoder_layers=2),
+    "t5": transformers.T5Config(**SEQUENCES, num_layers=2, num_decoder_layers=3),
+    "mobilebert": transformers.MobileBertConfig(**SMALL, embedding_size=8, num_hidden_layers=2),
+}
 
 
-@pytest.mark.parametrize("paths", COLLIDING.values(), ids=COLLIDING)
-def test_layers_whose_last_numbers_collide_are_all_on_the_map_and_in_the_table(paths):
-    ranks = {path: float(rank) for rank, path in enumerate(paths, start=1)}
+@pytest.mark.parametrize("config", COLLIDING.values(), ids=COLLIDING)
+def test_layers_whose_last_numbers_collide_are_all_on_the_map_in_the_table_and_in_the_figures(config):
+    with torch.device("meta"):
+        model = transformers.AutoModel.from_config(config)
+    paths = [name for name, layer in model.named_modules() if isinstance(layer, torch.nn.Linear)]
+    ranks = {path: rank for rank, path in enumerate(paths, start=1)}
     layers, projections, rows = rank_grid(ranks)
     assert sorted(rank for row in rows for rank in row if rank is not None) == list(ranks.values())
-    assert layers == [0, 1] and len(set(projections)) == len(projections)
+    assert len(paths) > 20 and len(layers) <= 3 and len(set(projections)) == len(projections)
     assert sorted(map(int, cells(rank_map(ranks, 1, 20, "ranks")))) == list(ranks.values())
-    if "self_attn" in paths[0]:
-        assert "encoder self_attn.q_proj" in projections and "decoder self_attn.q_proj" in projections
+    lines = [column._cells for column in _rank_table(ranks).columns[1:]]
+    assert sorted(int(str(cell)) for column in lines for cell in column if str(cell)) == list(ranks.values())
+    (moment,) = RankHistory.from_plain(made_runs.ranks([1, 1, 1, 1])).history[:1]
+    history = RankHistory(layers=ranks, history=[dataclasses.replace(moment, ranks=[float(r) for r in ranks.values()])])
+    assert sorted(figures_ranks._over_time(history).axes[0].images[0].get_array().ravel()) == list(ranks.values())
+    drawn = figures_ranks._by_type(paths, [history], np.array([list(ranks.values())])).axes[0].lines
+    assert sorted(rank for line in drawn for rank in line.get_ydata()) == list(ranks.values())

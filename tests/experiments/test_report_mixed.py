@@ -35,6 +35,7 @@ def test_a_missed_budget_is_counted_and_explained(tmp_path):
     assert "| run0 | budget_missed | AdaLoRA ended with other ranks than its target: 9.5 on average |" in text
 
 
+@pytest.mark.slow
 def test_a_seed_that_was_run_twice_counts_once_with_its_mean_and_is_named(tmp_path):
     ours = {0: (0.60, 0.80), 1: (0.70,), 2: (0.64,)}
     theirs = {0: (0.50,), 1: (0.55,), 2: (0.61,)}
@@ -68,6 +69,7 @@ def test_a_row_whose_runs_had_other_data_or_versions_says_so(tmp_path):
     assert "Some rows mix runs" in page.read_text()
 
 
+@pytest.mark.slow
 def test_runs_measured_otherwise_are_told_apart_and_never_subtracted(tmp_path):
     words = {"data": {"name": "made/words", "train_rows": 9, "validation_rows": 7, "test_rows": 7}}
     runs = [(seed, 0.5 + seed / 10, {}, {"weight_decay": decay}) for seed in (0, 1) for decay in (0.0, 0.1)]
@@ -86,6 +88,7 @@ def test_runs_measured_otherwise_are_told_apart_and_never_subtracted(tmp_path):
     assert "best median accuracy (LoRA weight decay 0)" in page and "best median perplexity" in page
 
 
+@pytest.mark.slow
 def test_the_ratio_is_to_full_fine_tuning_on_the_same_data(tmp_path):
     def curve(best):
         return {rate: {0: 0.9 - 0.04 * np.log10(rate / best) ** 2} for rate in (1e-5, 1e-4, 1e-3, 1e-2)}
@@ -107,6 +110,7 @@ def test_the_ratio_is_to_full_fine_tuning_on_the_same_data(tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_a_curve_whose_rates_have_other_seeds_says_so(tmp_path):
     whole = {1e-4: {0: 0.5, 1: 0.7}, 1e-3: {0: 0.6, 1: 0.8}, 1e-2: {0: 0.5, 1: 0.7}}
     lacking = {**whole, 1e-2: {0: 0.5}}
@@ -133,6 +137,7 @@ def test_no_two_rows_have_one_name(tmp_path, one, other, expected):
     assert labels[0] == expected and len(set(labels)) == 2
 
 
+@pytest.mark.slow
 def test_the_commands_on_the_page_make_it_again(tmp_path):
     folder = write(tmp_path / "my runs", [(0, 0.5, {}, {}), (1, 0.6, {}, {})])
     command = ["report", str(folder), "--baseline", "LoRA"]
@@ -152,3 +157,23 @@ def test_the_allocations_rate_has_a_column_of_its_own(tmp_path):
     assert cli.main(["report", str(tmp_path / "run0"), str(tmp_path / "fixed"), "--output", str(tmp_path)]) == 0
     rates = {row["Used rank"] + row["Rank Max"]: (row["LR"], row["Allocation LR"]) for row in rows(tmp_path)}
     assert rates == {"88": ("0.001", "0.02"), "8": ("0.001", "")}
+
+
+@pytest.mark.parametrize(
+    ("adapter", "used", "schedule", "expected"),
+    [
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": 153600, "memory_end": 38400}, "40 → 20"),
+        ("AdaptiveLoRA", 96 * 20.5, {"memory_start": 96 * 40, "memory_end": 96 * 20}, "40 → 20"),
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": 38400, "memory_end": 38400}, "20"),
+        ("AdaptiveLoRAXS", None, {"memory_start": 153600, "memory_end": 38400}, "budget 153,600 → 38,400"),
+        ("AdaptiveLoRAXS", 96 * 20.5**2, {"memory_start": None, "memory_end": None}, "5"),
+    ],
+)
+def test_the_average_rank_is_that_of_the_budget_trained_with(tmp_path, adapter, used, schedule, expected):
+    """96 layers of area r² or r; rank_average, which the adapter has as well, says another one."""
+    config = {**made_runs.adaptive_config(0), "budget_schedule": schedule}
+    budget = None if used is None else {"requested": 1.0, "used": used}
+    outcome = made_runs.results("run0", 0, 0.5, adapter=adapter, budget=budget, equal_area_rank=used and 20.5)
+    made_runs.write_run(tmp_path / "run0", config, outcome)
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert rows(tmp_path)[0]["Rank Avg"] == expected

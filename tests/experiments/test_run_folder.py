@@ -260,6 +260,7 @@ def test_a_sweep_is_neither_deleted_nor_run_into(tmp_path, capsys, way):
     assert (folder / "trial" / "checkpoints" / "best.ckpt").exists() and (folder / "sweep.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_refused_in_a_runs_folder_leaves_the_run_as_it_was(tmp_path, capsys):
     run = RunFolder.of(str(tmp_path), "quickstart_sweep")
     run.checkpoints.mkdir(parents=True)

@@ -26,6 +26,7 @@ def whole() -> dict:
         "data": {**made["data"], "truncated_rows": {"train": 1}},
         "validations": [{"epoch": 0, "val/accuracy": 0.5}, {"epoch": 1}],
         "test": {"accuracy": 0.8, "loss": None, "accuracy_by_tag": {"news": 0.5}},
+        "test_last": {"accuracy": 0.7, "loss": 0.9},
         **ranks,
         "at_best_epoch": ranks,
         "update_norms": {"initial": None, "final": norms},
@@ -48,6 +49,7 @@ def test_results_are_written_as_they_are_read(tmp_path):
         == RankFigures(budget=Budget(requested=50.0, used=44.0), average_rank=2.5, equal_area_rank=2.6)
     )
     assert (results.test_figures, results.accuracy_by_tag) == ({"accuracy": 0.8}, {"news": 0.5})
+    assert results.last_test_figures == {"accuracy": 0.7, "loss": 0.9}
     results.write(path)
     assert json.loads(path.read_text()) == whole()
     assert RunResults.read(path) == results

@@ -101,6 +101,7 @@ def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finishe
     assert not (tmp_path / "small" / FIRST / "failure.json").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_its_trial_only(copy, finished):
     path, runs_dir = copy
     folder = runs_dir / "small" / FIRST
@@ -155,6 +156,13 @@ def test_a_dry_run_lists_trials_and_writes_nothing(finished, tmp_path, capsys):
         ({"grid": {"model.adapter.targets": ["default", ["querry"]]}}, ["'querry'", "matches no layer", "self.query"]),
         ({"grid": {"model.adapter.rank_max": [8, 60]}}, ["rank_max_60", "rank is 60"]),
         ({"zip": {f"budget_schedule.memory_{end}": [40, 4e6] for end in ("start", "end")}}, ["4,000,000", "allowed"]),
+        ({"grid": {"trainer.limit_predict_batches": [1, -1]}}, ["limit_predict_batches_-1", "invalid value -1"]),
+        ({"grid": {"trainer.precision": ["32-true", "16-true"]}}, ["trainer.precision is 16-true"]),
+        ({"grid": {"trainer.max_epochs": [1, -1]}}, ["max_epochs is -1, a run without end"]),
+        ({"grid": {"trainer.enable_checkpointing": [None, False]}}, ["enable_checkpointing"]),
+        ({"grid": {"data.data_dir": ["/no/such/folder"]}}, ["/no/such/folder"]),
+        ({"grid": {"data.held_out_rows": [5]}}, ["held_out_rows is 5"]),
+        ({"grid": {"trainer.accumulate_grad_batches": [1, 3]}}, ["batch_size is 8"]),
         ({"grid": {}}, ["the grid is empty"]),
         ({"config": "no_such.yaml"}, ["no_such.yaml"]),
     ],

@@ -40,7 +40,10 @@ def made(tmp_path, tiny_bert, cola_folder):
     return path, tmp_path
 
 
-def test_overwrite_deletes_a_sweep_with_its_report(made):
+@pytest.mark.parametrize("lost", [None, "sweep.yaml"])
+def test_overwrite_deletes_a_sweep_with_its_report(made, lost):
+    if lost:
+        (made[1] / "small" / lost).unlink()
     clear(SweepFolder(made[1] / "small"))
     assert not (made[1] / "small").exists()
 
@@ -176,6 +179,7 @@ def test_nothing_is_begun_anew_behind_a_link(tmp_path):
     assert (tmp_path / "elsewhere" / "config.yaml").exists()
 
 
+@pytest.mark.slow
 def test_a_trial_that_somebody_runs_by_hand_is_left_to_them(tmp_path, tiny_bert, cola_folder, monkeypatch, capsys):
     monkeypatch.setattr(run_folder, "_PATIENCE_SECONDS", 0.2)
     path = write_sweep(tmp_path, write_config(tmp_path, tiny_bert, cola_folder))
@@ -215,6 +219,7 @@ def test_finished_trials_drop_checkpoints_and_a_begun_one_goes_on_from_its_own(b
     assert [trial["name"] for trial in trials if trial["results"] is not None] == [FIRST, SECOND]
 
 
+@pytest.mark.slow
 def test_the_last_checkpoint_counts_as_best_where_no_validation_chose_one(begun):
     path, runs_dir = begun
     (runs_dir / "small" / FIRST / "checkpoints" / "best.ckpt").unlink()
@@ -231,6 +236,7 @@ def test_a_trial_that_another_process_holds_keeps_its_checkpoints(begun, monkeyp
     assert kept(runs_dir) == [NAMES, []]
 
 
+@pytest.mark.slow
 def test_a_finished_trial_whose_results_are_lost_keeps_its_checkpoint(begun, capsys):
     path, runs_dir = begun
     assert sweep(path, runs_dir, "--keep_checkpoints", "best") == 0

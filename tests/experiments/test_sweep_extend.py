@@ -40,6 +40,7 @@ def files(folder):
     return {file: (file.stat().st_mtime_ns, file.read_bytes()) for file in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dry", [["--dry_run"], []])
 def test_a_larger_grid_is_refused_with_the_option_that_takes_it(grown, capsys, dry):
     path, runs_dir = grown
@@ -51,6 +52,7 @@ def test_a_larger_grid_is_refused_with_the_option_that_takes_it(grown, capsys, d
     assert files(runs_dir / "small") == before
 
 
+@pytest.mark.slow
 def test_extend_runs_the_new_trials_only(grown, capsys):
     path, runs_dir = grown
     (old,) = trial_folders(runs_dir / "small")

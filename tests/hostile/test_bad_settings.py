@@ -31,6 +31,7 @@ def known(bases) -> list[Field]:
     return [field for field in fields(bases) if field.name not in STARTS_PROCESSES]
 
 
+@pytest.mark.slow
 def test_the_base_configs_hold_every_class_and_run(bases, folder):
     text = repr(bases)
     adapters = [name for name in lora.__all__ if name != Adapter.__name__]

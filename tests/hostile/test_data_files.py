@@ -103,6 +103,7 @@ def test_random_damage_is_refused_or_read_as_it_stands(formats, tmp_path, name, 
         assert all(text.strip() in raw for text in found)
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(NAMES), content=st.one_of(st.binary(max_size=300), st.text(max_size=300).map(str.encode)))
 def test_files_of_anything_at_all_are_refused_or_read(formats, tmp_path, name, content):
@@ -187,6 +188,7 @@ def test_the_command_line_says_what_is_wrong(tmp_path, tiny_bert, capsys, conten
     assert expected in message
 
 
+@pytest.mark.slow
 def test_a_text_beyond_the_models_limit_is_cut_and_said(tmp_path, tiny_bert, capsys):
     long = "the cat sees a dog " * 20_000
     code, out, message = fit(tmp_path, tiny_bert, f"text,label\n{ROWS}{long},1\n{long},0\n", capsys)

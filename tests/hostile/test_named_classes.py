@@ -28,6 +28,7 @@ def module_that_marks(marker, tmp_path, monkeypatch) -> str:
     return MODULE
 
 
+@pytest.mark.slow
 def test_a_config_is_code_so_the_module_can_be_reached(finished, marker, tmp_path, module_that_marks):
     run("fit", finished / "tiny.yaml", tmp_path, f"--data={module_that_marks}.Anything")
     assert marker.exists()
@@ -89,6 +90,7 @@ def test_an_adapter_config_names_no_classes(finished, marker, tmp_path, capsys, 
     assert code == (0 if "auto_mapping" in changes else 2), capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model_type", [None, "a_type_nobody_knows"])
 def test_code_beside_a_backbone_is_not_run(marker, tmp_path, tiny_bert, cola_folder, capsys, model_type):
     backbone = remote_code(tiny_bert, marker, tmp_path / "bert", model_type)
@@ -121,7 +123,7 @@ def test_what_comes_from_the_hub_comes_without_code_and_at_its_revision(monkeypa
         raise OSError("no hub here")
 
     monkeypatch.setattr(datasets, "load_dataset", record)
-    for loader in ("AutoTokenizer", "AutoModelForSequenceClassification", "AutoModelForCausalLM"):
+    for loader in ("AutoTokenizer", "AutoConfig", "AutoModelForSequenceClassification", "AutoModelForCausalLM"):
         monkeypatch.setattr(getattr(transformers, loader), "from_pretrained", record)
     from common.errors import InputError
     from datamodules.tokenizer import read_tokenizer
@@ -136,8 +138,15 @@ def test_what_comes_from_the_hub_comes_without_code_and_at_its_revision(monkeypa
     for call in calls:
         with pytest.raises(InputError):
             call()
-    assert [settings["revision"] for settings in asked] == ["abc123"] * 4
-    assert [settings.get("trust_remote_code", False) for settings in asked] == [False] * 4
+    config = transformers.BertConfig()
+    monkeypatch.setattr(
+        transformers.AutoConfig, "from_pretrained", lambda *given, **settings: asked.append(settings) or config
+    )
+    for call in calls[2:]:  # the models themselves
+        with pytest.raises(InputError):
+            call()
+    assert [settings["revision"] for settings in asked] == ["abc123"] * 8
+    assert [settings.get("trust_remote_code", False) for settings in asked] == [False] * 8
 
 
 def test_every_class_that_reads_from_the_hub_can_pin_its_revision():

@@ -22,6 +22,7 @@ def test_the_bomb_goes_off_where_pickles_are_trusted(marker, tmp_path):
     assert marker.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("verb", ["fit", "validate", "test", "predict", "export"])
 def test_a_checkpoint_is_never_unpickled(finished, marker, tmp_path, capsys, verb, form):
@@ -34,6 +35,7 @@ def test_a_checkpoint_is_never_unpickled(finished, marker, tmp_path, capsys, ver
     assert bomb in refused(capsys, code, marker)
 
 
+@pytest.mark.slow
 def test_checkpoints_in_the_run_folder_are_never_unpickled(finished, marker, tmp_path, capsys):
     shutil.copytree(finished / "tiny", tmp_path / "tiny")
     longer = ("--trainer.max_epochs", "2")
@@ -78,6 +80,7 @@ def test_a_file_that_only_claims_to_be_safetensors_is_never_unpickled(finished, 
     refused(capsys, code, marker)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", FORMS)
 def test_caches_are_never_unpickled_but_made_again(finished, marker, tmp_path, monkeypatch, form):
     cache = tmp_path / "cache"
@@ -95,6 +98,7 @@ def test_caches_are_never_unpickled_but_made_again(finished, marker, tmp_path, m
     assert all(path.read_bytes() != bomb for path in files)
 
 
+@pytest.mark.slow
 def test_a_parquet_file_is_never_unpickled(marker, tmp_path, tiny_bert, capsys):
     # the extension type with which Arrow once unpickled what a file's schema carried (CVE-2023-47248)
     import pyarrow

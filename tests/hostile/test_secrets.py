@@ -24,6 +24,7 @@ def places_with_the_token(folder) -> list[str]:
     return [str(path) for path in files if TOKEN.encode() in path.read_bytes() or TOKEN in path.name]
 
 
+@pytest.mark.slow
 def test_no_file_and_no_line_of_output_holds_a_token(tokens, tmp_path, tiny_bert, cola_folder, capfd):
     runs = tmp_path / "runs"
     config = write_config(tmp_path, tiny_bert, cola_folder)
@@ -45,6 +46,7 @@ def test_no_file_and_no_line_of_output_holds_a_token(tokens, tmp_path, tiny_bert
     assert TOKEN not in shown.out + shown.err
 
 
+@pytest.mark.slow
 def test_the_search_finds_a_token_that_is_written(tokens, tmp_path, tiny_bert, cola_folder):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     content = yaml.safe_load(config.read_text())

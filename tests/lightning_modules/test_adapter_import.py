@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,10 +11,10 @@ from peft import KasaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from common.errors import InputError
-from lightning_modules.adapter_import import native_low_rank_factors, peft_low_rank_factors
+from lightning_modules.adapter_import import import_adapter, native_low_rank_factors, peft_low_rank_factors
 from lightning_modules.backbone_sketch import SKETCH_FILE_NAME, backbone_sketch
 from lightning_modules.native_adapter import NativeAdapter
-from lora import LoRAXS
+from lora import LoRA, LoRAXS
 from lora.export import merge, unwrap
 from tests.architectures import classifier
 
@@ -107,3 +108,45 @@ def test_a_peft_export_whose_sketch_has_no_lengths_is_still_read(tmp_path):
     assert len(peft_low_rank_factors(classifier("bert")[0], tmp_path)[0]) == 4
     with pytest.raises(InputError, match="another backbone"):
         peft_low_rank_factors(changed_backbone(), tmp_path)
+
+
+def started(folder: Path, adapter: Any, head: tuple[str, ...] = ("classifier",)) -> Any:
+    """The model of a fit that starts from a folder."""
+    model, _ = classifier("bert")
+    if adapter is not None:
+        adapter.attach(model, "bert", head)
+    module = SimpleNamespace(model=model, adapter=adapter, head_modules=head, load_model=lambda: classifier("bert"))
+    module.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))
+    import_adapter(module, str(folder))
+    return model
+
+
+@pytest.mark.parametrize("trained", ["pooler.dense", "LayerNorm", "word_embeddings", "embeddings alone"])
+def test_what_a_run_would_freeze_and_lose_is_refused_and_else_taken_over(tmp_path, trained):
+    saved = ["classifier"] if trained == "embeddings alone" else ["classifier", trained]
+    theirs = save(tmp_path, modules_to_save=saved)
+    with torch.no_grad():
+        for name, weight in theirs.named_parameters():
+            if "modules_to_save" in name or (trained == "embeddings alone" and "word_embeddings" in name):
+                weight += 0.1
+    theirs.save_pretrained(tmp_path, save_embedding_layers=trained == "embeddings alone")
+    part = trained.split()[0]
+    with pytest.raises(InputError, match=rf"its own bert.*{part}.*wouldn't save; allowed.*merge_and_unload"):
+        started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="attention"))
+    ours = started(tmp_path, None).eval()  # full fine-tuning, which trains and saves it all
+    with torch.no_grad():
+        torch.testing.assert_close(ours(TOKENS).logits, theirs(TOKENS).logits, rtol=1e-4, atol=1e-5)
+
+
+def test_a_native_export_with_a_trained_pooler_is_refused_where_the_pooler_is_frozen(tmp_path):
+    model, _ = classifier("bert")
+    adapter, head = LoRA(rank=2, lora_alpha=2, targets="attention"), ["classifier", "bert.pooler.dense"]
+    adapter.attach(model, "bert", head)
+    native = NativeAdapter.of(adapter, with_factors=False, backbone="tiny", revision=None, head=head)
+    unwrap(model, adapter.layer_names)
+    native.tensors["backbone_sketch"] = backbone_sketch(dict(model.named_parameters()), head)
+    state = {f"head/{name}": weight for name, weight in model.state_dict().items() if name.startswith(tuple(head))}
+    NativeAdapter(native.description, native.tensors | state).write(tmp_path)
+    started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="attention"), tuple(head))
+    with pytest.raises(InputError, match=r"its own bert\.pooler\.dense"):
+        started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="attention"))

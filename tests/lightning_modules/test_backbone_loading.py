@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -8,8 +9,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from common.errors import InputError
-from lightning_modules.backbone_loading import load_backbone
-from tests.architectures import classifier
+from lightning_modules.backbone_loading import load_backbone, load_skeleton
+from tests.architectures import classifier, save_backbone
 
 
 def load(folder, **settings):
@@ -41,9 +42,7 @@ def test_weights_are_those_of_the_folder_in_train_mode_and_the_head_is_the_rest(
 
 def test_a_half_precision_folder_loads_in_float32(edited):
     folder = edited(lambda tensors: {name: tensor.bfloat16() for name, tensor in tensors.items()})
-    config = folder / "config.json"
-    config.write_text(json.dumps(json.loads(config.read_text()) | {"dtype": "bfloat16"}))
-    model, _ = load(folder)
+    model, _ = load(configured(folder, dtype="bfloat16"))
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
 
 
@@ -53,11 +52,89 @@ def test_a_pooler_that_the_folder_lacks_belongs_to_the_head(edited):
     assert head == ("classifier", "bert.pooler.dense")
 
 
-def test_a_layer_of_another_shape_starts_at_random_and_so_belongs_to_the_head(edited):
+def test_a_pooler_of_another_shape_starts_at_random_and_so_belongs_to_the_head(edited):
     folder = edited(lambda tensors: tensors | {"pooler.dense.weight": torch.zeros(16, 8)})
     model, head = load(folder)
     assert float(model.bert.pooler.dense.weight.abs().sum()) > 0
     assert "bert.pooler.dense" in head
+
+
+def without(part):
+    return lambda tensors: {name: tensor for name, tensor in tensors.items() if part not in name}
+
+
+def prefixed(prefix):
+    return lambda tensors: {f"{prefix}{name}": tensor for name, tensor in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        (prefixed("_orig_mod."), {}, r"bert\.embeddings.*They hold _orig_mod\.embeddings.*wrapper"),
+        (prefixed("module."), {}, r"bert\.embeddings.*They hold module\.embeddings"),
+        (prefixed("model.bert."), {}, r"bert\.embeddings.*They hold model\.bert\.embeddings"),
+        (dict, {"vocab_size": 99}, r"word_embeddings\.weight: its shape is \(37, 16\) there and \(99, 16\) by config"),
+        (dict, {"vocab_size": 20}, r"word_embeddings\.weight: its shape is \(37, 16\) there and \(20, 16\) by config"),
+        (dict, {"max_position_embeddings": 128}, r"position_embeddings\.weight: its shape is \(64, 16\)"),
+        (dict, {"intermediate_size": 64}, r"layer\.0\.intermediate\.dense\.bias: its shape"),
+        (dict, {"num_hidden_layers": 3}, r"encoder\.layer\.2\..* \(and 15 more\)"),
+        (without("layer.1."), {}, r"encoder\.layer\.1\..* \(and 15 more\)"),
+        (without("LayerNorm"), {}, r"LayerNorm\.bias \(and 9 more\)"),
+        (without("layer.0.attention.self.query.bias"), {}, r"layer\.0\.attention\.self\.query\.bias \(and 0 more\)"),
+        (without("word_embeddings"), {}, r"word_embeddings"),
+    ],
+)
+def test_anything_but_a_head_or_a_pooler_that_would_be_random_is_refused_by_name(edited, change, settings, message):
+    folder = configured(edited(change), **settings)
+    with pytest.raises(InputError, match=f"no weights that fit for .*{message}"):
+        load(folder)
+
+
+def configured(folder, **settings) -> Path:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder
+
+
+def test_every_architecture_loads_from_its_own_files_and_not_without_a_part(tmp_path):
+    for model_type in ("albert", "deberta", "gemma3", "mixtral", "t5", "xlnet"):
+        folder = save_backbone(model_type, tmp_path / model_type)
+        model, head = load(folder)
+        assert all(model.get_submodule(path) is not model.base_model for path in head)
+        tensors = load_file(folder / "model.safetensors")
+        lost = next(name for name in sorted(tensors) if "norm" in name.lower())
+        save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
+        with pytest.raises(InputError, match=rf"no weights that fit for .*{re.escape(lost.split('.', 1)[1])}"):
+            load(folder)
+
+
+@pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "compressed-tensors", "hqq", "torchao", "fp8"])
+def test_a_quantised_backbone_is_refused_in_one_message(edited, method, tmp_path):
+    folder = configured(edited(dict), quantization_config={"quant_method": method, "bits": 4})
+    composite = save_backbone("gemma3", tmp_path / "gemma3")
+    text = json.loads((composite / "config.json").read_text())["text_config"]
+    configured(composite, text_config=text | {"quantization_config": {"quant_method": method}})
+    for refused in (folder, composite):
+        for call in (load, lambda place: load_skeleton(AutoModelForSequenceClassification, str(place))):
+            with pytest.raises(InputError, match=rf"is quantised \({method}, by its config.json\).*--model.backbone"):
+                call(refused)
+
+
+def test_an_attention_that_cannot_run_here_is_refused(edited):
+    folder = configured(edited(dict), attn_implementation="flash_attention_2")
+    with pytest.raises(InputError, match=r"asks for a package.*FlashAttention2.*attn_implementation"):
+        load(folder)
+
+
+def test_an_adapter_is_no_backbone(edited):
+    folder = edited(dict)
+    for name in ("adapter_config.json", "native.safetensors"):
+        (folder / name).write_text("{}")
+        for place in ("config.json", "no longer there"):
+            with pytest.raises(InputError, match=rf"holds an adapter.*--model.init_from {folder}"):
+                load(folder)
+            (folder / place).unlink(missing_ok=True)
+        (folder / name).unlink()
 
 
 @pytest.mark.parametrize("model_type", ["distilbert", "roberta", "gpt2"])

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
@@ -176,18 +177,71 @@ def test_a_checkpoint_that_notes_no_settings_is_still_taken(trained, load, edite
     assert load(adaptive(), path)[1] == trained("adaptive")[2]
 
 
-def test_another_backbone_is_refused_by_name_or_by_its_factors(load, edited, tmp_path):
-    from safetensors.torch import load_file, save_file
+def scaled(tensors):
+    for tensor in tensors.values():
+        tensor *= 1.005
 
+
+def shuffled(tensors):
+    words = tensors["embeddings.word_embeddings.weight"]
+    tensors["embeddings.word_embeddings.weight"] = words[torch.randperm(len(words))].contiguous()
+
+
+CHANGES = {
+    "moved": lambda tensors: None,
+    "scaled": scaled,
+    "shuffled": shuffled,
+    "embeddings": lambda tensors: tensors["embeddings.word_embeddings.weight"].mul_(1.5),
+    "normalisation": lambda tensors: tensors["encoder.layer.0.output.LayerNorm.weight"].add_(0.5),
+    "bias": lambda tensors: tensors["encoder.layer.1.attention.self.query.bias"].add_(1),
+    "key": lambda tensors: tensors["encoder.layer.1.attention.self.key.weight"].normal_(),
+    "intermediate": lambda tensors: tensors["encoder.layer.0.intermediate.dense.weight"].neg_(),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_any_other_frozen_weight_is_refused_wherever_the_backbone_lies(trained, load, tmp_path, name):
     other = tiny.save_tiny_bert(tmp_path / "other")
-    with pytest.raises(InputError, match="the checkpoint's backbone is"):
-        load(adaptive(), edited(lambda content: None), str(other))
     tensors = load_file(other / "model.safetensors")
-    tensors["encoder.layer.1.output.dense.weight"] *= -1
+    CHANGES[name](tensors)
     save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
-    renamed = edited(lambda content: content["rankwise"].update(backbone=str(other)))
-    with pytest.raises(InputError, match="other frozen factors"):
-        load(adaptive(), renamed, str(other))
+    if name == "moved":
+        assert load(lora(), trained("lora")[1], str(other))[1] == trained("lora")[2]
+        return
+    with pytest.raises(InputError, match=r"other frozen (weights|factors)"):
+        load(lora(), trained("lora")[1], str(other))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("config.json", '"num_attention_heads": 2', '"num_attention_heads": 4', "num_attention_heads .* is 2, .* is 4"),
+        ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"', "hidden_act"),
+        ("tokenizer.json", '"cat": 6', '"cat": 7', "another tokenizer"),
+        ("tokenizer_config.json", "{", '{"truncation_side": "left",', "another tokenizer"),
+    ],
+)
+@pytest.mark.parametrize("kind", ["adaptive", "full"])
+def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refused(
+    trained, load, tmp_path, file, old, new, message, kind
+):
+    other = tiny.save_tiny_bert(tmp_path / "other")
+    text = (other / file).read_text().replace('"dog": 7', '"dog": 6') if "cat" in old else (other / file).read_text()
+    assert old in text
+    (other / file).write_text(text.replace(old, new, 1))
+    with pytest.raises(InputError, match=message):
+        load(MADE[kind](), trained(kind)[1], str(other))
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_by_the_backbones_name(load, edited, trained):
+    def as_earlier(content):
+        for name in ("weights", "configuration", "classes", "tokenizer", "splits", "training"):
+            del content["rankwise"][name]
+
+    assert load(adaptive(), edited(as_earlier))[1] == trained("adaptive")[2]
+    unmarked = edited(lambda content: (as_earlier(content), content["rankwise"].update(fingerprint=None, backbone="x")))
+    with pytest.raises(InputError, match="the checkpoint's backbone is 'x'"):
+        load(adaptive(), unmarked)
 
 
 @pytest.mark.parametrize(
@@ -202,9 +256,45 @@ def test_another_backbone_is_refused_by_name_or_by_its_factors(load, edited, tmp
             r"shape of model.classifier.bias is \(3,\), this run's is \(2,\)",
         ),
         (lambda content: content.pop("rankwise"), "wasn't written by this project"),
+        (lambda content: content.update(rankwise=[1]), "wasn't written by this project"),
         (lambda content: content.update(rankwise={"adapter": "LoRA"}), "the checkpoint's adapter is 'LoRA'"),
+        (lambda content: content["state_dict"].update({"adapter.R": [1.0]}), "type of adapter.R is 'list'"),
+        (lambda content: content["state_dict"].update({"adapter.R": None}), "type of adapter.R is 'NoneType'"),
+        *(
+            (lambda content, names=names: content["rankwise"].update(classes=names), "every answer would have another")
+            for names in (["acceptable", "unacceptable"], ["no", "yes"], ["unacceptable", "acceptable", "unclear"])
+        ),
     ],
 )
 def test_a_damaged_checkpoint_or_another_programs_is_refused(load, edited, change, message):
     with pytest.raises(InputError, match=message):
         load(adaptive(), edited(change))
+
+
+def moments(content):
+    return content["optimizer_states"][0]["state"][0]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: moments(content).update(exp_avg=torch.zeros(3)),
+        lambda content: moments(content).update(exp_avg_sq=None),
+        lambda content: moments(content).update(step=torch.zeros(2)),
+        lambda content: moments(content).pop("exp_avg"),
+        lambda content: content["optimizer_states"][0]["state"].clear(),
+        lambda content: content["optimizer_states"][0]["state"].update({99: moments(content)}),
+        lambda content: content["optimizer_states"][0]["param_groups"].pop(),
+        lambda content: content["optimizer_states"][0]["param_groups"][0].pop("eps"),
+        lambda content: content["optimizer_states"].clear(),
+        lambda content: content["lr_schedulers"][0].update(last_epoch=None),
+        lambda content: content["GLUEDataModule"].clear(),
+        lambda content: content["GLUEDataModule"].update(next_batch=None),
+        lambda content: content.pop("GLUEDataModule"),
+    ],
+)
+def test_training_does_not_go_on_from_a_state_that_is_not_whole(edited, tiny_bert, cola_folder, change):
+    """Not even from a file without checksums of its forms, as earlier versions wrote; torch itself would crash."""
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    with pytest.raises(InputError, match="it isn't whole"):
+        tiny.make_trainer(max_epochs=2).fit(module, datamodule=data, ckpt_path=str(edited(change)))

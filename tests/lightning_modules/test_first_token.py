@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_modules.first_token import use_first_token_only
-from tests.architectures import TINY_CONFIGS, classifier
+from tests.architectures import classifier
 
 INPUTS = {
     "input_ids": torch.tensor([[2, 5, 7, 9, 11, 3], [2, 8, 6, 3, 1, 1], [2, 30, 3, 1, 1, 1]]),
@@ -50,7 +50,7 @@ def test_only_the_last_layer_is_cut(model_type):
     assert rows_through(model, layers[-1].intermediate) == [(3, 1, 8)]
 
 
-@pytest.mark.parametrize("model_type", sorted(set(TINY_CONFIGS) - set(FIRST_TOKEN)))
+@pytest.mark.parametrize("model_type", ["albert", "distilbert", "gpt2", "mpnet", "t5"])
 def test_other_architectures_are_left_alone(model_type):
     model, _ = classifier(model_type)
     use_first_token_only(model)

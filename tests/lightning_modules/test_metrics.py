@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy import stats
@@ -81,14 +82,31 @@ def test_matthews_correlation_is_exact_at_the_size_of_qqp(a, b, c, d):
     assert math.isclose(float(matthews_correlation(torch.tensor([[a, b], [c, d]]))), expected, rel_tol=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_correlations_are_those_of_scipy_with_ties(seed):
-    generator = torch.Generator().manual_seed(seed)
+@pytest.mark.parametrize("scale", [1e-20, 1.0, 1e20])
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_correlations_are_those_of_the_formula_with_ties_and_of_any_size(scale, offset):
+    generator = torch.Generator().manual_seed(0)
     labels = (5 * torch.rand(sum(UNEVEN), generator=generator)).round(decimals=0)
-    predictions = labels + torch.randn(len(labels), generator=generator)
-    for name, theirs in (("pearson", stats.pearsonr), ("spearman", stats.spearmanr)):
-        expected = theirs(predictions.numpy(), labels.numpy()).statistic
-        assert math.isclose(accumulated(name, predictions, labels), expected, abs_tol=1e-5)
+    predictions = (labels + torch.randn(len(labels), generator=generator) + offset) * scale
+    exact = [side.numpy().astype("longdouble") for side in (predictions, labels)]
+    for name, sides in (("pearson", exact), ("spearman", [stats.rankdata(side) for side in exact])):
+        assert math.isclose(accumulated(name, predictions, labels), np.corrcoef(*sides)[0, 1], abs_tol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["pearson", "spearman", "average"])
+@pytest.mark.parametrize("value", [0.1234, -7.3, 1e20, math.nan, math.inf])
+def test_a_correlation_with_a_constant_is_exactly_0(name, value):
+    labels = 5 * torch.rand(300, generator=torch.Generator().manual_seed(0))
+    constant = torch.full_like(labels, value)
+    for rows in (1, 14, 300):
+        metric = make_metric(name, 1)
+        for part, truth in zip(constant.split(rows), labels.split(rows)):
+            metric.update(part, truth)
+        assert float(metric.compute()) == 0.0
+        metric.reset()
+        metric.update(labels, constant)
+        assert float(metric.compute()) == 0.0
+    assert accumulated(name, labels[: sum(UNEVEN)], labels[: sum(UNEVEN)], 1) == pytest.approx(1.0, abs=1e-6)
 
 
 def test_accuracy_by_tag_counts_each_tag_alone():

@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from common.errors import InputError
@@ -10,6 +11,7 @@ from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
 
 RATES = {"learning_rate": 1e-3, "head_learning_rate": 5e-3, "allocation_learning_rate": 2e-2}
+DECAYS = {"weight_decay": 0.1, "allocation_weight_decay": 0.3}
 
 
 def rates_over(settings: OptimizerSettings, steps: int) -> list[float]:
@@ -67,9 +69,7 @@ def made_module(backbone: str, cola: str, adapter, **settings):
 @pytest.fixture(params=["adaptive", "fixed", "full"])
 def module(request, tiny_bert, cola_folder):
     adapter = {"adaptive": lambda: AdaptiveLoRAXS(1, 4, 2.0), "fixed": lambda: LoRAXS(4), "full": lambda: None}
-    return made_module(
-        tiny_bert, cola_folder, adapter[request.param](), **RATES, weight_decay=0.1, allocation_weight_decay=0.3
-    )
+    return made_module(tiny_bert, cola_folder, adapter[request.param](), **RATES, **DECAYS, betas=(0.5, 0.75))
 
 
 def test_optimizer_holds_every_trainable_parameter_once_and_no_other(module):
@@ -84,7 +84,7 @@ def test_each_parameter_is_in_its_group_with_the_groups_rate_and_weight_decay(mo
     expected = {"head": (5e-3, 0.1), "adapter": (1e-3, 0.1), "allocation": (2e-2, 0.3), "backbone": (1e-3, 0.1)}
     for group in make_optimizer(module.parameter_groups(), module.optimizer_settings).param_groups:
         assert (group["lr"], group["weight_decay"]) == expected[group["name"]]
-        assert group["betas"] == (0.9, 0.999)
+        assert group["betas"] == (0.5, 0.75)
         for name in (names[id(parameter)] for parameter in group["params"]):
             wanted = "allocation" if name == "adapter.rank_allocation.weights" else "adapter"
             if name.startswith("model."):
@@ -123,3 +123,45 @@ def test_settings_out_of_range_are_refused_by_name(settings):
     (name,) = settings
     with pytest.raises(InputError, match=f"^{name} is .*allowed"):
         OptimizerSettings(**settings)
+
+
+class Groups(Callback):
+    """The settings of each group at the start of each step, by the group's name."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        keys = ("lr", "weight_decay", "betas")
+        groups = trainer.optimizers[0].param_groups
+        self.seen.append({group["name"]: tuple(group[key] for key in keys) for group in groups})
+
+
+OTHER = {
+    "learning_rate": 3e-3,
+    "head_learning_rate": 4e-3,
+    "allocation_learning_rate": 5e-3,
+    "weight_decay": 0.3,
+    "allocation_weight_decay": 0.2,
+    "betas": (0.8, 0.9),
+}
+
+
+@pytest.mark.parametrize("first", ["linear_with_warmup", "constant"])
+@pytest.mark.parametrize("changes", [{}, OTHER, {"warmup_fraction": 0.5}])
+def test_a_resumed_run_has_the_rates_of_one_that_always_had_its_settings_and_length(
+    tiny_bert, cola_folder, tmp_path, first, changes
+):
+    def seen(epochs, schedule, resumed=None, **settings):
+        groups = Groups()
+        adapter = AdaptiveLoRAXS(rank_min=1, rank_max=4, rank_average=2.5)
+        module = tiny.make_module(tiny_bert, adapter, schedule=schedule, **{**RATES, **settings})
+        trainer = tiny.make_trainer(groups, max_epochs=epochs)
+        trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder), ckpt_path=resumed)
+        return groups.seen, trainer
+
+    trainer = seen(2, first)[1]
+    trainer.save_checkpoint(tmp_path / "whole.ckpt")  # where the first schedule has come down to 0
+    resumed = seen(4, "linear_with_warmup", str(tmp_path / "whole.ckpt"), **changes)[0]
+    assert resumed == seen(4, "linear_with_warmup", **changes)[0][10:]
+    assert len(resumed) == 10

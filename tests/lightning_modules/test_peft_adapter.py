@@ -17,7 +17,7 @@ from lightning_modules import PEFTAdapter
 from lora.injection import freeze
 from tests import tiny
 from tests.architectures import classifier
-from tests.command_line import differences, run, write_config
+from tests.command_line import differences
 
 # PEFT 0.21's wrapper asks transformers 5.23 for an attribute by its old name; PEFTAdapter doesn't use the wrapper.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -83,12 +83,14 @@ def both(request):
     return adapter, model.eval(), get_peft_model(plain, config).eval(), head
 
 
-def test_logits_equal_those_of_get_peft_model(both):
+def test_logits_and_trained_parameters_are_those_of_get_peft_model(both):
     adapter, model, reference, head = both
     inputs = {"input_ids": torch.arange(1, 25).view(2, 12), "attention_mask": torch.ones(2, 12, dtype=torch.long)}
     before = model(**inputs).logits
     pairs = list(zip(trained_parts(model, head), trained_parts(reference, head), strict=True))
     noise = torch.Generator().manual_seed(0)
+    assert sum(ours.numel() for ours, _ in pairs) == reference.get_nb_trainable_parameters()[0]
+    assert all(parameter.requires_grad for path in head for parameter in model.get_submodule(path).parameters())
     for ours, theirs in pairs:
         assert torch.equal(ours, theirs)
         change = 0.3 * torch.randn(ours.shape, generator=noise)
@@ -98,13 +100,6 @@ def test_logits_equal_those_of_get_peft_model(both):
     after = model(**inputs).logits
     assert float((after - before).abs().max()) > 1e-3
     torch.testing.assert_close(after, reference(**inputs).logits, rtol=0, atol=1e-6)
-
-
-def test_trainable_parameters_are_as_many_as_peft_counts(both):
-    _, model, reference, head = both
-    ours = sum(parameter.numel() for parameter in trained_parts(model, head))
-    assert ours == reference.get_nb_trainable_parameters()[0]
-    assert all(parameter.requires_grad for path in head for parameter in model.get_submodule(path).parameters())
 
 
 class SaveAt(Callback):
@@ -212,15 +207,6 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match=r"needs the package peft. Run `pip install -e '.\[peft\]'`"):
         PEFTAdapter("lora")
-
-
-def test_an_unknown_method_ends_the_command_with_exit_code_2(tiny_bert, cola_folder, tmp_path, capsys):
-    adapter = {"class_path": "lightning_modules.PEFTAdapter", "init_args": {"method": "adalora"}}
-    config = write_config(tmp_path, tiny_bert, cola_folder, adapter)
-    assert run("fit", config, tmp_path, "--model.adapter.method", "adalra") == 2
-    assert "adalora" in capsys.readouterr().err
-    assert run("fit", config, tmp_path, "--model.adapter.settings.tinitt", "3") == 2
-    assert "Did you mean 'tinit'" in capsys.readouterr().err
 
 
 @pytest.mark.slow

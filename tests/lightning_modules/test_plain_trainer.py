@@ -15,7 +15,7 @@ from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.rank_logging import RankLogging
-from callbacks.whole_steps import WholeSteps
+from callbacks.run_ends import WholeSteps
 from datamodules import GLUEDataModule
 from lightning_modules import OptimizerSettings, PEFTAdapter, TextClassificationModule
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, NestedLoRAXS

@@ -12,25 +12,16 @@ finite = st.floats(-30, 30, allow_nan=False)
 
 @settings(max_examples=1500, deadline=None)
 @given(st.lists(finite, min_size=1, max_size=30), st.floats(0, 1), st.integers(1, 8), st.integers(1, 40))
-def test_bounded_areas_meet_budget_and_bounds(weights, share, rank_min, above):
-    low = torch.full((len(weights),), float(rank_min**2), dtype=torch.float64)
-    high = torch.full((len(weights),), float((rank_min + above) ** 2), dtype=torch.float64)
-    budget = float(low.sum() + share * (high - low).sum())
-    areas = bounded_areas(torch.tensor(weights, dtype=torch.float64), share, low, high - low, float((high - low).sum()))
-    assert math.isclose(float(areas.sum()), budget, rel_tol=1e-9)
-    assert bool((areas >= low - 1e-9).all())
-    assert bool((areas <= high + 1e-9).all())
-
-
-@settings(max_examples=1500, deadline=None)
-@given(st.lists(finite, min_size=1, max_size=30), st.floats(0, 1), st.integers(1, 8), st.integers(1, 40))
-def test_softmax_areas_meet_the_budget(weights, share, rank_min, above):
-    low = torch.full((len(weights),), float(rank_min**2), dtype=torch.float64)
-    room = share * len(weights) * ((rank_min + above) ** 2 - rank_min**2)
-    budget = float(low.sum()) + room
-    areas = softmax_areas(torch.tensor(weights, dtype=torch.float64), room, low)
-    assert math.isclose(float(areas.sum()), budget, rel_tol=1e-9)
-    assert bool((areas >= low - 1e-9).all())
+def test_areas_meet_the_budget_and_their_bounds(drawn, share, rank_min, above):
+    weights = torch.tensor(drawn, dtype=torch.float64)
+    low = torch.full_like(weights, rank_min**2)
+    high = torch.full_like(weights, (rank_min + above) ** 2)
+    room = float((high - low).sum())
+    bounded = bounded_areas(weights, share, low, high - low, room)
+    for areas in (bounded, softmax_areas(weights, share * room, low)):
+        assert math.isclose(float(areas.sum()), float(low.sum() + share * room), rel_tol=1e-9)
+        assert bool((areas >= low - 1e-9).all())
+    assert bool((bounded <= high + 1e-9).all())
 
 
 @pytest.mark.parametrize("exponent", [1, 2])

@@ -1,11 +1,15 @@
+import re
+
 import pytest
+import torch
 from torch import nn
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.injection import choose_layers, find_layers, freeze, replace_module
+from lora.injection import choose_layers, describe_share, find_layers, freeze, matrix_sizes, replace_module
 from lora.target_names import ARCHITECTURE_TARGETS
-from tests.architectures import TINY_CONFIGS, classifier
+from tests.architectures import TINY_CONFIGS, classifier, configuration
 
 
 class Block(nn.Module):
@@ -85,73 +89,188 @@ def test_replace_module_puts_it_at_the_full_path(model):
     assert model["classifier"] is new
 
 
-# path of the blocks; query, value and both output projections; attention; feed-forward: as one reads them off the
-# architecture's own code
+# blocks; query, value and both output projections; attention; feed-forward: as one reads them off the architecture's
+# own code
 BERT_MLP = ["intermediate.dense", "output.dense"]
 BERT = (
     ["attention.self.query", "attention.self.value", "attention.output.dense", "output.dense"],
     ["attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense"],
     BERT_MLP,
 )
+LLAMA = (
+    ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"],
+    [f"self_attn.{letter}_proj" for letter in "qkvo"],
+    [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
+)
+T5_ATTENTION = (
+    "encoder.block.{}.layer.0.SelfAttention",
+    "decoder.block.{}.layer.0.SelfAttention",
+    "decoder.block.{}.layer.1.EncDecAttention",
+)
+T5_MLP = ("encoder.block.{}.layer.1.DenseReluDense", "decoder.block.{}.layer.2.DenseReluDense")
 INTENDED = {
-    "bert": ("bert.encoder.layer", *BERT),
-    "roberta": ("roberta.encoder.layer", *BERT),
-    "xlm-roberta": ("roberta.encoder.layer", *BERT),
-    "electra": ("electra.encoder.layer", *BERT),
+    "albert": (
+        "albert.encoder.albert_layer_groups.0.albert_layers.0",
+        ["attention.query", "attention.value", "attention.dense", "ffn_output"],
+        [f"attention.{name}" for name in ("query", "key", "value", "dense")],
+        ["ffn", "ffn_output"],
+    ),
+    "bert": ("bert.encoder.layer.{}", *BERT),
+    "roberta": ("roberta.encoder.layer.{}", *BERT),
+    "xlm-roberta": ("roberta.encoder.layer.{}", *BERT),
+    "electra": ("electra.encoder.layer.{}", *BERT),
     "mpnet": (
-        "mpnet.encoder.layer",
+        "mpnet.encoder.layer.{}",
         [*(f"attention.attn.{letter}" for letter in "qvo"), "output.dense"],
         [f"attention.attn.{letter}" for letter in "qkvo"],
         BERT_MLP,
     ),
     "distilbert": (
-        "distilbert.transformer.layer",
+        "distilbert.transformer.layer.{}",
         ["attention.q_lin", "attention.v_lin", "attention.out_lin", "ffn.lin2"],
         [f"attention.{name}_lin" for name in ("q", "k", "v", "out")],
         ["ffn.lin1", "ffn.lin2"],
     ),
+    "deberta": (
+        "deberta.encoder.layer.{}",
+        ["attention.self.in_proj", "attention.output.dense", "output.dense"],
+        ["attention.self.in_proj", "attention.output.dense"],
+        BERT_MLP,
+    ),
     "deberta-v2": (
-        "deberta.encoder.layer",
+        "deberta.encoder.layer.{}",
         *([name + "_proj" * (".self." in name) for name in names] for names in BERT),
     ),
+    "modernbert": (
+        "model.layers.{}",
+        ["attn.Wqkv", "attn.Wo", "mlp.Wo"],
+        ["attn.Wqkv", "attn.Wo"],
+        ["mlp.Wi", "mlp.Wo"],
+    ),
     "gpt2": (
-        "transformer.h",
+        "transformer.h.{}",
         ["attn.c_attn", "attn.c_proj", "mlp.c_proj"],
         ["attn.c_attn", "attn.c_proj"],
         ["mlp.c_fc", "mlp.c_proj"],
     ),
-    "llama": (
-        "model.layers",
-        ["self_attn.q_proj", "self_attn.v_proj", "self_attn.o_proj", "mlp.down_proj"],
-        [f"self_attn.{letter}_proj" for letter in "qkvo"],
-        [f"mlp.{name}_proj" for name in ("gate", "up", "down")],
+    "t5": (
+        "transformer",
+        [*(f"{path}.{letter}" for path in T5_ATTENTION for letter in "qvo"), *(f"{path}.wo" for path in T5_MLP)],
+        [f"{path}.{letter}" for path in T5_ATTENTION for letter in "qkvo"],
+        [f"{path}.{name}" for path in T5_MLP for name in ("wi", "wo")],
+    ),
+    **dict.fromkeys(
+        ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text"), ("model.layers.{}", *LLAMA)
+    ),
+    "gemma3": ("model.language_model.layers.{}", *LLAMA),
+    "phi3": (
+        "model.layers.{}",
+        ["self_attn.qkv_proj", "self_attn.o_proj", "mlp.down_proj"],
+        ["self_attn.qkv_proj", "self_attn.o_proj"],
+        ["mlp.gate_up_proj", "mlp.down_proj"],
     ),
 }
 
 
 def test_every_architecture_of_the_tables_is_tested():
     for known in ARCHITECTURE_TARGETS.values():
-        assert set(known) == set(TINY_CONFIGS) == set(INTENDED)
+        assert set(known) == set(INTENDED) <= set(TINY_CONFIGS)
 
 
-@pytest.mark.parametrize("model_type", sorted(TINY_CONFIGS))
+@pytest.mark.parametrize("model_type", sorted(INTENDED))
 def test_keywords_mean_these_layers_of_every_block(model_type):
     model, head = classifier(model_type)
     path, *intended = INTENDED[model_type]
     for keyword, projections in zip(("default", "attention", "mlp"), intended, strict=True):
         found = choose_layers(model, model.config.model_type, keyword, head)
-        assert set(found) == {f"{path}.{layer}.{projection}" for layer in range(2) for projection in projections}
+        assert set(found) == {f"{path}.{projection}".format(layer) for layer in range(2) for projection in projections}
     every = [name for name, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     found = choose_layers(model, model.config.model_type, "all-linear", head)
-    assert list(found) == [name for name in every if name.split(".")[0] not in head]
+    assert list(found) == [name for name in every if name.split(".")[0] not in head and "vision" not in name]
     assert len(found) >= 8
+
+
+def test_a_gated_t5_has_its_own_feed_forward_layers():
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(configuration("t5", feed_forward_proj="gated-gelu"))
+    found = choose_layers(model, "t5", "mlp", ["classification_head"])
+    assert {name.rpartition(".")[2] for name in found} == {"wi_0", "wi_1", "wo"} and len(found) == 12
+
+
+class Reader(nn.Module):
+    """A model whose layers act, are read without a call, or are called for nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(20, 4)
+        self.acts, self.read, self.ignored, self.other_task = (nn.Linear(4, 4) for _ in range(4))
+        self.experts = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, input_ids, context=None):
+        states = self.dropout(self.acts(self.embedding(input_ids)))
+        self.ignored(states)
+        states = states @ self.read.weight.T
+        if context is not None:
+            states = states + self.other_task(context)
+        return (self.experts[1](states),)
+
+
+# what can't act, by the architecture's own code
+IDLE = [
+    ("big_bird", {}, "bert.pooler"),  # called, but the head looks elsewhere
+    ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "self_attention.dense, mlp.dense_4h_to_h"),
+    ("esm", {}, "esm.contact_head.regression"),
+    ("gemma3", {}, "self_attn.k_proj, self_attn.v_proj, self_attn.q_proj, self_attn.out_proj, mlp.fc1, mlp.fc2"),
+    ("jamba", {}, "mamba.x_proj, mamba.dt_proj, mamba.out_proj"),
+    ("mamba", {}, "mixer.x_proj, mixer.dt_proj, mixer.out_proj"),
+    ("bert", {"is_decoder": True, "add_cross_attention": True}, "crossattention.self.query"),
+]
+
+
+@pytest.mark.parametrize(("model_type", "settings", "named"), IDLE)
+def test_layers_that_cannot_act_are_left_out_and_named(model_type, settings, named, capsys):
+    torch.manual_seed(0)
+    auto = AutoModelForCausalLM if model_type in ("bert", "mamba") else AutoModelForSequenceClassification
+    model = auto.from_config(configuration(model_type, **settings))
+    found = choose_layers(model, model_type, "all-linear", ["score", "classifier", "cls"])
+    assert f"no answer depends on them: {named}" in capsys.readouterr().out
+    endings = named.split(", ")
+    assert found and not any(name.endswith(ending) for name in found for ending in endings if "self_attn" not in ending)
+    with pytest.raises(InputError, match=rf"{re.escape(endings[-1])}.* can't be adapted.*model.adapter.targets"):
+        choose_layers(model, model_type, [endings[-1]])
+    skeleton = auto.from_config(configuration(model_type, **settings)).to("meta")  # as settings are checked for a sweep
+    if model_type not in ("big_bird", "jamba"):  # these look at values
+        assert list(choose_layers(skeleton, model_type, "all-linear", ["score", "classifier", "cls"])) == list(found)
+
+
+def test_looking_changes_nothing_of_the_model_and_draws_nothing():
+    model = Reader().train()
+    before, state = {name: weight.clone() for name, weight in model.state_dict().items()}, torch.get_rng_state()
+    assert list(choose_layers(model, "reader", "all-linear")) == ["acts", *(f"experts.{number}" for number in range(3))]
+    assert torch.equal(state, torch.get_rng_state()) and all(module.training for module in model.modules())
+    assert not any(module._forward_hooks for module in model.modules())
+    for name, weight in model.named_parameters():
+        assert torch.equal(weight, before[name]) and weight.requires_grad and weight.grad is None
+
+
+@pytest.mark.parametrize(("model_type", "unadapted"), [("mixtral", "experts.gate_up_proj"), ("xlnet", "rel_attn.q")])
+def test_the_share_that_is_adapted_is_told(model_type, unadapted):
+    model, head = classifier(model_type)
+    found = choose_layers(model, model_type, "all-linear", head)
+    matrices = [
+        (name, weight.numel())
+        for name, weight in model.named_parameters()
+        if weight.ndim > 1 and not re.search("embed_tokens|word_embedding", name) and name.split(".")[0] not in head
+    ]
+    share = sum(layer.weight.numel() for layer in found.values()) / sum(size for _, size in matrices)
+    said = describe_share(matrix_sizes(model, head), list(found))
+    assert 0.1 < share < 0.5 and f"{share:.0%} of the entries" in said and unadapted in said
 
 
 @pytest.mark.parametrize("model_type", ["gpt2", "llama"])
 def test_all_linear_leaves_the_output_embeddings_of_a_language_model_alone(model_type):
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **TINY_CONFIGS[model_type]))
+    model = AutoModelForCausalLM.from_config(configuration(model_type))
     assert isinstance(model.lm_head, nn.Linear)
     found = choose_layers(model, model_type, "all-linear")
     assert found and "lm_head" not in found
@@ -166,8 +285,8 @@ def test_lists_and_all_linear_need_no_known_architecture(model):
     ("model_type", "targets", "message"),
     [
         ("bert", "atention", r"targets is 'atention'; allowed: default, all-linear, attention, mlp, or"),
-        ("mamba9", "attention", "no attention targets for model type 'mamba9'; known types: bert"),
-        ("mamba9", "default", r"model type 'mamba9'; known types: bert, .*layers called query, subquery"),
+        ("mamba9", "attention", "no attention targets for model type 'mamba9'; known types: albert, bert"),
+        ("mamba9", "default", r"model type 'mamba9'; known types: albert, bert, .*layers called query, subquery"),
     ],
 )
 def test_unknown_keywords_and_architectures_are_refused(model, model_type, targets, message):
@@ -175,3 +294,9 @@ def test_unknown_keywords_and_architectures_are_refused(model, model_type, targe
         choose_layers(model, model_type, targets)
     with pytest.raises(InputError, match="the backbone has no linear layers"):
         choose_layers(nn.ModuleDict({"head": nn.Linear(2, 2)}), model_type, "all-linear", ["head"])
+
+
+def test_a_backbone_without_linear_layers_is_refused_and_its_matrices_are_named():
+    model, head = classifier("ibert")
+    with pytest.raises(InputError, match=r"no linear layers; its matrices.*attention\.self\.query\.weight"):
+        choose_layers(model, "ibert", "all-linear", head)

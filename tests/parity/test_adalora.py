@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, get_linear_schedule_with_warmup
 
-from experiments.sweep.definition import base_values
+from experiments.sweep.definition import read_base
 from tests.parity.recorder import record, save_backbone
 
 peft = pytest.importorskip("peft")
@@ -30,7 +30,7 @@ def recorded(backbone, cola_folder, tmp_path_factory):
 
 def documented_loop(backbone, recorded, first_step):
     """Losses, the ranks in use before each step, and the model, of the loop in PEFT's documentation."""
-    rates = base_values(("peft/cola_adalora.yaml",))
+    rates = read_base(("peft/cola_adalora.yaml",))
     model = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2)
     config = peft.AdaLoraConfig(target_modules=TARGETS, total_step=STEPS, **SETTINGS)
     tuner = peft.get_peft_model(model, config).base_model

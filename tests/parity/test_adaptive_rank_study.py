@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from experiments.sweep.definition import base_values
+from experiments.sweep.definition import read_base
 from tests.parity.adaptive_rank_study import StudyRun, StudySettings, Trajectory, train
 from tests.parity.recorder import Recorder, record, save_backbone
 
@@ -43,14 +43,14 @@ def runs(backbone, cola_folder, tmp_path_factory):
 
 def budgets(name: str) -> dict[str, float]:
     """Both ends of a config's budget schedule, for as many layers as there are here."""
-    settings = base_values((f"{name}.yaml",))
+    settings = read_base((f"{name}.yaml",))
     ends = {end: settings.get(f"budget_schedule.memory_{end}") for end in ("start", "end")}
     return {end: budget * LAYERS / 96 for end, budget in ends.items() if budget is not None}
 
 
 def study_settings(name: str) -> StudySettings:
     """What the study's script would be told for a config. What it isn't told (its defaults) isn't read from ours."""
-    settings = base_values((f"{name}.yaml",))
+    settings = read_base((f"{name}.yaml",))
     rank = settings.get("model.adapter.rank_max", settings.get("model.adapter.rank"))
     average = LAYERS * settings.get("model.adapter.rank_average", 0) ** 2
     ends = budgets(name)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 import cli
-from experiments.sweep.definition import base_values
+from experiments.sweep.definition import read_base
 from tests import tiny
 from tests.parity.recorder import Recorder, record, save_backbone
 
@@ -100,7 +100,7 @@ def test_full_fine_tuning_follows_the_studys_loop(backbone, news, tmp_path):
 
 @pytest.mark.parametrize(("config", "rate"), [("ag_news_full.yaml", 1e-5), ("ag_news_lora.yaml", 3e-4)])
 def test_rates_are_where_the_studys_curves_peak(config, rate):
-    settings = base_values((config,))
+    settings = read_base((config,))
     assert settings["model.optimizer.learning_rate"] == rate
     assert settings["model.optimizer.weight_decay"] == 1e-3
     assert settings["model.optimizer.schedule"] == "constant"

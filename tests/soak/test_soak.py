@@ -38,6 +38,7 @@ def test_a_run_that_ends_otherwise_is_told_apart(tmp_path, monkeypatch):
     assert [line.split(":")[0] for line in record["different"]] == ["/metrics"]
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on
 @pytest.mark.parametrize("moment", WRITING)
 def test_a_kill_while_writing_leaves_the_old_file_or_the_new_one(tmp_path, moment):
     (tmp_path / "second").write_text("old")

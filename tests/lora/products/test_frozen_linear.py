@@ -146,25 +146,6 @@ def test_frozen_weights_are_cast_once_under_autocast_also_for_training_after_an_
     assert all(tensor.grad.abs().max() > 0 for tensor in trained)
 
 
-def test_a_core_trains_the_same_packed_and_unpacked(monkeypatch):
-    def train():
-        torch.manual_seed(0)
-        layer = LoRAXSLinear(frozen(), torch.randn(4, 12), torch.randn(20, 4))
-        core = nn.Parameter(torch.zeros(4, 4))
-        optimizer = torch.optim.SGD([core], 1e-2)
-        for _ in range(20):
-            layer.core = core
-            layer(torch.randn(8, 12)).square().mean().backward()
-            optimizer.step()
-            optimizer.zero_grad()
-        return core.detach()
-
-    prepared = train()
-    monkeypatch.setattr(layers, "product_type", lambda x, weight: None)
-    torch.testing.assert_close(prepared, train(), atol=1e-6, rtol=1e-5)
-    assert prepared.abs().max() > 1e-2
-
-
 def test_only_frozen_linear_layers_of_a_model_are_replaced():
     model = nn.Sequential(frozen(), nn.Linear(20, 20), nn.LayerNorm(20), frozen(20, 20))
     model[3].bias.requires_grad_(True)

@@ -1,18 +1,40 @@
-"""What can stand in a cell of the published tables."""
+"""The tables of docs/results/README.md, made from the trials kept beside it: `python -m tests.docs.published`.
 
+The page has a place for each table, between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced.
+tables.yaml says what each shows: its files of `trials`, the title of the `first` column, the other `columns` and the
+`rows`.
+
+A column has a `cell` (a method of `Cell`), and may have `figure` (best, last or test), `where` (settings of its runs),
+`minus` (the method that differences are to) and `by` (what a curve's rate is chosen by: best or loss). A row has a
+`label`, and may have `of` (its method), `minus`, `where`, `without` (the status of runs that are left out), `curve` (a
+curve over learning rates, by the report's label), `rank` (at which nested runs are evaluated), `trials` (files of its
+own) and `cells` (text that no trial tells, by the column's title).
+"""
+
+import re
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import yaml
 
+from common.files import write_text
 from experiments.metrics import scale
-from experiments.report.cells import spread
-from experiments.report.groups import RANK, Group
+from experiments.report.cells import as_markdown, spread
+from experiments.report.groups import RANK, Group, make_curves, make_groups, swept_rate
 from experiments.report.rank_curves import nested_values
-from experiments.report.rate_tables import ChosenRate
+from experiments.report.rate_tables import ChosenRate, choose_rates
+from experiments.report.record import Record
+from experiments.report.sources import read_records
 from experiments.report.statistics import Interval, PairedDifference, paired_difference, rank_correlations
 
+RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
+_PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
 _HIGHEST_RANK = 19  # of the study whose trials tell their ranks
 
 
@@ -21,8 +43,6 @@ class Cell:
     """The runs of a row and column; each public method is a cell that tables.yaml can name.
 
     Attributes:
-        group: the runs.
-        figure: best, last or test.
         other: what they are compared with.
         chosen: the curve over learning rates they are from, at its chosen rate.
         rank: at which nested runs are evaluated.
@@ -35,20 +55,17 @@ class Cell:
     rank: int = 0
 
     def nothing(self) -> str:
-        """For a column whose text no trial tells."""
-        return ""
+        return ""  # for a column whose text no trial tells
 
     def n(self) -> str:
-        """Number of seeds."""
         return str(len(self.group.values(self.figure)))
 
     def median(self) -> str:
-        """Median ± sample standard deviation."""
         return spread(_printed(self.group, self.figure), "")
 
     def seeds(self) -> str:
         """Each seed's figure; a best epoch's says whether the run collapsed."""
-        digits = 2 if self.group.metric and self.group.metric.name == "perplexity" else 1
+        digits = 2 if self.group.metric.name == "perplexity" else 1
         runs = self.group.records if self.figure == "best" else ()
         collapsed = {record.seed for record in runs if record.status == "collapsed"}
         told = {seed: f"{value:.{digits}f}" for seed, value in _printed(self.group, self.figure).items()}
@@ -61,19 +78,15 @@ class Cell:
         return f"{tell(found.mean)} " + (interval if found.pairs > 2 else f"({interval[1:-1]})")
 
     def student(self) -> str:
-        """Student's interval of the mean difference."""
         found, tell = self._compared()
         return _between(found.student, tell)
 
     def _compared(self) -> tuple[PairedDifference, Callable[[float], str]]:
-        assert self.other is not None and self.group.metric is not None
         found = paired_difference(self.group.values(self.figure), self.other.values(self.figure))
-        assert found is not None, "tables.yaml compares runs without a common seed"
         factor = scale(self.group.metric.name)
         return found, lambda value: _signed(factor * value)
 
     def parameters(self) -> str:
-        """Trained values of the adapter."""
         return f"{self.group.results[0].trainable_parameters.adapter:,}"
 
     def budget(self) -> str:
@@ -84,15 +97,13 @@ class Cell:
         return "–".join(f"{value:,.0f}" for value in sorted({min(used), max(used)})) if used else ""
 
     def norm(self) -> str:
-        """Mean norm of the update at the end."""
+        """Mean norm of the update at the end; `norms` has each seed's."""
         return f"{np.mean(self._norms('final')):.1f}" if self._norms("final") else "not recorded"
 
     def norms(self) -> str:
-        """Each seed's norm of the update at the end."""
         return _listed(self._norms("final"), 1)
 
     def norms_at_start(self) -> str:
-        """Each seed's norm of the update when training begins."""
         return _listed(self._norms("initial"), 0)
 
     def _norms(self, when: str) -> list[float]:
@@ -128,7 +139,6 @@ class Cell:
         return _listed(self._separate(), 1)
 
     def nested_minus_separate(self) -> str:
-        """Each seed's difference of the two."""
         return ", ".join(map(_signed, self._nested() - self._separate()))
 
     def _nested(self) -> pd.Series:
@@ -140,35 +150,27 @@ class Cell:
         return _printed(Group(tuple(found), ""), self.figure)
 
     def rate(self) -> str:
-        """The chosen rate."""
-        return _rate(self._chosen.optimum.chosen or np.nan, 0)
+        return _rate(self.chosen.optimum.chosen or np.nan, 0)
 
     def optimum(self) -> str:
         """The best rate by the parabola, with its bootstrap interval."""
-        optimum = self._chosen.optimum
+        optimum = self.chosen.optimum
         return f"{_rate(optimum.rate or np.nan)} {_between(optimum.interval, _rate)}"
 
     def ratio(self) -> str:
         """Its optimum over full fine-tuning's, with its bootstrap interval."""
-        ratio = self._chosen.ratio
+        ratio = self.chosen.ratio
         return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.interval, _two_digits)}" if ratio else "1"
 
     def ratio_of_each_seed(self) -> str:
-        """The same of each seed's own curves."""
-        return ", ".join(map(_two_digits, self._chosen.ratio.by_seed)) if self._chosen.ratio else ""
+        return ", ".join(map(_two_digits, self.chosen.ratio.by_seed)) if self.chosen.ratio else ""
 
     def ratio_student(self) -> str:
-        """Student's interval of the mean logarithm of those."""
-        return _between(self._chosen.ratio.student, _two_digits) if self._chosen.ratio else ""
-
-    @property
-    def _chosen(self) -> ChosenRate:
-        assert self.chosen is not None, "tables.yaml asks for a rate in a row without a curve"
-        return self.chosen
+        return _between(self.chosen.ratio.student, _two_digits) if self.chosen.ratio else ""
 
 
 def _printed(group: Group, figure: str) -> pd.Series:
-    return _in_print(group.values(figure)) * (scale(group.metric.name) if group.metric else 1.0)
+    return _in_print(group.values(figure)) * scale(group.metric.name)
 
 
 def _in_print(values: pd.Series) -> pd.Series:
@@ -194,3 +196,61 @@ def _rate(rate: float, digits: int = 1) -> str:
 
 def _between(interval: Interval | None, tell: Callable[[float], str]) -> str:
     return "" if interval is None else f"[{tell(interval[0])}, {tell(interval[1])}]"
+
+
+def main() -> int:
+    """Writes the tables into the page."""
+    page = RESULTS / "README.md"
+    write_text(page, with_tables(page.read_text(encoding="utf-8")))
+    return 0
+
+
+def with_tables(page: str) -> str:
+    """The page with its tables made anew."""
+    content = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
+    tables = {name: as_markdown(_made(table)) for name, table in content.items()}
+    return _PLACE.sub(lambda found: f"{found[1]}\n{tables[found[2]]}\n\n{found[3]}", page)
+
+
+def _made(table: dict[str, Any]) -> pd.DataFrame:
+    rows = [[row["label"], *(_text(table, row, title) for title in table["columns"])] for row in table["rows"]]
+    return pd.DataFrame(rows, columns=[table["first"], *table["columns"]])
+
+
+def _text(table: dict[str, Any], row: dict[str, Any], title: str) -> str:
+    column, trials = table["columns"][title], tuple(row.get("trials", table["trials"]))
+    if title in row.get("cells", {}):
+        return row["cells"][title]
+    figure = column.get("figure", "best")
+    if "curve" in row:
+        chosen = _chosen_rates(trials, column.get("by", "best"))[row["curve"]]
+        return getattr(Cell(chosen.group, figure, chosen=chosen), column["cell"])()
+    settings = row.get("where", {}) | column.get("where", {})
+    method, minus = row.get("of"), row.get("minus", column.get("minus", ""))
+    found = [one for one in _records(trials) if one.status != row.get("without") and _has(one, settings)]
+    ours = Group(tuple(record for record in found if method in (None, record.method)), row["label"])
+    other = Group(tuple(record for record in found if record.method == minus), minus)
+    if not ours.records or minus == method:
+        return ""
+    return getattr(Cell(ours, figure, other, rank=row.get("rank", 0)), column["cell"])()
+
+
+def _has(record: Record, settings: dict[str, Any]) -> bool:
+    told = record.config | record.overrides
+    return all(told.get(name) == value for name, value in settings.items())
+
+
+@cache
+def _records(trials: tuple[str, ...]) -> list[Record]:
+    return read_records([RESULTS / f"{name}.json" for name in trials])
+
+
+@cache
+def _chosen_rates(trials: tuple[str, ...], by: str) -> dict[str, ChosenRate]:
+    records = _records(trials)
+    curves = make_curves(make_groups(records), swept_rate(records))
+    return {chosen.curve.label: chosen for chosen in choose_rates(curves, by)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

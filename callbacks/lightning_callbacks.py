@@ -1,0 +1,44 @@
+"""Lightning's own callbacks that would break a run's meaning."""
+
+from collections.abc import Iterable
+
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    BatchSizeFinder,
+    GradientAccumulationScheduler,
+    LearningRateFinder,
+    ModelPruning,
+    StochasticWeightAveraging,
+    WeightAveraging,
+)
+
+from common.errors import InputError
+
+_AVERAGES = (
+    "ranks, checkpoints and exports belong to the weights that are trained, and no average of them was ever validated. "
+    "A --model.optimizer.schedule that ends at 0 calms the last epochs as well."
+)
+_REFUSED: dict[type[Callback], str] = {
+    GradientAccumulationScheduler: "losses are divided for the same number of micro-batches in every step. Set "
+    "--trainer.accumulate_grad_batches.",
+    BatchSizeFinder: "the global batch is a setting of the experiment, not of the machine. Set --data.batch_size, and "
+    "--trainer.accumulate_grad_batches where memory is short.",
+    LearningRateFinder: "head, adapter and allocation have a rate each. Compare rates with `python cli.py sweep`.",
+    StochasticWeightAveraging: _AVERAGES,
+    WeightAveraging: _AVERAGES,
+    ModelPruning: "no checkpoint or export knows of its masks. An adaptive adapter such as lora.AdaptiveLoRAXS prunes "
+    "ranks.",
+    BaseFinetuning: "which weights train is the adapter's to say, and what it freezes is in no checkpoint. Set "
+    "--model.adapter, null to train everything.",
+}
+
+
+def refuse_unsuitable(callbacks: Iterable[Callback]) -> None:
+    """Raises InputError if there is a callback with which a run would not mean what its settings say."""
+    for callback in callbacks:
+        for kind, reason in _REFUSED.items():
+            if isinstance(callback, kind):
+                raise InputError(
+                    f"trainer.callbacks holds a {type(callback).__name__}, which does not work here: {reason}"
+                )

@@ -1,0 +1,131 @@
+"""What a backbone can take, so that tokens it can't are known before anything is trained."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from common.backbones import locate_backbone, pretrained_arguments
+from common.errors import InputError, shown
+from datamodules.tokenization import TokenizedSplit
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+# What transformers calls a table of positions that a longer row would read beyond; rotary and relative ones have none.
+_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
+
+
+@dataclass(frozen=True)
+class ModelLimits:
+    """What is not known, or not limited, is None.
+
+    Attributes:
+        tokens: rows of the word embedding: token ids are below it.
+        positions: tokens of the longest row.
+        token_types: rows of the table of token types.
+        sentence_end: the end-of-sequence token, where a classification head reads the state above it.
+    """
+
+    tokens: int | None = None
+    positions: int | None = None
+    token_types: int | None = None
+    sentence_end: int | None = None
+
+    def check(
+        self,
+        split: TokenizedSplit,
+        tokenizer: "PreTrainedTokenizerBase",
+        backbone: str,
+        where: Callable[[int], str],
+        classified: bool = True,
+    ) -> None:
+        """Looks at all tokens of a split; `where` names a row in messages.
+
+        Raises:
+            InputError: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in
+                number, of which a model that reads their last one refuses to make a batch.
+        """
+        self._check_tables(split, tokenizer, backbone, where)
+        if not classified or self.sentence_end is None:
+            return
+        before = nn.functional.pad((split.input_ids == self.sentence_end).cumsum(0), (1, 0))  # (tokens + 1,)
+        counts = before[split.offsets].diff()  # (rows,)
+        usual = int(counts.mode().values)
+        odd = (counts != usual) | (counts == 0)  # (rows,)
+        if odd.any():
+            row = int(odd.int().argmax())
+            name = tokenizer.convert_ids_to_tokens(self.sentence_end)
+            raise InputError(
+                f"{where(row)}: {int(counts[row])} end-of-sequence tokens ({name!r}); allowed with {backbone}, which "
+                f"reads a row at its last one: {max(usual, 1)}, as in the other rows. Take it out of the text, or use "
+                "the tokenizer that was made for this model."
+            )
+
+    def _check_tables(
+        self, split: TokenizedSplit, tokenizer: "PreTrainedTokenizerBase", backbone: str, where: Callable[[int], str]
+    ) -> None:
+        tables = (
+            ("token id", split.input_ids, self.tokens),
+            ("token type", split.token_type_ids, self.token_types),
+        )
+        for what, ids, limit in tables:
+            if ids is None or limit is None or (largest := int(ids.max())) < limit:
+                continue
+            place = int(ids.argmax())
+            row = int(torch.searchsorted(split.offsets, place, right=True)) - 1
+            token = tokenizer.convert_ids_to_tokens(int(split.input_ids[place]))
+            raise InputError(
+                f"{where(row)}: {what} {largest} ({shown(token)}); allowed with {backbone}: 0 to {limit - 1}, which is "
+                "what its embedding has. The tokenizer was made for another model, or has been given tokens that the "
+                "model doesn't know: use the model's own tokenizer, or save the model with resize_token_embeddings."
+            )
+
+
+@lru_cache(maxsize=4)
+def read_limits(backbone: str, revision: str | None = None) -> ModelLimits:
+    """The limits of a model that is known by its configuration: its weights aren't loaded."""
+    from transformers import AutoConfig, AutoModel
+
+    source, arguments = pretrained_arguments(locate_backbone(backbone))
+    try:
+        config = AutoConfig.from_pretrained(source, revision=revision or "main", trust_remote_code=False, **arguments)
+        with torch.device("meta"):
+            model = AutoModel.from_config(config, trust_remote_code=False)
+    except Exception:  # what is wrong with a model is said where it is loaded
+        return ModelLimits()
+    types = [_rows(getattr(module, "token_type_embeddings", None)) for module in model.modules()]
+    return ModelLimits(
+        tokens=_word_rows(model),
+        positions=_positions(model, config),
+        token_types=min((rows for rows in types if rows is not None), default=None),
+        sentence_end=config.eos_token_id if getattr(config, "is_encoder_decoder", False) else None,
+    )
+
+
+def _word_rows(model: Any) -> int | None:
+    try:
+        return _rows(model.get_input_embeddings())
+    except NotImplementedError:  # characters, say
+        return None
+
+
+def _positions(model: nn.Module, config: Any) -> int | None:
+    found = []
+    for module in model.modules():
+        for name in _POSITION_TABLES:
+            table = getattr(module, name, None)
+            if (rows := _rows(table)) is None:
+                continue
+            padding = getattr(table, "padding_idx", None)  # RoBERTa counts positions from the one after it
+            found.append(rows - getattr(table, "offset", 0 if padding is None else padding + 1))
+    known = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return min([*found, *([known] if known else [])]) if found else None
+
+
+def _rows(table: Any) -> int | None:
+    weight = getattr(table, "weight", table)
+    return len(weight) if isinstance(weight, Tensor) and weight.ndim == 2 else None

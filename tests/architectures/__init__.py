@@ -1,0 +1,185 @@
+"""Tiny models with random weights, one per architecture, made from configurations alone."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tests import tiny
+
+# Initial weights are large enough for a change in one layer to show in the logits.
+_SIZES = {
+    "vocab_size": 40,
+    "hidden_size": 8,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 12,
+    "max_position_embeddings": 40,
+    "initializer_range": 0.5,
+}
+_DECODER = _SIZES | {"num_key_value_heads": 2, "head_dim": 4, "pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3}
+_ENCODER_DECODER = {
+    "vocab_size": 64,
+    "d_model": 16,
+    "encoder_layers": 2,
+    "decoder_layers": 2,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 24,
+    "decoder_ffn_dim": 24,
+    "max_position_embeddings": 80,
+    "init_std": 0.3,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 3,
+    "forced_eos_token_id": 3,
+}
+_T5 = {
+    "vocab_size": 64,
+    "d_model": 16,
+    "d_kv": 8,
+    "d_ff": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "initializer_factor": 1.0,
+    "pad_token_id": 0,
+    "eos_token_id": 3,
+    "decoder_start_token_id": 0,
+}
+_GPT = {
+    "vocab_size": 40,
+    "n_embd": 8,
+    "n_layer": 2,
+    "n_head": 2,
+    "n_positions": 40,
+    "initializer_range": 0.5,
+    "pad_token_id": 0,
+    "bos_token_id": 2,
+    "eos_token_id": 3,
+}
+_XLM = {"vocab_size": 64, "emb_dim": 16, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 80}
+_MAMBA = _DECODER | {"state_size": 4, "expand": 2, "conv_kernel": 3, "time_step_rank": 4, "n_groups": 1, "num_heads": 4}
+
+TINY_CONFIGS: dict[str, dict[str, Any]] = {
+    "albert": _SIZES | {"embedding_size": 8},
+    "bart": _ENCODER_DECODER,
+    "bert": _SIZES,
+    "big_bird": _SIZES | {"block_size": 4, "num_random_blocks": 1, "attention_type": "original_full"},
+    "biogpt": _DECODER,
+    "bloom": _GPT | {"hidden_size": 8},
+    "camembert": _SIZES,
+    "convbert": _SIZES | {"embedding_size": 8, "conv_kernel_size": 3},
+    "deberta": _SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
+    "deberta-v2": _SIZES,
+    "distilbert": {
+        "vocab_size": 40,
+        "dim": 8,
+        "n_layers": 2,
+        "n_heads": 2,
+        "hidden_dim": 12,
+        "max_position_embeddings": 40,
+        "initializer_range": 0.5,
+    },
+    "electra": _SIZES | {"embedding_size": 8},
+    "ernie": _SIZES,
+    "esm": _SIZES | {"mask_token_id": 4, "pad_token_id": 0},
+    "falcon": {name: value for name, value in _DECODER.items() if name != "head_dim"},
+    "falcon_mamba": _MAMBA,
+    "flaubert": _XLM,
+    "fnet": _SIZES,
+    "funnel": {
+        "vocab_size": 64,
+        "block_sizes": [1, 1],
+        "d_model": 16,
+        "n_head": 2,
+        "d_head": 8,
+        "d_inner": 24,
+        "initializer_std": 0.3,
+    },
+    "gemma": _DECODER,
+    "gemma2": _DECODER,
+    "gemma3": {
+        "text_config": _DECODER,
+        "vision_config": _SIZES | {"image_size": 28, "patch_size": 14, "num_channels": 3},
+        "mm_tokens_per_image": 4,
+    },
+    "gemma3_text": _DECODER,
+    "glm": _DECODER,
+    "gpt2": _GPT,
+    "gpt_bigcode": _GPT,
+    "gpt_neo": _SIZES
+    | {"num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]], "pad_token_id": 0},
+    "gpt_neox": _DECODER,
+    "gptj": _GPT | {"rotary_dim": 2},
+    "ibert": _SIZES,
+    "jamba": _DECODER
+    | {"num_experts": 2, "num_experts_per_tok": 1, "mamba_dt_rank": 4, "mamba_d_state": 4, "attn_layer_offset": 1},
+    "llama": _DECODER,
+    "longformer": _SIZES | {"attention_window": [8, 8]},
+    "mamba": _MAMBA,
+    "mamba2": _MAMBA | {"head_dim": 4},
+    "megatron-bert": _SIZES,
+    "mistral": _DECODER,
+    "mixtral": _DECODER | {"num_local_experts": 3, "num_experts_per_tok": 2},
+    "mobilebert": _SIZES | {"embedding_size": 8, "intra_bottleneck_size": 4, "true_hidden_size": 4},
+    "modernbert": _SIZES | {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "global_attn_every_n_layers": 2},
+    "mpnet": _SIZES,
+    "mpt": {"vocab_size": 64, "d_model": 16, "n_heads": 2, "n_layers": 2, "max_seq_len": 80, "expansion_ratio": 2},
+    "nystromformer": _SIZES | {"num_landmarks": 4, "segment_means_seq_len": 4},
+    "openai-gpt": _GPT,
+    "opt": _SIZES | {"ffn_dim": 12, "word_embed_proj_dim": 8, "pad_token_id": 0},
+    "phi": _DECODER,
+    "phi3": _DECODER,
+    "qwen2": _DECODER,
+    "qwen2_moe": _DECODER | {"num_experts": 3, "num_experts_per_tok": 2, "moe_intermediate_size": 8},
+    "qwen3": _DECODER,
+    "rembert": _SIZES | {"input_embedding_size": 8, "output_embedding_size": 8, "eos_token_id": 3},
+    "roberta": _SIZES,
+    "roberta-prelayernorm": _SIZES,
+    "roformer": _SIZES | {"embedding_size": 8},
+    "smollm3": _DECODER,
+    "squeezebert": _SIZES | {"embedding_size": 8},
+    "stablelm": _DECODER,
+    "starcoder2": _DECODER,
+    "t5": _T5,
+    "umt5": _T5,
+    "xlm": _XLM,
+    "xlm-roberta": _SIZES,
+    "xlnet": {"vocab_size": 64, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "initializer_range": 0.3},
+}
+
+CAUSAL_ONLY = ("falcon_mamba", "mamba", "mamba2")  # transformers has no classifier of these
+
+
+def configuration(model_type: str, **settings: Any) -> Any:
+    """The tiny configuration of an architecture."""
+    from transformers import AutoConfig
+
+    return AutoConfig.for_model(model_type, **(TINY_CONFIGS[model_type] | settings))
+
+
+def classifier(model_type: str) -> tuple[Any, tuple[str, ...]]:
+    """A model and the modules of its head, in evaluation mode."""
+    from transformers import AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(configuration(model_type, num_labels=2)).eval()
+    return model, tuple(name for name, _ in model.named_children() if name != model.base_model_prefix)
+
+
+def save_backbone(model_type: str, folder: Path) -> Path:
+    """A pretrained model without a head (a language model with its own) and a tokenizer, as `from_pretrained` reads."""
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    torch.manual_seed(0)
+    causal = model_type in CAUSAL_ONLY
+    auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
+    model = auto.from_config(configuration(model_type))
+    (model if causal else model.base_model).save_pretrained(folder)
+    tiny.save_tokenizer(folder)
+    path = folder / "tokenizer_config.json"
+    inputs = ["input_ids"] if model_type == "fnet" else ["input_ids", "attention_mask"]
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": inputs}))
+    return folder

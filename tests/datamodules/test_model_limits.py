@@ -1,0 +1,139 @@
+"""Tokens that a backbone can't take are refused exactly where its own forward pass fails."""
+
+import pytest
+import torch
+from conftest import SPECIAL, WORDS, make_backbone
+from transformers import (
+    AutoModel,
+    AutoModelForSequenceClassification,
+    BartConfig,
+    BertConfig,
+    GPT2Config,
+    GPTJConfig,
+    IBertConfig,
+    LlamaConfig,
+    MPNetConfig,
+    NystromformerConfig,
+    OPTConfig,
+    RobertaConfig,
+    T5Config,
+)
+
+from common.errors import InputError
+from datamodules import PlainTextDataModule, TableDataModule
+from datamodules.model_limits import read_limits
+
+ROWS = len(SPECIAL) + len(WORDS)
+SMALL = {"vocab_size": ROWS, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}
+ENCODER_DECODER = {"vocab_size": ROWS, "d_model": 8, "pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
+POSITIONS = {"max_position_embeddings": 20}
+CONFIGS = {
+    "bert": lambda: BertConfig(**SMALL, **POSITIONS),
+    "roberta": lambda: RobertaConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS, type_vocab_size=1),
+    "ibert": lambda: IBertConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS),
+    "mpnet": lambda: MPNetConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS),
+    "nystromformer": lambda: NystromformerConfig(**SMALL, **POSITIONS, segment_means_seq_len=20, num_landmarks=20),
+    "gpt2": lambda: GPT2Config(vocab_size=ROWS, n_embd=8, n_layer=1, n_head=2, n_positions=20),
+    "gptj": lambda: GPTJConfig(vocab_size=ROWS, n_embd=8, n_layer=1, n_head=2, n_positions=20, rotary_dim=2),
+    "opt": lambda: OPTConfig(**SMALL, **POSITIONS, ffn_dim=8, word_embed_proj_dim=8),
+    "bart": lambda: BartConfig(**ENCODER_DECODER, **POSITIONS, encoder_attention_heads=2, decoder_attention_heads=2),
+    "t5": lambda: T5Config(**ENCODER_DECODER, num_layers=1, num_heads=2, d_kv=4, d_ff=8),
+    "llama": lambda: LlamaConfig(**SMALL, **POSITIONS, intermediate_size=8),
+}
+
+
+def save(folder, name, **tokenizer):
+    make_backbone(folder, eos_token="[SEP]", **tokenizer)
+    config = CONFIGS[name]()
+    config.save_pretrained(folder)
+    return str(folder), config
+
+
+def fails(model, input_ids, **inputs) -> bool:
+    try:
+        with torch.no_grad():
+            model(input_ids=input_ids, attention_mask=torch.ones_like(input_ids), **inputs)
+    except (IndexError, RuntimeError, ValueError):
+        return True
+    return False
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_limits_are_where_the_model_itself_fails(tmp_path, name):
+    folder, config = save(tmp_path, name)
+    limits, model = read_limits(folder), AutoModel.from_config(config).eval()
+    if name == "t5":
+        model = model.encoder
+    longest = next((n for n in range(1, 30) if fails(model, torch.full((1, n + 1), 5))), None)
+    assert limits.positions == longest == (None if name in ("t5", "llama") else longest)
+    assert limits.tokens == ROWS and fails(model, torch.full((1, 4), ROWS))
+    if limits.token_types is not None:
+        types = torch.full((1, 4), limits.token_types)
+        assert fails(model, types, token_type_ids=types) and not fails(model, types, token_type_ids=types - 1)
+
+
+def table(folder, backbone, bad_in="train", bad=None, **settings):
+    for split in ("train", "dev", "test"):
+        rows = ["text,pair,label", "w1 w2,w5,0", f"{bad if bad and split == bad_in else 'w3'},w6,1", "w4,w7,0"]
+        (folder / f"{split}.csv").write_text("\n".join(rows) + "\n")
+    return TableDataModule(data_dir=str(folder), backbone=backbone, **({"max_length": 16} | settings))
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_token_the_embedding_lacks_is_named_before_training(tmp_path, split):
+    folder, _ = save(tmp_path / "backbone", "bert", additional_special_tokens=["<new>"])
+    with pytest.raises(InputError, match=rf"{split}.csv, line 3: token id {ROWS} \('<new>'\); allowed with .*: 0 to"):
+        table(tmp_path, folder, split, "w1 <new>").setup()
+    data = table(tmp_path, folder, predict_file=str(tmp_path / "new.txt"))
+    (tmp_path / "new.txt").write_text("w1\n<new>\n")
+    with pytest.raises(InputError, match=r"new.txt, line 2: token id"):
+        data.predict_dataloader()
+    text = PlainTextDataModule(str(tmp_path / "new.txt"), str(tmp_path / "new.txt"), backbone=folder, block_size=8)
+    with pytest.raises(InputError, match=r"the train split of .* token id"):
+        text.setup()
+
+
+@pytest.mark.parametrize("model_max_length", [30, None])
+def test_rows_longer_than_the_models_positions_are_refused(tmp_path, model_max_length):
+    folder, _ = save(tmp_path / "backbone", "roberta", model_max_length=model_max_length)
+    table(tmp_path, folder, max_length=18).setup()
+    with pytest.raises(InputError, match=r"max_length is 19; allowed with .*: 4 to 18"):
+        table(tmp_path, folder, max_length=19).setup()
+    (tmp_path / "text.txt").write_text("w1 w2\n" * 30)
+    text = PlainTextDataModule(str(tmp_path / "text.txt"), backbone=folder, block_size=19)
+    with pytest.raises(InputError, match=r"block_size is 19, but .* sees at most 18 tokens"):
+        text.setup()
+
+
+def test_pairs_need_no_token_types_where_the_model_has_one(tmp_path):
+    folder, config = save(tmp_path / "backbone", "roberta")
+    data = table(tmp_path, folder, pair_column="pair")
+    data.setup()
+    batch = next(iter(data.train_dataloader()))
+    assert set(batch["inputs"]) == {"input_ids", "attention_mask"}
+    AutoModelForSequenceClassification.from_config(config)(**batch["inputs"])
+
+
+def test_token_types_that_the_model_lacks_are_refused(tmp_path):
+    folder, _ = save(tmp_path / "backbone", "bert")
+    data = table(tmp_path, folder, pair_column="pair")
+    data.tokenizer.backend_tokenizer.post_processor = None
+    split = data._tokenized("train", data.load_examples()["train"])
+    split.token_type_ids[1] = 2
+    with pytest.raises(InputError, match=r"line 2: token type 2 .*: 0 to 1"):
+        read_limits(folder).check(split, data.tokenizer, folder, data.load_examples()["train"].where)
+
+
+@pytest.mark.parametrize("name", ["bart", "t5"])
+def test_an_end_of_sequence_in_the_text_is_refused_where_the_head_reads_it(tmp_path, name):
+    folder, config = save(tmp_path / "backbone", name, model_input_names=["input_ids", "attention_mask"])
+    with pytest.raises(InputError, match=r"test.csv, line 3: 2 end-of-sequence tokens \('\[SEP\]'\); allowed .*: 1,"):
+        table(tmp_path, folder, "test", "w1 [SEP]").setup()
+    data = table(tmp_path, folder, pair_column="pair")  # each pair has two
+    data.setup()
+    model = AutoModelForSequenceClassification.from_config(config)
+    assert not fails(model, next(iter(data.train_dataloader()))["inputs"]["input_ids"])
+    assert fails(model, torch.tensor([[2, 5, 3, 3], [2, 5, 5, 3]]))
+    data.tokenizer.backend_tokenizer.post_processor = None
+    with pytest.raises(InputError, match="0 end-of-sequence tokens"):
+        data._tokenized("train", data.load_examples()["train"])

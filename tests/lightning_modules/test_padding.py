@@ -1,0 +1,138 @@
+"""What a model answers for a row depends on no other row: the reference is plain transformers on single, bare rows."""
+
+import json
+
+import pytest
+import torch
+from torch.nn import functional
+
+from common.errors import InputError
+from tests import tiny
+
+# Every name that configurations have for a size; each gets those it knows.
+SIZES = {
+    **dict.fromkeys(
+        ["hidden_size", "n_embd", "d_model", "dim", "emb_dim", "embedding_size", "word_embed_proj_dim"], 16
+    ),
+    **dict.fromkeys(["intermediate_size", "n_inner", "d_ff", "d_inner", "hidden_dim", "ffn_dim"], 16),
+    **dict.fromkeys(["encoder_ffn_dim", "decoder_ffn_dim"], 16),
+    **dict.fromkeys(["num_hidden_layers", "n_layer", "n_layers", "num_layers", "encoder_layers", "decoder_layers"], 2),
+    **dict.fromkeys(["num_attention_heads", "n_head", "n_heads", "num_heads", "encoder_attention_heads"], 2),
+    **dict.fromkeys(["decoder_attention_heads", "num_key_value_heads"], 2),
+    **dict.fromkeys(["max_position_embeddings", "n_positions"], 64),
+    **{"vocab_size": len(tiny.WORDS) + 4, "d_kv": 8, "num_hash_buckets": 64, "pad_token_id": 0, "bos_token_id": 2},
+    **{"eos_token_id": 3, "initializer_range": 0.3, "init_std": 0.3, "decoder_start_token_id": 0, "d_head": 8},
+}
+KINDS = [
+    *("bert", "roberta", "distilbert", "electra", "mpnet", "albert", "xlm", "bart", "deberta-v2", "modernbert", "t5"),
+    *("gpt2", "gpt_neo", "gpt_bigcode", "biogpt", "openai-gpt", "opt", "bloom", "llama", "mistral", "xlnet"),
+]
+SEE_PADDING = ["convbert", "nystromformer", "canine", "funnel"]
+EXTRA = {
+    "gpt_neo": {"attention_types": [[["global", "local"], 1]]},
+    "funnel": {"block_sizes": [2, 2], "n_head": 2},
+    "t5": {"decoder_start_token_id": 0},
+    "canine": {"local_transformer_stride": 16},
+}
+
+
+def save_backbone(folder, kind, tokenizer, **settings):
+    """A classifier with random weights and without dropout, and a tokenizer with these settings; None: without."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    known = AutoConfig.for_model(kind)
+    read_only = {"funnel": ("num_hidden_layers",), "xlnet": ("max_position_embeddings",)}.get(kind, ())
+    sizes = {name: size for name, size in SIZES.items() if name not in read_only and hasattr(known, name)}
+    none = {name: 0.0 for name, value in known.to_dict().items() if "drop" in name and isinstance(value, float)}
+    token_ids = {name: SIZES[name] for name in ("pad_token_id", "eos_token_id", "vocab_size", "initializer_range")}
+    extra = {**token_ids, **sizes, **none, **EXTRA.get(kind, {}), **settings}
+    torch.manual_seed(0)
+    model = AutoModelForSequenceClassification.from_config(AutoConfig.for_model(kind, num_labels=2, **extra))
+    model.save_pretrained(folder)
+    tiny.save_tokenizer(folder)
+    path = folder / "tokenizer_config.json"
+    named = {**json.loads(path.read_text()), **tokenizer}
+    path.write_text(json.dumps({name: value for name, value in named.items() if value is not None}))
+    return str(folder)
+
+
+def loaded(backbone, cola_folder, **settings):
+    """A module with its model, and its data."""
+    module, data = tiny.make_module(backbone), tiny.make_data(backbone, cola_folder, **settings)
+    trainer = tiny.make_trainer()
+    trainer.datamodule, module.trainer = data, trainer
+    data.setup("fit")
+    module.configure_model()
+    return trainer, module, data
+
+
+def rows_of(batch):
+    """Each row by itself, without its padding, with its label."""
+    for row, mask in enumerate(batch["inputs"]["attention_mask"].bool()):
+        cells = {name: values[row : row + 1, mask] for name, values in batch["inputs"].items()}
+        yield cells, batch["labels"][row : row + 1]
+
+
+NO_PAD = {"pad_token": None, "eos_token": "[SEP]", "model_input_names": ["input_ids", "attention_mask"]}
+CASES = [
+    *((kind, {"padding_side": side}, {}) for kind in [*KINDS, *SEE_PADDING] for side in ("left", "right")),
+    *(("gpt2", NO_PAD, {"pad_token_id": known}) for known in (None, 0)),  # the model knows of another token, or of none
+]
+
+
+@pytest.mark.parametrize(("kind", "tokenizer", "settings"), CASES)
+def test_a_row_gets_the_same_answer_loss_and_gradient_in_any_batch(
+    tmp_path, cola_folder, kind, tokenizer, settings, capsys
+):
+    from transformers import AutoModelForSequenceClassification
+
+    backbone = save_backbone(tmp_path, kind, tokenizer, **settings)
+    plain = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
+    plain.config.pad_token_id = 3 if tokenizer is NO_PAD else 0
+
+    def alone(loader):
+        """Logits and labels of its rows, each by itself."""
+        rows = [row for batch in loader for row in rows_of(batch)]
+        with torch.no_grad():
+            return torch.cat([plain.eval()(**cells).logits for cells, _ in rows]), torch.cat(
+                [label for _, label in rows]
+            )
+
+    for size in (1, 14):
+        trainer, module, data = loaded(backbone, cola_folder, evaluation_batch_size=size)
+        answers = torch.cat([batch["scores"] for batch in trainer.predict(module, datamodule=data)])
+        torch.testing.assert_close(answers, alone(data.predict_dataloader())[0].softmax(1), atol=1e-5, rtol=0)
+        loss = trainer.validate(module, datamodule=data, verbose=False)[0]["val/loss"]
+        assert loss == pytest.approx(float(functional.cross_entropy(*alone(data.val_dataloader()[0]))), abs=1e-5)
+    warned = "when the row is padded" in capsys.readouterr().err
+    assert module.sees_padding == warned == (kind in SEE_PADDING)
+    data.tokenizer.save_pretrained(tmp_path / "exported")  # whoever pads with it later does it right
+    exported = json.loads((tmp_path / "exported" / "tokenizer_config.json").read_text())
+    assert exported.get("padding_side", "right") == ("left" if kind == "xlnet" else "right")
+
+    _, module, data = loaded(backbone, cola_folder, batching="random", batch_size=14)
+    batch = next(iter(data.train_dataloader()))
+    assert not batch["inputs"]["attention_mask"].all()
+    total, _ = module.batch_loss(batch)
+    total.backward()
+    plain.train()
+    for cells, label in rows_of(batch):
+        functional.cross_entropy(plain(**cells).logits, label).backward()
+    gradients = {name: weight.grad for name, weight in plain.named_parameters() if weight.grad is not None}
+    for name, weight in module.model.named_parameters():
+        if name in gradients:
+            largest = float(gradients[name].abs().max())
+            torch.testing.assert_close(weight.grad, gradients[name], atol=1e-5 * max(1, largest), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "tokenizer", "settings", "message"),
+    [
+        ("fnet", {}, {}, "a fnet has no attention mask"),
+        ("bert", {"pad_token": "[FILL]"}, {}, r"pads with token \d+ \('\[FILL\]'\).* no embedding"),
+    ],
+)
+def test_padding_that_a_model_can_not_take_is_refused(tmp_path, cola_folder, kind, tokenizer, settings, message):
+    backbone = save_backbone(tmp_path, kind, tokenizer, **settings)
+    with pytest.raises(InputError, match=message):
+        loaded(backbone, cola_folder)
