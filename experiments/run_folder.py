@@ -162,9 +162,10 @@ class RunFolder:
         advice = "Move it, or choose another --run_name."
         of_a_trial = _OF_A_TRIAL if (self.path.parent / "sweep.yaml").exists() else ()
         files = [path for path in own_files(self.path, (*OF_A_RUN, *of_a_trial), advice) if path.name != _LOCK]
-        if files and not self._has_settings():
+        figures = [path for path in files if path.parent.name != ".locks"]
+        if figures and not self._has_settings():
             raise InputError(
-                f"{self.path} holds {files[0].name}, but no config.yaml that a run wrote, so --overwrite won't delete "
+                f"{self.path} holds {figures[0].name}, but no config.yaml that a run wrote, so --overwrite won't delete "
                 f"it. {advice}"
             )
         return files
