@@ -13,7 +13,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from common.files import write_whole
+from common.files import atomic_write
 
 # Stands for "the text's colour": dark in PNG files, the page's own in SVG.
 INK = "#1b1f24"
@@ -64,7 +64,7 @@ def legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
 
 def write_png(figure: Figure, path: Path) -> None:
     """A picture on white."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
 
 
 def as_svg(figure: Figure, label: str, number: int) -> str:
