@@ -47,6 +47,12 @@ def style() -> Iterator[None]:
         yield
 
 
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure of this size in inches, and its axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
 def draw_band(axes: Any, values: pd.DataFrame, **look: Any) -> Any:
     """A line of means over the table's rows against its columns, and a band from the lowest to the highest row."""
     places = list(values.columns)
