@@ -91,7 +91,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         raise storage_error(path, error) from error
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())  # mkdtemp makes folders private (0700)
+        for place in (temporary, *temporary.rglob("*")):  # mkdtemp and safetensors make theirs private
+            place.chmod((0o777 if place.is_dir() else 0o666) & ~_umask())
         temporary.rename(path)
     except OSError as error:
         raise storage_error(path, error) from error

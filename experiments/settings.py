@@ -124,6 +124,12 @@ class Settings:
         return objects
 
     def _check_effect(self, module: AdaptedModule) -> None:
+        data = self.values.data.init_args
+        if data.get("dataset_revision") is not None and data.get("data_dir") is not None:
+            raise InputError(
+                f"data.dataset_revision is {data.dataset_revision!r}, but would have no effect: data.data_dir is "
+                f"{data.data_dir!r}, and nothing comes from the hub. Leave one of them out."
+            )
         adapter = module.adapter
         if adapter is not None and adapter.allocates_ranks:
             return

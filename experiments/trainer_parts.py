@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Callback, LambdaCallback, LearningRateMonitor
-from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
@@ -20,7 +20,7 @@ from callbacks.results import Results
 from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
 from callbacks.saved_config import SavedConfig
 from callbacks.stop_together import StopTogether
-from callbacks.tensor_board import ResumedTensorBoard
+from callbacks.tensor_board import RunTensorBoard
 from common.errors import InputError
 from experiments.error_causes import lightning_refuses
 from experiments.own_files import delete
@@ -156,7 +156,4 @@ def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Log
         return [table]
     if asked not in (None, True):
         return [*_listed(asked), table]
-    place: dict[str, Any] = {"name": "", "version": "", "default_hp_metric": False}
-    if checkpoint is None:
-        return [TensorBoardLogger(str(folder), **place), table]
-    return [ResumedTensorBoard(str(folder), checkpoint.step, **place), table]
+    return [RunTensorBoard(str(folder), None if checkpoint is None else checkpoint.step), table]

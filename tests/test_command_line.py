@@ -162,7 +162,9 @@ def test_overwrite_starts_anew_and_more_callbacks_keep_ours(tmp_path, tiny_bert,
     board = len(list((tmp_path / "tiny").glob("events.out.tfevents.*")))
     more = "--trainer.callbacks+=lightning.pytorch.callbacks.ModelSummary"
     assert run("fit", config, tmp_path, "--overwrite", *short, more) == 0
-    assert len(list((tmp_path / "tiny").glob("events.out.tfevents.*"))) == board  # none of the old run, all of the new
+    boards = list((tmp_path / "tiny").glob("events.out.tfevents.*"))
+    assert len(boards) == board  # none of the old run, all of the new
+    assert all(b"brain.Event:2" in path.read_bytes()[:64] for path in boards)  # the record each file begins with
     history = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["history"]
     assert history[-1]["alpha"] == 3.0  # alpha grew although the list of callbacks was given
 

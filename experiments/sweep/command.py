@@ -127,7 +127,7 @@ def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str)
     finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
     logger.info(
         f"{finished} of {len(mine)} trials finished. {folder.path}/results.json holds them. Next:\n"
-        f"  python cli.py report {folder.path}"
+        f"  python cli.py report {shlex.quote(str(folder.path))}"
     )
     if failed:
         logger.info(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")

@@ -3,7 +3,7 @@
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from callbacks.tensor_board import ResumedTensorBoard
+from callbacks.tensor_board import RunTensorBoard
 from tests.command_line import run, write_config
 
 
@@ -13,8 +13,8 @@ def shown(folder) -> dict[str, list[tuple[int, float]]]:
     return {tag: [(event.step, event.value) for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def board(folder, step) -> ResumedTensorBoard:
-    logger = ResumedTensorBoard(str(folder), step, name="", version="", default_hp_metric=False)
+def board(folder, step) -> RunTensorBoard:
+    logger = RunTensorBoard(str(folder), step)
     _ = logger.experiment  # as a trainer does when it is set up
     return logger
 
@@ -42,6 +42,7 @@ def test_a_refused_resumption_costs_no_figure(tmp_path, tiny_bert, cola_folder):
     assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
     table, figures = (folder / "metrics.csv").read_text(), shown(folder)
     assert "test/loss" in figures and "test/loss" in table
+    assert [step for step, _ in figures["epoch"]] == [0, 1, 2, 3, 4, 5]  # once each
     assert run("fit", config, tmp_path, "--ckpt_path", "last", "--data.batch_size", "4") == 2
     assert (folder / "metrics.csv").read_text() == table
     assert shown(folder) == figures

@@ -125,8 +125,13 @@ def test_folders_are_made_and_the_umask_is_respected(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a" / "b" / "file", "é")
+        with atomic_folder(tmp_path / "export") as temporary:
+            (temporary / "inner").mkdir(0o700)
+            os.close(os.open(temporary / "inner" / "weights", os.O_CREAT, 0o600))  # as safetensors does
     finally:
         os.umask(before)
+    modes = [(tmp_path / name).stat().st_mode & 0o777 for name in ("export", "export/inner", "export/inner/weights")]
+    assert modes == [0o750, 0o750, 0o640]
     path = tmp_path / "a" / "b" / "file"
     assert path.read_bytes() == "é".encode()
     assert path.stat().st_mode & 0o777 == 0o640

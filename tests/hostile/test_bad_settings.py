@@ -108,6 +108,8 @@ ADAPTIVE, LORA, TABLE, SPEAK, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "Nested
         (LORA, {"model.adapter.initial_std": 0.1}, "initial_std is 0.1 and initialization"),
         (LORA, {"alpha_growth.alpha_max": 9}, "would have no effect"),
         (NONE, {"rank_discretisation.epochs_rank_discrete": 0}, "would have no effect"),
+        (ADAPTIVE, {"budget_schedule.epochs_memory_start": 1}, "would have no effect"),
+        (ADAPTIVE, {"data.dataset_revision": "abc"}, "would have no effect"),
         (TABLE, {"data.dataset": "owner/name"}, "one source"),
         (TABLE, {"data.dataset_revision": "abc"}, "would have no effect"),
         (TABLE, {"data.train_split": "abc"}, "would have no effect"),
