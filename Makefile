@@ -1,6 +1,7 @@
 # make fit    set up, train the quickstart, show where to look
 # make test   set up, run every test and check
 # make test-fast   the same without tests marked slow: before every commit
+# make test-architectures   every architecture with every adapter, which takes about half an hour
 # make setup  .venv with everything both commands need
 # make audit  known vulnerabilities of the locked packages (needs a connection)
 
@@ -13,7 +14,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 # A test file stays with one worker, so that its fixtures are made once.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: setup fit test test-fast check audit clean
+.PHONY: setup fit test test-fast test-architectures check audit clean
 
 setup: $(STAMP)
 
@@ -34,10 +35,13 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(PYTEST)
+	$(PYTEST) -m "not matrix"
 
 test-fast: check
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not matrix"
+
+test-architectures: $(STAMP)
+	$(BIN)/python -m pytest -n auto -m matrix
 
 # Its own environment: the project's stays as it was tested.
 audit:

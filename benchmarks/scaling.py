@@ -19,7 +19,7 @@ from benchmarks.frozen import ask_for_activation_gradients, device_here, make_fa
 from benchmarks.machine import origin
 from benchmarks.settings import SEED, BenchmarkSettings, Precision, at_least
 from benchmarks.timing import median_seconds
-from common.files import write_json, write_whole
+from common.files import atomic_write, write_json
 from common.memory import keep_freed_memory
 from lora import AdaptiveLoRAXS, LoRAXS
 from lora.injection import freeze
@@ -130,4 +130,4 @@ def measure_scaling(arguments: list[str]) -> None:
     points = measure_points(parsed.precision, parsed.steps)
     write_json(parsed.output, {"points": points, "precision": parsed.precision, **before})
     figure = scaling_figure(points)
-    write_whole(parsed.figure, lambda file: figure.savefig(file, format="png", dpi=120))
+    atomic_write(parsed.figure, lambda file: figure.savefig(file, format="png", dpi=120))

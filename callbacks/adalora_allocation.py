@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.trained_module import Batch, TrainedModule
-from common.terminal import say
+from common.terminal import logger
 
 
 class AdaLoRAAllocation(Callback):
@@ -30,7 +30,7 @@ class AdaLoRAAllocation(Callback):
         budget.allocate(trainer.global_step)
         if trainer.global_step == budget.final_step:
             ranks = budget.ranks().values()
-            say(
+            logger.info(
                 f"AdaLoRA's ranks are final from step {trainer.global_step} on: {min(ranks)} to {max(ranks)}, "
                 f"{sum(ranks):,} of {budget.target:,} budget used"
             )

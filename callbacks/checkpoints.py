@@ -19,8 +19,8 @@ from callbacks.divergence import is_sound
 from callbacks.metrics_table import MetricsTable
 from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from common.files import write_whole
-from common.terminal import warn
+from common.files import atomic_write
+from common.terminal import logger
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
 _AGREE_EVERY_N_STEPS = 20
@@ -39,7 +39,7 @@ class WholeFileCheckpoints(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         content = {**checkpoint, _FORMS: {str(part): _form(value) for part, value in checkpoint.items()}}
-        write_whole(Path(path), lambda file: torch.save(content, file))
+        atomic_write(Path(path), lambda file: torch.save(content, file))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         return self._read.pop(Path(path), None) or read_checkpoint(Path(path), map_location or "cpu")
@@ -126,7 +126,9 @@ class BestCheckpoint(ModelCheckpoint):
         """Takes up the best score so far, also when the run folder was moved: Lightning forgets it then."""
         path = Path(str(self.dirpath)) / "best.ckpt"
         if state_dict["best_model_path"] and not path.exists():
-            warn("best.ckpt is gone: the best of the epochs still to come is tested, whatever was reached before.")
+            logger.warning(
+                "best.ckpt is gone: the best of the epochs still to come is tested, whatever was reached before."
+            )
             return
         here = {"dirpath": self.dirpath}
         for name in ("best_model_path", "kth_best_model_path"):
@@ -190,17 +192,17 @@ class LastCheckpoint(Checkpoint):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
         """Keeps the checksums of metrics.csv, so that rows that are lost since are missed."""
-        for logger in trainer.loggers:
-            if isinstance(logger, MetricsTable):
-                checkpoint["metrics_rows"] = torch.tensor(list(logger.checksums.items())).reshape(-1, 2)
+        for table in trainer.loggers:
+            if isinstance(table, MetricsTable):
+                checkpoint["metrics_rows"] = torch.tensor(list(table.checksums.items())).reshape(-1, 2)
 
     def _save(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if not is_sound(pl_module):
             return
         if trainer.is_global_zero:
             keep_as(self.path, self.path.with_name("previous.ckpt"))
-        for logger in trainer.loggers:  # whoever resumes from this step finds every row before it
-            logger.save()
+        for run_logger in trainer.loggers:  # whoever resumes from this step finds every row before it
+            run_logger.save()
         trainer.save_checkpoint(self.path)
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 

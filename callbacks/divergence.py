@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 from callbacks.trained_module import Batch, TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 
 # torch.amp.GradScaler begins with a factor of 2^16 and halves it after each overflow: these are no divergence.
 _SCALER_SETTLES = 20
@@ -108,13 +108,13 @@ class Divergence(Callback):
         self._forget_report(self._in_a_row.device)
         if stopped:
             record.diverged_at, trainer.should_stop = step, True
-            warn(
+            logger.warning(
                 f"Step {step}: {where}. The run has diverged and stops here; no weight has changed since, and no "
                 "best.ckpt or last.ckpt is written any more."
             )
         elif _scaler(trainer) is None:
             record.skipped_updates += left_out
-            warn(f"Step {step}: {where}. Its update was left out ({record.skipped_updates} so far).")
+            logger.warning(f"Step {step}: {where}. Its update was left out ({record.skipped_updates} so far).")
 
 
 def is_sound(pl_module: TrainedModule) -> bool:
@@ -123,7 +123,7 @@ def is_sound(pl_module: TrainedModule) -> bool:
         return False
     broken = [name for name, weight in pl_module.named_parameters() if weight.requires_grad and not _is_finite(weight)]
     if broken:
-        warn(f"{broken[0]} (and {len(broken) - 1} more) holds NaN or infinity: no checkpoint is written.")
+        logger.warning(f"{broken[0]} (and {len(broken) - 1} more) holds NaN or infinity: no checkpoint is written.")
     return not broken
 
 

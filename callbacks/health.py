@@ -4,7 +4,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import TrainedModule
-from common.terminal import warn
+from common.terminal import logger
 
 
 class CollapseDetection(Callback):
@@ -21,7 +21,7 @@ class CollapseDetection(Callback):
         if answer is None:
             return
         record.collapsed_epochs.append(epoch)
-        warn(
+        logger.warning(
             f"Collapsed: after epoch {epoch} the model answers {answer} for every validation row. "
             "A lower learning rate, a longer warm-up, a larger rank or a stronger backbone may help."
         )
@@ -51,13 +51,13 @@ class AllocationMovement(Callback):
         if allocation is None or self._start is None or self._start_ranks is None:
             return
         if float((allocation.weights.detach().cpu() - self._start).abs().max()) < 1e-6:
-            warn(
+            logger.warning(
                 "The rank-allocation weights have not moved: these ranks are the initial ones, not learned. Check "
                 "model.optimizer.allocation_learning_rate and that some epochs train with soft masks "
                 "(rank_discretisation.epochs_rank_discrete below trainer.max_epochs)."
             )
         elif bool((allocation.discrete_ranks() == self._start_ranks).all()):
-            warn(
+            logger.warning(
                 "The rank-allocation weights moved, but no layer's discrete rank changed. A higher "
                 "model.optimizer.allocation_learning_rate or more steps would let ranks adapt."
             )

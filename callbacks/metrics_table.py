@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from common.files import write_text
-from common.terminal import warn
+from common.terminal import logger
 
 
 class MetricsTable(Logger):
@@ -67,7 +67,7 @@ class MetricsTable(Logger):
         for steps, fate in ((lost, "lost"), (damaged, "damaged")):
             if steps:
                 more = f", … ({len(steps)} rows in all)" if len(steps) > 10 else ""
-                warn(
+                logger.warning(
                     f"{self.path} has {fate} rows since the checkpoint was written, of the steps "
                     f"{', '.join(steps[:10])}{more}. Training goes on all the same; TensorBoard's files hold the "
                     "figures, too."

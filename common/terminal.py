@@ -60,16 +60,23 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
-def say(message: str) -> None:
-    """Prints a line of the run's story."""
-    if is_first_process():
-        print(message, flush=True)
+class _TerminalHandler(logging.Handler):
+    """Prints what a run says on standard output, and warnings on standard error; the first process alone speaks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not is_first_process():
+            return
+        message = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            print(f"warning: {message}", file=sys.stderr, flush=True)
+        else:
+            print(message, flush=True)
 
 
-def warn(message: str) -> None:
-    """Prints a warning the user should act on."""
-    if is_first_process():
-        print(f"warning: {message}", file=sys.stderr, flush=True)
+logger = logging.getLogger("rankwise")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+logger.addHandler(_TerminalHandler())
 
 
 # Each is raised by a library about itself, or about something this project does on purpose.
@@ -112,6 +119,6 @@ def quiet_libraries() -> None:
 def _note_failed_thread(failed: threading.ExceptHookArgs) -> None:
     """TensorBoard's writer, a thread, hands its error on to whoever logs next: here it is one line."""
     if isinstance(failed.exc_value, OSError):
-        warn(f"TensorBoard's file can't be written: {failed.exc_value}")
+        logger.warning(f"TensorBoard's file can't be written: {failed.exc_value}")
     else:
         threading.__excepthook__(failed)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 from datamodules.labels import split_examples
 from datamodules.sources import Examples, Table
 from datamodules.sources_datasets import load_hub, saved_folder, split_tables
@@ -72,7 +72,9 @@ class AGNewsDataModule(TextClassificationDataModule):
         examples = self._read()
         examples["train"], self.dropped_train_rows = without_repeats(examples["train"], examples["test"])
         if self.dropped_train_rows:
-            say(f"ag_news: left out {self.dropped_train_rows} training rows that repeat a row of the test split.")
+            logger.info(
+                f"ag_news: left out {self.dropped_train_rows} training rows that repeat a row of the test split."
+            )
         if "validation" not in examples:
             held_out = hold_out(examples["train"], self.validation_rows, self.subset_seed)
             examples["train"], examples["validation"] = held_out

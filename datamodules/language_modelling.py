@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from common.errors import InputError, one_of
-from common.terminal import say
+from common.terminal import logger
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding
 from datamodules.model_limits import read_limits
 from datamodules.sources import Examples
@@ -195,7 +195,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         tokens = self._tokens(name, Examples(lines))
         longer = int((tokens.lengths > self.block_size).sum())
         if longer:
-            say(
+            logger.info(
                 f"{self.name}: {longer} of {len(lines)} {name} lines are longer than block_size = {self.block_size} "
                 "tokens and go on in further rows; --data.block_size sets it."
             )

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, listing, one_of, reason
-from common.terminal import say
+from common.terminal import logger
 from datamodules.sources import Table
 
 GZIP_MAGIC = b"\x1f\x8b"
@@ -100,7 +100,7 @@ def read_delimited(
         rows = [row[: len(names)] if len(row) > len(names) >= _content(row) else row for row in rows]
     whole = [len(row) == len(names) for row in rows]
     if skip_broken and not all(whole):
-        say(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
+        logger.info(f"{path}: left out {whole.count(False)} lines that are pieces of broken rows.")
         rows, starts = list(compress(rows, whole)), list(compress(starts, whole))
     elif not all(whole):
         first = whole.index(False)
@@ -235,7 +235,7 @@ def _read_content(path: Path) -> bytes:
     elif path.suffix == ".gz" and content:
         raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
     if (packed := path.with_name(f"{path.name}.gz")).is_file():
-        say(f"{path} is read, and {packed.name} beside it is not.")
+        logger.info(f"{path} is read, and {packed.name} beside it is not.")
     content = content.removeprefix(BYTE_ORDER_MARK)
     if not content.strip():
         raise InputError(f"{path} is empty. Fetch the file again, or take it away.")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 from datamodules.sources import Table
 from datamodules.sources_datasets import check_complete, load_hub, load_saved, saved_folder, split_tables
 from datamodules.sources_files import TABLE_ENDINGS
@@ -96,4 +96,4 @@ def _tell_repeats(chosen: Mapping[str, str | None]) -> None:
     """Warns where the same rows were chosen for two purposes: the figures of one say nothing about new rows then."""
     for (first, theirs), (second, ours) in combinations(chosen.items(), 2):
         if theirs is not None and theirs == ours:
-            warn(f"The same rows are chosen for {first} and {second}: {ours}.")
+            logger.warning(f"The same rows are chosen for {first} and {second}: {ours}.")

@@ -4,7 +4,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from common.errors import InputError, listing, one_of
-from common.terminal import say
+from common.terminal import logger
 from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
 from datamodules.sources import Examples, Table
 from datamodules.sources_table import TableSource
@@ -164,7 +164,7 @@ class TableDataModule(TextClassificationDataModule):
             total = len(examples["train"])
             rows = self.validation_rows or max(1, round(self.validation_fraction * total))
             examples["train"], examples["validation"] = hold_out(examples["train"], rows, self.subset_seed)
-            say(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
+            logger.info(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
         return examples
 
     def _examples_of(self, split: str, table: Table) -> Examples:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from common.errors import InputError, listing
-from common.terminal import say
+from common.terminal import logger
 from datamodules.batching import Batching
 from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
@@ -196,19 +196,21 @@ class TextClassificationDataModule(TokenizedDataModule):
         for name, rows in self._examples.items():
             counts = Counter(rows.labels or ())
             classes = [f"{counts[number]:,} {label}" for number, label in enumerate(self.class_names)]
-            say(f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if counts and classes else ""))
+            logger.info(
+                f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if counts and classes else "")
+            )
         if "f1" in self.task.metrics:
-            say(f"{self.name}: f1 is of the class {self.class_names[1]!r}, the second one.")
+            logger.info(f"{self.name}: f1 is of the class {self.class_names[1]!r}, the second one.")
         seen = {split: set(zip(rows.texts, rows.pairs or rows.texts)) for split, rows in self._examples.items()}
         for first, second in combinations(seen, 2):
             if shared := len(seen[first] & seen[second]):
-                say(f"{self.name}: {shared:,} different texts are in both the {first} and the {second} split.")
+                logger.info(f"{self.name}: {shared:,} different texts are in both the {first} and the {second} split.")
 
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
         read_limits(self.backbone, self.revision).check(split, self.tokenizer, self.backbone, examples.where)
         if split.truncated_rows:
-            say(
+            logger.info(
                 f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "
                 f"= {self.max_length} tokens and were cut; --data.max_length sets it."
             )

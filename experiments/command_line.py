@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from common.errors import InputError
-from common.terminal import is_first_process, quiet_libraries, say
+from common.terminal import is_first_process, logger, quiet_libraries
 from experiments.closing_table import print_evaluation
 from experiments.error_causes import input_error_behind
 from experiments.exported_model import settings_of_export
@@ -57,12 +57,12 @@ def _run(arguments: list[str]) -> int:
 
 def _follow(asked: Run, arguments: list[str]) -> int:
     for path in asked.settings.configs:
-        say(f"config: {path}")
+        logger.info(f"config: {path}")
     try:
         _carry_out(asked)
     except (SIGTERMException, SystemExit):  # Lightning turns a second Ctrl-C into the latter
         if not asked.signals.requeue():
-            say(_how_to_go_on(arguments, asked.folder))
+            logger.info(_how_to_go_on(arguments, asked.folder))
         return 1
     return 0
 
@@ -72,7 +72,7 @@ def _carry_out(asked: Run) -> None:
     ckpt_path = values.ckpt_path
     if verb == "fit":
         if ckpt_path is None and was_requeued(asked.folder):
-            say("SLURM has started this job again.")
+            logger.info("SLURM has started this job again.")
             ckpt_path = "last"
         asked.train(ckpt_path, values.overwrite)
         return

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from callbacks.rank_discretisation import describe_ranks
 from common.errors import InputError, VerificationError
-from common.files import whole_folder, write_text
-from common.terminal import quiet_libraries, say
+from common.files import atomic_folder, write_text
+from common.terminal import logger, quiet_libraries
 from experiments.config_files import dump_yaml
 from experiments.export_formats import FORMATS, ExportOptions, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
@@ -76,13 +76,13 @@ def run_export(arguments: list[str]) -> int:
     _check_options(asked)
     exported = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     output = (asked.output or exported.folder.path / "exports" / asked.format).expanduser()
-    with whole_folder(output) as temporary:
+    with atomic_folder(output) as temporary:
         run = exported.load(asked.ckpt_path)
         _check_ranks(run, asked.force)
         difference = _write(run, asked, temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
-    say(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
-    say(f"Use it: python cli.py predict --export {shlex.quote(str(output))} --data.predict_file sentences.txt")
+    logger.info(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
+    logger.info(f"Use it: python cli.py predict --export {shlex.quote(str(output))} --data.predict_file sentences.txt")
     return 0
 
 
@@ -113,7 +113,7 @@ def _check_ranks(run: LoadedRun, force: bool) -> None:
             f"{run.epoch}). Rounded, they would be {rounded}. Finish the run (fit … --ckpt_path last), or export these "
             "ranks with --force."
         )
-    say(f"The run isn't finished; its soft ranks are rounded to {rounded}.")
+    logger.info(f"The run isn't finished; its soft ranks are rounded to {rounded}.")
 
 
 def _write(run: LoadedRun, asked: Any, folder: Path) -> str:

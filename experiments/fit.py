@@ -13,7 +13,7 @@ from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
 from common.errors import DivergedRunError, IncompleteRunError
-from common.terminal import is_first_process, say
+from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
 from experiments.config_files import differences, flatten, read_run_config
 from experiments.fit_results import rank_figures, summarise, write_files
@@ -75,10 +75,10 @@ class Fit:
             held.enter_context(folder.held())
             folder.clean_up()
         checkpoint = checkpoint_to_resume(folder, ckpt_path)
-        say(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
+        logger.info(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
         saved = folder.path / "config.yaml"
         if saved.exists() and (changed := differences(read_run_config(saved), settings.plain)):
-            say("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
+            logger.info("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
         return checkpoint
 
     def _conclude(self, module: AdaptedModule) -> RunResults:
@@ -135,8 +135,8 @@ def _log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunR
     figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}
     figures |= {f"test/{name}": value for name, value in results.test_figures.items()}
     figures = {name: value for name, value in figures.items() if value is not None}
-    for logger in trainer.loggers:
-        if isinstance(logger, TensorBoardLogger):
+    for run_logger in trainer.loggers:
+        if isinstance(run_logger, TensorBoardLogger):
             # at this step: a run that is finished once more after a kill replaces what it wrote from there on
-            logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
-        logger.finalize("success")
+            run_logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
+        run_logger.finalize("success")

@@ -11,7 +11,7 @@ from lightning.pytorch import Trainer
 
 from callbacks.rank_pictures import rank_map
 from callbacks.results import Results
-from common.files import write_json, write_whole
+from common.files import atomic_write, write_json
 from common.memory import peak_resident_bytes
 from experiments.results import (
     Budget,
@@ -152,7 +152,7 @@ def write_files(folder: Path, results: RunResults, ranks: dict[str, int], traine
     if allocation is not None:
         title = f"{results.run_name}: discrete ranks, average {results.average_rank:.2f}"
         figure = rank_map({k: float(v) for k, v in ranks.items()}, allocation.rank_min, allocation.rank_max, title)
-        write_whole(folder / "rank_map.png", lambda file: figure.savefig(file, format="png", dpi=120))
+        atomic_write(folder / "rank_map.png", lambda file: figure.savefig(file, format="png", dpi=120))
     results.write(folder / "results.json")
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 from experiments.run_folder import RunFolder
 from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
@@ -65,7 +65,7 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
         if wanted != "last":
             raise
         checkpoint = _newest_other(folder, error)
-        warn(f"{error}\n  Going on from the newest whole checkpoint instead, {checkpoint.path.name}.")
+        logger.warning(f"{error}\n  Going on from the newest whole checkpoint instead, {checkpoint.path.name}.")
         return checkpoint
     best = folder.checkpoints / "best.ckpt"
     if best.exists() and best != path:

@@ -11,7 +11,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
-from common.terminal import quiet_libraries, say
+from common.terminal import logger, quiet_libraries
 from experiments.fit import Fit
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
@@ -172,7 +172,7 @@ class Run:
             self._refuse_to_replace_input(table.path)
         trainer, objects, path = self._ready(ckpt_path, [table])
         trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
-        say(
+        logger.info(
             f"Predictions for {len(objects.data.predict_examples().texts):,} rows: {table.path}\n"
             "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
         )

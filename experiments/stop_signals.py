@@ -8,7 +8,7 @@ from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-from common.terminal import is_first_process, say
+from common.terminal import is_first_process, logger
 
 
 class StopSignals:
@@ -50,16 +50,16 @@ class StopSignals:
 
     def _interrupt(self, number: int, frame: Any) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        say("\nStopping after this step; press Ctrl-C again to stop at once.")
+        logger.info("\nStopping after this step; press Ctrl-C again to stop at once.")
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _hang_up(self, number: int, frame: Any) -> None:
-        say("\nThe terminal is gone: stopping after this step.")
+        logger.info("\nThe terminal is gone: stopping after this step.")
         os.kill(os.getpid(), signal.SIGTERM)
 
     def _warn(self, number: int, frame: Any) -> None:
         self.warned_by_slurm = "SLURM_JOB_ID" in os.environ
-        say("\nSIGUSR1: stopping after this step.")
+        logger.info("\nSIGUSR1: stopping after this step.")
         os.kill(os.getpid(), signal.SIGTERM)
 
     def requeue(self) -> bool:
@@ -70,5 +70,7 @@ class StopSignals:
         if array := os.environ.get("SLURM_ARRAY_JOB_ID"):
             job = f"{array}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         done = subprocess.run(["scontrol", "requeue", job], check=False).returncode == 0
-        say(f"SLURM job {job} {'will run again and go on from last.ckpt' if done else 'could not be requeued'}.")
+        logger.info(
+            f"SLURM job {job} {'will run again and go on from last.ckpt' if done else 'could not be requeued'}."
+        )
         return done

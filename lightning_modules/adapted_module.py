@@ -25,7 +25,7 @@ from callbacks.run_ends import StaysStopped, WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 from lightning_modules.adapter_import import import_adapter
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
@@ -150,7 +150,7 @@ class AdaptedModule(TrainedModule):
             sizes = matrix_sizes(self.model, self.head_modules)
             self.adapter.attach(self.model, self.model.config.model_type, self.head_modules, cached_factorise)
             if self.trainer.state.fn == "fit" and getattr(self.adapter, "targets", None) == "all-linear":
-                say(describe_share(sizes, self.adapter.layer_names))
+                logger.info(describe_share(sizes, self.adapter.layer_names))
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:

@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 from lightning_modules.backbone_sketch import backbone_sketch, check_data, check_files, check_sketch
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
@@ -86,7 +86,7 @@ def import_adapter(module: Any, source: str) -> None:
     load_head(module.model, head)
     _refuse_what_would_be_lost(module, head, folder)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
-    say(f"Starting from the {kind} adapter in {folder}{anew}.")
+    logger.info(f"Starting from the {kind} adapter in {folder}{anew}.")
 
 
 def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from common.errors import InputError
-from common.files import write_whole
+from common.files import atomic_write
 from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
@@ -87,7 +87,7 @@ class NativeAdapter:
         """Writes the file into an export folder, whole or not at all."""
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors.items()}
         content = save(tensors, {"rankwise": json.dumps(self.description)})
-        write_whole(folder / FILE_NAME, lambda file: file.write(content))
+        atomic_write(folder / FILE_NAME, lambda file: file.write(content))
 
     @property
     def is_lora_xs(self) -> bool:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MaxMetric, MeanMetric, MinMetric
 
-from common.terminal import warn
+from common.terminal import logger
 from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone, load_whole
 from lightning_modules.first_token import use_first_token_only
@@ -64,7 +64,7 @@ class TextClassificationModule(AdaptedModule):
         data.tokenizer.padding_side = side or "right"
         if side is None and not self.sees_padding:
             self.sees_padding = True
-            warn(
+            logger.warning(
                 f"what {self.backbone_name} answers for a row changes when the row is padded, even under the attention "
                 "mask. Rows of different length therefore go through it apart: right, but slower. A program that pads "
                 "its rows gets other answers from this model."

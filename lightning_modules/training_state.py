@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor
 
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 from lightning_modules.optimization import make_optimizer
 
 # Settings that decide which rows and figures the epochs are compared by, or, within an epoch, which rows are still due.
@@ -71,7 +71,9 @@ def _check_rows(ours: dict[str, int], theirs: dict[str, int]) -> None:
                 "would be compared to choose best.ckpt; allowed: the same. Use the same data and settings, or start a "
                 "new run with another --run_name."
             )
-        warn(f"The {split} split isn't what it was when the checkpoint was written. The test takes it as it is now.")
+        logger.warning(
+            f"The {split} split isn't what it was when the checkpoint was written. The test takes it as it is now."
+        )
 
 
 def _is_in_the_middle(position: dict[str, int]) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 from lora.layers import LINEAR_TYPES
 from lora.products.frozen_linear import FrozenLinear
 from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
@@ -42,7 +42,7 @@ def choose_layers(
                 f"targets is {targets!r}, but {kinds} can't be adapted: the model reads these weights without calling "
                 "their layers, or no answer depends on them. Choose other layers with model.adapter.targets."
             )
-        say(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
+        logger.info(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
     return {name: layer for name, layer in found.items() if name in acting}
 
 

@@ -55,12 +55,10 @@ def plain(text: str) -> str:
     return _MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;")
 
 
-def spread(values: pd.Series, name: str) -> str:
+def spread(values: pd.Series, name: str, digits: int = 2) -> str:
     """Median ± sample standard deviation, × 100 where the metric is a fraction; the median alone for one value."""
-    if values.empty:
-        return "none"
-    factor = scale(name)
-    return f"{factor * values.median():.2f}" + (f" ± {factor * values.std():.2f}" if len(values) > 1 else "")
+    told = [scale(name) * figure for figure in (values.median(), values.std()) if figure == figure]
+    return " ± ".join(f"{figure:.{digits}f}" for figure in told) or "none"
 
 
 def span(interval: Interval | None, factor: float = 1.0) -> str:

@@ -9,7 +9,7 @@ import jinja2
 
 from common.errors import InputError
 from common.files import write_json, write_text
-from common.terminal import say
+from common.terminal import logger
 from experiments.report.cells import as_csv, as_markdown, plain, without_empty_columns
 from experiments.report.content import Content, draw, gather, make_study
 from experiments.report.drawing import style
@@ -60,7 +60,9 @@ def run_report(arguments: list[str]) -> int:
             write_json(output / "seed2" / f"{name}.json", layout)
     if options.trials:
         write_trials(options.trials, records)
-    say(f"{len(records)} runs, {len(study.groups)} settings: {output}/report.html, report.md, table.csv, figures/")
+    logger.info(
+        f"{len(records)} runs, {len(study.groups)} settings: {output}/report.html, report.md, table.csv, figures/"
+    )
     return 0
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
 
-from common.files import write_whole
+from common.files import atomic_write
 
 # Stands for "the text's colour": dark in PNG files, the page's own in SVG.
 INK = "#1b1f24"
@@ -47,6 +47,12 @@ def style() -> Iterator[None]:
         yield
 
 
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+    """A figure of this size in inches, and its axes side by side."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, list(figure.subplots(1, count, squeeze=False)[0])
+
+
 def draw_band(axes: Any, values: pd.DataFrame, **look: Any) -> Any:
     """A line of means over the table's rows against its columns, and a band from the lowest to the highest row."""
     places = list(values.columns)
@@ -64,7 +70,7 @@ def legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
 
 def write_png(figure: Figure, path: Path) -> None:
     """A picture on white."""
-    write_whole(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
 
 
 def as_svg(figure: Figure, label: str, number: int) -> str:

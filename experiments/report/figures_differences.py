@@ -6,7 +6,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from experiments.metrics import scale, title
-from experiments.report.drawing import COLORS, INK
+from experiments.report.drawing import COLORS, INK, panels
 from experiments.report.groups import Group
 from experiments.report.statistics import PairedDifference
 from experiments.report.tables import FIGURES, comparable, comparisons, metric_of
@@ -65,10 +65,9 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
         return None
     factor = scale(metric.name)
     found = {(one.group, one.figure): one.difference for group in rows for one in comparisons(group, baseline)}
-    panels = {kind: label for kind, label in FIGURES.items() if len(baseline.values(kind))}
-    figure = Figure(figsize=(9.6, 1.2 + 0.32 * len(rows)), layout="constrained")
-    for place, (kind, label) in enumerate(panels.items()):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    kinds = {kind: label for kind, label in FIGURES.items() if len(baseline.values(kind))}
+    figure, all_axes = panels(len(kinds), 9.6, 1.2 + 0.32 * len(rows))
+    for place, (axes, (kind, label)) in enumerate(zip(all_axes, kinds.items(), strict=True)):
         differences = {row: found[group, kind] for row, group in enumerate(rows) if (group, kind) in found}
         for row, difference in differences.items():
             _draw_row(axes, row, difference, factor)

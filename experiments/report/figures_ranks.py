@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from callbacks.rank_pictures import layer_names, mask_pictures, rank_map
 from common.errors import InputError
-from experiments.report.drawing import COLORS, MARKERS, legend_below
+from experiments.report.drawing import COLORS, MARKERS, legend_below, panels
 from experiments.report.groups import Group
 from experiments.report.record import RankHistory, Record
 from experiments.report.statistics import Array, stability
@@ -87,8 +87,7 @@ def _over_time(content: RankHistory) -> Figure:
     names, moments = layer_names(content.layers), content.history
     rows = sorted(enumerate(names.values()), key=lambda row: row[1][::-1])
     values = np.asarray([moment.ranks for moment in moments], dtype=float).T  # (layers, moments)
-    figure = Figure(figsize=(6.8, 1.4 + min(0.17 * len(names), 5.0)), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(1, 6.8, 1.4 + min(0.17 * len(names), 5.0))
     ordered = values[[place for place, _ in rows]]
     image = axes.imshow(ordered, aspect="auto", cmap="viridis", interpolation="nearest")
     shown = range(0, len(moments), max(len(moments) // 8, 1))
@@ -105,9 +104,8 @@ def _by_type(names: list[str], histories: list[RankHistory], ends: Array) -> Fig
     final = places.assign(rank=ends.mean(0)).pivot(index="layer", columns="type", values="rank")
     moments = [pd.DataFrame([m.ranks for m in one.history], [m.step for m in one.history]) for one in histories]
     over_time = pd.concat(moments).groupby(level=0).mean().T.groupby(places["type"]).mean().T
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
-    for place, (told, table) in enumerate((("layer", final), ("step", over_time))):
-        axes = figure.add_subplot(1, 2, place + 1)
+    figure, all_axes = panels(2, 9.6, 3.6)
+    for axes, (told, table) in zip(all_axes, (("layer", final), ("step", over_time)), strict=True):
         lines = [
             axes.plot(values.dropna(), marker=MARKERS[number % len(MARKERS)], color=COLORS[number % len(COLORS)])[0]
             for number, (_, values) in enumerate(table.items())
@@ -132,8 +130,7 @@ def _name_rows(axes: Any, rows: list[tuple[int, str]]) -> None:
 
 
 def _alpha_and_budget(records: list[Record]) -> Figure:
-    figure = Figure(figsize=(7.2, 3.0), layout="constrained")
-    left, right = figure.add_subplot(1, 2, 1), figure.add_subplot(1, 2, 2)
+    figure, (left, right) = panels(2, 7.2, 3.0)
     for number, record in enumerate(records):
         moments = record.ranks.history if record.ranks else []
         steps = [moment.step for moment in moments]

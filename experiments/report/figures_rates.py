@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.metrics import scale, title
-from experiments.report.drawing import COLORS, INK, MARKERS, draw_band, legend_below
+from experiments.report.drawing import COLORS, INK, MARKERS, draw_band, legend_below, panels
 from experiments.report.groups import Curve, Group
 from experiments.report.optimum import curve_optimum
 from experiments.report.record import Record
@@ -32,8 +32,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         return None
     lower_is_better = figure_name == "loss" or not metric.higher_is_better
     factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
-    figure = Figure(figsize=(7.2, 4.8), layout="constrained")
-    axes = figure.add_subplot()
+    figure, (axes,) = panels(1, 7.2, 4.8)
     lines: list[Any] = []
     for place, (curve, scores) in enumerate(shown.items()):
         color, line = (INK, "--") if curve.is_full else (COLORS[place % len(COLORS)], "-")
@@ -96,16 +95,15 @@ def training_curves(groups: list[Group]) -> Figure | None:
     metric = metric_of(groups)
     if metric is None:
         return None
-    panels = [
+    shown_figures = [
         ("train/epoch_loss", "training loss", 1.0),
         ("val/loss", "validation loss", 1.0),
         (f"val/{metric.name}", title(metric.name), scale(metric.name)),
     ]
-    figure = Figure(figsize=(9.6, 3.6), layout="constrained")
+    figure, all_axes = panels(3, 9.6, 3.6)
     shown = sorted(groups, key=lambda group: -group.score)[:MOST_LINES]
     lines: dict[str, Any] = {}
-    for place, (name, label, factor) in enumerate(panels):
-        axes = figure.add_subplot(1, 3, place + 1)
+    for axes, (name, label, factor) in zip(all_axes, shown_figures, strict=True):
         for number, group in enumerate(shown):
             for record in group.records:
                 line = _line(axes, record, name, factor, COLORS[number % len(COLORS)], number)

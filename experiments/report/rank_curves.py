@@ -8,7 +8,7 @@ from matplotlib.ticker import NullFormatter
 
 from experiments.metrics import scale, title
 from experiments.report.cells import make_table, spread
-from experiments.report.drawing import COLORS, MARKERS, draw_band
+from experiments.report.drawing import COLORS, MARKERS, draw_band, panels
 from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike, by_seed
 from experiments.report.tables import metric_of
 
@@ -75,12 +75,11 @@ def rank_curve_table(groups: list[Group]) -> pd.DataFrame:
 def rank_curve_figure(groups: list[Group]) -> Figure | None:
     """A panel for validation and one for test: a line per curve (mean over seeds), a band from lowest to highest."""
     curves, metric = rank_curves(groups), metric_of(groups)
-    panels = [kind for kind in _SPLITS if any(curve.values[kind].notna().any(axis=None) for curve in curves)]
-    if metric is None or not panels:
+    kinds = [kind for kind in _SPLITS if any(curve.values[kind].notna().any(axis=None) for curve in curves)]
+    if metric is None or not kinds:
         return None
-    figure = Figure(figsize=(4.8 * len(panels), 3.6), layout="constrained")
-    for place, kind in enumerate(panels):
-        axes = figure.add_subplot(1, len(panels), place + 1)
+    figure, all_axes = panels(len(kinds), 4.8 * len(kinds), 3.6)
+    for axes, kind in zip(all_axes, kinds, strict=True):
         for number, curve in enumerate(curves):
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
             values = scale(metric.name) * curve.values[kind].dropna(axis="columns", how="all")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from experiments.report.cells import make_table, mean, text
+from experiments.report.cells import make_table, mean, spread, text
 from experiments.report.groups import BACKBONE, Curve, Group
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
 
@@ -74,16 +74,11 @@ def loss_table(curves: list[Curve]) -> pd.DataFrame:
         {
             "Curve": lambda row: row.curve.label,
             "Rate of the lowest loss": lambda row: text(row.optimum.chosen),
-            "Loss there": _loss,
+            "Loss there": lambda row: spread(row.group.values("loss"), "", digits=4),
             "Optimum (parabola)": _told,
             **_ratio_columns(curves),
         },
     )
-
-
-def _loss(row: ChosenRate) -> str:
-    values = row.group.values("loss")
-    return f"{values.median():.4f}" + (f" ± {values.std():.4f}" if len(values) > 1 else "")
 
 
 def _ratio_columns(curves: list[Curve]) -> dict[str, Callable[[ChosenRate], str]]:

@@ -20,8 +20,7 @@ def read_records(sources: list[Path]) -> list[Record]:
     Raises:
         InputError: a source is missing or holds no run, or one of its files isn't whole.
     """
-    records: dict[Path, Record] = {}
-    configs_in_files: list[Config] = []
+    records: dict[Path, tuple[Record, bool]] = {}
     for source in sources:
         if not source.exists():
             raise InputError(
@@ -31,14 +30,11 @@ def read_records(sources: list[Path]) -> list[Record]:
         found = _read(source) if source.is_dir() else read_trials(source)
         if not found:
             raise InputError(f"{source} holds no runs: no results.json, no sweep. Run a sweep or a fit first.")
-        records |= {record.folder.resolve(): record for record in found}
-        configs_in_files += [record.config for record in found if source.is_file()]
-    from_files = set(map(id, configs_in_files))
+        records |= {record.folder.resolve(): (record, source.is_file()) for record in found}
+    in_files = [record.config for record, is_in_file in records.values() if is_in_file]
     return [
-        record
-        if id(record.config) in from_files
-        else replace(record, config=as_long_as(record.config, configs_in_files))
-        for record in records.values()
+        record if is_in_file else replace(record, config=as_long_as(record.config, in_files))
+        for record, is_in_file in records.values()
     ]
 
 
@@ -48,13 +44,8 @@ def _read(folder: Path) -> list[Record]:
         return _sweep(summary)
     if summary.exists() or (folder / "config.yaml").exists():
         return [read_run(folder)]
-    inner = [one for one in sorted(folder.iterdir()) if one.is_dir()]
-    return [
-        record
-        for one in inner
-        if (one / "results.json").exists() or (one / "config.yaml").exists()
-        for record in _read(one)
-    ]
+    inner = {path.parent for name in ("results.json", "config.yaml") for path in folder.glob(f"*/{name}")}
+    return [record for one in sorted(inner) for record in _read(one)]
 
 
 def _sweep(path: Path) -> list[Record]:

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from common.errors import InputError
-from common.terminal import say
+from common.terminal import logger
 from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
@@ -89,7 +89,7 @@ def run_sweep(arguments: list[str]) -> int:
         else:
             check_claim(folder, definition, configs, command, options.extend)
         return 0
-    say(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
+    logger.info(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(is_part=options.part is not None):
         if overwrite:
             clear(folder)
@@ -121,16 +121,16 @@ def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_acc
 def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str) -> int:
     if not complete:
         again = command.replace(" --overwrite", "").replace(" --extend", "")
-        say(f"Stopped. Every finished trial is kept; go on with:\n  {again}")
+        logger.info(f"Stopped. Every finished trial is kept; go on with:\n  {again}")
         return 1
     states = [folder.state(trial) for trial in mine]
     finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
-    say(
+    logger.info(
         f"{finished} of {len(mine)} trials finished. {folder.path}/results.json holds them. Next:\n"
         f"  python cli.py report {shlex.quote(str(folder.path))}"
     )
     if failed:
-        say(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
+        logger.info(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
     return 0 if finished == len(mine) else 1
 
 
@@ -138,12 +138,12 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
     progress = Progress(folder, trials, at_once, anew=overwrite)
     console = Console() if sys.stdout.isatty() else Console(width=160)
     console.print(progress.table(trials))
-    say(f"{progress.summary()}.")
+    logger.info(f"{progress.summary()}.")
     if not trials:  # an array may have more parts than there are trials
-        say("This part has no trial.")
+        logger.info("This part has no trial.")
         return
     left = [trial for trial in trials if overwrite or folder.state(trial) is not State.FINISHED]
-    say(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
+    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
 
 
 def _settings(rest: list[str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cores import usable_cores
-from common.terminal import say
+from common.terminal import logger
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
@@ -68,7 +68,7 @@ class WorkerProcesses:
     def _stop(self, number: int, frame: Any) -> None:
         """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
         again, self._stopping = self._stopping, True
-        say("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
+        logger.info("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
 

@@ -9,7 +9,7 @@ from typing import Any
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.results import Results
 from common.errors import InputError
-from common.terminal import warn
+from common.terminal import logger
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings, parse
 from experiments.sweep.definition import by_short_names, read_base
@@ -73,7 +73,7 @@ def check_trials(
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
-        warn(f"{note} Name it in the sweep, too, if it should be otherwise.")
+        logger.warning(f"{note} Name it in the sweep, too, if it should be otherwise.")
     return configs, misfit
 
 

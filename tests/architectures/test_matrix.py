@@ -23,9 +23,27 @@ ADAPTERS = {
     "lora_xs": {"class_path": "lora.LoRAXS", "init_args": {"rank": 4, "targets": "all-linear"}},
     "adaptive_lora_xs": {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**RANKS, "targets": "all-linear"}},
 }
-QUICK = (("bert", "adaptive_lora_xs"), ("gemma3", "lora"), ("mamba", "lora_xs"))  # the rest takes minutes
+QUICK = (("bert", "adaptive_lora_xs"), ("gemma3", "lora"), ("mamba", "lora_xs"))
+EACH_TIME = (
+    "gpt2",
+    "llama",
+    "t5",
+    "bart",
+    "mixtral",
+    "deberta",
+    "modernbert",
+    "xlnet",
+)  # with LoRA; the rest takes long
+
+
+def marks(kind: str, adapter: str) -> list[pytest.MarkDecorator]:
+    if (kind, adapter) in QUICK:
+        return []
+    return [pytest.mark.slow if kind in EACH_TIME and adapter == "lora" else pytest.mark.matrix]
+
+
 CELLS = [
-    pytest.param(kind, adapter, marks=[] if (kind, adapter) in QUICK else [pytest.mark.slow], id=f"{kind}-{adapter}")
+    pytest.param(kind, adapter, marks=marks(kind, adapter), id=f"{kind}-{adapter}")
     for kind in TINY_CONFIGS
     if kind != "ibert"  # has no linear layers of torch: refused, see tests/lora/test_injection.py
     for adapter in ADAPTERS

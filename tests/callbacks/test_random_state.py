@@ -7,7 +7,7 @@ import torch
 
 from callbacks.random_state import RandomState
 from common.errors import InputError
-from common.files import write_whole
+from common.files import atomic_write
 from lora import LoRAXS
 from tests import tiny
 
@@ -44,7 +44,7 @@ def _leave_as_found():
 def saved_and_read(tmp_path):
     checkpoint: dict = {}
     RandomState().on_save_checkpoint(ONE, None, checkpoint)
-    write_whole(tmp_path / "a.ckpt", lambda file: torch.save(checkpoint, file))
+    atomic_write(tmp_path / "a.ckpt", lambda file: torch.save(checkpoint, file))
     return torch.load(tmp_path / "a.ckpt", weights_only=True)
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError, one_of
-from common.files import cache_directory, whole_folder, write_cache, write_json, write_text, write_whole
+from common.files import atomic_folder, atomic_write, cache_directory, write_cache, write_json, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -33,14 +33,14 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, erro
     path = tmp_path / "file"
     write_text(path, "the old content")
     with pytest.raises(type(error)):
-        write_whole(path, half_then(error))
+        atomic_write(path, half_then(error))
     assert path.read_text() == "the old content"
     assert names(tmp_path) == ["file"]
 
 
 def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
     with pytest.raises(RuntimeError):
-        write_whole(tmp_path / "file", half_then(RuntimeError()))
+        atomic_write(tmp_path / "file", half_then(RuntimeError()))
     assert names(tmp_path) == []
 
 
@@ -57,7 +57,7 @@ def test_a_writer_that_fails_leaves_no_file_where_there_was_none(tmp_path):
 def test_a_full_disk_is_said_in_one_message(tmp_path, code, message):
     write_text(tmp_path / "file", "old")
     with pytest.raises(InputError, match=message):
-        write_whole(tmp_path / "file", half_then(OSError(code, "x")))
+        atomic_write(tmp_path / "file", half_then(OSError(code, "x")))
     assert (tmp_path / "file").read_text() == "old"
     assert names(tmp_path) == ["file"]
 
@@ -80,27 +80,27 @@ def test_the_old_file_stays_readable_until_the_new_one_is_whole(tmp_path):
         file.flush()
         assert path.read_text() == "old"
 
-    write_whole(path, write)
+    atomic_write(path, write)
     assert path.read_text() == "new"
 
 
 def test_what_killed_writers_left_is_deleted_by_the_next_one_and_nothing_else(tmp_path):
     script = """
         import os, pathlib, sys
-        from common.files import whole_folder, write_whole
+        from common.files import atomic_folder, atomic_write
         folder = pathlib.Path(sys.argv[1])
         def killed(file):
             os._exit(9)
         if sys.argv[2] == "file":
-            write_whole(folder / "file", killed)
-        with whole_folder(folder / "export") as temporary:
+            atomic_write(folder / "file", killed)
+        with atomic_folder(folder / "export") as temporary:
             (temporary / "weights").write_text("large")
             os._exit(9)
     """
     for kind in ("file", "folder"):
         subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path, kind], timeout=60)
         assert len(names(tmp_path)) == 1
-        with whole_folder(tmp_path / "living") as living:
+        with atomic_folder(tmp_path / "living") as living:
             assert names(tmp_path) == [living.name]
             (tmp_path / ".mine.partial").touch()
             (tmp_path / ".00000000-1.abcdefgh.partial").touch()  # of another machine, perhaps still being written
@@ -125,7 +125,7 @@ def test_folders_are_made_and_the_umask_is_respected(tmp_path):
     before = os.umask(0o027)
     try:
         write_text(tmp_path / "a" / "b" / "file", "é")
-        with whole_folder(tmp_path / "export") as temporary:
+        with atomic_folder(tmp_path / "export") as temporary:
             (temporary / "inner").mkdir(0o700)
             os.close(os.open(temporary / "inner" / "weights", os.O_CREAT, 0o600))  # as safetensors does
     finally:

@@ -6,7 +6,7 @@ from safetensors.torch import load_file, save_file
 
 from callbacks.checkpoints import read_checkpoint
 from common.errors import InputError
-from common.files import write_whole
+from common.files import atomic_write
 from lightning_modules import PEFTAdapter
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
 from tests import tiny
@@ -81,7 +81,7 @@ def edited(trained, tmp_path):
     def edit(change):
         content = read_checkpoint(trained("adaptive")[1])
         change(content)
-        write_whole(tmp_path / "edited.ckpt", lambda file: torch.save(content, file))
+        atomic_write(tmp_path / "edited.ckpt", lambda file: torch.save(content, file))
         return tmp_path / "edited.ckpt"
 
     return edit
