@@ -165,8 +165,8 @@ class RunFolder:
         figures = [path for path in files if path.parent.name != ".locks"]
         if figures and not self._has_settings():
             raise InputError(
-                f"{self.path} holds {figures[0].name}, but no config.yaml that a run wrote, so --overwrite won't delete "
-                f"it. {advice}"
+                f"{self.path} holds {figures[0].name}, but no config.yaml that a run wrote, so --overwrite won't "
+                f"delete it. {advice}"
             )
         return files
 
