@@ -42,15 +42,15 @@ class BudgetSchedule(Callback):
             raise InputError(
                 f"memory_start is {memory_start} and memory_end is {memory_end}; allowed: both budgets, or neither."
             )
-        if memory_start is None and (epochs_memory_start or epochs_memory_start_to_end):
-            raise InputError(
-                f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
-                f"{epochs_memory_start_to_end}, but would have no effect: memory_start and memory_end are not given."
-            )
         if epochs_memory_start < 0 or epochs_memory_start_to_end < 0:
             raise InputError(
                 f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
                 f"{epochs_memory_start_to_end}; allowed: 0 or more."
+            )
+        if memory_start is None and (epochs_memory_start or epochs_memory_start_to_end):
+            raise InputError(
+                f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
+                f"{epochs_memory_start_to_end}, but would have no effect: memory_start and memory_end are not given."
             )
         self.memory_start, self.memory_end = memory_start, memory_end
         self.epochs_memory_start = epochs_memory_start

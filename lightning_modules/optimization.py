@@ -7,7 +7,6 @@ from typing import Literal
 import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
-from transformers import get_constant_schedule, get_linear_schedule_with_warmup
 
 from common.errors import InputError, one_of
 
@@ -75,6 +74,8 @@ def make_optimizer(groups: dict[str, list[nn.Parameter]], settings: OptimizerSet
 
 def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings, steps: int) -> LambdaLR:
     """The schedule over `steps` optimizer steps."""
+    from transformers import get_constant_schedule, get_linear_schedule_with_warmup  # slow, and it imports PEFT
+
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
     rounded = math.ceil if settings.warmup_rounding == "up" else math.floor

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from callbacks.checkpoints import WholeFileCheckpoints
-from experiments.error_causes import about_settings, input_error_behind
+from experiments.error_causes import input_error_behind
 
 
 def test_a_limit_that_torchs_writer_meets_is_the_users_to_lift(tmp_path):
@@ -31,4 +31,4 @@ def test_parameters_that_a_step_does_not_use_are_told_to_the_user_of_data_parall
                 parallel(torch.ones(1, 2)).sum().backward()
     finally:
         torch.distributed.destroy_process_group()
-    assert "--trainer.strategy ddp_find_unused_parameters_true" in str(about_settings(raised.value))
+    assert "--trainer.strategy ddp_find_unused_parameters_true" in str(input_error_behind(raised.value))

@@ -96,7 +96,7 @@ def test_the_card_states_data_metric_ranks_budget_and_origin(runs):
         assert front["base_model"]
         for part in ("glue/cola", "40 training rows", f"{results['metric']['best']:.4f}", "of 200 budget used"):
             assert part in card, (kind, part)
-        assert f"export tiny --format {kind}" in card and "best.ckpt" in card
+        assert f"export RUN --format {kind}` with the run tiny" in card and "best.ckpt" in card
         assert len(re.findall(r"^\| bert\.encoder.* \| \d \|$", card, re.MULTILINE)) == 8
 
 

@@ -46,6 +46,7 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
         adapter=adapter,
         head_modules=head,
         backbone_name="somebody/tiny",
+        data_about={"classes": ["no", "yes"]},
         revision=None,
         load_model=lambda: classifier(model_type),
     )

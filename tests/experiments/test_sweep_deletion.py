@@ -4,9 +4,9 @@ import json
 import shutil
 
 import pytest
-import torch
 import yaml
 
+from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from common.errors import InputError
 from common.locks import locked
 from experiments import run_folder
@@ -128,9 +128,9 @@ def damage(path):
 
 
 def make_newer(path):
-    content = torch.load(path, weights_only=True)
+    content = read_checkpoint(path)
     content["rankwise"]["format"] = 99
-    torch.save(content, path)
+    WholeFileCheckpoints().save_checkpoint(content, path)
 
 
 @pytest.mark.parametrize(
