@@ -33,6 +33,7 @@ def run_of(backbone: str) -> Any:
         model=model,
         adapter=adapter,
         head_modules=(),
+        data_about={"classes": [], "tokenizer": None},
         backbone_name=backbone,
         revision=None,
         load_model=lambda: (AutoModelForCausalLM.from_pretrained(backbone), ()),

@@ -35,7 +35,8 @@ def run_of(backbone: str, model_type: str, labels: tuple[str, ...]) -> Any:
     adapter.attach(model, model_type, head)
     adapter.refresh()
     parts = {"model": model.eval(), "adapter": adapter, "head_modules": head, "backbone_name": backbone}
-    about = SimpleNamespace(**parts, revision=None, load_model=module.load_model)
+    known = {"classes": list(labels)}
+    about = SimpleNamespace(**parts, revision=None, load_model=module.load_model, data_about=known)
     return SimpleNamespace(module=about, data=data)
 
 

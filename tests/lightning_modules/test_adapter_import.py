@@ -116,6 +116,7 @@ def started(folder: Path, adapter: Any, head: tuple[str, ...] = ("classifier",))
     if adapter is not None:
         adapter.attach(model, "bert", head)
     module = SimpleNamespace(model=model, adapter=adapter, head_modules=head, load_model=lambda: classifier("bert"))
+    module.data_about = {"classes": [], "tokenizer": None}
     module.trainer = SimpleNamespace(state=SimpleNamespace(fn="fit"))
     import_adapter(module, str(folder))
     return model
