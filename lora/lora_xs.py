@@ -80,6 +80,9 @@ class LoRAXS(FixedRank):
         self.fingerprint = sketch_factors(factors) if self.gradient_pass is None else sketch(weights)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
+
     @torch.no_grad()
     def take_directions(self, directions: Sequence[Directions]) -> None:
         for layer, found in zip(self.adapted_layers, directions, strict=True):
@@ -198,9 +201,6 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     ) -> None:
         super().__init__(rank_max, **settings)
         self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
 
     def _masks(self) -> Tensor:
         return self.allocation.masks()

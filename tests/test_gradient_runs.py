@@ -88,6 +88,20 @@ def test_a_native_export_can_be_started_from_without_another_pass(finished, tmp_
     assert continued["factors"] is None
 
 
+def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
+    kind, _, runs_dir = finished
+    layers = json.loads((runs_dir / "tiny" / "ranks.json").read_text())["layers"]
+    sides = 32 + 16  # of a tiny layer at least: query has (16, 16)
+    export = ["export", str(runs_dir / "tiny"), "--format", "peft", f"--output={tmp_path / 'cut'}"]
+    budget = sides * 4 if kind == "lora" else 3
+    assert cli.main([*export, f"--budget={budget}"]) == 0
+    config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
+    ranks = config["rank_pattern"].values()
+    assert 0 < sum(rank**2 for rank in ranks) <= budget if kind != "lora" else len(ranks) <= len(layers)
+    assert cli.main([*export, "--budget=1000000"]) == 2
+    assert "which the run has used" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_two_processes_find_the_directions_of_one(tmp_path):
     backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)
