@@ -84,8 +84,10 @@ def test_a_pipeline_answers_what_the_run_answers_whatever_the_backbone_was_train
     assert [scores["no"], scores["yes"]] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("model_type", ["bert", "gemma3", "llama", "modernbert", "t5"])  # rotary positions in three
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    [("bert", torch.float16), ("gemma3", torch.bfloat16), ("modernbert", torch.bfloat16), ("t5", torch.float16)],
+)  # rotary positions in two
 def test_a_rounded_model_is_the_one_in_memory(model_type, dtype, tokenizer, tmp_path):
     model, head = classifier(model_type)
     data = SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer)
@@ -187,11 +189,6 @@ def test_damaged_and_later_native_files_are_refused(tokenizer, tmp_path):
         with pytest.raises(InputError, match=f"lacks {lacking}: it is no whole export"):
             NativeAdapter.read(tmp_path)
     NativeAdapter([1], native.tensors).write(tmp_path)
-    with pytest.raises(InputError, match="can't be read"):
-        NativeAdapter.read(tmp_path)
-    native.write(tmp_path)
-    content = (tmp_path / FILE_NAME).read_bytes()
-    (tmp_path / FILE_NAME).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="can't be read"):
         NativeAdapter.read(tmp_path)
 

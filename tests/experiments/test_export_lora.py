@@ -14,7 +14,6 @@ from tests import tiny
 from tests.command_line import run, write_config
 
 ADAPTERS: dict[str, dict[str, Any]] = {
-    "lora": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6}},
     "wrapped_head": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6, "wrap_head": True}},
     "adaptive": {
         "class_path": "lora.AdaptiveLoRA",

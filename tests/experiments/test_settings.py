@@ -9,7 +9,7 @@ import cli
 from callbacks.checkpoints import BestCheckpoint
 from common.errors import InputError
 from experiments.arguments import parser_of
-from experiments.config_files import differences, dump_yaml, read_yaml
+from experiments.config_files import dump_yaml, read_yaml
 from experiments.parser_messages import readable
 from experiments.run import Run
 from experiments.run_folder import RunFolder
@@ -159,13 +159,3 @@ def test_without_validation_no_epoch_is_the_best(config, tmp_path, batches, kept
     settings = parse(["fit", "--config", str(config)])
     made = file_callbacks({"limit_val_batches": batches}, RunFolder(tmp_path), settings)
     assert any(isinstance(callback, BestCheckpoint) for callback in made) is kept
-
-
-def test_every_setting_that_differs_is_listed_once():
-    before = {"model": {"rank": 4, "revision": None, "gone": True}, "data": {"rows": 5}, "same": [1, None]}
-    after = {"model": {"rank": 4, "revision": "main", "new": None}, "data": {"rows": None}, "same": [1, None]}
-    assert differences(before, after) == [
-        "data.rows: 5 -> None",
-        "model.gone: True -> None",
-        "model.revision: None -> main",
-    ]
