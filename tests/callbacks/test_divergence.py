@@ -199,9 +199,8 @@ def test_a_negative_number_is_refused():
         Divergence(-1)
 
 
-@pytest.mark.parametrize("adapter", [AdaptiveLoRAXS, AdaptiveLoRA])
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-@pytest.mark.parametrize("size", [1e2, 1e6, 1e30, 3e38])
+@pytest.mark.parametrize(("adapter", "rule"), [(AdaptiveLoRAXS, "softmax"), (AdaptiveLoRA, "bounded")])
+@pytest.mark.parametrize("size", [1e6, 3e38])
 def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_folder, adapter, rule, size):
     class BlowUp(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -220,16 +219,14 @@ def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_f
     assert float(allocation.area(ranks).sum()) <= allocation.budget + 1e-6
 
 
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-@pytest.mark.parametrize("rank", [1, 4])
+@pytest.mark.parametrize(("rule", "rank"), [("softmax", 1), ("bounded", 4)])
 def test_a_budget_at_its_limit_trains(tiny_bert, cola_folder, rule, rank):
     made = AdaptiveLoRAXS(1, 4, rank, allocation=rule, initial_weights="uniform")
     record, after, trainer = fit(tiny_bert, cola_folder, RankDiscretisation(1), adapter=made)
     assert (record.diverged_at, trainer.global_step) == (None, 10)
     assert not torch.equal(after[0]["adapter.R"], after[-1]["adapter.R"])
     assert all(torch.isfinite(weight).all() for weight in after[-1].values())
-    if rule == "bounded" or rank == 1:
-        assert set(made.discrete_ranks().values()) == {rank}
+    assert set(made.discrete_ranks().values()) == {rank}
 
 
 @pytest.mark.parametrize("precision", ["bf16-true", "16-true"])

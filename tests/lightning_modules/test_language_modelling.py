@@ -61,11 +61,9 @@ def evaluated(backbone, folder, adapter=None, **settings) -> tuple[float, float]
     ("packing", "size", "stride"),
     [
         ("blocks", 16, None),
-        ("blocks", 64, None),
         ("blocks", 16, 5),
         ("blocks", 32, 31),
         ("lines", 64, None),
-        ("lines", 8, None),
         ("lines", 8, 3),
     ],
 )

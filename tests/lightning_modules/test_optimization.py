@@ -147,8 +147,10 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("first", ["linear_with_warmup", "constant"])
-@pytest.mark.parametrize("changes", [{}, OTHER, {"warmup_fraction": 0.5}])
+@pytest.mark.parametrize(
+    ("first", "changes"),
+    [("linear_with_warmup", {}), ("linear_with_warmup", OTHER), ("constant", {"warmup_fraction": 0.5})],
+)
 def test_a_resumed_run_has_the_rates_of_one_that_always_had_its_settings_and_length(
     tiny_bert, cola_folder, tmp_path, first, changes
 ):
