@@ -229,12 +229,6 @@ def test_a_budget_at_its_limit_trains(tiny_bert, cola_folder, rule, rank):
     assert set(made.discrete_ranks().values()) == {rank}
 
 
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_sixteen_bit_weights_are_refused(tiny_bert, cola_folder, precision):
-    with pytest.raises(InputError, match=rf"trainer.precision is {precision}.*allowed: 32-true, bf16-mixed"):
-        fit(tiny_bert, cola_folder, precision=precision)
-
-
 def test_double_precision_trains_in_64_bits(tiny_bert, cola_folder):
     _, after, _ = fit(tiny_bert, cola_folder, precision="64-true")
     assert {weight.dtype for weight in after[-1].values()} == {torch.float64}

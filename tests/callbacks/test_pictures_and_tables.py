@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from callbacks.predictions import PredictionTable
 from callbacks.rank_logging import RankLogging, rank_metrics
-from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_grid, rank_map
+from callbacks.rank_pictures import layer_and_projection, rank_grid, rank_map
 from common.errors import InputError
 from datamodules.sources import Examples
 from datamodules.task import GLUE_TASKS
@@ -44,11 +44,6 @@ def test_a_rank_map_shows_every_rank():
     assert [label.get_text() for label in axes.get_yticklabels()] == ["q", "v"]
     assert axes.get_title() == "a title"
     FigureCanvasAgg(figure).draw()
-
-
-def test_mask_pictures_show_each_layer():
-    figure = mask_pictures(torch.rand(2, 4, 4), ["h.3.q", "h.5.v"])
-    assert [axes.get_title() for axes in figure.axes] == ["layer 3\nq", "layer 5\nv"]
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Perplexity against a plain loop, training by tokens, tied embeddings."""
 
-import json
 import math
 from pathlib import Path
 
@@ -74,13 +73,6 @@ def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, 
             backbone, wikitext_folder, packing=packing, block_size=size, stride=stride, evaluation_batch_size=batch
         )
         assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_the_test_split_is_scored_under_its_own_name(tiny_gpt2, wikitext_folder):
-    module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
-    (figures,) = tiny.make_trainer().test(module, datamodule=data, verbose=False)
-    expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "blocks", 16, None)
-    assert figures["test/perplexity"] == pytest.approx(expected, rel=1e-5)
 
 
 def fit(module, data, *callbacks, **settings):
@@ -269,13 +261,3 @@ def test_predict_without_a_file_takes_the_lines_of_the_test_split(tiny_gpt2, wik
     tokens, losses = sum(int(row[1]) for row in table), math.fsum(float(row[2]) for row in table)
     expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "lines", 64, None)
     assert math.exp(losses / tokens) == pytest.approx(expected, rel=1e-5)
-
-
-def test_counts_of_rows_and_tokens(tiny_gpt2, wikitext_folder):
-    data = tiny.make_wikitext(tiny_gpt2, wikitext_folder)
-    data.setup()
-    counts = data.row_counts
-    tokenizer = AutoTokenizer.from_pretrained(tiny_gpt2)
-    length = len(tokenizer((Path(wikitext_folder) / "wiki.train.raw").read_text())["input_ids"])
-    assert (counts["train_rows"], counts["train_tokens"]) == (length // 16, length // 16 * 15)
-    assert json.loads(json.dumps(counts)) == counts
