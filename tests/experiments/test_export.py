@@ -13,7 +13,6 @@ import yaml
 import cli
 from lightning_modules.backbone_sketch import CHECKSUMS_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
-from tests import tiny
 from tests.command_line import run, write_config
 
 KINDS = ("native", "peft", "merged")
@@ -178,22 +177,6 @@ def test_bad_input_gets_one_message_and_exit_code_2(runs, tmp_path, capsys, opti
     message = capsys.readouterr().err
     assert message.startswith("error: ") and all(part in message for part in expected), message
     assert nothing_was_written(folder)
-
-
-def test_another_backbone_is_refused_by_its_fingerprint(runs, tmp_path, capsys):
-    torch.manual_seed(5)
-    other = tiny.save_tiny_bert(tmp_path / "other")
-    weights = next(other.glob("*.safetensors"))
-    from safetensors.torch import load_file, save_file
-
-    moved = {name: tensor + torch.randn_like(tensor) for name, tensor in load_file(weights).items()}
-    save_file(moved, weights, {"format": "pt"})
-    folder = copy_of_run(runs, tmp_path)
-    assert cli.main(["export", str(folder), "--format", "native", "--model.backbone", str(other)]) == 2
-    assert "fingerprint differs" in capsys.readouterr().err
-    assert nothing_was_written(folder)
-    assert cli.main(["predict", "--export", str(exports(runs) / "native"), "--model.backbone", str(other)]) == 2
-    assert "trained on another backbone" in capsys.readouterr().err
 
 
 def test_files_that_say_something_else_are_not_kept(runs, tmp_path, monkeypatch, capsys):

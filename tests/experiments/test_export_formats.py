@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, pipeline
 
@@ -20,7 +18,7 @@ from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lora import AdaptiveLoRAXS
 from tests import tiny
 from tests.architectures import classifier
-from tests.lora.test_low_rank_export import ARCHITECTURES, LAYERS, TOKENS, adapted
+from tests.lora.test_low_rank_export import TOKENS, adapted
 
 BATCHES = [{"inputs": TOKENS}]
 
@@ -51,25 +49,6 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
         load_model=lambda: classifier(model_type),
     )
     return SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
-@settings(max_examples=3, deadline=None)
-@given(data=st.data())
-@example(data=1)
-@example(data=8)
-def test_every_format_says_what_the_run_says(model_type, data, tokenizer, tmp_path_factory):
-    layers = LAYERS[model_type]
-    drawn = data if isinstance(data, int) else data.draw(st.lists(st.integers(1, 8), min_size=layers, max_size=layers))
-    ranks = [drawn] * layers if isinstance(drawn, int) else drawn
-    for name, kind in FORMATS.items():
-        folder = tmp_path_factory.mktemp(name)
-        run = run_of(model_type, ranks, tokenizer)
-        expected = logits(run.module.model, BATCHES)[0]
-        export = kind(run, ExportOptions())
-        export.write(folder)
-        torch.testing.assert_close(export.logits(folder, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression", None])

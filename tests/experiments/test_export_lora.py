@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
 import cli
@@ -38,39 +37,6 @@ def test_every_format_repeats_the_metric_of_the_run(finished, kind, capsys):
     assert cli.main(["export", str(finished), "--format", kind]) == 0  # compares logits itself
     assert cli.main(["validate", "--export", str(finished / "exports" / kind)]) == 0
     assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out
-
-
-def test_a_run_starts_from_any_peft_lora_folder(tmp_path, tiny_bert, cola_folder):
-    """The folder is made by PEFT alone, with rank-stabilised scales that differ by layer."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification
-
-    torch.manual_seed(3)
-    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
-    config = LoraConfig(
-        task_type="SEQ_CLS",
-        r=4,
-        lora_alpha=3,
-        use_rslora=True,
-        rank_pattern={"key": 2},
-        target_modules=["query", "key"],
-    )
-    model = get_peft_model(base, config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name or "modules_to_save" in name:
-                weight.normal_(std=0.5)
-    model.save_pretrained(tmp_path / "peft")
-    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 7, "targets": ["query", "key"]}}
-    run_config = write_config(tmp_path, tiny_bert, cola_folder, adapter)
-    rates = [f"--model.optimizer.{rate}=0" for rate in ("learning_rate", "head_learning_rate")]
-    options = ["--model.init_from", str(tmp_path / "peft"), "--trainer.max_epochs=1", *rates]
-    assert run("fit", run_config, tmp_path, *options) == 0
-    assert cli.main(["export", str(tmp_path / "tiny"), "--format", "merged"]) == 0
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "tiny" / "exports" / "merged").eval()
-    tokens = {"input_ids": torch.tensor([[2, 5, 7, 9, 3]])}
-    with torch.no_grad():
-        torch.testing.assert_close(merged(**tokens).logits, model.eval()(**tokens).logits, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

@@ -83,10 +83,10 @@ def fit(module, data, *callbacks, **settings):
 
 
 @pytest.mark.parametrize("adapter", [lambda: None, lambda: LoRAXS(4), lambda: AdaptiveLoRAXS(1, 4, 2.5)])
-def test_training_brings_perplexity_down(backbone, wikitext_folder, adapter):
-    before = evaluated(backbone, wikitext_folder)
-    module = tiny.make_language_module(backbone, adapter(), learning_rate=3e-2, allocation_learning_rate=1e-2)
-    trainer = fit(module, tiny.make_wikitext(backbone, wikitext_folder), max_epochs=3)
+def test_training_brings_perplexity_down(tiny_gpt2, wikitext_folder, adapter):
+    before = evaluated(tiny_gpt2, wikitext_folder)
+    module = tiny.make_language_module(tiny_gpt2, adapter(), learning_rate=3e-2, allocation_learning_rate=1e-2)
+    trainer = fit(module, tiny.make_wikitext(tiny_gpt2, wikitext_folder), max_epochs=3)
     assert float(trainer.callback_metrics["val/perplexity"]) < 0.8 * before
 
 
@@ -221,13 +221,6 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_bert, wikitext_folde
     BertForMaskedLM(config).save_pretrained(tmp_path)
     tiny.save_tokenizer(tmp_path)
     with pytest.raises(InputError, match="not a causal language model"):
-        fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
-
-
-def test_a_backbone_without_its_output_layer_is_refused(tiny_llama, wikitext_folder, tmp_path):
-    AutoModelForCausalLM.from_pretrained(tiny_llama).model.save_pretrained(tmp_path)
-    tiny.save_causal_tokenizer(tmp_path, begins_texts=True)
-    with pytest.raises(InputError, match=r"no weights that fit for lm_head.weight"):
         fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
 
 

@@ -92,19 +92,6 @@ def test_each_parameter_is_in_its_group_with_the_groups_rate_and_weight_decay(mo
             assert group["name"] == wanted
 
 
-def test_counts_are_those_of_the_parameters(module):
-    head, weights, core = 16 * 2 + 2, 8 if module.rank_allocation is not None else 0, 8 * 4**2
-    if module.adapter is None:
-        core = sum(parameter.numel() for parameter in module.model.parameters()) - head
-    expected = {"head": head, "adapter": core, "allocation": weights, "total": head + core + weights}
-    assert module.parameter_counts() == expected
-
-
-def test_the_head_takes_the_common_rate_when_it_has_none_of_its_own():
-    assert OptimizerSettings(7e-4).group("head")["lr"] == 7e-4
-    assert OptimizerSettings(7e-4, head_learning_rate=0.0).group("head")["lr"] == 0.0
-
-
 @pytest.mark.parametrize(
     "settings",
     [
