@@ -70,6 +70,17 @@ def write_config(folder: Path, backbone: str, data_dir: str, adapter: dict[str, 
     return path
 
 
+def write_language_config(folder: Path, backbone: str, data_dir: str, adapter: dict[str, Any]) -> Path:
+    """The same for a language model on WikiText's layout."""
+    path = write_config(folder, backbone, data_dir, adapter)
+    config = yaml.safe_load(path.read_text())
+    config["model"]["class_path"] = "lightning_modules.LanguageModellingModule"
+    settings = {"data_dir": data_dir, "batch_size": 8, "evaluation_batch_size": 4, "block_size": 16}
+    config["data"] = {"class_path": "datamodules.WikiTextDataModule", "init_args": settings}
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
 def run(verb: str, config: Path, runs_dir: Path, *options: str) -> int:
     """The exit code of one call."""
     return cli.main([verb, "--config", str(config), "--runs_dir", str(runs_dir), *options])

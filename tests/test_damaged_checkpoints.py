@@ -103,6 +103,7 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
         (["--data.batch_size", "4"], "batch_size = 8"),
         (["--data.train_rows", "20"], "train rows = 40"),
         (["--data.validation_rows", "10"], "the validation split has other rows"),
+        (["--data.metric", "accuracy"], "metric was 'matthews_correlation'"),
         (["--trainer.limit_val_batches", "0.5"], "limit_val_batches was 1.0"),
         (["--data.batching", "random"], "batching was 'length_grouped'"),
         (["--seed_everything", "7"], "seed was 1 "),

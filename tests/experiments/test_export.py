@@ -124,10 +124,7 @@ def test_a_resumed_run_does_not_start_again_from_the_adapter(runs, tmp_path, tin
 @pytest.mark.slow
 def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
-    content = yaml.safe_load(config.read_text())
-    content["model"]["init_args"]["adapter"] = None
-    config.write_text(yaml.safe_dump(content))
-    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1", "--model.adapter=null") == 0
     assert cli.main(["export", str(tmp_path / "tiny"), "--format", "merged"]) == 0
     for kind in ("peft", "native"):
         assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 2

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import cli
 from tests import tiny
-from tests.command_line import run, write_config
+from tests.command_line import run, write_config, write_language_config
 
 ADAPTERS: dict[str, dict[str, Any]] = {
     "wrapped_head": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6, "wrap_head": True}},
@@ -45,23 +44,9 @@ def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
     from transformers import pipeline
 
     adapter = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {"rank_min": 2, "rank_max": 6, "rank_average": 4}}
-    config = {
-        "model": {
-            "class_path": "lightning_modules.LanguageModellingModule",
-            "init_args": {
-                "backbone": str(save(tmp_path / "backbone")),
-                "adapter": adapter,
-                "optimizer": {"learning_rate": 0.05},
-            },
-        },
-        "data": {
-            "class_path": "datamodules.WikiTextDataModule",
-            "init_args": {"data_dir": str(tiny.save_wikitext(tmp_path / "data")), "batch_size": 8, "block_size": 16},
-        },
-        "trainer": {"max_epochs": 1, "accelerator": "cpu", "devices": 1},
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    assert run("fit", tmp_path / "tiny.yaml", tmp_path) == 0
+    backbone, data = save(tmp_path / "backbone"), tiny.save_wikitext(tmp_path / "data")
+    config = write_language_config(tmp_path, str(backbone), str(data), adapter)
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
     results = json.loads((tmp_path / "tiny" / "results.json").read_text())
     for kind in ("native", "peft", "merged"):
         assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 0

@@ -47,13 +47,14 @@ def rate_report(tmp_path_factory):
 def rank_report(tmp_path_factory):
     """Two seeds of adaptive runs, one collapsed, one that failed and one that diverged."""
     folder = tmp_path_factory.mktemp("runs")
-    adaptive = {"adapter": "AdaptiveLoRAXS", "budget": {"requested": 100.0, "used": 98.0}, "average_rank": 5.0}
+    budget = {"requested": 100.0, "used": 98.0}
     kinds = {0: {}, 1: {}, 2: {"status": "collapsed", "collapsed_epochs": [0, 1]}, 3: {"status": "diverged"}}
     for seed, changes in kinds.items():
         best = {2: 0.0, 3: None}.get(seed, 0.6 + 0.01 * seed)
-        outcome = made_runs.results(f"run{seed}", seed, best, "matthews_correlation", **adaptive, **changes)
         final = [4, 5, 2, 8] if seed % 2 else [7, 6, 2, 3]
-        made_runs.write_run(folder / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks(final))
+        made_runs.write_adaptive_run(
+            folder / f"run{seed}", seed, best, final, metric="matthews_correlation", budget=budget, **changes
+        )
     made_runs.write_run(folder / "run4", made_runs.adaptive_config(4), None)
     (folder / "run4" / "failure.json").write_text(json.dumps({"error": "out of memory: 2 GiB <asked>", "attempts": 1}))
     assert cli.main(["report", str(folder), "--output", str(folder / "page")]) == 0

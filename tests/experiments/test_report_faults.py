@@ -43,10 +43,7 @@ def test_bad_folders_get_one_message(tmp_path, capsys, content, expected):
 def runs(tmp_path):
     """Two adaptive runs."""
     for seed in (0, 1):
-        outcome = made_runs.results(f"run{seed}", seed, 0.5, adapter="AdaptiveLoRAXS")
-        made_runs.write_run(
-            tmp_path / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks([4, 5, 2, 8])
-        )
+        made_runs.write_adaptive_run(tmp_path / f"run{seed}", seed, 0.5, [4, 5, 2, 8])
     return tmp_path
 
 

@@ -30,8 +30,7 @@ def adaptive(tmp_path):
     """Three seeds of adaptive ranks, and their final ranks (seed, layer)."""
     final = np.array([[4, 5, 2, 8], [7, 6, 2, 3], [5, 5, 2, 6]])
     for seed, ranks in enumerate(final.tolist()):
-        outcome = made_runs.results(f"run{seed}", seed, 0.5 + seed / 10, adapter="AdaptiveLoRAXS")
-        made_runs.write_run(tmp_path / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks(ranks))
+        made_runs.write_adaptive_run(tmp_path / f"run{seed}", seed, 0.5 + seed / 10, ranks)
     (group,) = make_groups(read_records([tmp_path]))
     return group, final
 

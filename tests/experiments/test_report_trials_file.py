@@ -17,33 +17,24 @@ CURVES = {
 }
 
 
-def _at_home(settings):
-    settings["data"]["init_args"]["data_dir"] = "/home/somebody/corpora/news"
-    return settings
-
-
 @pytest.fixture
 def mixed_runs(tmp_path):
     """Adaptive runs by hand, one of them failed, one that diverged and one of full fine-tuning."""
-    folder = tmp_path / "runs"
-    adaptive = {"adapter": "AdaptiveLoRAXS", "budget": {"requested": 100.0, "used": 98.0}, "average_rank": 5.0}
-    norms = {
-        "final": {"total": 3.0, "relative": 0.1, "layers": {"a": 1.0}, "relative_layers": {"a": 0.1}},
-        "initial": None,
-    }
+    folder, budget = tmp_path / "runs", {"requested": 100.0, "used": 98.0}
+    final = {"total": 3.0, "relative": 0.1, "layers": {"a": 1.0}, "relative_layers": {"a": 0.1}}
+    norms = {"final": final, "initial": None}
     for seed in (0, 1):
-        outcome = made_runs.results(f"run{seed}", seed, 0.6 + seed / 7, update_norms=norms, **adaptive)
-        made_runs.write_run(
-            folder / f"run{seed}",
-            _at_home(made_runs.adaptive_config(seed)),
-            outcome,
-            made_runs.ranks([4, 5, 2, 8 - seed]),
-        )
-    made_runs.write_run(folder / "bad", _at_home(made_runs.adaptive_config(2)), None)
+        name, ranks = folder / f"run{seed}", [4, 5, 2, 8 - seed]
+        made_runs.write_adaptive_run(name, seed, 0.6 + seed / 7, ranks, update_norms=norms, budget=budget)
+    made_runs.write_run(folder / "bad", made_runs.adaptive_config(2), None)
     (folder / "bad" / "failure.json").write_text(json.dumps({"error": "out of memory", "attempts": 1}))
     diverged = made_runs.results("gone", 3, None, status="diverged")
-    made_runs.write_run(folder / "gone", _at_home(made_runs.config(1e-3, 3, None)), diverged)
+    made_runs.write_run(folder / "gone", made_runs.config(1e-3, 3, None), diverged)
     (folder / "gone" / "metrics.csv").write_text("step,train/epoch_loss,val/loss\n4,0.9,0.8\n9,inf,nan\n")
+    for path in folder.glob("*/config.yaml"):
+        path.write_text(
+            path.read_text().replace("batch_size: 8", "batch_size: 8\n    data_dir: /home/somebody/corpora/news")
+        )
     return folder
 
 

@@ -170,14 +170,10 @@ ROWS = "".join(f"{text},{label}\n" for text, label in tiny.sentences(24, 0))
     [
         ("text,label\n" + ROWS.replace(",1", ",0"), "all 24 train rows"),
         ("text,label\n" + ROWS + ",1\n", "line 26: text is empty"),
-        ("text,label\n" + ROWS + '"   ",1\n', "line 26: text is empty"),
         ("text,label\n" + ROWS + 'the "cat" sees,1\n"the cat,0\n', "line 27"),
         ("text,label\n" + ROWS + "the cat, a dog,1\n", "line 26: 3 comma-separated columns"),
-        ("sentence,label\n" + ROWS, "no text among its columns sentence, label"),
-        ("text,text\n" + ROWS, "more than once"),
-        ("text,label\n", "has no rows"),
     ],
-    ids=["one class", "no text", "blank text", "stray quote", "extra column", "no column", "twice", "header only"],
+    ids=["one class", "no text", "stray quote", "extra column"],
 )
 def test_the_command_line_says_what_is_wrong(tmp_path, tiny_bert, capsys, content, expected):
     code, _, message = fit(tmp_path, tiny_bert, content, capsys)

@@ -39,7 +39,7 @@ VERBS = ["fit", "validate", "test", "predict", "export"]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("verb", "form"), zip(VERBS, FORMS + FORMS))
+@pytest.mark.parametrize(("verb", "form"), list(zip(VERBS, FORMS + FORMS)))
 def test_a_checkpoint_is_never_unpickled(finished, marker, tmp_path, capsys, verb, form):
     good = finished / "tiny" / "checkpoints" / "last.ckpt"
     bomb = str(bombed_checkpoints(good, marker, tmp_path / "bombs")[form])
