@@ -97,8 +97,7 @@ def fit(backbone, cola, folder, *callbacks, every=0.0, steps=None, **settings):
 
     torch.manual_seed(0)
     module = tiny.make_module(backbone, LoRAXS(4))
-    trainer = tiny.make_trainer(*callbacks, Recorded(folder, every, steps), **settings)
-    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    tiny.fit(module, tiny.make_data(backbone, cola), *callbacks, Recorded(folder, every, steps), **settings)
     return written
 
 

@@ -142,8 +142,7 @@ def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
 def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder):
     torch.manual_seed(0)
     module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights(), Late()
-    trainer = tiny.make_trainer(late, weights, Spoil([2]), max_epochs=3)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), late, weights, Spoil([2]), max_epochs=3)
     assert late.looks == [5]
     assert module.record.diverged_at == 2
     assert all(same(state, weights.after[1]) for state in weights.after[2:])
@@ -189,8 +188,7 @@ def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, c
                 trainer.save_checkpoint(tmp_path / "three.ckpt")
 
     module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(Late(2), Spoil([1]), Save(), limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), Late(2), Spoil([1]), Save(), limit_val_batches=0)
     assert TrainingRecord.of(read_checkpoint(tmp_path / "three.ckpt")).skipped_updates == 1
 
 

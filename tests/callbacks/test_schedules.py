@@ -119,8 +119,7 @@ def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, sched
 def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder, capsys):
     module = tiny.make_module(tiny_bert, LoRAXS(4))
     callbacks = AlphaGrowth(), BudgetSchedule(1.0, 2.0), RankDiscretisation(1), AllocationMovement()
-    trainer = tiny.make_trainer(*callbacks, limit_train_batches=1)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    trainer = tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), *callbacks, limit_train_batches=1)
     assert trainer.global_step == 1
     assert "rank" not in capsys.readouterr().err
 

@@ -69,8 +69,7 @@ def run(backbone, cola, adapter, epochs=2):
     module, data = tiny.make_module(backbone, adapter), tiny.make_data(backbone, cola)
     figures = Results()
     others = [TrainingLog(every_n_steps=1), Divergence(), CollapseDetection(), RankLogging(), UpdateNorms()]
-    trainer = tiny.make_trainer(figures, *others, max_epochs=epochs)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, figures, *others, max_epochs=epochs)
     return summarise("a_run", 7, figures, trainer, module), figures, trainer, module
 
 

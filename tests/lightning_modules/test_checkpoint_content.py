@@ -50,8 +50,7 @@ def trained(tiny_bert, cola_folder, tmp_path_factory):
         if name not in made:
             torch.manual_seed(0)
             module, data = tiny.make_module(tiny_bert, MADE[name](), **RATES), tiny.make_data(tiny_bert, cola_folder)
-            trainer = tiny.make_trainer()
-            trainer.fit(module, datamodule=data)
+            trainer = tiny.fit(module, data)
             if name == "nested":
                 module.adapter.use_rank(2)  # a step's own rank and scale are none of the checkpoint's
             trainer.save_checkpoint(path := tmp_path_factory.mktemp("trained") / "some.ckpt")

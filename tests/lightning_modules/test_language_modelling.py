@@ -77,8 +77,7 @@ def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, 
 
 def fit(module, data, *callbacks, **settings):
     torch.manual_seed(0)
-    trainer = tiny.make_trainer(*callbacks, **settings)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, *callbacks, **settings)
     return trainer
 
 

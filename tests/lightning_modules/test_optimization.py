@@ -61,8 +61,7 @@ def test_an_update_is_adamws_with_these_averages():
 def made_module(backbone: str, cola: str, adapter, **settings):
     """A module with its model loaded, as in a run."""
     module = tiny.make_module(backbone, adapter, **settings)
-    trainer = tiny.make_trainer(limit_train_batches=0, limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    tiny.fit(module, tiny.make_data(backbone, cola), limit_train_batches=0, limit_val_batches=0)
     return module
 
 

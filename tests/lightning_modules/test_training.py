@@ -33,8 +33,7 @@ class Witness(Callback):
 
 def fit(module, data, *callbacks, **settings):
     torch.manual_seed(0)
-    trainer = tiny.make_trainer(*callbacks, **settings)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, *callbacks, **settings)
     return trainer
 
 
@@ -180,8 +179,7 @@ def test_accuracy_by_tag_is_that_of_one_test_however_many_there_were(tiny_bert):
 
 def test_a_validation_loss_that_is_no_number_is_not_the_best_possible(tiny_bert, cola_folder):
     module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(limit_train_batches=1, limit_val_batches=0)
-    trainer.fit(module, datamodule=data)
+    tiny.fit(module, data, limit_train_batches=1, limit_val_batches=0)
     with torch.no_grad():
         module.model.classifier.bias.fill_(torch.nan)
     (figures,) = tiny.make_trainer().validate(module, datamodule=data, verbose=False)
