@@ -94,12 +94,6 @@ def cut_figures(nested, fixed, rank, data):
     return figures
 
 
-def test_other_adapters_have_no_curve(tiny_bert, cola_folder):
-    module, data = tiny.make_module(tiny_bert, LoRA(2, 8.0)), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.fit(module, data, limit_train_batches=1)
-    assert rank_curve(trainer, module, data) is None
-
-
 class Figures(Callback):
     """Notes the validation figures of each epoch."""
 
@@ -125,10 +119,3 @@ def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
     for name in ("val/loss", "val/matthews_correlation"):  # the run's own figures are those of rank_max
         assert last[name] == pytest.approx(last[f"{name}/rank_4"], abs=1e-6)
     assert len({last[f"val/loss/rank_{rank}"] for rank in (1, 3, 4)}) == 3
-
-
-def test_it_evaluates_nothing_more_for_a_fixed_rank(tiny_bert, cola_folder):
-    figures = Figures()
-    trainer = tiny.make_trainer(EveryRankEvaluation(), figures)
-    trainer.fit(tiny.make_module(tiny_bert, LoRAXS(4)), datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert set(figures.epochs[0]) == {"val/loss", "val/matthews_correlation", "val/accuracy"}

@@ -65,15 +65,6 @@ def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epoch
     assert phases.validation == [True] * 6
 
 
-def test_the_sanity_check_leaves_no_trace(tiny_bert, cola_folder):
-    ends = []
-    for sanity in (0, 1):
-        module, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=2, num_sanity_val_steps=sanity)
-        assert phases.training == [False] * STEPS + [True] * STEPS
-        ends.append(module.rank_allocation.weights.detach().clone())
-    assert torch.equal(*ends)
-
-
 def test_ranks_that_are_discrete_from_the_start_follow_the_schedules_budget(tiny_bert, cola_folder):
     used = []
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from common.errors import InputError, one_of
+from common.errors import InputError
 from common.files import atomic_folder, atomic_write, cache_directory, write_cache, write_json, write_text
 
 
@@ -153,10 +153,3 @@ def test_caches_lie_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_directory("factors") == tmp_path / "xdg" / "rankwise" / "factors"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_directory("factors") == Path.home() / ".cache" / "rankwise" / "factors"
-
-
-def test_a_value_outside_a_set_names_the_near_ones():
-    assert str(one_of("growth", "linaer", ("cosine", "linear"))).startswith(
-        "growth is 'linaer'; allowed: cosine, linear. Did you mean 'linear'"
-    )
-    assert str(one_of("growth", 3, ["linear"])) == "growth is 3; allowed: linear."

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 import cli
-from tests import tiny
 from tests.command_line import run, write_config, write_language_config
 
 ADAPTERS: dict[str, dict[str, Any]] = {
@@ -38,14 +37,11 @@ def test_every_format_repeats_the_metric_of_the_run(finished, kind, capsys):
     assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("save", [tiny.save_tiny_gpt2, tiny.save_tiny_llama])
-def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
+def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikitext_folder, capsys):
     from transformers import pipeline
 
     adapter = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {"rank_min": 2, "rank_max": 6, "rank_average": 4}}
-    backbone, data = save(tmp_path / "backbone"), tiny.save_wikitext(tmp_path / "data")
-    config = write_language_config(tmp_path, str(backbone), str(data), adapter)
+    config = write_language_config(tmp_path, tiny_gpt2, wikitext_folder, adapter)
     assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
     results = json.loads((tmp_path / "tiny" / "results.json").read_text())
     for kind in ("native", "peft", "merged"):
@@ -54,7 +50,7 @@ def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
         shown = re.search(r"val/perplexity\W+([\d.]+)", capsys.readouterr().out)
         assert float(shown[1]) == pytest.approx(results["metric"]["best"], rel=1e-5), kind
     peft = json.loads((tmp_path / "tiny" / "exports" / "peft" / "adapter_config.json").read_text())
-    assert (peft["task_type"], peft["fan_in_fan_out"]) == ("CAUSAL_LM", save is tiny.save_tiny_gpt2)
+    assert (peft["task_type"], peft["fan_in_fan_out"]) == ("CAUSAL_LM", True)
     generate = pipeline("text-generation", model=str(tmp_path / "tiny" / "exports" / "merged"))
     assert generate("the cat", max_new_tokens=3, max_length=None)[0]["generated_text"].startswith("the cat")
 

@@ -220,13 +220,6 @@ def test_a_changed_base_config_is_refused(copy, tmp_path, tiny_bert, cola_folder
     assert "batch_size: 8 -> 4" in capsys.readouterr().err
 
 
-def test_a_results_file_cut_short_is_named(copy, capsys):
-    path, runs_dir = copy
-    (runs_dir / "small" / SECOND / "results.json").write_text('{"seed": 1, ')
-    assert sweep(path, runs_dir) == 2
-    assert f"{SECOND}/results.json can't be read" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(("first", "second"), [("whole", "part"), ("part", "whole"), ("part", "part")])
 def test_two_sweeps_keep_apart_but_for_parts_of_one(copy, capsys, monkeypatch, first, second):
     monkeypatch.setattr(folder, "_ENTRANCE_SECONDS", 0.1)
