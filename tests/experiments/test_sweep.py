@@ -101,11 +101,17 @@ def test_a_failed_trial_is_recorded_the_rest_go_on_and_it_is_tried_again(finishe
     assert not (tmp_path / "small" / FIRST / "failure.json").exists()
 
 
+RAY = ("--engine", "ray")
+
+
 @pytest.mark.slow
-def test_worker_processes_give_the_same_folder(finished, tmp_path):
+@pytest.mark.parametrize("options", [("--jobs", "2"), (*RAY, "--cpus_per_trial", "1")], ids=["workers", "ray"])
+def test_worker_processes_give_the_same_folder(finished, tmp_path, options):
+    if RAY[0] in options:
+        pytest.importorskip("ray")
     path, runs_dir = finished
     torch.set_num_threads(1)
-    assert sweep(path, tmp_path, "--jobs", "2") == 0
+    assert sweep(path, tmp_path, *options) == 0
     assert [folder.name for folder in trial_folders(tmp_path / "small")] == [FIRST, SECOND]
     ours, theirs = figures(tmp_path / "small"), figures(runs_dir / "small")
     for mine, other in zip(ours, theirs):
@@ -240,6 +246,19 @@ def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypa
     )
     assert sweep(finished[0], tmp_path, "--engine", "ray") == 2
     assert "Ray is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--ray_address", "auto"], "no Ray can be reached at auto"),
+        (["--cpus_per_trial", "100000"], "cpus_per_trial is 100000"),
+    ],
+)
+def test_a_cluster_that_does_not_answer_or_has_too_little_is_named(finished, tmp_path, capsys, options, said):
+    pytest.importorskip("ray")
+    assert sweep(finished[0], tmp_path, *RAY, *options) == 2
+    assert said in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [[], ["--run_name", "x" * 300]])
