@@ -88,16 +88,6 @@ def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypa
         assert all(value > 0 for value in figures.values()), name
 
 
-def test_the_scaling_figure_has_a_panel_per_size_and_a_line_per_way():
-    seconds = dict.fromkeys(scaling.WAYS, 0.1)
-    points = [
-        {"curve": name, name: value, "seconds": seconds} for name, values in scaling.CURVES.items() for value in values
-    ]
-    panels = scaling.scaling_figure(points).axes
-    assert len(panels) == len(scaling.CURVES)
-    assert all(len(axes.lines) == len(scaling.WAYS) for axes in panels)
-
-
 @pytest.mark.parametrize("way", scaling.WAYS)
 def test_a_scaling_step_trains_what_it_should(way):
     sizes = scaling.Sizes(length=3, batch=2, layers=1, rank_max=3)

@@ -45,13 +45,6 @@ def test_a_growing_alpha_ends_in_the_hard_mask():
     assert gaps[-1] < 1e-6
 
 
-def test_hard_masks_are_squares_of_ones():
-    masks = square_masks(hard_tails(torch.tensor([1, 3]), 4))
-    assert masks[0].sum() == 1
-    assert masks[1].sum() == 9
-    assert masks[1, :3, :3].min() == 1
-
-
 def test_gumbel_noise_changes_the_mask_and_keeps_it_nested():
     torch.manual_seed(0)
     noisy = soft_tails(torch.tensor([10.0]), 1.0, 5, 25, tau=1.0)
