@@ -74,12 +74,10 @@ def test_a_wrong_argument_is_one_message(arguments, message, capsys):
 
 
 @pytest.mark.slow
-def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive(tiny_bert):
+def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive():
     before = dict(os.environ)
-    few = BenchmarkSettings(
-        model=tiny_bert, device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=2
-    )  # the tests themselves have one thread
+    few = BenchmarkSettings(device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=2)  # the tests have one
     assert run_side("frozen_backbone", few)["seconds_per_step"] > 0
     with pytest.raises(InputError, match="--data_dir"):
-        run_side("lora", BenchmarkSettings(data="wikitext", device="cpu", threads=2))
+        run_side("lora", BenchmarkSettings(data="wikitext", device="cpu"))
     assert dict(os.environ) == before
