@@ -11,11 +11,11 @@ import torch
 from common.errors import InputError, listing
 from common.terminal import logger
 from datamodules.batching import Batching
+from datamodules.files import read_predict_table
 from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.model_limits import read_limits
 from datamodules.sources import Examples, unlabelled_examples
-from datamodules.sources_files import read_predict_table
 from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, tokenize_cached

@@ -7,7 +7,7 @@ from common.errors import InputError
 from datamodules import GLUEDataModule, QuickstartDataModule
 from datamodules.quickstart_corpus import generate_corpus
 from datamodules.sources import Examples
-from tests.datamodules.loading import rows_of
+from tests.datamodules.conftest import rows_of
 
 
 def test_predict_takes_a_file_and_needs_no_data_set(backbone, tmp_path):

@@ -9,7 +9,7 @@ from lightning.pytorch import LightningDataModule
 
 from common.errors import InputError
 from datamodules import GLUEDataModule, tokenization
-from tests.datamodules.loading import rows_of
+from tests.datamodules.conftest import rows_of
 
 
 def test_what_it_says_about_itself(make):

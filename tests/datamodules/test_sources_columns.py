@@ -6,7 +6,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from common.errors import InputError
 from datamodules import AGNewsDataModule, GLUEDataModule, TableDataModule, WikiTextDataModule
-from datamodules.sources_glue import read_glue_folder, read_hub
+from datamodules.glue import read_glue_folder, read_hub
 from datamodules.task import GLUE_TASKS
 
 COLA, RTE = GLUE_TASKS["cola"], GLUE_TASKS["rte"]

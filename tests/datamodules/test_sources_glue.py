@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from datamodules.sources_glue import LAYOUTS, read_glue_folder
+from datamodules.glue import FOLDERS, read_glue_folder
 from datamodules.task import GLUE_TASKS, Task
 
 COLA = GLUE_TASKS["cola"]
@@ -46,7 +46,7 @@ def test_official_cola_keeps_quotes_and_unusual_line_breaks_as_text(tmp_path, en
 
 
 def test_combined_validation_is_both_files_and_leaves_no_test(tmp_path):
-    splits = read_glue_folder(COLA, write(tmp_path, OFFICIAL), "combined")
+    splits = read_glue_folder(COLA, write(tmp_path, OFFICIAL), combined=True)
     assert list(splits) == ["train", "validation"]
     assert splits["validation"].texts == ["He left.", "Left he him.", "Somebody left - guess who.", "Who guess."]
     assert splits["validation"].labels == [1, 0, 1, 0]
@@ -196,7 +196,7 @@ PAIRED = "sentence1\tsentence2\tlabel\n"
     ],
 )
 def test_a_malformed_row_of_a_file_with_a_header_is_named(tmp_path, task, dev, message):
-    folder = LAYOUTS[task].folder
+    folder = FOLDERS[task]
     files = GLUE_FILES[task] | {f"{folder}/dev.tsv": dev}
     assert message in failure(GLUE_TASKS[task], write(tmp_path, files))
 

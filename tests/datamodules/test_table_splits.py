@@ -115,6 +115,6 @@ def test_a_split_may_number_its_classes_otherwise_and_lack_labels(make_table, tm
     whole = DatasetDict({**DatasetDict.load_from_disk(train), **DatasetDict.load_from_disk(test)})
     whole.save_to_disk(str(tmp_path / "whole"))
     data = make_table(dataset=str(tmp_path / "whole"))
-    tables = data.source.read(("text", "label"), None)
+    tables = data._tables
     assert tables["test"].columns["label"] == [0, 1, -1]
     assert data._examples_of("test", tables["test"].with_column("label", [0, 1, 0])).labels == [1, 0, 1]
