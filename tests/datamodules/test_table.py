@@ -325,9 +325,7 @@ def test_data_sets_of_the_hub_with_their_own_split_and_label_names(make_table, t
     assert data.task.label_names == ("zebra", "ant")
     assert splits["train"].labels == columns["kind"]
     assert (len(splits["validation"]), splits["test"].labels) == (2, None)
-    with pytest.raises(
-        InputError, match=r"validation_split of me.animals \(small\) is 'vali'; allowed: learn"
-    ):
+    with pytest.raises(InputError, match=r"validation_split of me.animals \(small\) is 'vali'; allowed: learn"):
         make_table(**settings, validation_split="vali").setup()
     with pytest.raises(InputError, match="no train split in me/animals"):
         make_table(dataset="me/animals").setup()
