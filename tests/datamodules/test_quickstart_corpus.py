@@ -9,7 +9,6 @@ import sys
 import time
 import tomllib
 from collections import Counter
-from dataclasses import astuple
 from itertools import combinations
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import matthews_corrcoef
 
+from common.errors import InputError
 from datamodules.quickstart_corpus import Sentence, generate_corpus, phenomena
 from datamodules.quickstart_corpus import corpus as corpus_module
 from datamodules.quickstart_corpus.corpus import MAXIMUM_SENTENCES
@@ -60,11 +60,7 @@ def pairs_of(sentences: list[Sentence]) -> list[tuple[Sentence, Sentence]]:
 
 
 def digest_of(corpus: dict[str, list[Sentence]]) -> str:
-    return digest_of_rows({split: [astuple(row) for row in rows] for split, rows in corpus.items()})
-
-
-def digest_of_rows(rows: dict[str, list[tuple[str, int, str]]]) -> str:
-    return hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(corpus, sort_keys=True).encode()).hexdigest()
 
 
 def crude_stem(word: str) -> str:
@@ -96,16 +92,14 @@ def test_default_corpus_is_pinned(corpus: dict[str, list[Sentence]]) -> None:
 
 def test_another_process_generates_the_same_without_torch() -> None:
     program = (
-        "import json, sys; from dataclasses import astuple;"
-        "from datamodules.quickstart_corpus import generate_corpus;"
-        "rows = {split: [astuple(row) for row in rows] for split, rows in generate_corpus().items()};"
-        "assert 'torch' not in sys.modules; print(json.dumps(rows))"
+        "import json, sys; from datamodules.quickstart_corpus import generate_corpus;"
+        "assert 'torch' not in sys.modules; print(json.dumps(generate_corpus()))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "123", "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run(
         [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True
     )
-    assert digest_of_rows(json.loads(result.stdout)) == DEFAULT_CORPUS_DIGEST
+    assert digest_of(json.loads(result.stdout)) == DEFAULT_CORPUS_DIGEST
 
 
 def test_another_seed_is_another_corpus_and_quick(corpus: dict[str, list[Sentence]]) -> None:
@@ -181,13 +175,13 @@ def test_maximum_can_be_generated_from_any_seed(seed: int) -> None:
 @pytest.mark.parametrize("split", ["train", "validation", "test"])
 def test_too_many_sentences_are_refused(split: str) -> None:
     maximum = MAXIMUM_SENTENCES[split]
-    with pytest.raises(ValueError, match=rf"{split}_sentences is {maximum + 2}.* at most {maximum}.*or fewer"):
+    with pytest.raises(InputError, match=rf"{split}_sentences is {maximum + 2}.* at most {maximum}.*or fewer"):
         generate_corpus(**{f"{split}_sentences": maximum + 2})
 
 
 @pytest.mark.parametrize(("count", "advice"), [(-4, 2), (0, 2), (1, 2), (101, 102)])
 def test_counts_that_are_no_pairs_are_refused(count: int, advice: int) -> None:
-    with pytest.raises(ValueError, match=rf"train_sentences is {count}, .*an even number.*Ask for {advice} instead"):
+    with pytest.raises(InputError, match=rf"train_sentences is {count}, .*an even number.*Ask for {advice} instead"):
         generate_corpus(train_sentences=count)
 
 
