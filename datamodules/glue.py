@@ -5,7 +5,7 @@ Quotation marks in the tab-separated files are text: there is no CSV quoting.
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from common.errors import InputError, one_of
 from datamodules.files import read_delimited
@@ -25,7 +25,7 @@ from datamodules.task import GLUE_TASKS, Task
 from datamodules.text_classification import TextClassificationDataModule
 from datamodules.tokenized_data import check_positive
 
-COLA_VALIDATION = ("in_domain", "combined")
+CoLAValidation = Literal["in_domain", "combined"]
 # GLUE's own folder of each task, and its names of columns where they aren't the hub's
 FOLDERS = {
     **{"cola": "CoLA", "sst2": "SST-2", "mrpc": "MRPC", "qqp": "QQP", "stsb": "STS-B", "mnli": "MNLI", "qnli": "QNLI"},
@@ -62,7 +62,7 @@ class GLUEDataModule(TextClassificationDataModule):
         self,
         task: str = "cola",
         data_dir: str | None = None,
-        cola_validation: Literal["in_domain", "combined"] = "in_domain",
+        cola_validation: CoLAValidation = "in_domain",
         dataset_revision: str | None = None,
         held_out_rows: int | None = None,
         metric: str | None = None,
@@ -91,8 +91,8 @@ class GLUEDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.cola_validation not in COLA_VALIDATION:
-            raise one_of("cola_validation", self.cola_validation, COLA_VALIDATION)
+        if self.cola_validation not in get_args(CoLAValidation):
+            raise one_of("cola_validation", self.cola_validation, get_args(CoLAValidation))
         check_positive("held_out_rows", self.held_out_rows)
         if self.metric is not None and self.metric not in (known := GLUE_TASKS[self.task.name].metrics):
             raise one_of(f"metric for {self.task_name}", self.metric, known)
@@ -110,12 +110,8 @@ class GLUEDataModule(TextClassificationDataModule):
 def read_glue_folder(task: Task, data_dir: str, combined: bool = False) -> dict[str, Examples]:
     """The splits of a GLUE task found in `data_dir`, or in its subfolder of GLUE's or the hub's name.
 
-    Args:
-        combined: validate on both dev files of the official CoLA release.
-
-    Returns:
-        `train`, `validation` and where there is one `test`; for mnli also `validation_mismatched` and
-        `test_mismatched`. A test split without labels has `labels` None.
+    `train`, `validation` and where there is one `test`, perhaps without labels; for mnli also `validation_mismatched`
+    and `test_mismatched`. If `combined`, both dev files of the official CoLA release validate.
 
     Raises:
         InputError: no known layout, a missing file, or a row that can't be read (with file and line number).

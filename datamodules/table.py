@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from common.errors import InputError, listing, one_of
 from common.terminal import logger
@@ -25,7 +25,7 @@ from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
 
-PROBLEMS = ("classification", "regression")
+Problem = Literal["classification", "regression"]
 
 
 class TableDataModule(TextClassificationDataModule):
@@ -76,7 +76,7 @@ class TableDataModule(TextClassificationDataModule):
         text_column: str = "text",
         pair_column: str | None = None,
         label_column: str = "label",
-        problem: Literal["classification", "regression"] = "classification",
+        problem: Problem = "classification",
         label_names: list[str] | None = None,
         metric: str | None = None,
         validation_fraction: float = 0.1,
@@ -125,8 +125,8 @@ class TableDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.problem not in PROBLEMS:
-            raise one_of("problem", self.problem, PROBLEMS)
+        if self.problem not in get_args(Problem):
+            raise one_of("problem", self.problem, get_args(Problem))
         allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
         if self.metric is not None and self.metric not in allowed:
             raise one_of(f"metric for {self.problem}", self.metric, allowed)
@@ -192,7 +192,7 @@ class TableDataModule(TextClassificationDataModule):
         return tables
 
     def _read(self, wanted: tuple[str, ...]) -> dict[str, Table]:
-        """The splits as tables, `train` always among them, whose `wanted` columns are looked for."""
+        """The splits as tables, `train` always among them."""
         if self.dataset is not None and not saved_folder(Path(self.dataset).expanduser()):
             _tell_repeats(self.splits)
             instead = "--data.train_file FILE or --data.data_dir FOLDER with the data as .csv, .tsv, .jsonl or .parquet"
@@ -221,7 +221,9 @@ class TableDataModule(TextClassificationDataModule):
     def load_examples(self) -> dict[str, Examples]:
         examples: dict[str, Examples] = {}
         for split, table in self._tables.items():
-            examples[split] = self._examples_of(split, table)
+            if self.problem == "classification":
+                table = with_label_numbers(table, self.label_column, self.task.label_names)
+            examples[split] = examples_of(self.task, table, labelled=not split.startswith("test"))
             if split == "train":  # before a label of another split seems to be the one that is wrong
                 check_labels(self.name, split, self.task, examples[split])
         if "validation" not in examples:
@@ -230,11 +232,6 @@ class TableDataModule(TextClassificationDataModule):
             examples["train"], examples["validation"] = hold_out(examples["train"], rows, self.subset_seed)
             logger.info(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
         return examples
-
-    def _examples_of(self, split: str, table: Table) -> Examples:
-        if self.problem == "classification":
-            table = with_label_numbers(table, self.label_column, self.task.label_names)
-        return examples_of(self.task, table, labelled=not split.startswith("test"))
 
 
 def _tell_repeats(chosen: Mapping[str, str | None]) -> None:

@@ -88,7 +88,7 @@ def tokenize_cached(
     Args:
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
-        add_special_tokens: whether each row gets what the tokenizer puts around a text.
+        add_special_tokens: gives each row what the tokenizer puts around a text.
     """
     key = _cache_key(examples, tokenizer, max_length, add_special_tokens)
     path = cache_directory("tokenized") / f"{key}.safetensors"

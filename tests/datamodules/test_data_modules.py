@@ -19,7 +19,6 @@ def test_what_it_says_about_itself(make):
     assert data.task.metrics[0] == "matthews_correlation"
     assert data.task.num_labels == 2
     assert data.row_counts == {"train_rows": 45, "validation_rows": 13, "test_rows": 11}
-    assert data.train_label_counts == [15, 30]
     assert data.validation_names == ("val",)
     assert data.test_names == ("test",)
     assert data.has_labelled_test
