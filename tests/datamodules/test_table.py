@@ -225,6 +225,8 @@ GOOD = ["review,kind", "w1,no", "w2,yes", '"w3', 'w4",no']
         ([*GOOD, '"w5 "w6" w7",no'], GOOD, r"line 6: .* can't be read, up to line 6: ',' expected after '\"'"),
         ([*GOOD, '"w5,no'], GOOD, r"train.csv, line 6: .*unexpected end of data"),
         (GOOD, ["review,kind", "w1,no"], r"all 1 validation rows of .* have the label 'no'"),
+        (["review,kind"], GOOD, r"train.csv has no rows"),
+        (["review,kind,kind", "w1,no,no"], GOOD, r"train.csv, line 1: the header has kind more than once"),
         (["reviews,kind", "w1,no"], GOOD, r"has no review among its columns reviews, kind. Did you mean 'reviews'\?"),
         (["review;kind", "w1;no"], GOOD, r"has no review and no kind among its columns review;kind"),
         (GOOD, ["review,king", "w1,no"], r"dev.csv has no kind among its columns review, king. Did you mean 'king'\?"),
