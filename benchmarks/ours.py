@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
+from benchmarks.arithmetic import Work, needed_operations, peak_operations_per_second
 from benchmarks.data import batches, data_config, epoch_rows
 from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures, StepTimer, median_seconds, training_figures
@@ -50,7 +50,6 @@ def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
     return {
         **figures,
         "needed": needed_operations(module.model, module.head_modules, work) / seconds,
-        "formula": formula_operations(module.model, module.head_modules, work) / seconds,
         "peak": peak_operations_per_second(settings.precision),
     }
 

@@ -61,7 +61,6 @@ FIGURES = {
     "seconds_per_step": ("seconds per step", _STEPS),
     "peak_memory_bytes": ("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
     "needed": ("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
-    "formula": ("operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
     "peak": ("operations/s", "a large matrix product in that process"),
     "merged": ("samples/s", "merged weights, merging included"),
     "apart": ("samples/s", "frozen layer and adapter apart"),
@@ -70,14 +69,7 @@ FIGURES = {
 
 @dataclass(frozen=True)
 class Pair:
-    """Two figures to compare.
-
-    Attributes:
-        ours: our side's name in `SIDES`.
-        reference: the other side's.
-        figure: which of our side's figures is taken, by its name in `FIGURES`.
-        reference_figure: which of the reference's; the same one if not given.
-    """
+    """Two figures to compare, by names in `SIDES` and `FIGURES`; `figure` counts for both unless told otherwise."""
 
     ours: str
     reference: str
@@ -108,7 +100,6 @@ PAIRS = {
     "fixed_rank": Pair("adaptive_softmax", "fixed_rank", "seconds_per_step"),
     "frozen_backbone": Pair("adaptive_softmax", "frozen_backbone", "seconds_per_step"),
     "matmul_peak": Pair("adaptive_softmax", "adaptive_softmax", "needed", "peak"),
-    "matmul_peak_formula": Pair("adaptive_softmax", "adaptive_softmax", "formula", "peak"),
     "peak_memory_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "peak_memory_bytes"),
     "peak_memory_full": Pair("adaptive_softmax", "full", "peak_memory_bytes"),
     "merged_evaluation": Pair("evaluation", "evaluation", "merged", "apart"),
