@@ -28,7 +28,7 @@ def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str
     """
     if settings.data_dir is None and settings.data != "cola":
         raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
-    name, source = "QuickstartDataModule", {"max_length": MAX_LENGTH}
+    name, source = "QuickstartDataModule", dict[str, Any](max_length=MAX_LENGTH)
     if settings.data_dir is not None:
         name, source = _SOURCES[settings.data]
         source = {"data_dir": settings.data_dir, **source}

@@ -48,6 +48,7 @@ def test_official_cola_keeps_quotes_and_unusual_line_breaks_as_text(tmp_path, en
 def test_combined_validation_is_both_files_and_leaves_no_test(tmp_path):
     splits = read_glue_folder(COLA, write(tmp_path, OFFICIAL), combined=True)
     assert list(splits) == ["train", "validation"]
+    assert splits["validation"].where(3) == f"{tmp_path}/out_of_domain_dev.tsv, line 2"
     assert splits["validation"].texts == ["He left.", "Left he him.", "Somebody left - guess who.", "Who guess."]
     assert splits["validation"].labels == [1, 0, 1, 0]
 
