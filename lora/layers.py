@@ -43,7 +43,8 @@ class AdaptedLinear(nn.Module):
         Args:
             update: ΔW (out, in); `update()` if not given.
         """
-        self._merged = inference_product(dense_weight(self.base) + (self.update() if update is None else update), self.bias)
+        update = self.update() if update is None else update
+        self._merged = inference_product(dense_weight(self.base) + update, self.bias)
 
     def unmerge(self) -> None:
         """Goes on with W and the update apart."""

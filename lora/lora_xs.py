@@ -161,8 +161,8 @@ class LoRAXS(FixedRank):
             A, B = factors.get(name, (layer.A[:0], layer.B[:, :0]))
             if len(A) < self.rank and not self.allocates_ranks:
                 raise InputError(
-                    f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed with "
-                    f"factors: gradient: the same. Set --model.adapter.rank {len(A)}."
+                    f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed "
+                    f"with factors: gradient: the same. Set --model.adapter.rank {len(A)}."
                 )
             full_A, full_B = torch.zeros_like(layer.A), torch.zeros_like(layer.B)
             full_A[: len(A)], full_B[:, : len(A)] = A, B
@@ -179,7 +179,8 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         rank_average: the budget as an average rank: N · rank_average². Give this or budget.
         budget: the budget itself, in entries of R used over all layers.
         allocation: softmax (the study's; single ranks may exceed rank_max and lose budget there), bounded (keeps
-            budget and bounds exactly) or fixed_by_energy (ranks follow from the gradient's energies and aren't learned).
+            budget and bounds exactly) or fixed_by_energy (ranks follow from the gradient's energies, nothing is
+            learned).
         initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first), left_skewed (late layers
             first) or gradient_energy (the ranks of fixed_by_energy, from where they are learned).
         rounding: budgeted (never above the budget) or plain (each rank alone).
