@@ -63,7 +63,8 @@ class _FirstSteps:
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
-        self.trainer, self.module, self.batches, self.rows = trainer, module, batches, 0
+        self._strategy, self.batches, self.rows = trainer.strategy, batches, 0
+        self._module: Any = module
         self._loader: Any = trainer.train_dataloader
         self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
@@ -80,9 +81,9 @@ class _FirstSteps:
         places = range(first, min(first + self._accumulated, self._micro_batches))
         for place in places:
             batch = self._loader.collate(self._loader.split, self._loader.batch_sampler.micro_batch(epoch, place))
-            batch = self.trainer.strategy.batch_to_device(batch)
+            batch = self._strategy.batch_to_device(batch)
             with self._precision.forward_context():
-                total, _ = self.module.batch_loss(batch)
+                total, _ = self._module.batch_loss(batch)
             (total / batch["loss_denominator"] / len(places)).backward()
             self.rows += batch["real_rows"]
 
