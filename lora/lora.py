@@ -110,6 +110,7 @@ class LoRA(FixedRank):
             factors = self._factors()
         for layer, (A, B) in zip(self.adapted_layers, factors, strict=True):
             layer.hand_over(A, B, self.scaling)
+        self._mark_idle_layers()
 
     def _pairs(self) -> list[Factors]:
         """A (rank, in) and B (out, rank) of each layer, as they are trained."""

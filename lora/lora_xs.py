@@ -95,9 +95,9 @@ class LoRAXS(FixedRank):
         with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
             cores = self.scaling * self.R * self._masks()  # (N, r, r)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
-        idle = self.rank_allocation.idle_layers if self.rank_allocation is not None else ()
-        for place, (layer, core) in enumerate(zip(self.adapted_layers, cores.unbind(0), strict=True)):
-            layer.core = None if place in idle else core
+        for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
+            layer.core = core
+        self._mark_idle_layers()
 
     @torch.no_grad()
     def update_factors(self) -> list[Factors]:
