@@ -62,8 +62,8 @@ class BudgetSchedule(Callback):
             return
         if allocation.is_fixed:
             raise InputError(
-                f"memory_start is {self.memory_start}, but model.adapter.allocation is {allocation.rule}, whose ranks stay "
-                "as they are; allowed with a changing budget: softmax or bounded."
+                f"memory_start is {self.memory_start}, but model.adapter.allocation is {allocation.rule}, whose ranks "
+                "stay as they are; allowed with a changing budget: softmax or bounded."
             )
         for budget in (self.memory_start, self.memory_end):
             allocation.check_budget(budget)

@@ -164,7 +164,7 @@ def test_layers_of_rank_0_are_left_alone_and_nothing_below_them_is_differentiate
 
 
 def test_a_layer_of_rank_0_of_plain_lora_is_left_alone_once_ranks_are_discrete():
-    model, adapter = attached(AdaptiveLoRA(0, 4, budget=48, lora_alpha=4))
+    _, adapter = attached(AdaptiveLoRA(0, 4, budget=48, lora_alpha=4))
     with torch.no_grad():
         adapter.allocation.weights.copy_(torch.linspace(-30, 30, len(adapter.layer_names)))
     adapter.allocation.discretise()
