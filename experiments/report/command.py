@@ -29,6 +29,7 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
+    add("--bootstrap", action="store_true", help="intervals from resampling seeds, too: too narrow for a handful")
     add("--output", type=Path, help="folder to write into (default: the first folder given)")
     add("--trials", type=Path, help="also write the runs into this one small file, which report reads back")
     add("--seed2_json", action="store_true", help="also write {rate: losses and test accuracy} files into seed2/")
@@ -46,7 +47,7 @@ def run_report(arguments: list[str]) -> int:
     if options.trials:
         check_place(options.trials)
     records = read_records(options.sources)
-    study = make_study(records, options.baseline)
+    study = make_study(records, options.baseline, options.bootstrap)
     content = gather(study, options.sources, output, options.baseline)
     with style():
         draw(content, study, output / "figures")

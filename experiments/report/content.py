@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
-from experiments.report.figures_ranks import allocating, rank_figures
+from experiments.report.figures_ranks import allocating, allocation_figures
 from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.provenance import mixtures, provenance
@@ -60,6 +60,7 @@ class Study:
         compared: where rates were swept, each curve's group at its chosen rate, and those without such a rate; else
             all groups.
         baseline: what differences are to.
+        bootstrap: whether intervals from resampling seeds stand beside Student's.
     """
 
     records: list[Record]
@@ -68,6 +69,7 @@ class Study:
     curves: list[Curve]
     compared: list[Group]
     baseline: Group | None
+    bootstrap: bool = False
 
     @property
     def is_rate_study(self) -> bool:
@@ -109,7 +111,7 @@ class Content:
     ranks_left_out: int = 0
 
 
-def make_study(records: list[Record], baseline: str | None) -> Study:
+def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False) -> Study:
     """The runs in order.
 
     Raises:
@@ -121,7 +123,7 @@ def make_study(records: list[Record], baseline: str | None) -> Study:
     if any(len(curve.groups) > 1 for curve in curves):
         swept = {group for curve in curves for group in curve.groups.values()}
         compared = [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
-    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline))
+    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline), bootstrap)
 
 
 def gather(study: Study, sources: list[Path], output: Path, baseline_name: str | None) -> Content:
@@ -133,13 +135,13 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         numbers=_numbers(study),
         settings=settings_table(groups, study.baseline),
         baseline=study.baseline.label if study.baseline else "",
-        differences=difference_table(study.compared, study.baseline),
+        differences=difference_table(study.compared, study.baseline, study.bootstrap),
         other_measures=[
             f"{m.metric.replace('_', ' ')} on {m.data} ({m.validation_rows:,} rows)" for m in study.measures[1:]
         ],
         mixtures=mixtures(groups),
-        rates=without_empty_columns(rate_table(swept)),
-        loss_rates=without_empty_columns(loss_table(swept)),
+        rates=without_empty_columns(rate_table(swept, study.bootstrap)),
+        loss_rates=without_empty_columns(loss_table(swept, study.bootstrap)),
         rank_curve=rank_curve_table(study.on_one_axis),
         troubles=trouble_table([record for group in groups for record in group.records]),
         provenance=provenance(study.records),
@@ -161,7 +163,7 @@ def draw(content: Content, study: Study, folder: Path) -> None:
         if figure is not None:
             content.pictures[section].append(picture(name, caption, figure))
     for number, group in enumerate(_best_of_methods(study.groups)):
-        found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
+        found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in allocation_figures(group)]
         content.rank_sections[group.label] = found
     content.ranks_left_out = sum(1 for group in study.groups if allocating(group)) - len(content.rank_sections)
 
@@ -174,8 +176,8 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
     yield "settings", "runs", caption + _left_out(len(shown) - MOST_BARS), run_bars(shown, baseline)
     if baseline is not None:
         caption = (
-            "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "
-            "95 % bootstrap interval, a thin one for Student's (cut off at the axis' ends)."
+            "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a line for its 95 % "
+            "Student interval (cut off at the axis' ends)."
         )
         caption += _left_out(len(comparable(study.compared, baseline)) - MOST_ROWS)
         yield "differences", "differences", caption, difference_figure(study.compared, baseline)

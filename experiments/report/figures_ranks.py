@@ -24,7 +24,7 @@ def allocating(group: Group) -> list[Record]:
     return [record for record in group.records if record.ranks is not None]
 
 
-def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
+def allocation_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
     """Name, caption and figure of each picture of a group's ranks, means over its seeds.
 
     Raises:

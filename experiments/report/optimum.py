@@ -111,14 +111,14 @@ class Ratio:
 
     Attributes:
         value: the mean curves' ratio.
-        interval: from resampling seeds; too narrow for a handful of them.
+        bootstrap: from resampling seeds; too narrow for a handful of them.
         reason: why there is no value.
         by_seed: each common seed's own ratio; empty unless all of them lie inside.
         student: 95 % Student interval of the mean logarithm of `by_seed`, as a ratio.
     """
 
     value: float | None
-    interval: Interval | None
+    bootstrap: Interval | None
     reason: str = ""
     by_seed: tuple[float, ...] = ()
     student: Interval | None = None

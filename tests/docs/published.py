@@ -74,7 +74,7 @@ class Cell:
     def difference(self) -> str:
         """Mean and bootstrap interval; from two pairs the interval is their range, in parentheses."""
         found, tell = self._compared()
-        interval = _between(found.interval, tell)
+        interval = _between(found.bootstrap, tell)
         return f"{tell(found.mean)} " + (interval if found.pairs > 2 else f"({interval[1:-1]})")
 
     def student(self) -> str:
@@ -160,7 +160,7 @@ class Cell:
     def ratio(self) -> str:
         """Its optimum over full fine-tuning's, with its bootstrap interval."""
         ratio = self.chosen.ratio
-        return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.interval, _two_digits)}" if ratio else "1"
+        return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.bootstrap, _two_digits)}" if ratio else "1"
 
     def ratio_of_each_seed(self) -> str:
         return ", ".join(map(_two_digits, self.chosen.ratio.by_seed)) if self.chosen.ratio else ""

@@ -17,7 +17,7 @@ from experiments.report import figures_ranks
 from experiments.report.content import make_study
 from experiments.report.drawing import style, write_png
 from experiments.report.figures_differences import difference_figure, run_bars
-from experiments.report.figures_ranks import rank_figures
+from experiments.report.figures_ranks import allocation_figures
 from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_groups
 from experiments.report.rank_curves import rank_curve_figure
@@ -73,7 +73,7 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
 
 def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
     group, final = adaptive
-    figures = {name: figure for name, _, figure in rank_figures(group)}
+    figures = {name: figure for name, _, figure in allocation_figures(group)}
     for name, values in (("ranks_end", final.mean(0)), ("ranks_spread", final.std(0, ddof=1))):
         by_projection = values.reshape(2, 2).T.ravel()  # made_runs.LAYERS: layer by layer
         assert cells(figures[name]) == [f"{value:.1f}" for value in by_projection]
@@ -84,7 +84,7 @@ def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
 
 def test_lines_of_each_type_of_layer_are_means_over_seeds_and_layers(adaptive):
     group, final = adaptive
-    at_end, over_time = next(figure for name, _, figure in rank_figures(group) if name == "ranks_by_type").axes
+    at_end, over_time = next(figure for name, _, figure in allocation_figures(group) if name == "ranks_by_type").axes
     by_layer = final.mean(0).reshape(2, 2)  # made_runs.LAYERS: layer by layer, query and value
     for place, (line, moments) in enumerate(zip(at_end.lines, over_time.lines, strict=True)):
         np.testing.assert_allclose(line.get_xydata(), [[0, by_layer[0, place]], [1, by_layer[1, place]]])
@@ -105,7 +105,7 @@ def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
 
 
 def test_a_constant_budget_does_not_lie_on_the_frame(adaptive):
-    figure = next(figure for name, _, figure in rank_figures(adaptive[0]) if name == "alpha_and_budget")
+    figure = next(figure for name, _, figure in allocation_figures(adaptive[0]) if name == "alpha_and_budget")
     assert figure.axes[1].get_ylim() == pytest.approx((0, 108))
 
 
