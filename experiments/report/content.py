@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.report.audit import audit_table
 from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
@@ -93,6 +94,7 @@ class Content:
     title: str
     headline: str
     numbers: dict[str, str]
+    audit: pd.DataFrame
     settings: pd.DataFrame
     baseline: str
     differences: pd.DataFrame
@@ -133,6 +135,7 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         title=" + ".join(source.stem if source.is_file() else source.resolve().name for source in sources),
         headline=headline(groups),
         numbers=_numbers(study),
+        audit=audit_table(groups, swept, study.compared, study.baseline),
         settings=settings_table(groups, study.baseline),
         baseline=study.baseline.label if study.baseline else "",
         differences=difference_table(study.compared, study.baseline, study.bootstrap),
