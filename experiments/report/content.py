@@ -29,6 +29,7 @@ from experiments.report.tables import (
     settings_table,
     trouble_table,
 )
+from experiments.report.verdict import answers
 
 _SECTIONS = ("settings", "differences", "rates", "rank_curve", "training")  # of the page, those with figures
 _RANK_SECTIONS = 6
@@ -94,6 +95,7 @@ class Content:
     title: str
     headline: str
     numbers: dict[str, str]
+    answers: list[str]
     audit: pd.DataFrame
     settings: pd.DataFrame
     baseline: str
@@ -135,6 +137,7 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         title=" + ".join(source.stem if source.is_file() else source.resolve().name for source in sources),
         headline=headline(groups),
         numbers=_numbers(study),
+        answers=answers(sources, study.records, groups, study.compared),
         audit=audit_table(groups, swept, study.compared, study.baseline),
         settings=settings_table(groups, study.baseline),
         baseline=study.baseline.label if study.baseline else "",

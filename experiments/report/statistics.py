@@ -1,7 +1,8 @@
 """The report's statistics, from SciPy and pandas, with seeded resampling. Values are pandas series by seed."""
 
 import warnings
-from collections.abc import Iterable
+from bisect import bisect_left
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -100,6 +101,45 @@ def holm(p_values: Iterable[float]) -> Array:
     sorted_ = values[order]
     sorted_[: len(factors)] = np.maximum.accumulate(sorted_[: len(factors)] * factors).clip(max=1.0)
     return sorted_[np.argsort(order)]
+
+
+def power(deviation: float, effect: float, pairs: int) -> float:
+    """Chance that Student's paired test, two-sided at 5 %, shows a difference that is there, in its direction.
+
+    Args:
+        deviation: standard deviation of the paired differences.
+        effect: the true mean difference.
+        pairs: how many; the test statistic is noncentral t with effect/deviation·√pairs (Cohen 1988, chapter 2).
+    """
+    edge = stats.t.ppf((1 + LEVEL) / 2, pairs - 1)
+    shift = effect / max(deviation, 1e-3 * effect) * np.sqrt(pairs)  # SciPy gives NaN for one of many thousands
+    return float(stats.nct.sf(edge, pairs - 1, min(shift, 1e3)))
+
+
+def pairs_for_power(deviation: float, effect: float, wanted: float = 0.8) -> int:
+    """The fewest pairs that show the effect this often."""
+    return _fewest(lambda pairs: power(deviation, effect, pairs) >= wanted)
+
+
+def pairs_to_decide(deviation: float, effect: float) -> int:
+    """The fewest pairs whose Student interval is narrower than the effect: it can't hold both 0 and the effect then."""
+    return _fewest(lambda pairs: 2 * stats.t.ppf((1 + LEVEL) / 2, pairs - 1) * deviation / np.sqrt(pairs) < effect)
+
+
+def _fewest(enough: Callable[[int], bool]) -> int:
+    """The smallest number of pairs that is enough, if more are, too."""
+    high = 2
+    while not enough(high):
+        high *= 2
+    return 2 if high == 2 else bisect_left(range(high), True, lo=high // 2, key=lambda pairs: bool(enough(pairs)))
+
+
+def deviation_limit(deviation: float, pairs: int, level: float = 0.8) -> float:
+    """Upper one-sided limit of a standard deviation estimated from normal values.
+
+    A sample size worked out from it has the power asked for in `level` of all pilots (Browne 1995).
+    """
+    return deviation * float(np.sqrt((pairs - 1) / stats.chi2.ppf(1 - level, pairs - 1)))
 
 
 def rank_correlations(rank_sets: ArrayLike) -> list[float]:

@@ -22,6 +22,7 @@ from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
+from experiments.sweep.question import Question
 from experiments.sweep.ray_engine import RayEngine
 from experiments.sweep.trial_config import check_trials, trial_command
 
@@ -47,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")
     add("--runs_dir", default="runs", help="folder that holds it (default: runs)")
     add("--dry_run", action="store_true", help="list the trials, where they stand and the time left; run nothing")
+    help_pilot = "with --dry_run: trials that tell how many seeds the question needs (default: those finished here)"
+    add("--pilot", type=Path, nargs="+", help=help_pilot)
     add("--jobs", type=int, default=1, help="trials at once on this machine, in worker processes (default: 1, here)")
     add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
     add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
@@ -88,6 +91,7 @@ def run_sweep(arguments: list[str]) -> int:
             sweep_files(folder)  # refuses what can't be deleted
         else:
             check_claim(folder, definition, configs, command, options.extend)
+        _tell_seeds(definition, trials, options.pilot or folder)
         return 0
     logger.info(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(is_part=options.part is not None):
@@ -146,6 +150,24 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
     logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
 
 
+def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
+    """How many seeds the sweep's question needs, if it asks one."""
+    if (question := Question.of(definition)) is None:
+        return
+    from experiments.report.content import make_study
+    from experiments.report.sources import read_records
+    from experiments.report.verdict import improvement, seeds_needed
+
+    found = None
+    if isinstance(pilot, SweepFolder):
+        pilot = [pilot.path] if (pilot.path / "results.json").exists() else []
+    if pilot:
+        study = make_study(read_records(pilot), None)
+        found = improvement(question, study.groups, study.compared)
+    seeds = {str(trial.overrides.get("seed_everything")) for trial in trials}
+    logger.info(seeds_needed(question, found, len(seeds)))
+
+
 def _settings(rest: list[str]) -> dict[str, Any]:
     """What is left of the command line, as settings for every trial."""
     settings: dict[str, Any] = {}
@@ -185,6 +207,8 @@ def _check_options(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} is given without --engine ray; add it, or leave --{name} out.")
         if isinstance(value, float) and not 0 <= value < float("inf"):  # NaN, too
             raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
+    if options.pilot and not options.dry_run:
+        raise InputError(f"--pilot is {options.pilot[0]}, but it belongs to --dry_run. Add that, or leave it out.")
     if options.overwrite and options.part is not None:
         raise InputError(
             "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "

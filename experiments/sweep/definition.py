@@ -10,6 +10,7 @@ from typing import Any
 from common.errors import InputError
 from experiments.config_files import flatten, locate_config, read_yaml
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
+from experiments.sweep.question import REGISTERED, Question
 
 _LONGEST_NAME = 120
 # What a sweep, its report or its locks write beside the trials' folders, and what would make the folder a run's.
@@ -23,13 +24,14 @@ def read_definition(path: Path) -> dict[str, Any]:
     """The content of a sweep file, with settings by their command-line names.
 
     Raises:
-        InputError: no YAML, or parts that a sweep doesn't have.
+        InputError: no YAML, parts that a sweep doesn't have, or a question it can't answer.
     """
     content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
-    definition: dict[str, Any] = _normal(content)
+    definition: dict[str, Any] = _normal({name: part for name, part in content.items() if name != REGISTERED})
     read_sections(definition)
+    Question.of(definition)
     return definition
 
 

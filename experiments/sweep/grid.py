@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from common.errors import InputError, one_of
 from experiments.sweep.expressions import evaluate
+from experiments.sweep.question import QUESTION, REGISTERED
 
 Overrides = dict[str, Any]
 PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
@@ -119,7 +120,8 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
     Raises:
         InputError: see `Section.of`.
     """
-    shared = Section.of("the sweep file", {part: value for part, value in definition.items() if part != "methods"})
+    of_the_file = ("methods", QUESTION, REGISTERED)
+    shared = Section.of("the sweep file", {name: v for name, v in definition.items() if name not in of_the_file})
     methods = _mapping("methods", definition.get("methods") or {})
     sections = {name: shared.with_method(Section.of(f"methods.{name}", own or {})) for name, own in methods.items()}
     return sections or {"": shared}
