@@ -35,7 +35,7 @@ COMMIT = "0123456789ab"
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"compare": ["ours", "fixd"]}, "'fixd'; allowed: ours, fixed. Did you mean 'fixed'"),
+        ({"compare": ["ours", "fixd"]}, "'fixd'; allowed: fixed, ours. Did you mean 'fixed'"),
         ({"compare": ["ours", "ours"]}, "two methods"),
         ({"figure": "tset"}, "question.figure is 'tset'; allowed: best, last, test"),
         ({"at_least": 0}, "question.at_least is 0; allowed"),
