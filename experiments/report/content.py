@@ -113,6 +113,7 @@ class Content:
     pictures: dict[str, list[Picture]] = field(default_factory=lambda: {section: [] for section in _SECTIONS})
     rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
+    replay: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False) -> Study:

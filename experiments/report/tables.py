@@ -177,6 +177,8 @@ def trouble_table(records: list[Record]) -> pd.DataFrame:
 
 def _trouble(record: Record) -> str:
     results = record.results
+    if record.status == "paused":
+        return "others did better: stopped early, with its checkpoint"
     if record.status in ("begun", "waiting"):
         return "not finished: run the sweep again"
     if results is None:

@@ -18,11 +18,12 @@ from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.definition import make_trials, read_definition, with_settings
 from experiments.sweep.deletion import KEPT, clear, drop_checkpoints, sweep_files
+from experiments.sweep.early_exit import check_epochs, stopping_early
 from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.question import Question
+from experiments.sweep.question import SEARCHED, Question
 from experiments.sweep.ray_engine import RayEngine
 from experiments.sweep.trial_config import check_trials, trial_command
 
@@ -59,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     help_kept = "what finished trials keep: all, best (best.ckpt alone), or none (default: all)"
     add("--keep_checkpoints", default="all", choices=KEPT, help=help_kept)
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
+    help_early = "pause trials whose searched settings (learning rates) do worse; docs/deciding.md has the rule"
+    add("--stop_early", action="store_true", help=help_early)
     help_extend = "let the grid in the folder grow (more seeds, rates, methods): its trials stay and aren't run again"
     add("--extend", action="store_true", help=help_extend)
     add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
@@ -85,6 +88,9 @@ def run_sweep(arguments: list[str]) -> int:
         _list_trials(folder, mine, at_once, overwrite)
     if misfit is not None:
         raise misfit
+    if options.stop_early:
+        epochs = check_epochs(trials, configs)
+        engine = stopping_early(engine, trials, epochs, definition.get(SEARCHED) or [])
     command = f"python cli.py sweep {shlex.join(arguments)}"
     if options.dry_run:
         if overwrite:
@@ -105,7 +111,7 @@ def run_sweep(arguments: list[str]) -> int:
             drop_checkpoints(folder, trials, options.keep_checkpoints)
 
         complete = _carry_out(engine, folder, Progress(folder, mine, at_once, keep_account), keep_account)
-        return _close(folder, mine, complete, command)
+        return _close(folder, mine, complete, command, options.stop_early)
 
 
 def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_account: Callable[[], None]) -> bool:
@@ -122,20 +128,23 @@ def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_acc
     return complete
 
 
-def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str) -> int:
+def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str, stops_early: bool) -> int:
     if not complete:
         again = command.replace(" --overwrite", "").replace(" --extend", "")
         logger.info(f"Stopped. Every finished trial is kept; go on with:\n  {again}")
         return 1
     states = [folder.state(trial) for trial in mine]
-    finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
+    finished, failed, paused = (states.count(state) for state in (State.FINISHED, State.FAILED, State.PAUSED))
     logger.info(
         f"{finished} of {len(mine)} trials finished. {folder.path}/results.json holds them. Next:\n"
         f"  python cli.py report {shlex.quote(str(folder.path))}"
     )
     if failed:
         logger.info(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
-    return 0 if finished == len(mine) else 1
+    if paused:
+        again = command.replace(" --stop_early", "")
+        logger.info(f"{paused} paused early, with their checkpoints. Train them to the end with:\n  {again}")
+    return 0 if (stops_early and not failed) or finished == len(mine) else 1
 
 
 def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwrite: bool) -> None:
@@ -214,6 +223,8 @@ def _check_options(options: argparse.Namespace) -> None:
             "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "
             "parts start, and leave --overwrite out."
         )
+    if options.stop_early and options.part is not None:
+        raise InputError("--stop_early compares trials that --part leaves to others; leave one of them out.")
     if options.extend and options.overwrite:
         raise InputError("--extend keeps the trials that --overwrite deletes; leave one of them out.")
     if options.extend and options.part is not None:

@@ -9,7 +9,8 @@ from common.code_version import code_version
 from common.errors import InputError, one_of
 
 FIGURES = ("best", "last", "test")
-QUESTION, REGISTERED = "question", "registered"
+# Parts of a sweep file that say what its trials are for.
+QUESTION, REGISTERED, SEARCHED = "question", "registered", "searched"
 
 
 @dataclass(frozen=True)
