@@ -120,8 +120,7 @@ def _counts(groups: list[Group]) -> Iterator[Finding]:
 
 def _pass_rows(group: Group) -> Iterator[int]:
     for results in group.results:
-        factors = results.as_plain().get("factors")
-        yield int(factors.get("rows") or 0) if isinstance(factors, dict) else 0
+        yield results.factors.rows if results.factors else 0
 
 
 def _splits(groups: list[Group]) -> Iterator[Finding]:

@@ -150,10 +150,53 @@ def rank_correlations(rank_sets: ArrayLike) -> list[float]:
         return [float(stats.spearmanr(first, second).statistic) for first, second in pairs]
 
 
-def stability(rank_sets: ArrayLike) -> tuple[float | None, float | None]:
-    """How alike seeds' ranks (seeds, layers) are: mean pairwise correlation, and mean over layers of the deviation."""
+@dataclass(frozen=True)
+class Agreement:
+    """How alike seeds rank the layers: mean Spearman correlation over pairs of seeds; None where ranks are constant.
+
+    Attributes:
+        interval: 95 % bootstrap over layers, the same ones for all seeds.
+    """
+
+    value: float | None = None
+    interval: Interval | None = None
+
+
+def agreement(rank_sets: ArrayLike, starts: ArrayLike | None = None) -> Agreement:
+    """Agreement of ranks (seeds, layers); independent ranks score 0.
+
+    Args:
+        rank_sets: the ranks at the end.
+        starts: the ranks at the start, of the same shape: what they explain is taken out of each seed first (partial
+            correlation), so that a start that seeds share doesn't count.
+    """
     sets = np.asarray(rank_sets, dtype=float)
-    if len(sets) < 2:
-        return None, None
-    known = [pair for pair in rank_correlations(sets) if not np.isnan(pair)]
-    return float(np.mean(known)) if known else None, float(sets.std(axis=0, ddof=1).mean())
+    begun = None if starts is None else np.asarray(starts, dtype=float)
+    value = _mean_correlation(sets, begun)
+    if np.isnan(value):
+        return Agreement()
+    draws = np.random.default_rng(SEED).integers(0, sets.shape[1], (1000, sets.shape[1]))
+    samples = _mean_correlation(sets[:, draws], None if begun is None else begun[:, draws])
+    return Agreement(float(value), percentile_interval(samples[~np.isnan(samples)]))
+
+
+def _mean_correlation(sets: Array, starts: Array | None) -> Array:
+    """Mean over pairs of seeds (first axis), of the ranks along the last axis; NaN with fewer than two that vary."""
+    unit = _standardised(sets)
+    if starts is not None:
+        begun = _standardised(starts)
+        unit = _normed(unit - (unit * begun).sum(-1, keepdims=True) * begun)
+    varying = (np.abs(unit) > 0).any(-1).sum(0)
+    pairs = np.where(varying > 1, varying * (varying - 1), np.nan)
+    return ((unit.sum(0) ** 2).sum(-1) - varying) / pairs  # the square of a sum holds each pair twice, each seed once
+
+
+def _standardised(values: Array) -> Array:
+    ranks = stats.rankdata(values, axis=-1)
+    return _normed(ranks - ranks.mean(-1, keepdims=True))
+
+
+def _normed(values: Array) -> Array:
+    """Unit vectors along the last axis; zeros for what doesn't vary."""
+    norm = np.linalg.norm(values, axis=-1, keepdims=True)
+    return np.where(norm > 1e-9, values / np.maximum(norm, 1e-9), 0.0)

@@ -8,15 +8,16 @@ import pytest
 from scipy import stats
 
 from experiments.report.cells import spread
+from experiments.report.figures_ranks import agreement_text
 from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, noise_of, rate_ratio
 from experiments.report.sources import read_records
 from experiments.report.statistics import (
+    agreement,
     bootstrap_mean,
     holm,
     paired_difference,
     rank_correlations,
-    stability,
     student_mean,
 )
 from tests.experiments import made_runs
@@ -72,15 +73,34 @@ def test_holms_p_values_are_those_of_closed_testing_with_bonferroni():
     assert holm([0.03, np.nan, 0.02]) == pytest.approx([0.04, np.nan, 0.04], nan_ok=True) and len(holm([])) == 0
 
 
-def test_stability_over_seeds():
-    sets = np.random.default_rng(2).integers(0, 6, (3, 30)).astype(float)  # with ties
+def test_agreement_is_the_mean_of_spearmans_correlations_and_taking_the_start_out_that_of_partial_ones():
+    generator = np.random.default_rng(2)
+    sets, starts = (generator.integers(0, 6, (3, 30)).astype(float) for _ in range(2))  # with ties
     ranks = pd.DataFrame(sets.T).rank()  # Spearman's correlation is Pearson's of ranks
     expected = [ranks[i].corr(ranks[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert rank_correlations(sets) == pytest.approx(expected)
-    correlation, deviation = stability(sets)
-    assert correlation == pytest.approx(np.mean(expected)) and deviation == pytest.approx(sets.std(0, ddof=1).mean())
-    assert np.isnan(rank_correlations([[1, 1], [1, 2]])).all() and stability([[1, 1], [1, 2]])[0] is None
-    assert stability(sets[:1]) == (None, None)
+    assert agreement(sets).value == pytest.approx(np.mean(expected))
+    begun = pd.DataFrame(starts.T).rank()
+    rest = pd.DataFrame({i: ranks[i] - np.polyval(np.polyfit(begun[i], ranks[i], 1), begun[i]) for i in range(3)})
+    partial = [rest[i].corr(rest[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert agreement(sets, starts).value == pytest.approx(np.mean(partial))
+    assert agreement([[1, 1], [1, 2]]).value is None and agreement(sets[:1]).value is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_noise_scores_zero_even_from_a_shared_start_and_a_signal_what_it_is(shared):
+    """Of seeds with one signal and noise of the same size the correlation is 1/2, Spearman's 6/π·asin(1/4)."""
+    generator, layers = np.random.default_rng(4), 60
+    found = {name: [] for name in ("noise", "signal")}
+    for _ in range(60):
+        starts = np.tile(generator.normal(size=layers), (4, 1)) if shared else generator.normal(size=(4, layers))
+        noise, signal = generator.normal(size=(4, layers)), generator.normal(size=layers)
+        found["noise"].append(agreement(starts + noise, starts))
+        found["signal"].append(agreement(noise + signal))
+    for name, true in (("noise", 0.0), ("signal", 6 / np.pi * np.arcsin(0.25))):
+        assert np.mean([one.value for one in found[name]]) == pytest.approx(true, abs=0.03)
+        assert np.mean([one.interval[0] <= true <= one.interval[1] for one in found[name]]) >= 0.85
+    assert "training changed" not in agreement_text(np.round(starts), starts)  # frozen, but for rounding
 
 
 def parabola(best, seeds=(0,), noise=0.0, width=0.05):
