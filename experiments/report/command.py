@@ -31,6 +31,8 @@ def _parser() -> argparse.ArgumentParser:
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
     add("--bootstrap", action="store_true", help="intervals from resampling seeds, too: too narrow for a handful")
+    help_law = "fit best rates against rank and scale (takes three ranks), forecast full fine-tuning's from LoRA's"
+    add("--law", action="store_true", help=help_law)
     help_replay = "would sweep --stop_early have chosen the same? NAMES: what was searched besides learning rates"
     add("--replay", nargs="*", metavar="NAME", help=help_replay)
     add("--output", type=Path, help="folder to write into (default: the first folder given)")
@@ -50,7 +52,7 @@ def run_report(arguments: list[str]) -> int:
     if options.trials:
         check_place(options.trials)
     records = read_records(options.sources)
-    study = make_study(records, options.baseline, options.bootstrap)
+    study = make_study(records, options.baseline, options.bootstrap, options.law)
     content = gather(study, options.sources, output, options.baseline)
     if options.replay is not None:
         content.replay = replay_table(replays(study.groups, (*SEARCHED, *options.replay)))

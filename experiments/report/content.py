@@ -14,10 +14,12 @@ from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
 from experiments.report.figures_ranks import allocating, allocation_figures
-from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
+from experiments.report.figures_rates import MOST_LINES, law_figure, rate_curves, training_curves
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
+from experiments.report.rate_forecast import forecast_table, forecasts
+from experiments.report.rate_law import Law, fit_law, law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.record import Record
 from experiments.report.tables import (
@@ -31,7 +33,7 @@ from experiments.report.tables import (
 )
 from experiments.report.verdict import answers
 
-_SECTIONS = ("settings", "differences", "rates", "rank_curve", "training")  # of the page, those with figures
+_SECTIONS = ("settings", "differences", "rates", "law", "rank_curve", "training")  # of the page, those with figures
 _RANK_SECTIONS = 6
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
     "best": ("learning_rate_validation", "Validation figure"),
@@ -63,6 +65,7 @@ class Study:
             all groups.
         baseline: what differences are to.
         bootstrap: whether intervals from resampling seeds stand beside Student's.
+        law: of the learning rate, if that was asked for.
     """
 
     records: list[Record]
@@ -72,6 +75,7 @@ class Study:
     compared: list[Group]
     baseline: Group | None
     bootstrap: bool = False
+    law: Law | None = None
 
     @property
     def is_rate_study(self) -> bool:
@@ -113,14 +117,15 @@ class Content:
     pictures: dict[str, list[Picture]] = field(default_factory=lambda: {section: [] for section in _SECTIONS})
     rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
+    law: dict[str, pd.DataFrame] = field(default_factory=dict)  # tables by their titles
     replay: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False) -> Study:
+def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:
     """The runs in order.
 
     Raises:
-        InputError: the baseline's name is unknown.
+        InputError: the baseline's name is unknown, or there are too few curves for the law.
     """
     groups, rate = make_groups(records), swept_rate(records)
     curves = make_curves(groups, rate)
@@ -128,7 +133,8 @@ def make_study(records: list[Record], baseline: str | None, bootstrap: bool = Fa
     if any(len(curve.groups) > 1 for curve in curves):
         swept = {group for curve in curves for group in curve.groups.values()}
         compared = [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
-    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline), bootstrap)
+    fitted = fit_law(points_of(curves)) if law else None
+    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline), bootstrap, fitted)
 
 
 def gather(study: Study, sources: list[Path], output: Path, baseline_name: str | None) -> Content:
@@ -149,6 +155,7 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         mixtures=mixtures(groups),
         rates=without_empty_columns(rate_table(swept, study.bootstrap)),
         loss_rates=without_empty_columns(loss_table(swept, study.bootstrap)),
+        law=_law_tables(study),
         rank_curve=rank_curve_table(study.on_one_axis),
         troubles=trouble_table([record for group in groups for record in group.records]),
         provenance=provenance(study.records),
@@ -156,6 +163,18 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         commands=_commands(study.records, sources, output, baseline_name),
         runs=len(study.records),
     )
+
+
+def _law_tables(study: Study) -> dict[str, pd.DataFrame]:
+    if study.law is None:
+        return {}
+    points = points_of(study.curves)
+    found = {
+        "The law": law_table(study.law),
+        "Each rank predicted from the others": left_out(points),
+        "Full fine-tuning's rate, forecast from LoRA's": forecast_table(forecasts(points)),
+    }
+    return {title: table for title, table in found.items() if not table.empty}
 
 
 def draw(content: Content, study: Study, folder: Path) -> None:
@@ -193,6 +212,9 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
             caption = f"{told} against the learning rate: mean over seeds, band from lowest to highest seed."
             caption += "" if kind == "test" else " Dotted: the parabola's optimum."
             yield "rates", name, caption, rate_curves(curves, kind, study.rate) if kind != "loss" or with_loss else None
+    if study.law is not None:
+        caption = "Best rates against the rank, with one standard error; lines: the law, for each study and alpha rule."
+        yield "law", "learning_rate_law", caption, law_figure(study.law)
     caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."
     yield "rank_curve", "rank_curve", caption, rank_curve_figure(shown)
     caption = "One line per run" + (", each curve at its chosen rate." if study.is_rate_study else ".")
