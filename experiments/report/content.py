@@ -133,7 +133,7 @@ def make_study(records: list[Record], baseline: str | None, bootstrap: bool = Fa
     if any(len(curve.groups) > 1 for curve in curves):
         swept = {group for curve in curves for group in curve.groups.values()}
         compared = [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
-    fitted = fit_law(points_of(curves)) if law else None
+    fitted = fit_law(points_of(records)) if law else None
     return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline), bootstrap, fitted)
 
 
@@ -168,7 +168,7 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
 def _law_tables(study: Study) -> dict[str, pd.DataFrame]:
     if study.law is None:
         return {}
-    points = points_of(study.curves)
+    points = points_of(study.records)
     found = {
         "The law": law_table(study.law),
         "Each rank predicted from the others": left_out(points),

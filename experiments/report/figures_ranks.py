@@ -78,15 +78,20 @@ def _check_layers(records: list[Record], names: list[str]) -> None:
 
 
 def agreement_text(ends: Array, starts: Array) -> str:
-    """How much of a rank map is signal: agreement of seeds' ranks (seeds, layers), in three figures.
+    """How much of a rank map is signal, in a sentence: see `agreement_parts`."""
+    told = ", ".join(f"{name} {found}" for name, found in agreement_parts(ends, starts).items())
+    return f"Rank correlation between seeds (1: the same layers win; 0: chance) {told}."
+
+
+def agreement_parts(ends: Array, starts: Array) -> dict[str, str]:
+    """Agreement of seeds' ranks (seeds, layers) at the end, of a frozen allocation, and of what training changed.
 
     A frozen allocation ends where it starts, so the starts of the same seeds tell what it would score.
     """
     parts = {"at the end": agreement(ends), "of a frozen allocation": agreement(starts)}
     if np.abs(ends - starts).max() >= 1:  # else rounding is all there is
         parts["of what training changed"] = agreement(ends, starts)
-    told = ", ".join(f"{name} {_agreement(found)}" for name, found in parts.items())
-    return f"Rank correlation between seeds (1: the same layers win; 0: chance) {told}."
+    return {name: _agreement(found) for name, found in parts.items()}
 
 
 def _agreement(found: Agreement) -> str:

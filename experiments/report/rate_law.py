@@ -13,8 +13,9 @@ from scipy import optimize, stats
 
 from common.errors import InputError
 from experiments.report.cells import make_table
-from experiments.report.groups import BACKBONE, Curve
+from experiments.report.groups import Curve, make_curves, make_groups, swept_rate
 from experiments.report.optimum import curve_optimum, optimum_error, parabola
+from experiments.report.record import Record
 from experiments.report.statistics import LEVEL, Array, Interval
 
 _FEWEST_RANKS = 3
@@ -50,30 +51,38 @@ class Point:
         return self.scale * self.rank
 
 
-def points_of(curves: Iterable[Curve]) -> list[Point]:
-    """The optima that lie inside their grids: by perplexity, or else by validation loss."""
+def points_of(records: Iterable[Record]) -> list[Point]:
+    """The optima that lie inside their grids: by perplexity, or else by validation loss; study for study."""
+    studies: dict[str, list[Record]] = {}
+    for record in records:
+        if (results := record.results) is not None:
+            data = results.data
+            name = f"{data.name}, {data.train_rows:,} rows, {results.backbone.removeprefix('package:')}"
+            studies.setdefault(name, []).append(record)
     found = []
-    for curve in curves:
-        metric = curve.chosen.metric
-        scores = curve.scores("best" if metric is not None and metric.name == "perplexity" else "loss")
-        optimum = curve_optimum(scores)
-        if metric is None or optimum.place != "inside" or optimum.rate is None or not (curve.is_full or curve.rank):
-            continue
-        data, first = curve.chosen.results[0].data, curve.chosen
-        places = np.log10(scores.columns.to_numpy(dtype=float))
-        found.append(
-            Point(
-                study=f"{data.name}, {data.train_rows:,} rows, {first.setting(BACKBONE) or first.results[0].backbone}",
-                label=curve.label,
-                rank=0.0 if curve.is_full else curve.rank,
-                scale=1.0 if curve.is_full else _scale(curve),
-                log_rate=float(np.log10(optimum.rate)),
-                error=optimum_error(scores),
-                width=first.results[0].other.get("width"),
-                curvature=parabola(places, scores.mean().to_numpy())[1],
-            )
-        )
+    for study, ours in studies.items():
+        curves = make_curves(make_groups(ours), swept_rate(ours))
+        found += [point for curve in curves if (point := _point(study, curve)) is not None]
     return found
+
+
+def _point(study: str, curve: Curve) -> Point | None:
+    metric = curve.chosen.metric
+    scores = curve.scores("best" if metric is not None and metric.name == "perplexity" else "loss")
+    optimum = curve_optimum(scores)
+    if optimum.place != "inside" or optimum.rate is None or not (curve.is_full or curve.rank):
+        return None
+    places = np.log10(scores.columns.to_numpy(dtype=float))
+    return Point(
+        study=study,
+        label=curve.label,
+        rank=0.0 if curve.is_full else curve.rank,
+        scale=1.0 if curve.is_full else _scale(curve),
+        log_rate=float(np.log10(optimum.rate)),
+        error=optimum_error(scores),
+        width=curve.chosen.results[0].other.get("width"),
+        curvature=parabola(places, scores.mean().to_numpy())[1],
+    )
 
 
 def _scale(curve: Curve) -> float:

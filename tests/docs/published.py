@@ -208,8 +208,12 @@ def main() -> int:
 def with_tables(page: str) -> str:
     """The page with its tables made anew."""
     content = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
-    tables = {name: as_markdown(_made(table)) for name, table in content.items()}
-    return _PLACE.sub(lambda found: f"{found[1]}\n{tables[found[2]]}\n\n{found[3]}", page)
+    return filled(page, lambda name: _made(content[name]))
+
+
+def filled(page: str, make: Callable[[str], pd.DataFrame]) -> str:
+    """A page whose places for tables hold what is made by their names."""
+    return _PLACE.sub(lambda found: f"{found[1]}\n{as_markdown(make(found[2]))}\n\n{found[3]}", page)
 
 
 def _made(table: dict[str, Any]) -> pd.DataFrame:
