@@ -125,7 +125,7 @@ class LoRAXS(FixedRank):
         }
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (k, k) that `blocks` gave: in the leading corner of R, zeros around them.
 
         Args:
@@ -148,7 +148,7 @@ class LoRAXS(FixedRank):
                 f"{largest} or more. Set --model.adapter.rank (or rank_max)."
             )
         if self.gradient_pass is not None:
-            self._load_factors(factors)
+            self._load_factors(factors or {})
         self.R.zero_()
         for name, R in zip(self.layer_names, self.R, strict=True):
             R[: len(blocks[name]), : len(blocks[name])] = blocks[name]
@@ -209,7 +209,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         return self.allocation.masks_of(self.allocation.noiseless_tails())
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
 
         Raises:
