@@ -220,7 +220,7 @@ def test_ranks_are_shown_at_the_start_over_time_and_at_the_end(rank_report):
     assert {f"ranks_{kind}_0.png" for kind in kinds} | {"alpha_and_budget_0.png", "masks_end_0.png"} <= names
     (row,) = table(rank_report)
     assert (row["Rank Min"], row["Rank Max"], row["Alpha Min"], row["Alpha Max"]) == ("2", "8", "0.5", "3")
-    assert "Rank correlation between seeds 0." in (rank_report / "report.md").read_text()
+    assert "chance) at the end 0." in (rank_report / "report.md").read_text()
 
 
 def test_a_run_in_two_folders_counts_once(rate_report):
