@@ -128,7 +128,7 @@ def weighted_fit(design: Array, values: Array, errors: Array) -> Fit:
 
     def solved(spread: float) -> tuple[Array, Array, float]:
         weights = 1 / np.maximum(known + spread, 1e-9)
-        covariance = np.linalg.inv(design.T @ (weights[:, None] * design))
+        covariance: Array = np.linalg.inv(design.T @ (weights[:, None] * design)).astype(float)
         coefficients = covariance @ design.T @ (weights * values)
         return coefficients, covariance, float((weights * (values - design @ coefficients) ** 2).sum())
 
@@ -184,7 +184,8 @@ def fit_law(points: list[Point]) -> Law:
 
 
 def _fitted(lora: list[Point]) -> Law:
-    studies, terms = sorted({point.study for point in lora}), []
+    studies = sorted({point.study for point in lora})
+    terms: list[str] = []
     whole = len(studies)
     for term in ("rank", "scale", "width"):
         design = np.array([_row(point, studies, [*terms, term]) for point in lora])
