@@ -8,6 +8,7 @@ processes gain nothing.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -19,6 +20,10 @@ from datamodules.tokenization import TokenizedSplit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+
+Places = list[tuple[int, Tensor]]
+_ALIGNED = 16  # bytes: a tensor of any type can begin there
 
 
 class Padding(NamedTuple):
@@ -76,6 +81,31 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     if split.tags is not None:
         batch["tag"] = split.tags[rows]
     return batch
+
+
+def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on the device, by one copy that the host doesn't wait for."""
+    if device.type == "cpu":
+        return batch
+    top = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    packed, places = pack([*batch["inputs"].values(), *top.values()], pinned=device.type == "cuda")
+    there = unpack(packed.to(device, non_blocking=True), places)
+    return {**batch, **dict(zip(top, there[len(batch["inputs"]) :])), "inputs": dict(zip(batch["inputs"], there))}
+
+
+def pack(tensors: list[Tensor], pinned: bool = False) -> tuple[Tensor, Places]:
+    """All the tensors' bytes, one after the other, and where each begins."""
+    ends = list(accumulate(-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors))
+    packed = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=pinned)
+    places = list(zip([0, *ends], tensors))
+    for view, tensor in zip(unpack(packed, places), tensors):
+        view.copy_(tensor)
+    return packed, places
+
+
+def unpack(packed: Tensor, places: Places) -> list[Tensor]:
+    """Views of the bytes with the shapes and types that `pack` was given."""
+    return [packed[start : start + like.nbytes].view(like.dtype).view(like.shape) for start, like in places]
 
 
 Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
