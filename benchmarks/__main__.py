@@ -2,6 +2,7 @@
 
 `python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
 `python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
+`python -m benchmarks launches --output FILE.json` counts what a step launches on a GPU, without one.
 """
 
 import sys
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import scaling
+from benchmarks import launches, scaling
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -95,8 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given[:1] == ["scaling"]:
             scaling.measure_scaling(given[1:])
+        elif given[:1] == ["launches"]:
+            launches.measure_launches(given[1:])
         elif given and not given[0].startswith("-"):
-            raise one_of("the command", given[0], ("scaling", "options alone, for the pairs"))
+            raise one_of("the command", given[0], ("scaling", "launches", "options alone, for the pairs"))
         else:
             measure_pairs(given)
     except InputError as error:

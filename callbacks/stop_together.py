@@ -9,7 +9,6 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.trained_module import TrainedModule
 
-
 _SECONDS = 1.0  # between two agreements, about
 _MOST_BATCHES = 100
 
