@@ -27,15 +27,16 @@ _ALIGNED = 16  # bytes: a tensor of any type can begin there
 
 
 class Padding(NamedTuple):
-    """How rows are filled up to the longest one of their batch."""
+    """How rows are filled up to the longest one of their batch, or to the next multiple of a length."""
 
     token_id: int
     side: str = "right"
     token_type_id: int = 0
+    length_multiple: int = 1
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Padding":
-        return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id)
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", length_multiple: int = 1) -> "Padding":
+        return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id, length_multiple)
 
 
 def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
@@ -50,7 +51,7 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     rows = torch.tensor(micro_batch.indices)  # (rows,)
     weights = torch.tensor(micro_batch.weights)  # (rows,)
     starts, lengths = split.starts[rows], split.lengths[rows]
-    longest = int(lengths.max())
+    longest = -(-int(lengths.max()) // padding.length_multiple) * padding.length_multiple
     columns = torch.arange(longest)
     # Position of each cell in its row's tokens; cells outside [0, length) are padding.
     shift = (longest - lengths)[:, None] if padding.side == "left" else 0

@@ -8,7 +8,7 @@ from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
 from lora.products.folded_cores import FoldedCore
-from lora.products.frozen_linear import inference_product, lora_xs_product
+from lora.products.frozen_linear import adapted_product, inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
@@ -93,6 +93,9 @@ class LoRAXSLinear(AdaptedLinear):
             return self._merged(x)
         if self.core is None:
             return self.base(x)
+        if torch.compiler.is_compiling():
+            frozen = self.products.plain(dense_weight(self.base), self.bias, self.A, self.B)
+            return adapted_product(x, self.core, *frozen)
         if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
             frozen = (weight, self.bias, self.A, self.B)

@@ -100,7 +100,7 @@ class LoRAXS(FixedRank):
         folded: Sequence[FoldedCore | None] = [None] * len(self.adapted_layers)
         if torch.is_autocast_enabled(device):
             cores = cores.to(torch.get_autocast_dtype(device))  # once, not in every layer
-            if not is_packable(self.adapted_layers[0].weight, cores.dtype):
+            if not torch.compiler.is_compiling() and not is_packable(self.adapted_layers[0].weight, cores.dtype):
                 folded = self._stacked_factors(cores.dtype).fold(cores)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
         idle = self.rank_allocation.idle_layers if self.rank_allocation is not None else ()
@@ -110,11 +110,9 @@ class LoRAXS(FixedRank):
 
     def _stacked_factors(self, dtype: torch.dtype) -> StackedFactors:
         A, B = [layer.A for layer in self.adapted_layers], [layer.B for layer in self.adapted_layers]
-        if not torch.compiler.is_compiling():  # else they were made before
-            key = (dtype, *map(content_key, (*A, *B)))
-            if key != self._stacked_key:
-                self._stacked, self._stacked_key = StackedFactors(A, B, dtype), key
-        assert self._stacked is not None
+        key = (dtype, *map(content_key, (*A, *B)))
+        if self._stacked is None or key != self._stacked_key:
+            self._stacked, self._stacked_key = StackedFactors(A, B, dtype), key
         return self._stacked
 
     @torch.no_grad()

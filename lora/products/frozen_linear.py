@@ -93,6 +93,12 @@ def lora_xs_product(
     return flat.view(*x.shape[:-1], weight.shape[0])
 
 
+def adapted_product(x: Tensor, core: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ by plain operations, for a compiler to put together; arguments as for `lora_xs_product`."""
+    x = x.to(weight.dtype)
+    return linear(x, weight, bias) + linear(linear(linear(x, A), core.to(x.dtype)), B)
+
+
 def inference_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
     """x (..., in) -> x Wᵀ + b (..., out) for evaluation in float32; W (out, in) is packed where possible."""
     if weight.dtype != torch.float32 or not is_packable(weight, torch.float32):
@@ -116,6 +122,9 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        if torch.compiler.is_compiling():
+            weight, bias = self.products.plain(self.weight, self.bias)
+            return linear(x.to(weight.dtype), weight, bias)
         dtype = product_type(x, self.weight)
         if dtype is None:
             return linear(x, self.weight, self.bias)
@@ -123,3 +132,19 @@ class FrozenLinear(nn.Linear):
         y = _FrozenProduct.apply(_last_cast.of(x, dtype).reshape(-1, x.shape[-1]), products)
         # no view of rows: who adds to them in place (LoRA) would copy gradients
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+
+def cast_for_compiling(model: nn.Module, dtype: torch.dtype) -> None:
+    """Makes the copies that a compiled step uses of every frozen layer.
+
+    Args:
+        model: with its adapted and frozen layers.
+        dtype: autocast's 16-bit type.
+    """
+    for layer in model.modules():
+        if not isinstance(kept := getattr(layer, "products", None), KeptProducts):
+            continue
+        base: Any = getattr(layer, "base", layer)
+        factors = (layer.A, layer.B) if hasattr(layer, "A") else ()
+        weight = base.weight if isinstance(base, nn.Linear) else base.weight.T
+        kept.cast(dtype, weight, base.bias, *factors)

@@ -138,6 +138,7 @@ class KeptProducts:
     """A layer's products, prepared when first used and again if a weight or the type has changed."""
 
     def __init__(self) -> None:
+        self._plain: list[Any] | None = None
         self._key: tuple[Hashable, ...] = ()
         self._products: CastProducts | PackedProducts | None = None
 
@@ -155,3 +156,11 @@ class KeptProducts:
             kind = PackedProducts if is_packable(weight, dtype) else CastProducts
             self._products, self._key = kind(dtype, weight, *others), key
         return self._products
+
+    def cast(self, dtype: torch.dtype, *frozen: Tensor | None) -> None:
+        """Makes the copies that `plain` gives: before a step is compiled, which can't see whether they are up to date."""
+        self._plain = _cast(dtype, *frozen)
+
+    def plain(self, *frozen: Any) -> Any:
+        """The copies that `cast` has made of these tensors, or the tensors themselves."""
+        return self._plain or frozen
