@@ -1,7 +1,6 @@
 """Side-by-side measurements.
 
 `python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
-`python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
 `python -m benchmarks launches --output FILE.json` counts what a step launches on a GPU, without one.
 """
 
@@ -15,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import launches, scaling
+from benchmarks import launches
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -90,16 +89,12 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the commands and returns the exit code: 0 finished, 2 the input is at fault."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Measures and returns the exit code: 0 finished, 2 the input is at fault."""
     quiet_libraries()
     try:
-        if given[:1] == ["scaling"]:
-            scaling.measure_scaling(given[1:])
-        elif given[:1] == ["launches"]:
+        given = sys.argv[1:] if arguments is None else arguments
+        if given[:1] == ["launches"]:
             launches.measure_launches(given[1:])
-        elif given and not given[0].startswith("-"):
-            raise one_of("the command", given[0], ("scaling", "launches", "options alone, for the pairs"))
         else:
             measure_pairs(given)
     except InputError as error:

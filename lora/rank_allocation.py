@@ -91,6 +91,7 @@ class RankAllocation(nn.Module):
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
         self.start = start
         self.weights: Tensor
+        self.fixed_ranks: Tensor
         if self.is_fixed:
             self.register_buffer("weights", torch.zeros(len(coefficients)))
             self.register_buffer("fixed_ranks", torch.full((len(coefficients),), rank_min))  # until energies are known
@@ -109,7 +110,7 @@ class RankAllocation(nn.Module):
         self.moment: Tensor | None = None  # alpha and the budget (2,) on the device, for compiled steps
 
     def note_moment(self) -> None:
-        """Brings `moment` up to date; its numbers are then used instead of the host's, which a graph would hold fast."""
+        """Brings `moment` up to date, whose numbers a compiled step uses: the host's would be constants in it."""
         if self.moment is None:
             self.moment = torch.zeros(2, dtype=self._constants()[0].dtype, device=self.weights.device)
         self.moment[0].fill_(self.alpha)

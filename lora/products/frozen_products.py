@@ -158,7 +158,7 @@ class KeptProducts:
         return self._products
 
     def cast(self, dtype: torch.dtype, *frozen: Tensor | None) -> None:
-        """Makes the copies that `plain` gives: before a step is compiled, which can't see whether they are up to date."""
+        """Makes the copies that `plain` gives, before a step is compiled: it can't see whether they are up to date."""
         self._plain = _cast(dtype, *frozen)
 
     def plain(self, *frozen: Any) -> Any:

@@ -1,6 +1,5 @@
 """Steps that torch.compile sees as whole graphs, without a compiler: how many there are, and their losses."""
 
-
 import pytest
 import torch
 from lightning.pytorch import Callback
