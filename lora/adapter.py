@@ -148,6 +148,10 @@ class FixedRank(Adapter):
         """The scale s that these settings give an adapter of another rank."""
         raise NotImplementedError
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        """c (N,) and p of the area c · r^p that rank r has in each adapted layer; p is 2 or 1."""
+        raise NotImplementedError
+
     def update_settings(self) -> dict[str, float | str]:
         return {"scale": self.scaling_at(self.rank)}
 

@@ -37,9 +37,13 @@ class AdaptedLinear(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored."""
-        self._merged = inference_product(dense_weight(self.base) + self.update(), self.bias)
+    def merge(self, update: Tensor | None = None) -> None:
+        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
+
+        Args:
+            update: ΔW (out, in); `update()` if not given.
+        """
+        self._merged = inference_product(dense_weight(self.base) + (self.update() if update is None else update), self.bias)
 
     def unmerge(self) -> None:
         """Goes on with W and the update apart."""

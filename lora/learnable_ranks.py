@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank
@@ -54,10 +54,6 @@ class LearnableRanks(FixedRank):
             "rounding": rounding,
             "tau": tau,
         }
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        """c (N,) and p of the area c · r^p that rank r has in each adapted layer; p is 2 or 1."""
-        raise NotImplementedError
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise

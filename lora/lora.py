@@ -94,6 +94,10 @@ class LoRA(FixedRank):
         chosen = {**choose_layers(model, model_type, self.targets), **linear_layers_of(model, head)}
         return {name: module for name, module in model.named_modules() if name in chosen}
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
+        return torch.tensor(sides), 1  # area r · (in + out): the entries of A and B
+
     @torch.no_grad()
     def take_directions(self, directions: Sequence[Directions]) -> None:
         for A, found in zip(self.A.values(), directions, strict=True):
@@ -189,10 +193,6 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
     ) -> None:
         super().__init__(rank_max, **settings)
         self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
-        return torch.tensor(sides), 1  # area r · (in + out): the entries of A and B
 
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         raise InputError(

@@ -80,6 +80,9 @@ class LoRAXS(FixedRank):
         self.fingerprint = sketch_factors(factors) if self.gradient_pass is None else sketch(weights)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
+
     @torch.no_grad()
     def take_directions(self, directions: Sequence[Directions]) -> None:
         for layer, found in zip(self.adapted_layers, directions, strict=True):
@@ -125,7 +128,7 @@ class LoRAXS(FixedRank):
         }
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (k, k) that `blocks` gave: in the leading corner of R, zeros around them.
 
         Args:
@@ -148,7 +151,7 @@ class LoRAXS(FixedRank):
                 f"{largest} or more. Set --model.adapter.rank (or rank_max)."
             )
         if self.gradient_pass is not None:
-            self._load_factors(factors)
+            self._load_factors(factors or {})
         self.R.zero_()
         for name, R in zip(self.layer_names, self.R, strict=True):
             R[: len(blocks[name]), : len(blocks[name])] = blocks[name]
@@ -199,9 +202,6 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         super().__init__(rank_max, **settings)
         self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
 
-    def layer_areas(self) -> tuple[Tensor, int]:
-        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
-
     def _masks(self) -> Tensor:
         return self.allocation.masks()
 
@@ -209,7 +209,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         return self.allocation.masks_of(self.allocation.noiseless_tails())
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
 
         Raises:

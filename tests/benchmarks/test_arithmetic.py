@@ -5,7 +5,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
+from benchmarks.arithmetic import Work, needed_operations, peak_operations_per_second
 from lightning_modules.first_token import use_first_token_only
 from lora import LoRAXS
 from lora.injection import freeze
@@ -58,7 +58,6 @@ def test_what_the_last_layer_leaves_out_is_not_needed():
     done, needed = counted(model, adapter), needed_operations(model, head, WORK)
     # a query of the last layer for every token is done, but not needed
     assert 0.93 * done < needed < done
-    assert formula_operations(model, head, WORK) > 1.2 * done
 
 
 def test_the_peak_is_a_rate_above_zero():
