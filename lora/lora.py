@@ -153,6 +153,8 @@ class LoRA(FixedRank):
                 f"the update has rank {largest} in a layer, this adapter has {self.rank}; allowed: {largest} or more. "
                 "Set --model.adapter.rank (or rank_max)."
             )
+        if self.gradient_pass is not None:
+            self.has_directions.fill_(True)
         for name, (own_A, own_B) in zip(self.layer_names, self._pairs(), strict=True):
             own_B.zero_()
             if name in factors:
