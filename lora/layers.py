@@ -9,12 +9,15 @@ from transformers.pytorch_utils import Conv1D
 
 from lora.products.frozen_linear import inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
+from lora.products.stored_linear import StoredLinear
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
 
 def dense_weight(layer: nn.Module) -> Tensor:
     """The weight of a linear layer as (out, in): Conv1D stores it transposed."""
+    if isinstance(layer, StoredLinear):
+        return layer.dense()
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.T if isinstance(layer, Conv1D) else weight
@@ -38,7 +41,12 @@ class AdaptedLinear(nn.Module):
 
     @torch.no_grad()
     def merge(self) -> None:
-        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored."""
+        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
+
+        A weight that is held in fewer bits, or is sharded, stays apart: W + ΔW would need the memory that this saves.
+        """
+        if isinstance(self.base, StoredLinear):
+            return
         self._merged = inference_product(dense_weight(self.base) + self.update(), self.bias)
 
     def unmerge(self) -> None:
@@ -83,7 +91,7 @@ class LoRAXSLinear(AdaptedLinear):
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
-        if dtype := product_type(x, self.weight):
+        if not isinstance(self.base, StoredLinear) and (dtype := product_type(x, self.weight)):
             weight = dense_weight(self.base)
             return lora_xs_product(x, self.core, dtype, self.products, weight, self.bias, self.A, self.B)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
