@@ -133,4 +133,7 @@ def enable_checkpointing(model: Any, name: str) -> None:
             f"model.gradient_checkpointing is true, but transformers has none for {type(model).__name__} ({name}); "
             "allowed: false. Save memory with --trainer.accumulate_grad_batches or a smaller --data.max_length."
         )
-    model.gradient_checkpointing_enable({"use_reentrant": False})
+    # transformers has renamed it, and warns of the old name
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+    model.disable_input_require_grads()  # for the reentrant kind alone: gradients that nobody needs

@@ -68,8 +68,10 @@ class StoredLinear(nn.Module):
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """W (out, in) in this type."""
         if self.storage == "nf4":
-            state = quantizer().QuantState(self.scale, self.shape, blocksize=_BLOCK, quant_type="nf4", dtype=dtype)
-            return quantizer().dequantize_4bit(self.weight, state)
+            # as one row: the CPU's kernel takes rows that are no multiple of a block to begin a new one
+            flat = torch.Size([self.shape.numel()])
+            state = quantizer().QuantState(self.scale, flat, blocksize=_BLOCK, quant_type="nf4", dtype=dtype)
+            return quantizer().dequantize_4bit(self.weight, state).view(self.shape)
         if self.storage == "int8":
             return quantizer().int8_vectorwise_dequant(self.weight, self.scale).to(dtype)
         return (self.weight.T if self.is_transposed else self.weight).to(dtype)
@@ -89,12 +91,12 @@ class StoredLinear(nn.Module):
         outputs, inputs = weight.shape[::-1] if self.is_transposed else weight.shape
         with torch.device("meta"):
             plain = Conv1D(outputs, inputs) if self.is_transposed else nn.Linear(inputs, outputs)
-        plain.weight, plain.bias = weight, self.bias
+        plain.weight, plain.bias = weight, self.bias  # type: ignore[assignment]
         return plain.train(self.training)
 
 
 def _pack(weight: Tensor, storage: Storage) -> tuple[Tensor, Tensor]:
-    """The packed weight and its scales; packing what was unpacked gives the same."""
+    """The packed weight and its scales; packing what was unpacked gives the same up to float32's last digit."""
     if storage == "nf4":
         packed, state = quantizer().quantize_4bit(weight.float(), blocksize=_BLOCK, quant_type="nf4")
         return packed, state.absmax
