@@ -63,6 +63,7 @@ class StoredLinear(nn.Module):
             weight.data = weight.data.bfloat16()
         self.weight = weight
         self.register_buffer("scale", scale, persistent=False)
+        self.norm = self.dense().norm().detach()  # known where the weight is in shards, too
         self.train(base.training)
 
     def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
