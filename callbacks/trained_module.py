@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
@@ -65,6 +66,10 @@ class TrainedModule(LightningModule):
     @property
     def metric_name(self) -> str:
         """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
+        raise NotImplementedError
+
+    def head_optimizer(self) -> Optimizer | None:
+        """A new optimizer of the head alone, with the run's settings; None without a head."""
         raise NotImplementedError
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from lora.adapter import Adapter
 from lora.layers import dense_weight
-from lora.products.stored_linear import StoredLinear
 
 
 @dataclass(frozen=True)
@@ -44,8 +43,7 @@ def product_norms(factors: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
 @torch.no_grad()
 def weight_norms(adapter: Adapter) -> Tensor:
     """‖W‖ (N,) of the frozen weights under an attached adapter: they never change."""
-    bases = [layer.base for layer in adapter.adapted_layers]
-    return torch.stack([base.norm if isinstance(base, StoredLinear) else dense_weight(base).norm() for base in bases])
+    return torch.stack([dense_weight(layer.base).norm() for layer in adapter.adapted_layers])
 
 
 @torch.no_grad()
