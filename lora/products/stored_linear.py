@@ -79,53 +79,6 @@ class StoredLinear(nn.Module):
             return quantizer().int8_vectorwise_dequant(weight, self.scale).to(dtype)
         return (weight.T if self.is_transposed else weight).to(dtype)
 
-    def forward(ctx: Any, x: Tensor, layer: Any) -> Tensor:
-        ctx.layer = layer
-        bias = None if layer.bias is None else layer.bias.to(x.dtype)
-        return linear(x, layer.dense(x.dtype), bias)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0] @ ctx.layer.dense(gradients[0].dtype), None
-
-
-class StoredLinear(nn.Module):
-    """y = W x + b with a frozen W that is held in another type. Activations aren't quantised.
-
-    Args:
-        base: Linear or Conv1D, whose weight and bias the layer takes over.
-        storage: how W is held. float32 and bfloat16 change the parameter itself, so that one that is tied stays so.
-    """
-
-    def __init__(self, base: nn.Module, storage: Storage) -> None:
-        super().__init__()
-        self.storage, self.is_transposed = storage, isinstance(base, Conv1D)
-        weight, self.bias = base.weight, base.bias
-        assert isinstance(weight, nn.Parameter)
-        self.scale: Tensor | None
-        scale = None
-        if storage in ("int8", "nf4"):
-            dense = (weight.T if self.is_transposed else weight).detach().contiguous()
-            self.shape = dense.shape  # (out, in)
-            packed, scale = _pack(dense, storage)
-            weight = nn.Parameter(packed, requires_grad=False)
-        elif storage == "bfloat16":
-            weight.data = weight.data.bfloat16()
-        self.weight = weight
-        self.register_buffer("scale", scale, persistent=False)
-        self.train(base.training)
-
-    def dense(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """W (out, in) in this type."""
-        if self.storage == "nf4":
-            # as one row: the CPU's kernel takes rows that are no multiple of a block to begin a new one
-            flat = torch.Size([self.shape.numel()])
-            state = quantizer().QuantState(self.scale, flat, blocksize=_BLOCK, quant_type="nf4", dtype=dtype)
-            return quantizer().dequantize_4bit(self.weight, state).view(self.shape)
-        if self.storage == "int8":
-            return quantizer().int8_vectorwise_dequant(self.weight, self.scale).to(dtype)
-        return (self.weight.T if self.is_transposed else self.weight).to(dtype)
-
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         device = x.device.type
