@@ -1,6 +1,7 @@
 """Side-by-side measurements.
 
 `python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
+`python -m benchmarks gpu --output FILE.json` is a self-test of one GPU, in at most ten minutes.
 `python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
 """
 
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import scaling
+from benchmarks import gpu, scaling
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -95,8 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given[:1] == ["scaling"]:
             scaling.measure_scaling(given[1:])
+        elif given[:1] == ["gpu"]:
+            return 0 if gpu.measure_gpu(given[1:]) else 1
         elif given and not given[0].startswith("-"):
-            raise one_of("the command", given[0], ("scaling", "options alone, for the pairs"))
+            raise one_of("the command", given[0], ("gpu", "scaling", "options alone, for the pairs"))
         else:
             measure_pairs(given)
     except InputError as error:
