@@ -36,7 +36,7 @@ def keep_freed_memory() -> bool:
 
 
 def keep_to_gpu_share() -> None:
-    """Lets this process have its share of a GPU that it isn't alone on: one that needs more fails without the others."""
+    """Lets this process have its share of a GPU that it isn't alone on: one that needs more fails by itself."""
     if (share := float(os.environ.get(GPU_SHARE, "1"))) < 1:
         import torch
 

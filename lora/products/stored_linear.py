@@ -1,6 +1,5 @@
 """Frozen linear layers whose weight is held in fewer bits and made dense for each product."""
 
-import logging
 from typing import Any, Literal
 
 import torch
@@ -19,7 +18,6 @@ def quantizer() -> Any:
     Raises:
         ImportError: bitsandbytes isn't installed.
     """
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it looks for optional kernels, and says so
     import bitsandbytes.functional
 
     return bitsandbytes.functional

@@ -98,13 +98,13 @@ class Watch(Callback):
         return sum({tensor.data_ptr(): tensor.nbytes for tensor in self.kept}.values())
 
 
-def trained(backbone, data, adapter, language=False, **settings):
+def trained(backbone, data, adapter, language=False, precision="32-true", **settings):
     """A module after a few steps, and its watch."""
     torch.manual_seed(0)
     kind = LanguageModellingModule if language else TextClassificationModule
     module = kind(backbone, adapter, OptimizerSettings(schedule="constant", learning_rate=1e-2), **settings)
     watch = Watch()
-    tiny.make_trainer(watch, limit_train_batches=3).fit(module, datamodule=data)
+    tiny.make_trainer(watch, limit_train_batches=3, precision=precision).fit(module, datamodule=data)
     return module, watch
 
 
@@ -126,6 +126,20 @@ def test_it_trains_as_with_weights_rounded_by_hand(name, adapter, tiny_bert, col
     assert sum(layer.weight.nbytes + (0 if layer.scale is None else layer.scale.nbytes) for layer in held) <= sum(
         layer.dense().numel() * bits / 8 for layer in held
     )
+
+
+@pytest.mark.parametrize("adapter", ADAPTERS)
+@pytest.mark.parametrize("name", ["nf4", "bfloat16"])
+def test_it_trains_under_autocast(name, adapter, tiny_bert, cola_folder, tmp_path):
+    plain = rounded_folder(tiny_bert, tmp_path / "rounded", STORAGES[name])
+    found = [
+        trained(backbone, tiny.make_data(backbone, cola_folder), ADAPTERS[adapter](), precision=precision, **settings)
+        for backbone, precision, settings in ((tiny_bert, "bf16-mixed", STORAGES[name]), (plain, "32-true", {}))
+    ]
+    (ours, our_watch), (_, their_watch) = found
+    first, expected = (torch.cat([g.flatten() for g in watch.gradients[0]]) for watch in (our_watch, their_watch))
+    assert (first - expected).norm() < 0.05 * expected.norm()
+    assert {p.dtype for p in ours.parameters() if p.requires_grad} == {torch.float32}
 
 
 @pytest.mark.parametrize("name", ["nf4", "bfloat16"])
