@@ -2,7 +2,6 @@
 
 `python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
 `python -m benchmarks gpu --output FILE.json` is a self-test of one GPU, in at most ten minutes.
-`python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
 """
 
 import sys
@@ -15,7 +14,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import gpu, scaling
+from benchmarks import gpu
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -90,18 +89,13 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the commands and returns the exit code: 0 finished, 2 the input is at fault."""
+    """Measures and returns the exit code: 0 finished, 1 this GPU computes something else, 2 the input is at fault."""
     given = sys.argv[1:] if arguments is None else arguments
     quiet_libraries()
     try:
-        if given[:1] == ["scaling"]:
-            scaling.measure_scaling(given[1:])
-        elif given[:1] == ["gpu"]:
+        if given[:1] == ["gpu"]:
             return 0 if gpu.measure_gpu(given[1:]) else 1
-        elif given and not given[0].startswith("-"):
-            raise one_of("the command", given[0], ("gpu", "scaling", "options alone, for the pairs"))
-        else:
-            measure_pairs(given)
+        measure_pairs(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

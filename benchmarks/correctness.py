@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.data import training_rows
-from benchmarks.frozen import device_here, make_fast
+from benchmarks.frozen import make_fast
 from benchmarks.models import pretrained_model
 from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures
@@ -26,9 +26,10 @@ def correctness(settings: BenchmarkSettings) -> Figures:
     adapter.attach(model, model.config.model_type)
     make_fast(model)
     model.eval()  # without dropout: the devices draw other random numbers
+    device = "cuda" if torch.cuda.is_available() else "cpu"
     expected = _gradient(model, adapter, batch, "cpu", torch.float32)
     found = {
-        name: _gradient(model, adapter, batch, device_here().type, dtype)
+        name: _gradient(model, adapter, batch, device, dtype)
         for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16))
     }
     return {name: float((gradient - expected).norm() / expected.norm()) for name, gradient in found.items()}

@@ -15,7 +15,7 @@ from common.errors import InputError, VerificationError
 from common.files import atomic_folder, write_text
 from common.terminal import logger, quiet_libraries
 from experiments.config_files import dump_yaml
-from experiments.export_formats import FORMATS, ExportOptions, logits
+from experiments.export_formats import FORMATS, ExportOptions, cut_update, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.model_card import model_card
 from experiments.run import LoadedRun, Run
@@ -49,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt_path", default="best", help="best (default), last or a file.")
     parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
     parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
+    parser.add_argument(
+        "--budget", type=int, help="Cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA)."
+    )
     parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
     parser.add_argument("--max_shard_size", help="Largest file of a merged model; 5GB if not given.")
     parser.add_argument(
@@ -119,15 +122,19 @@ def _check_ranks(run: LoadedRun, force: bool) -> None:
 def _write(run: LoadedRun, asked: Any, folder: Path) -> str:
     """Writes everything into the folder, and says how far its logits are from the run's."""
     batches = run.batches()
+    cut = None if asked.budget is None else cut_update(run, asked.budget)
     ours = logits(run.module.model, batches)
     ranks = run.module.adapter.discrete_ranks() if run.module.adapter is not None else {}
+    if cut is not None:
+        ranks = {name: len(A) for name, (A, _) in cut.items()}
+        logger.info(f"Cut to {asked.budget:,}: ranks {min(ranks.values())} to {max(ranks.values())}.")
     dtype = _DTYPES[asked.dtype] if asked.dtype else None
-    options = ExportOptions(dtype, asked.max_shard_size or "5GB", asked.with_factors, asked.without_head)
+    options = ExportOptions(dtype, asked.max_shard_size or "5GB", asked.with_factors, asked.without_head, cut)
     export = FORMATS[asked.format](run, options)
     export.write(folder)
     loaded = export.logits(folder, batches)
     if dtype in (None, torch.float32):
-        said = _compare(ours, loaded, asked.tolerance, "the run's")
+        said = _compare(ours, loaded, asked.tolerance, "the run's" if cut is None else "those of the run after the cut")
     else:  # rounding the weights moves the logits; the files must hold exactly the rounded model
         said = _compare(logits(export.model, batches), loaded, asked.tolerance, f"those of the {asked.dtype} weights")
         moved = _largest(ours, export.logits(folder, batches, dtype))
