@@ -2,6 +2,7 @@
 
 `python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
 `python -m benchmarks gpu --output FILE.json` is a self-test of one GPU, in at most ten minutes.
+`python -m benchmarks launches --output FILE.json` counts what a step launches on a GPU, without one.
 """
 
 import sys
@@ -14,7 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import gpu
+from benchmarks import gpu, launches
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -95,7 +96,10 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if given[:1] == ["gpu"]:
             return 0 if gpu.measure_gpu(given[1:]) else 1
-        measure_pairs(given)
+        if given[:1] == ["launches"]:
+            launches.measure_launches(given[1:])
+        else:
+            measure_pairs(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -36,7 +36,12 @@ class ShardedBackbone(WatchedDDP):
         self.accelerator.setup(trainer)
         self.precision_plugin.convert_module(self.model)
         module: Any = self.model
-        if getattr(module, "sees_padding", False):
+        if module.compiles or module.captures:
+            raise InputError(
+                "trainer.strategy is fsdp with model.compile or model.cuda_graphs, which weren't tried together; "
+                "allowed: either. Leave one of them out."
+            )
+        if module.sees_padding:
             raise InputError(
                 f"trainer.strategy is fsdp, but rows of different length go through {module.backbone_name} apart, so "
                 "that processes would wait for each other; allowed: --trainer.strategy ddp."

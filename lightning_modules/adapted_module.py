@@ -28,9 +28,11 @@ from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import logger
 from lightning_modules.adapter_import import import_adapter
+from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
+from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
@@ -58,12 +60,18 @@ class AdaptedModule(TrainedModule):
         backbone_dtype: type in which frozen weights are held; bfloat16 halves their memory. What trains is float32.
         quantization: holds the frozen linear layers in 4 bits (nf4) or 8 (int8); needs bitsandbytes.
         gradient_checkpointing: work activations out again on the way back: less memory, about a third more time.
+        compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
+        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
+            data.length_multiple there are few lengths.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
+    sees_padding = False  # whether rows of different length have to go through the model apart
+    takes_ready_masks = False
+    _compiled_loss: Any = None
 
     def __init__(
         self,
@@ -75,10 +83,13 @@ class AdaptedModule(TrainedModule):
         backbone_dtype: BackboneDtype = "float32",
         quantization: Quantization | None = None,
         gradient_checkpointing: bool = False,
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(adapter)
         self.storage = BackboneStorage(backbone_dtype, quantization)
         self.gradient_checkpointing = gradient_checkpointing
+        self.compiles, self.captures = compile, cuda_graphs
         self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
         self.optimizer_settings = optimizer
         self.model: Any = None
@@ -159,6 +170,8 @@ class AdaptedModule(TrainedModule):
             check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
         self._check_attention()
+        self.takes_ready_masks = not self.sees_padding and accept_ready_masks(self.model)
+        check_compiling(self, self.compiles, self.captures, self.takes_ready_masks)
         self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
         self.data_about = data_identity(self.data)
         if self.brings_its_head and self.data_about["classes"]:
@@ -191,6 +204,12 @@ class AdaptedModule(TrainedModule):
             )
 
     def _check_storage(self, precision: str) -> None:
+        saves_memory = self.gradient_checkpointing or not self.storage.is_plain
+        if saves_memory and (self.compiles or self.captures):
+            raise InputError(
+                "model.compile or model.cuda_graphs is true with model.gradient_checkpointing, backbone_dtype or "
+                "quantization, which weren't tried together; allowed: either. Leave one of them out."
+            )
         if self.storage.is_plain:
             return
         asked = f"model.backbone_dtype is {self.storage.dtype} and model.quantization is {self.storage.quantization}"
@@ -265,17 +284,28 @@ class AdaptedModule(TrainedModule):
 
         The batch's denominator makes the mean come out, whatever the devices and accumulation.
         """
-        self.refresh_adapter()
-        total, counted = self.batch_loss(batch)
+        total, counted = (self._compiled_loss or self.refreshed_loss)(batch)
         rows = torch.stack([total.detach(), counted])
         self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
         loss = total / batch["loss_denominator"]
         if self.adapter is not None:
             loss = loss + self.adapter.regularisation()
-        loss = loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
-        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
-        return loss
+        return loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
+
+    def ready_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of the loader without what training doesn't use, and with a mask that no layer has to make."""
+        if self.trainer.training:
+            batch = {name: value for name, value in batch.items() if name not in ("row", "tag")}
+        if not self.takes_ready_masks:
+            return batch
+        kind, precision = self.model.config.model_type, str(self.trainer.precision)
+        always = self.trainer.training and (self.compiles or self.captures)
+        return {**batch, "inputs": with_ready_mask(batch["inputs"], kind, precision, always)}
+
+    def refreshed_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """`batch_loss` with the adapter as its parameters are now."""
+        self.refresh_adapter()
+        return self.batch_loss(batch)
 
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
@@ -305,6 +335,8 @@ class AdaptedModule(TrainedModule):
             schedule = self.lr_schedulers()
             assert isinstance(schedule, LambdaLR)
             apply_settings(self.trainer.optimizers[0], schedule, self.optimizer_settings)
+        if self.compiles or self.captures:
+            self._compiled_loss = compiled(self, self.captures, self.compiles)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()

@@ -37,7 +37,6 @@ class TextClassificationModule(AdaptedModule):
         self.metrics: Any = nn.ModuleDict()
         self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split
         self.accuracy_by_tag: AccuracyByTag | None = None
-        self.sees_padding = False
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         from transformers import AutoModelForSequenceClassification
