@@ -16,6 +16,7 @@ from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
+from lightning_modules.quantization import restore
 from lora.adapter import FixedRank, LowRankFactors
 from lora.export import cut_factors, merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
@@ -59,6 +60,7 @@ class Export:
         if options.cut is not None:
             self.factors, self.native = options.cut, NativeAdapter.of_factors(options.cut, **self._about())
         unwrap(self.model, self.factors)
+        restore(self.model)
         self._merge_head()
 
     def _merge_head(self) -> None:

@@ -9,6 +9,7 @@ from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
 from experiments.report.cells import plain
 from experiments.run import LoadedRun
+from lightning_modules.quantization import BackboneStorage
 
 _LOADING = {
     "peft": """```python
@@ -60,7 +61,7 @@ def model_card(run: LoadedRun, kind: str, ranks: dict[str, int], difference: str
         f"- **Data**: {told['data']}, {rows} training rows{f'; labels: {labels}' if labels else ''}.",
         f"- **Validation** (epoch {run.epoch}, discrete ranks): {_figures(run)}.",
         f"- **Adapter**: {_adapter(run, ranks)}",
-        f"- **Backbone**: {told['base']}, revision {plain(revision or 'not pinned')}.",
+        f"- **Backbone**: {told['base']}, revision {plain(revision or 'not pinned')}{_rounding(module.storage)}.",
         f"- **Made by**: Rankwise, `python cli.py export RUN --format {kind}` with the run {told['run']}, from "
         f"{plain(run.checkpoint.name)}, seed {run.config.get('seed_everything')}; config.yaml beside this file has its "
         "data settings.",
@@ -90,6 +91,13 @@ def _loading(run: LoadedRun, kind: str, base: str, revision: str | None) -> str:
         auto_class=auto_class,
         pipeline="text-classification" if classifies else "text-generation",
     )
+
+
+def _rounding(storage: BackboneStorage) -> str:
+    if storage.is_plain:
+        return ""
+    held = storage.quantization or storage.dtype
+    return f", its weights rounded to {held}: an adapter on weights that aren't gives somewhat other answers"
 
 
 def _figures(run: LoadedRun) -> str:

@@ -22,7 +22,12 @@ from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.adapter_import import export_kind
 
 # Exports are compared digit by digit, whatever machine and precision the run was trained with.
-_ON_THE_CPU = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.precision": "32-true"}
+_ON_THE_CPU = {
+    "trainer.accelerator": "cpu",
+    "trainer.devices": 1,
+    "trainer.strategy": "auto",
+    "trainer.precision": "32-true",
+}
 
 
 @dataclass(frozen=True)

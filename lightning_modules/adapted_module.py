@@ -37,6 +37,7 @@ from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quantization, enable_checkpointing
 from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
@@ -48,6 +49,20 @@ class AdaptedModule(TrainedModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model, and say what a batch costs and how it is evaluated.
+
+    Args:
+        backbone: hub name, folder, .gguf file, or package:NAME for a model carried by an installed package.
+        adapter: lora.LoRA, lora.AdaptiveLoRA, lora.NestedLoRA, lora.LoRAXS, lora.AdaptiveLoRAXS, lora.NestedLoRAXS,
+            lightning_modules.PEFTAdapter, or null for full fine-tuning.
+        optimizer: rates, weight decay and schedule.
+        revision: branch, tag or commit of the backbone on the hub.
+        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        backbone_dtype: type in which frozen weights are held; bfloat16 halves their memory. What trains is float32.
+        quantization: holds the frozen linear layers in 4 bits (nf4) or 8 (int8); needs bitsandbytes.
+        gradient_checkpointing: work activations out again on the way back: less memory, about a third more time.
+        compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
+        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
+            data.length_multiple there are few lengths.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
@@ -56,7 +71,6 @@ class AdaptedModule(TrainedModule):
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
     sees_padding = False  # whether rows of different length have to go through the model apart
     takes_ready_masks = False
-    compiles = captures = False  # the options compile and cuda_graphs
     _compiled_loss: Any = None
 
     def __init__(
@@ -66,8 +80,16 @@ class AdaptedModule(TrainedModule):
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
         init_from: str | None = None,
+        backbone_dtype: BackboneDtype = "float32",
+        quantization: Quantization | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(adapter)
+        self.storage = BackboneStorage(backbone_dtype, quantization)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compiles, self.captures = compile, cuda_graphs
         self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
         self.optimizer_settings = optimizer
         self.model: Any = None
@@ -165,17 +187,41 @@ class AdaptedModule(TrainedModule):
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:
+            self.storage.pack(self.model, self.head_modules, self.adapter.layer_names)
             prepare_frozen_layers(self.model)
+        if self.gradient_checkpointing:
+            enable_checkpointing(self.model, self.backbone_name)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 
     def check_precision(self) -> None:
         precision = str(self.trainer.precision)
+        self._check_storage(precision)
         if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
             raise InputError(
                 f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
                 "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
             )
+
+    def _check_storage(self, precision: str) -> None:
+        saves_memory = self.gradient_checkpointing or not self.storage.is_plain
+        if saves_memory and (self.compiles or self.captures):
+            raise InputError(
+                "model.compile or model.cuda_graphs is true with model.gradient_checkpointing, backbone_dtype or "
+                "quantization, which weren't tried together; allowed: either. Leave one of them out."
+            )
+        if self.storage.is_plain:
+            return
+        asked = f"model.backbone_dtype is {self.storage.dtype} and model.quantization is {self.storage.quantization}"
+        unfit = isinstance(self.adapter, PEFTAdapter) or (self.adapter is None and self.trainer.state.fn == "fit")
+        if unfit:
+            name = "null (full fine-tuning)" if self.adapter is None else self.adapter.name
+            raise InputError(
+                f"{asked}, but the adapter is {name}; allowed: the adapters of lora, such as lora.LoRA, under which "
+                "the backbone stays frozen. Set --model.adapter, or leave these two out."
+            )
+        if precision == "64-true":
+            raise InputError(f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed.")
 
     def _check_attention(self) -> None:
         asked, precision = str(self.model.config._attn_implementation), str(self.trainer.precision)

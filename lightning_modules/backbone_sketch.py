@@ -114,7 +114,8 @@ def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:
     if not same_sketch(ours, theirs):
         raise InputError(
             f"the exported adapter was trained on another backbone ({name}): the weights here have a different "
-            "fingerprint. Use the very same weights: set --model.backbone and --model.revision."
+            "fingerprint. Use the very same weights: set --model.backbone and --model.revision, and "
+            "--model.quantization and --model.backbone_dtype as it was trained with."
         )
 
 

@@ -10,12 +10,17 @@ from transformers.pytorch_utils import Conv1D
 from lora.products.folded_cores import FoldedCore
 from lora.products.frozen_linear import adapted_product, inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
+from lora.products.stored_linear import StoredLinear
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
 
 def dense_weight(layer: nn.Module) -> Tensor:
     """The weight of a linear layer as (out, in): Conv1D stores it transposed."""
+    if isinstance(layer, AdaptedLinear):
+        layer = layer.base
+    if isinstance(layer, StoredLinear):
+        return layer.dense()
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.T if isinstance(layer, Conv1D) else weight
@@ -42,9 +47,13 @@ class AdaptedLinear(nn.Module):
     def merge(self, update: Tensor | None = None) -> None:
         """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
 
+        A weight that is held in fewer bits, or is sharded, stays apart: W + ΔW would need the memory that this saves.
+
         Args:
-            update: ΔW (out, in); `update()` if not given.
+            update: ΔW (out, in), merged in any case; `update()` if not given.
         """
+        if update is None and isinstance(self.base, StoredLinear):
+            return
         update = self.update() if update is None else update
         self._merged = inference_product(dense_weight(self.base) + update, self.bias)
 
@@ -98,6 +107,8 @@ class LoRAXSLinear(AdaptedLinear):
             return self._merged(x)
         if self.idle:
             return self.base(x)
+        if isinstance(self.base, StoredLinear):  # nothing dense is kept
+            return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
         if torch.compiler.is_compiling():
             frozen = self.products.plain(dense_weight(self.base), self.bias, self.A, self.B)
             return adapted_product(x, self.core, *frozen)

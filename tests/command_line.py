@@ -136,6 +136,19 @@ class SignalAt(Callback):
             os.kill(os.getpid(), self.number)
 
 
+class LocalBytes(Callback):
+    """Writes down the bytes of the frozen parameters: all of them, and what this process holds."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        frozen = [parameter for parameter in pl_module.model.parameters() if not parameter.requires_grad]
+        local = [parameter.to_local() if hasattr(parameter, "to_local") else parameter for parameter in frozen]
+        if trainer.global_rank == 0:
+            self.path.write_text(" ".join(str(sum(tensor.nbytes for tensor in held)) for held in (frozen, local)))
+
+
 class SlowSteps(Callback):
     """Makes steps long enough for a signal to arrive in the middle of a run."""
 
