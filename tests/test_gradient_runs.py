@@ -21,7 +21,10 @@ ADAPTERS = {
             **{"factors": "gradient", **PASS},
         },
     },
-    "lora": {"class_path": "lora.LoRA", "init_args": {"rank": 2, "lora_alpha": 4, "initialization": "gradient", **PASS}},
+    "lora": {
+        "class_path": "lora.LoRA",
+        "init_args": {"rank": 2, "lora_alpha": 4, "initialization": "gradient", **PASS},
+    },
 }
 
 

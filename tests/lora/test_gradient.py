@@ -37,9 +37,7 @@ def net():
 @pytest.fixture
 def batches():
     generator = torch.Generator().manual_seed(1)
-    return [
-        (torch.randn(8, 5, 12, generator=generator), torch.randint(2, (8,), generator=generator)) for _ in range(6)
-    ]
+    return [(torch.randn(8, 5, 12, generator=generator), torch.randint(2, (8,), generator=generator)) for _ in range(6)]
 
 
 def loss(net, batch):
