@@ -212,7 +212,7 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
     adapter = run.module.adapter
     if not isinstance(adapter, FixedRank) or adapter.wrap_head:
         raise InputError(
-            f"--budget is {budget}, and the run's adapter is {adapter.name if adapter is not None else 'none'}; allowed: "
+            f"--budget is {budget}, and the adapter is {adapter.name if adapter is not None else None}; allowed: "
             "LoRA and LoRA-XS of this project, without wrap_head. Leave --budget out."
         )
     coefficients, exponent = adapter.layer_areas()

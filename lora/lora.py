@@ -31,8 +31,9 @@ class LoRA(FixedRank):
             lora_alpha itself (constant). The rank, here and for alpha_per_rank, is rank_max where ranks allocate
             themselves, and the one in use in nested training.
         initialization: uniform (A ~ U(−1/√in, 1/√in), B = 0), kaiming (PEFT's name for the same), gaussian
-            (A ~ N(0, initial_std²), B = 0), both_gaussian (A and B ~ N(0, 1): training is expected to fail), or gradient
-            (A's rows are the leading right singular vectors of the task's gradient, as long as uniform ones, B = 0).
+            (A ~ N(0, initial_std²), B = 0), both_gaussian (A and B ~ N(0, 1): training is expected to fail) or
+            gradient (A's rows are the leading right singular vectors of the task's gradient, as long as uniform ones,
+            B = 0).
         initial_std: standard deviation of A's initial entries with gaussian; 1 / rank if not given, as in PEFT.
         dropout: probability with which an entry of x is left out of the update in training.
         targets: names or patterns of the layers to adapt, or `all-linear` (every one of the backbone),
@@ -109,6 +110,7 @@ class LoRA(FixedRank):
             factors = self._factors()
         for layer, (A, B) in zip(self.adapted_layers, factors, strict=True):
             layer.hand_over(A, B, self.scaling)
+        self._mark_idle_layers()
 
     def _pairs(self) -> list[Factors]:
         """A (rank, in) and B (out, rank) of each layer, as they are trained."""
