@@ -8,9 +8,10 @@ operation counts as one launch unless it makes a view or takes memory; what one 
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial, wraps
 from importlib import import_module
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -152,7 +153,7 @@ def measure_launches(arguments: list[str]) -> None:
     parser = ArgumentParser(prog="python -m benchmarks launches", description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("launches.json"), help="JSON file to write")
     output = parser.parse_args(arguments).output
-    with made_model(SETTINGS) as made:
+    with made_model(SETTINGS) as made, redirect_stdout(StringIO()):
         counted = {side: count(side, made) for side in SIDES}
     launches = {side: counter.launched.total() for side, counter in counted.items()}
     waits = {side: counter.waits.total() for side, counter in counted.items()}

@@ -11,7 +11,9 @@ from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
 from tests import tiny
 
 # torch.compile's own doing, when it looks into an autograd.Function
-pytestmark = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:.*should not be instantiated:DeprecationWarning", "ignore:.*torch.jit.script:DeprecationWarning"
+)
 
 ADAPTERS = {
     "softmax": lambda: AdaptiveLoRAXS(1, 4, 2.5),
