@@ -132,7 +132,7 @@ def test_full_fine_tunings_rate_is_forecast_from_other_studies_alone():
 
 def test_a_forecasts_interval_covers_what_studies_differ_by_and_its_regret_is_what_is_lost():
     generator, found = np.random.default_rng(2), []
-    for _ in range(150):
+    for _ in range(100):
         gaps = 1.0 + generator.normal(0, 0.195, 3)
         found += forecasts([one for name, gap in zip("abc", gaps) for one in study(name, gap)])
     covered = [one.interval[0] <= -4.0 <= one.interval[1] for one in found]

@@ -111,7 +111,7 @@ def differences(generator, mean, deviation, pairs):
     return PairedDifference(pd.Series(generator.normal(mean, deviation, pairs)))
 
 
-def shares(mean, deviation, pairs, draws=1500):
+def shares(mean, deviation, pairs, draws=400):
     """How often simulated trials are called shown, ruled out and undecided."""
     generator = np.random.default_rng(0)
     told = [verdict(QUESTION, differences(generator, mean, deviation, pairs)) for _ in range(draws)]
@@ -127,7 +127,7 @@ def test_without_a_difference_at_most_5_percent_are_shown(deviation, pairs):
 def test_at_the_promised_effect_the_promised_power_is_reached_and_it_is_seldom_ruled_out(deviation):
     pairs = pairs_for_power(deviation, 1.0)
     shown, ruled_out, undecided = shares(1.0, deviation, pairs)
-    assert shown >= 0.78 and ruled_out <= 0.035  # 0.8 and 0.025 with two standard errors
+    assert shown >= 0.76 and ruled_out <= 0.04  # 0.8 and 0.025 with two standard errors
     assert shown + ruled_out + undecided == pytest.approx(1)
     assert pairs == 2 or power(deviation, 1.0, pairs - 1) < 0.8
 
