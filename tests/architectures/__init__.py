@@ -150,14 +150,16 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "xlnet": {"vocab_size": 64, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "initializer_range": 0.3},
 }
 
-CAUSAL_ONLY = ("falcon_mamba", "mamba", "mamba2")  # transformers has no classifier of these
+# Language models: transformers has no classifier of some, and looks for another class in a composite model.
+TINY_CONFIGS["gemma3-causal"] = TINY_CONFIGS["gemma3"]
+CAUSAL = ("falcon_mamba", "gemma3-causal", "mamba", "mamba2")
 
 
 def configuration(model_type: str, **settings: Any) -> Any:
     """The tiny configuration of an architecture."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(model_type, **(TINY_CONFIGS[model_type] | settings))
+    return AutoConfig.for_model(model_type.removesuffix("-causal"), **(TINY_CONFIGS[model_type] | settings))
 
 
 def classifier(model_type: str) -> tuple[Any, tuple[str, ...]]:
@@ -174,7 +176,7 @@ def save_backbone(model_type: str, folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    causal = model_type in CAUSAL_ONLY
+    causal = model_type in CAUSAL
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     model = auto.from_config(configuration(model_type))
     (model if causal else model.base_model).save_pretrained(folder)

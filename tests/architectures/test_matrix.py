@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 import cli
 from tests import tiny
-from tests.architectures import CAUSAL_ONLY, TINY_CONFIGS, save_backbone
+from tests.architectures import CAUSAL, TINY_CONFIGS, save_backbone
 from tests.command_line import CrashError, differences, outcome, run, write_config
 
 RANKS = {"rank_min": 1, "rank_max": 4, "rank_average": 2}
@@ -23,7 +23,7 @@ ADAPTERS = {
     "lora_xs": {"class_path": "lora.LoRAXS", "init_args": {"rank": 4, "targets": "all-linear"}},
     "adaptive_lora_xs": {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**RANKS, "targets": "all-linear"}},
 }
-QUICK = (("bert", "adaptive_lora_xs"), ("gemma3", "lora"), ("mamba", "lora_xs"))
+QUICK = (("bert", "adaptive_lora_xs"), ("gemma3", "lora"), ("gemma3-causal", "lora_xs"), ("mamba", "lora_xs"))
 EACH_TIME = (
     "gpt2",
     "llama",
@@ -55,7 +55,7 @@ SENTENCES = ("a cat sees a dog", "the small bird sleeps and the old dog hears it
 @pytest.mark.parametrize(("model_type", "adapter"), CELLS)
 def test_it_trains_resumes_and_leaves_as_itself(model_type, adapter, tmp_path):
     backbone = save_backbone(model_type, tmp_path / "backbone")
-    causal = model_type in CAUSAL_ONLY
+    causal = model_type in CAUSAL
     data = tiny.save_wikitext(tmp_path / "data", train=6, dev=2) if causal else tiny.save_cola(tmp_path / "data", 16, 8)
     config = matrix_config(tmp_path, str(backbone), str(data), ADAPTERS[adapter], causal)
     assert run("fit", config, tmp_path, "--run_name", "undisturbed") == 0
