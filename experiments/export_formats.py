@@ -164,7 +164,7 @@ class MergedExport(Export):
         if tied:  # no longer: else loading would tie them again
             self.model.config.tie_word_embeddings = False
         if task_type(self.model) == "SEQ_CLS":
-            for name, value in head_settings(self.run.data).items():
+            for name, value in head_settings(self.model, self.run.data).items():
                 setattr(self.model.config, name, value)
         self._change_parameters(self.options.dtype or torch.float32)
         self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
@@ -199,7 +199,7 @@ def logits(model: Any, batches: Batches) -> list[Tensor]:
     return [model(**batch["inputs"]).logits.float() for batch in batches]
 
 
-def head_settings(data: Any) -> dict[str, Any]:
+def head_settings(model: nn.Module, data: Any) -> dict[str, Any]:
     """What transformers must be told about a classification head, by the names its configurations have.
 
     Labels by name; the padding token, by which decoders find the token to classify; the problem, whatever the backbone
@@ -209,7 +209,14 @@ def head_settings(data: Any) -> dict[str, Any]:
     named = {"id2label": labels, "label2id": {name: label for label, name in labels.items()}}
     kind = named if labels else {"num_labels": 1}
     problem = "single_label_classification" if labels else "regression"
-    return {**kind, "problem_type": problem, "pad_token_id": data.tokenizer.pad_token_id}
+    return {**kind, "problem_type": problem, "pad_token_id": _padding_token(model, data)}
+
+
+def _padding_token(model: nn.Module, data: Any) -> int:
+    """The tokenizer's; where positions are counted from the backbone's own (RoBERTa's kind), that one."""
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    counted = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+    return counted[0] if counted else data.tokenizer.pad_token_id
 
 
 def task_type(model: nn.Module) -> str:

@@ -182,6 +182,6 @@ def save_backbone(model_type: str, folder: Path) -> Path:
     (model if causal else model.base_model).save_pretrained(folder)
     tiny.save_tokenizer(folder)
     path = folder / "tokenizer_config.json"
-    inputs = ["input_ids"] if model_type == "fnet" else ["input_ids", "attention_mask"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": inputs}))
+    inputs = {"model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | inputs))
     return folder
