@@ -67,6 +67,11 @@ class TrainedModule(LightningModule):
         """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
         raise NotImplementedError
 
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """The names of `split_figures`; known once the data are set up."""
+        raise NotImplementedError
+
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         """Loads the pretrained model and names the modules of its head."""
         raise NotImplementedError

@@ -117,6 +117,8 @@ def test_the_head_takes_the_common_rate_when_it_has_none_of_its_own():
         {"warmup_fraction": 1.5},
         {"warmup_rounding": "nearest"},
         {"schedule": "cosine"},
+        {"betas": (2, 3)},
+        {"betas": (0.9, 1.0)},
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings):
