@@ -61,7 +61,7 @@ def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None
         return  # a user's own callback may log what another watches
     known = [f"{split}/{name}" for split in module.data.validation_names for name in module.figure_names]
     for callback in callbacks:
-        asked = callback.monitor if type(callback) in (EarlyStopping, ModelCheckpoint) else None
+        asked = getattr(callback, "monitor", None) if type(callback) in (EarlyStopping, ModelCheckpoint) else None
         figure = asked and asked.partition("/rank_")[0]  # of nested training
         if figure and figure not in (*known, "train/loss") and getattr(callback, "strict", True):
             raise InputError(

@@ -1,5 +1,6 @@
 """The settings of a run: read from options and configs, checked, and made into objects."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,8 +14,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
-from experiments.arguments import CALL_SETTINGS, NAMED_CALLBACKS, parser_of
-from experiments.config_files import dump_yaml, load_yaml, locate_configs
+from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
+from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
 from experiments.error_causes import input_error_behind
 from experiments.parser_messages import innermost, readable
 from experiments.setting_values import check_range, check_values
@@ -87,6 +88,7 @@ class Settings:
             InputError: see `parse`.
         """
         values = _parsed(lambda parser: parser.parse_object(dict(changes), self.values), self.verb)
+        _refuse_linked(values, {name.removeprefix("data."): value for name, value in changes.items()})
         return _checked(Settings(self.verb, values, self.typed, self.configs))
 
     def check(self) -> None:
@@ -162,7 +164,24 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
         below = None if base is None else parser.parse_object(dict(base))
         return parser.parse_args(options, namespace=below)
 
-    return _checked(Settings(verb, _parsed(read, verb), list(arguments), configs))
+    values = _parsed(read, verb)
+    for config in configs:
+        _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
+    words = zip(options, [*options[1:], ""])
+    pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
+    _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
+    return _checked(Settings(verb, values, list(arguments), configs))
+
+
+def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
+    """Refuses another value for what the parser takes from elsewhere, and would drop without a word."""
+    for name, source in LINKED.items():
+        if name in given and str(given[name]) != str(values[source]):
+            option = source.replace("init_args.", "")
+            raise InputError(
+                f"data.{name} is {given[name]!r}, but would have no effect: it is that of {option}, "
+                f"{values[source]!r}. Set --{option}, or leave it out."
+            )
 
 
 def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> Namespace:

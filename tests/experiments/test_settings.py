@@ -42,6 +42,27 @@ def test_what_is_typed_lies_above_a_base_and_changes_above_both(config):
         again.changed({"seed_everything": -1})
 
 
+def test_a_name_that_looks_like_an_option_is_a_value(config, tmp_path, capsys):
+    assert run("fit", config, tmp_path, "--run_name", "-n", "--trainer.max_epochs", "-5") == 2
+    assert "trainer.max_epochs is -5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "value"), [("seed", "seed_everything", 7), ("backbone", "model.backbone", "7")]
+)
+def test_what_follows_another_setting_cant_be_set_to_something_else(config, tmp_path, name, source, value):
+    said = rf"data.{name} is '?7'?, but would have no effect: it is that of {source}"
+    again = parse(["fit", "--config", str(config)])
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(dump_yaml({"data": {"init_args": {name: value}}}))
+    for typed in ([f"--data.{name}", "7"], [f"--data.init_args.{name}=7"], ["--config", str(changed)]):
+        with pytest.raises(InputError, match=said):
+            parse(["fit", "--config", str(config), *typed])
+    with pytest.raises(InputError, match=said):
+        again.changed({f"data.{name}": value})
+    assert parse(["fit", "--config", str(config), "--data.seed", "1"]).plain == again.plain  # as it is anyway
+
+
 def test_a_setting_of_an_earlier_call_is_no_default_of_the_next(config):
     parse(["fit", "--config", str(config), "--trainer.max_epochs=9", "--run_name=other"])
     settings = parse(["fit", "--config", str(config)])
