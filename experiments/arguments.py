@@ -111,5 +111,6 @@ def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
             "--output",
             type=str | None,
             default=None,
-            help="TSV file, - for standard output; predictions.tsv in the run folder if not given.",
+            help="TSV file, - for standard output; predictions.tsv in the run folder if not given. Its rows are in the "
+            "order of the input; a text that begins like a formula has an apostrophe before it.",
         )

@@ -70,7 +70,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "biogpt": _DECODER,
     "bloom": _GPT | {"hidden_size": 8},
     "camembert": _SIZES,
-    "convbert": _SIZES | {"embedding_size": 8, "conv_kernel_size": 3},
+    "convbert": _SIZES | {"embedding_size": 8, "conv_kernel_size": 5},
     "deberta": _SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
     "deberta-v2": _SIZES,
     "distilbert": {
