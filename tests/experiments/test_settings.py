@@ -182,6 +182,23 @@ def test_without_validation_no_epoch_is_the_best(config, tmp_path, batches, kept
     assert any(isinstance(callback, BestCheckpoint) for callback in made) is kept
 
 
+def test_settings_that_change_nothing_are_said_or_refused(config):
+    typed = ["--model.optimizer.schedule=constant", "--model.optimizer.warmup_fraction=0.1"]
+    said = parse(["fit", "--config", str(config), *typed])
+    assert said.idle(said.build()) == ["model.optimizer.warmup_fraction (the schedule is constant)"]
+    plain = ["--model.adapter=lora.LoRA", "--model.adapter.lora_alpha=4", "--data.task=sst2"]
+    said = parse(["fit", "--config", str(config), *plain, "--data.cola_validation=combined"])
+    found = said.idle(said.build())
+    assert [line.split()[0].split(".")[-1] for line in found] == [
+        "allocation_learning_rate",
+        "rank_logging",
+        "cola_validation",
+    ]
+    with pytest.raises(InputError, match="gradient_clip_algorithm is 'value', but would have no effect"):
+        check_trainer({"gradient_clip_algorithm": "value"})
+    check_trainer({"gradient_clip_algorithm": "value", "gradient_clip_val": 1.0})
+
+
 def test_every_setting_that_differs_is_listed_once():
     before = {"model": {"rank": 4, "revision": None, "gone": True}, "data": {"rows": 5}, "same": [1, None]}
     after = {"model": {"rank": 4, "revision": "main", "new": None}, "data": {"rows": None}, "same": [1, None]}
