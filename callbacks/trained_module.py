@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
@@ -70,6 +71,10 @@ class TrainedModule(LightningModule):
     @property
     def figure_names(self) -> tuple[str, ...]:
         """The names of `split_figures`; known once the data are set up."""
+        raise NotImplementedError
+
+    def head_optimizer(self) -> Optimizer | None:
+        """A new optimizer of the head alone, with the run's settings; None without a head."""
         raise NotImplementedError
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:

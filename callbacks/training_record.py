@@ -9,7 +9,8 @@ from torch import Tensor
 
 _KEY = "training_record"
 _KEPT = (
-    "train_losses", "collapsed", "collapsed_epochs", "skipped_updates", "rank_history", "initial_norms", "final_norms"
+    "train_losses", "collapsed", "collapsed_epochs", "skipped_updates", "rank_history", "initial_norms", "final_norms",
+    "factors",
 )  # fmt: skip
 # In checkpoints up to commit 2ab6823 each callback has its own part: its class, and the names there and here.
 _EARLIER = {
@@ -34,6 +35,7 @@ class TrainingRecord:
         rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch.
         initial_norms: `lora.update_norm.AdapterNorms` as a dictionary, before the first step.
         final_norms: the same after the last epoch so far.
+        factors: {"rule", "rows", "seconds"} of a gradient pass before training, if there was one.
         diverged_at: the step, as in metrics.csv, whose update was the first not to be made; not in checkpoints, which
             are all from before.
         has_diverged: whether no update is made any more: a bool tensor on the device, so that training needn't wait.
@@ -47,6 +49,7 @@ class TrainingRecord:
     rank_history: list[dict[str, Any]] = field(default_factory=list)
     initial_norms: dict[str, Any] | None = None
     final_norms: dict[str, Any] | None = None
+    factors: dict[str, Any] | None = None
     diverged_at: int | None = None
     has_diverged: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.bool))
     step_loss: Tensor | float = 0.0

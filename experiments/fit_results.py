@@ -16,6 +16,7 @@ from common.memory import peak_resident_bytes
 from experiments.results import (
     Budget,
     DataCounts,
+    FactorCost,
     Figure,
     Metric,
     NormsOverTime,
@@ -61,6 +62,7 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
         average_rank=ranks.average_rank,
         equal_area_rank=ranks.equal_area_rank,
         update_norms=None if record.update_norms is None else NormsOverTime.from_plain(record.update_norms),
+        factors=None if record.factors is None else FactorCost.from_plain(record.factors),
         throughput=_throughput(figures),
         wall_seconds=figures.wall_seconds,
         peak_memory_bytes=peak_memory_bytes(device),

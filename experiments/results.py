@@ -87,6 +87,15 @@ class NormsOverTime(Part):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FactorCost(Part):
+    """What directions cost that were taken from the task's gradient: rows gone through and seconds, before training."""
+
+    rule: str
+    rows: int
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Throughput(Part):
     """Speed of training alone, evaluation and checkpoints left out."""
 
@@ -113,6 +122,7 @@ class RunResults(Part):
         budget: with `average_rank` and `equal_area_rank` the ranks when training ended: see `RankFigures`.
         at_best_epoch: the ranks of best.ckpt, to which validation and test figures belong.
         rank_curve: figures by rank of nested training.
+        factors: None where no gradient was asked for.
         wall_seconds: the time between an interruption and its resumption left out.
         status: finished, collapsed, diverged or budget_missed.
         other: parts that this version doesn't know.
@@ -139,6 +149,7 @@ class RunResults(Part):
     at_best_epoch: RankFigures | None = None
     update_norms: NormsOverTime | None = None
     rank_curve: list[dict[str, Figure]] | None = None
+    factors: FactorCost | None = None
     throughput: Throughput | None = None
     wall_seconds: float
     peak_memory_bytes: int | None

@@ -17,6 +17,7 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.gradient_directions import GradientDirections
 from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
@@ -98,6 +99,8 @@ class AdaptedModule(TrainedModule):
         needed: list[Callback] = [WholeSteps(), Divergence()]
         if self.adapter is not None and self.adapter.allocates_ranks:
             needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
+        if self.adapter is not None and self.adapter.gradient_pass is not None:
+            needed.append(GradientDirections())
         if isinstance(self.adapter, NestedRanks):
             needed.append(NestedRankSampling())
         if isinstance(self.adapter, PEFTAdapter):
@@ -196,6 +199,10 @@ class AdaptedModule(TrainedModule):
         counts = {name: sum(p.numel() for p in group) for name, group in self.parameter_groups().items()}
         counts["adapter"] += counts.pop("backbone")
         return {**counts, "total": sum(counts.values())}
+
+    def head_optimizer(self) -> Optimizer | None:
+        head = self.parameter_groups()["head"]
+        return make_optimizer({"head": head}, self.optimizer_settings) if head else None
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.parameter_groups(), self.optimizer_settings)

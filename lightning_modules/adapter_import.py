@@ -161,7 +161,7 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
         _check_backbone(native, module.model, names)
         native.check_factors(adapter.fingerprint)
         ratio = native.description["scale"] / adapter.scaling  # the same update under another scale
-        adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()})
+        adapter.load_blocks({name: ratio * block for name, block in native.blocks.items()}, native.frozen_factors)
     else:
         _take_over(module, native_low_rank_factors(native, module.model, names))
     return native.head

@@ -34,10 +34,12 @@ def checkpoint_keys(module: CheckpointedModule) -> list[str]:
         return list(state)
     trains = {name: parameter.requires_grad for name, parameter in module.named_parameters()}
     head = tuple(f"model.{path}." for path in module.head_modules)
+    kept = {f"model.{name}.{letter}" for name in module.adapter.layer_names for letter in "AB"}  # no rule makes them
     return [
         key
         for key in state
-        if key.startswith(head)  # starts at random: frozen under its adapter, it is in no other file
+        if key in kept
+        or key.startswith(head)  # starts at random: frozen under its adapter, it is in no other file
         or trains.get(key, not key.startswith("model."))
     ]
 

@@ -15,6 +15,7 @@ from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import fold
+from lora.factors import Factors
 from lora.lora_xs import LoRAXS
 from lora.sketch import MADE_AGAIN, same_sketch, sketch_factors
 
@@ -50,6 +51,7 @@ class NativeAdapter:
             plain = _named_factors(adapter.low_rank_factors())
             return cls({"version": _VERSION, "method": "low_rank", **about}, plain)
         tensors = {f"{name}.R": block for name, block in adapter.blocks().items()}
+        with_factors = with_factors or adapter.gradient_pass is not None  # else nothing could make them again
         tensors |= _named_factors(adapter.frozen_factors() if with_factors else {})
         assert adapter.fingerprint is not None
         tensors["fingerprint"] = adapter.fingerprint
@@ -110,6 +112,12 @@ class NativeAdapter:
         return {name.removesuffix(".R"): tensor for name, tensor in self.tensors.items() if name.endswith(".R")}
 
     @property
+    def frozen_factors(self) -> dict[str, Factors]:
+        """A (k, in) and B (out, k) of each layer of LoRA-XS, where the file holds them."""
+        names = [name for name in self.blocks if f"{name}.A" in self.tensors]
+        return {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in names}
+
+    @property
     def layer_names(self) -> list[str]:
         """Full module paths of the adapted layers."""
         suffix = ".R" if self.is_lora_xs else ".A"
@@ -120,7 +128,12 @@ class NativeAdapter:
         refuse_other_backbone(sketch, self.tensors["backbone_sketch"], self.description["backbone"])
 
     def check_factors(self, fingerprint: Tensor | None) -> None:
-        """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between."""
+        """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between.
+
+        Those of the gradient are in the file.
+        """
+        if self.description["factors"] == "gradient":
+            return
         if fingerprint is None or not same_sketch(fingerprint, self.tensors["fingerprint"], MADE_AGAIN):
             raise InputError(
                 "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "

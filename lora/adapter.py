@@ -3,10 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
 from lora.factors import Factorise, Factors, empty_factors, factorise
+from lora.gradient import Directions, GradientPass
 from lora.injection import replace_module
 from lora.layers import AdaptedLinear
 from lora.rank_allocation import RankAllocation
@@ -26,6 +28,8 @@ class Adapter(nn.Module):
     adapted_layers: list[Any]  # the layers in the order of `layer_names`, each with the frozen one as its `base`
     rank_allocation: RankAllocation | None
     fingerprint: Tensor | None  # lora.sketch of the frozen tensors it was trained with
+    gradient_pass: GradientPass | None = None  # what it wants to know of the task before training begins
+    has_directions: Tensor  # whether `take_directions` was called; for adapters with a gradient pass
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,6 +58,15 @@ class Adapter(nn.Module):
             head: see `attach`.
         """
         self.attach(skeleton, model_type, head, empty_factors)
+
+    @property
+    def lacks_directions(self) -> bool:
+        """Whether `take_directions` must be called before training: neither a checkpoint nor an export brought them."""
+        return self.gradient_pass is not None and not bool(self.has_directions)
+
+    def take_directions(self, directions: Sequence[Directions]) -> None:
+        """Starts from the gradient's directions, `rank` of them for each adapted layer, in the order of the layers."""
+        raise NotImplementedError
 
     @property
     def name(self) -> str:
@@ -140,6 +153,21 @@ class FixedRank(Adapter):
 
     def discrete_ranks(self) -> dict[str, int]:
         return dict.fromkeys(self.layer_names, self.rank)
+
+    def want_gradient(self, wanted: bool, batches: int, head_warmup_steps: int) -> None:
+        """Notes that training is to begin with a gradient pass, if it is wanted.
+
+        Raises:
+            InputError: see `GradientPass.wanted`.
+        """
+        self.gradient_pass = GradientPass.wanted(wanted, batches, head_warmup_steps)
+        if wanted:
+            self.register_buffer("has_directions", torch.zeros((), dtype=torch.bool))
+
+    def _took(self, directions: Sequence[Directions]) -> None:
+        self.has_directions.fill_(True)
+        if self.rank_allocation is not None and self.rank_allocation.needs_energies:
+            self.rank_allocation.take_energies(torch.stack([found.energies for found in directions]))
 
     def replace_layer(self, model: nn.Module, name: str, layer: AdaptedLinear) -> None:
         """Puts an adapted layer in the place of its frozen one, the next in the order of `layer_names`."""

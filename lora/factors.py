@@ -12,11 +12,11 @@ from torch import Tensor
 
 from common.errors import InputError, one_of
 
-FactorRule = Literal["svd", "random"]
-Initialization = Literal["uniform", "kaiming", "gaussian", "both_gaussian"]
+FactorRule = Literal["svd", "random", "gradient"]
+Initialization = Literal["uniform", "kaiming", "gaussian", "both_gaussian", "gradient"]
 Factors = tuple[Tensor, Tensor]
 Factorise = Callable[[list[Tensor], int, FactorRule], list[Factors]]
-INITIALIZATIONS = ("uniform", "kaiming", "gaussian", "both_gaussian")
+INITIALIZATIONS = ("uniform", "kaiming", "gaussian", "both_gaussian", "gradient")
 
 # scikit-learn's TruncatedSVD settings in the original study
 _POWER_ITERATIONS = 10
@@ -78,12 +78,21 @@ def random_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
 
 
 def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42) -> list[Factors]:
-    """Factors (A, B) of several weights (out, in); random ones differ from layer to layer."""
+    """Factors (A, B) of several weights (out, in); random ones differ from layer to layer.
+
+    Those of the rule `gradient` are zero here: the task's gradient isn't known yet (`lora.gradient`).
+    """
     if rule == "svd":
         return [svd_factors(weight, rank, seed) for weight in weights]
     if rule == "random":
         return [random_factors(weight, rank, seed + layer) for layer, weight in enumerate(weights)]
-    raise one_of("factors", rule, ("svd", "random"))
+    if rule == "gradient":
+        return [
+            (torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank))
+            for weight in weights
+            if _checked_side(weight, rank)
+        ]
+    raise one_of("factors", rule, ("svd", "random", "gradient"))
 
 
 def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: float | None = None) -> Factors:
@@ -91,7 +100,8 @@ def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: flo
 
     Args:
         rule: uniform: A ~ U(−1/√in, 1/√in), B = 0. kaiming: PEFT's and Microsoft's kaiming_uniform with a = √5,
-            which is the same distribution. gaussian: A ~ N(0, std²), B = 0. both_gaussian: both ~ N(0, 1).
+            which is the same distribution, also where the gradient's directions will take A's place. gaussian: A ~
+            N(0, std²), B = 0. both_gaussian: both ~ N(0, 1).
         shape: (out, in).
         rank: r.
         std: of `gaussian`; 1 / rank if not given.
@@ -99,7 +109,7 @@ def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: flo
     outputs, inputs = shape
     B = torch.zeros(outputs, rank)
     match rule:
-        case "uniform" | "kaiming":
+        case "uniform" | "kaiming" | "gradient":
             return torch.empty(rank, inputs).uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs)), B
         case "gaussian":
             return torch.randn(rank, inputs) * (1 / rank if std is None else std), B

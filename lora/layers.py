@@ -76,20 +76,28 @@ class LoRAXSLinear(AdaptedLinear):
         device = dense_weight(base).device
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
-        self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
+        # (r, r), until the adapter hands over its own; None for a layer that has rank 0 for now
+        self.core: Tensor | None = torch.zeros(A.shape[0], A.shape[0])
         self.products = KeptProducts()
+
+    def keep_factors(self, A: Tensor, B: Tensor) -> None:
+        """Takes other frozen factors, A (r, in) and B (out, r), which no rule makes again: state dicts hold them."""
+        self.register_buffer("A", A.to(self.A.device))
+        self.register_buffer("B", B.to(self.B.device))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
+        if self.core is None:
+            return self.base(x)
         if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
             return lora_xs_product(x, self.core, dtype, self.products, weight, self.bias, self.A, self.B)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
 
     def update(self) -> Tensor:
-        return self.B @ self.core @ self.A
+        return self.B @ (self.A.new_zeros(len(self.A), len(self.A)) if self.core is None else self.core) @ self.A
 
 
 class LoRALinear(AdaptedLinear):

@@ -38,6 +38,13 @@ class LearnableRanks(FixedRank):
                 f"rank_average is {rank_average} and budget is {budget}; allowed: exactly one of them, "
                 "for example rank_average: 20."
             )
+        by_energy = allocation == "fixed_by_energy" or initial_weights == "gradient_energy"
+        if by_energy and (self.gradient_pass is None or self.gradient_pass.batches < 2):
+            raise InputError(
+                f"allocation is {allocation} and initial_weights is {initial_weights}, but the gradient's energies aren't "
+                "known; allowed with factors: gradient (LoRA-XS) or initialization: gradient (LoRA) and gradient_batches "
+                "of 2 or more."
+            )
         self._rank_average, self._budget = rank_average, budget
         self._allocation_settings: dict[str, Any] = {
             "rank_min": rank_min,

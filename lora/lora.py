@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from common.errors import InputError
 from lora.adapter import FixedRank, LowRankFactors
 from lora.factors import Factorise, Factors, Initialization, check_initialization, factorise, initial_factors
+from lora.gradient import Directions
 from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
@@ -30,13 +31,16 @@ class LoRA(FixedRank):
             lora_alpha itself (constant). The rank, here and for alpha_per_rank, is rank_max where ranks allocate
             themselves, and the one in use in nested training.
         initialization: uniform (A ~ U(−1/√in, 1/√in), B = 0), kaiming (PEFT's name for the same), gaussian
-            (A ~ N(0, initial_std²), B = 0), or both_gaussian (A and B ~ N(0, 1): training is expected to fail).
+            (A ~ N(0, initial_std²), B = 0), both_gaussian (A and B ~ N(0, 1): training is expected to fail), or gradient
+            (A's rows are the leading right singular vectors of the task's gradient, as long as uniform ones, B = 0).
         initial_std: standard deviation of A's initial entries with gaussian; 1 / rank if not given, as in PEFT.
         dropout: probability with which an entry of x is left out of the update in training.
         targets: names or patterns of the layers to adapt, or `all-linear` (every one of the backbone),
             `attention`, `mlp`, or `default` (query, value and both output projections).
         wrap_head: adapt the head's linear layers, too, with their random start frozen underneath, instead of
             training the head in full.
+        gradient_batches: over how many training batches the gradient is taken.
+        head_warmup_steps: how many steps the head trains alone before that.
     """
 
     def __init__(
@@ -50,9 +54,12 @@ class LoRA(FixedRank):
         dropout: float = 0.0,
         targets: Targets = "all-linear",
         wrap_head: bool = False,
+        gradient_batches: int = 32,
+        head_warmup_steps: int = 60,
     ) -> None:
         super().__init__()
         check_rank(rank)
+        self.want_gradient(initialization == "gradient", gradient_batches, head_warmup_steps)
         if not 0 <= dropout < 1:
             raise InputError(f"dropout is {dropout}; allowed: 0 to below 1.")
         check_initialization(initialization, initial_std)
@@ -86,6 +93,12 @@ class LoRA(FixedRank):
             return choose_layers(model, model_type, self.targets, head)
         chosen = {**choose_layers(model, model_type, self.targets), **linear_layers_of(model, head)}
         return {name: module for name, module in model.named_modules() if name in chosen}
+
+    @torch.no_grad()
+    def take_directions(self, directions: Sequence[Directions]) -> None:
+        for A, found in zip(self.A.values(), directions, strict=True):
+            A.copy_(found.V.T / math.sqrt(3))  # the length that uniform rows have on average
+        self._took(directions)
 
     def refresh(self) -> None:
         with torch.autocast(self.adapted_layers[0].weight.device.type, enabled=False):  # masks stay in float32
@@ -148,14 +161,15 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
     B is 0 the update is 0 whatever the mask, so in the first step the allocation weights have no gradient.
 
     Args:
-        rank_min: the smallest rank a layer can get.
+        rank_min: the smallest rank a layer can get; with 0 a layer may be left as it is.
         rank_max: the largest one: A is (rank_max, in), B is (out, rank_max).
         rank_average: the budget as the average rank of the layers, weighted by in + out. Give this or budget.
         budget: the budget itself, in entries of A and B used over all layers: parameters.
-        allocation: bounded (keeps budget and bounds exactly) or softmax (single ranks may exceed rank_max and
-            lose budget there; equal weights then mean equal areas, so smaller layers start with higher ranks).
-        initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first) or left_skewed (late layers
-            first).
+        allocation: bounded (keeps budget and bounds exactly), softmax (single ranks may exceed rank_max and
+            lose budget there; equal weights then mean equal areas, so smaller layers start with higher ranks) or
+            fixed_by_energy (ranks follow from the gradient's energies and aren't learned).
+        initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first), left_skewed (late layers
+            first) or gradient_energy (the ranks of fixed_by_energy, from where they are learned).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
         settings: those of LoRA but its rank, which is rank_max here.

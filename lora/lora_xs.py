@@ -10,12 +10,13 @@ from common.errors import InputError
 from lora.adapter import FixedRank, LowRankFactors
 from lora.export import fold
 from lora.factors import Factorise, FactorRule, Factors, factorise
+from lora.gradient import Directions
 from lora.injection import choose_layers
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
-from lora.sketch import sketch_factors
+from lora.sketch import sketch, sketch_factors
 from lora.target_names import Targets
 
 
@@ -29,8 +30,12 @@ class LoRAXS(FixedRank):
             (constant). The rank is rank_max where ranks allocate themselves, and the one in use in nested training.
         targets: names or patterns of the layers to adapt, or `default` for the architecture's own (query, value
             and both output projections), `attention`, `mlp`, or `all-linear` (every one of the backbone).
-        factors: B and A from the truncated SVD of W (svd), or random directions of equal lengths (random).
-        initial_std: standard deviation of R's initial entries.
+        factors: B and A from the truncated SVD of W (svd), random directions of equal lengths (random), or the leading
+            singular directions of the task's gradient (gradient), for which training begins with a pass over batches.
+        initial_std: standard deviation of R's initial entries; with gradient R starts at zero.
+        gradient_batches: over how many training batches the gradient is taken.
+        head_warmup_steps: how many steps the head trains alone before that.
+        initial_step: with gradient, R starts at -initial_step · S / S₁ of the gradient's singular values S (LoRA-SB).
     """
 
     def __init__(
@@ -41,9 +46,16 @@ class LoRAXS(FixedRank):
         targets: Targets = "default",
         factors: FactorRule = "svd",
         initial_std: float = 1e-5,
+        gradient_batches: int = 32,
+        head_warmup_steps: int = 60,
+        initial_step: float = 0.0,
     ) -> None:
         super().__init__()
         check_rank(rank)
+        self.want_gradient(factors == "gradient", gradient_batches, head_warmup_steps)
+        self.initial_step = initial_step
+        if initial_step < 0 or (initial_step and factors != "gradient"):
+            raise InputError(f"initial_step is {initial_step}; allowed: 0, or more with factors: gradient.")
         if initial_std < 0:
             raise InputError(f"initial_std is {initial_std}; allowed: 0 or more.")
         self.rank, self.targets, self.factors, self.initial_std = rank, targets, factors, initial_std
@@ -60,16 +72,29 @@ class LoRAXS(FixedRank):
         weights = [dense_weight(layer) for layer in found.values()]
         factors = factorise(weights, self.rank, self.factors)
         for (name, base), (A, B) in zip(found.items(), factors, strict=True):
-            self.replace_layer(model, name, LoRAXSLinear(base, A, B))
-        self.fingerprint = sketch_factors(factors)
+            layer = LoRAXSLinear(base, A, B)
+            self.replace_layer(model, name, layer)
+            if self.gradient_pass is not None:
+                layer.keep_factors(A, B)
+        # factors of the gradient are in the checkpoint: the weights must be the same
+        self.fingerprint = sketch_factors(factors) if self.gradient_pass is None else sketch(weights)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
+
+    @torch.no_grad()
+    def take_directions(self, directions: Sequence[Directions]) -> None:
+        for layer, found in zip(self.adapted_layers, directions, strict=True):
+            layer.keep_factors(found.V.T.contiguous(), found.U.contiguous())
+        steps = torch.stack([torch.diag(found.S / found.S[0]) for found in directions])  # (N, r, r)
+        self.R.copy_(-self.initial_step * steps)
+        self._took(directions)
 
     def refresh(self) -> None:
         with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
             cores = self.scaling * self.R * self._masks()  # (N, r, r)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
-        for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
-            layer.core = core
+        idle = self.rank_allocation.idle_layers if self.rank_allocation is not None else ()
+        for place, (layer, core) in enumerate(zip(self.adapted_layers, cores.unbind(0), strict=True)):
+            layer.core = None if place in idle else core
 
     @torch.no_grad()
     def update_factors(self) -> list[Factors]:
@@ -100,11 +125,16 @@ class LoRAXS(FixedRank):
         }
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (k, k) that `blocks` gave: in the leading corner of R, zeros around them.
 
+        Args:
+            blocks: R by full module path.
+            factors: `frozen_factors` that they were trained between; needed where these come from a gradient, and then
+                of size `rank`: what lies beyond was not exported.
+
         Raises:
-            InputError: other layers, or blocks larger than R.
+            InputError: other layers, blocks larger than R, or factors that are missing.
         """
         if other := sorted(set(blocks) ^ set(self.layer_names)):
             raise InputError(
@@ -117,23 +147,38 @@ class LoRAXS(FixedRank):
                 f"the exported adapter has rank {largest} in a layer, but R has size {self.rank} here; allowed: "
                 f"{largest} or more. Set --model.adapter.rank (or rank_max)."
             )
+        if self.gradient_pass is not None:
+            self._load_factors(factors or {})
         self.R.zero_()
         for name, R in zip(self.layer_names, self.R, strict=True):
             R[: len(blocks[name]), : len(blocks[name])] = blocks[name]
+
+    def _load_factors(self, factors: dict[str, Factors]) -> None:
+        for name, layer in zip(self.layer_names, self.adapted_layers, strict=True):
+            A, B = factors.get(name, (layer.A[:0], layer.B[:, :0]))
+            if len(A) < self.rank and not self.allocates_ranks:
+                raise InputError(
+                    f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed with "
+                    f"factors: gradient: the same. Set --model.adapter.rank {len(A)}."
+                )
+            full_A, full_B = torch.zeros_like(layer.A), torch.zeros_like(layer.B)
+            full_A[: len(A)], full_B[:, : len(A)] = A, B
+            layer.keep_factors(full_A, full_B)
+        self.has_directions.fill_(True)
 
 
 class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     """LoRA-XS whose ranks allocate themselves: learnable weights share a budget of Σ rank² among the layers.
 
     Args:
-        rank_min: the smallest rank a layer can get.
+        rank_min: the smallest rank a layer can get; with 0 a layer may be left as it is.
         rank_max: the largest one, and the size of R.
         rank_average: the budget as an average rank: N · rank_average². Give this or budget.
         budget: the budget itself, in entries of R used over all layers.
-        allocation: softmax (the study's; single ranks may exceed rank_max and lose budget there) or bounded
-            (keeps budget and bounds exactly).
-        initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first) or left_skewed (late layers
-            first).
+        allocation: softmax (the study's; single ranks may exceed rank_max and lose budget there), bounded (keeps
+            budget and bounds exactly) or fixed_by_energy (ranks follow from the gradient's energies and aren't learned).
+        initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first), left_skewed (late layers
+            first) or gradient_energy (the ranks of fixed_by_energy, from where they are learned).
         rounding: budgeted (never above the budget) or plain (each rank alone).
         tau: Gumbel noise on the soft masks; 0 for none.
         settings: those of LoRAXS but its rank, which is rank_max here.
@@ -164,11 +209,15 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         return self.allocation.masks_of(self.allocation.noiseless_tails())
 
     @torch.no_grad()
-    def load_blocks(self, blocks: dict[str, Tensor]) -> None:
+    def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
 
         Raises:
             InputError: see `LoRAXS`; also a budget too small for their ranks, whose masks would cut the update.
         """
-        super().load_blocks(blocks)
-        self.allocation.start_from(torch.tensor([len(blocks[name]) for name in self.layer_names]))
+        super().load_blocks(blocks, factors)
+        ranks = torch.tensor([len(blocks[name]) for name in self.layer_names])
+        if self.allocation.is_fixed:
+            self.allocation.keep_ranks(ranks)
+        else:
+            self.allocation.start_from(ranks)

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from common.errors import InputError, one_of
 from lora.area_rules import bounded_areas, softmax_areas
+from lora.gradient import ranks_by_energy
 from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
 
-AllocationRule = Literal["softmax", "bounded"]
-InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed"]
+AllocationRule = Literal["softmax", "bounded", "fixed_by_energy"]
+InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed", "gradient_energy"]
+RULES = ("softmax", "bounded", "fixed_by_energy")
 Rounding = Literal["budgeted", "plain"]
 
 
@@ -27,7 +29,7 @@ def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
     match rule:
         case "random":
             return torch.randn(layers)
-        case "uniform":
+        case "uniform" | "gradient_energy":  # the gradient is known later: `take_energies`
             return torch.zeros(layers)
         case "quadratic":
             return torch.exp(-((position - layers // 2) ** 2) / (2 * (2 * spread) ** 2))
@@ -36,7 +38,7 @@ def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
             width = torch.where(position < centre, 3 * spread, spread)
             return torch.exp(-((position - centre) ** 2) / (2 * width**2))
         case _:
-            raise one_of("initial_weights", rule, ("random", "uniform", "quadratic", "left_skewed"))
+            raise one_of("initial_weights", rule, ("random", "uniform", "quadratic", "left_skewed", "gradient_energy"))
 
 
 class RankAllocation(nn.Module):
@@ -47,10 +49,10 @@ class RankAllocation(nn.Module):
     Args:
         coefficients: c (N,), of the area c · r^p of each layer.
         exponent: p, 2 for LoRA-XS or 1 for plain LoRA.
-        rank_min: the smallest rank a layer can get, at least 1.
+        rank_min: the smallest rank a layer can get; 0 for layers that may be left as they are.
         rank_max: the largest one.
         budget: total area M.
-        rule: how weights become areas.
+        rule: how weights become areas; with `fixed_by_energy` nothing is learned, ranks are those of `take_energies`.
         start: the initial weights.
         rounding: `budgeted` never exceeds the budget; `plain` rounds each rank alone.
         tau: strength of the Gumbel noise on the soft mask; 0 turns it off.
@@ -72,20 +74,28 @@ class RankAllocation(nn.Module):
         tau: float = 0.0,
     ) -> None:
         super().__init__()
-        if not 1 <= rank_min < rank_max:
+        if not 0 <= rank_min < rank_max:
             raise InputError(
-                f"rank_min is {rank_min} and rank_max is {rank_max}; allowed: 1 <= rank_min < rank_max. "
+                f"rank_min is {rank_min} and rank_max is {rank_max}; allowed: 0 <= rank_min < rank_max. "
                 "For one fixed rank use lora.LoRAXS or lora.LoRA."
             )
+        if budget <= 0:
+            raise InputError(f"the budget is {budget:,.0f}; allowed: above 0. Raise rank_average (or budget).")
         if tau < 0:
             raise InputError(f"tau is {tau}; allowed: 0 (no Gumbel noise) or more.")
-        if rule not in ("softmax", "bounded"):
-            raise one_of("allocation", rule, ("softmax", "bounded"))
+        if rule not in RULES:
+            raise one_of("allocation", rule, RULES)
         if rounding not in ("budgeted", "plain"):
             raise one_of("rounding", rounding, ("budgeted", "plain"))
         self.rank_min, self.rank_max = rank_min, rank_max
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
-        self.weights = nn.Parameter(initial_weights(start, len(coefficients)))  # (N,)
+        self.start = start
+        self.weights: Tensor
+        if self.is_fixed:
+            self.register_buffer("weights", torch.zeros(len(coefficients)))
+            self.register_buffer("fixed_ranks", torch.full((len(coefficients),), rank_min))  # until energies are known
+        else:
+            self.weights = nn.Parameter(initial_weights(start, len(coefficients)))  # (N,)
         self.coefficients = coefficients.double()  # (N,), on the CPU
         self._kept: tuple[Tensor, Tensor, Tensor] | None = None
         # known on the host, so that a step never waits for the device
@@ -95,6 +105,36 @@ class RankAllocation(nn.Module):
         self.budget = float(budget)
         self.check_budget(budget)
         self._hard_tails: Tensor | None = None
+        self._idle: frozenset[int] | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing is learned: ranks follow from the gradient's energies alone."""
+        return self.rule == "fixed_by_energy"
+
+    @property
+    def needs_energies(self) -> bool:
+        """Whether `take_energies` is to be called before training."""
+        return self.is_fixed or self.start == "gradient_energy"
+
+    def take_energies(self, energies: Tensor) -> None:
+        """Starts from the ranks that share the budget out by energy, or keeps them for good where ranks are fixed.
+
+        Args:
+            energies: (N, rank_max), of each layer's directions (`lora.gradient`).
+        """
+        ranks = ranks_by_energy(
+            energies, self.coefficients, self.exponent, self.rank_min, self.rank_max, self.budget
+        )  # (N,)
+        if self.is_fixed:
+            self.keep_ranks(ranks)
+        else:
+            self.start_from(ranks)
+
+    def keep_ranks(self, ranks: Tensor) -> None:
+        """Sets the ranks (N,) of an allocation that isn't learned."""
+        self.fixed_ranks.copy_(ranks)
+        self._idle = None
 
     def check_budget(self, budget: float) -> None:
         """Raises `InputError` unless some ranks between rank_min and rank_max have this total area."""
@@ -116,6 +156,8 @@ class RankAllocation(nn.Module):
 
     def ranks(self) -> Tensor:
         """Continuous ranks s (N,), float32, differentiable in the weights."""
+        if self.is_fixed:
+            return self.fixed_ranks.float()
         coefficients, area_min, span = self._constants()
         weights = self.weights.to(area_min.dtype)
         low, high = self._budget_range
@@ -124,6 +166,8 @@ class RankAllocation(nn.Module):
         else:
             areas = bounded_areas(weights, (self.budget - low) / (high - low), area_min, span, high - low)
         ranks = areas / coefficients
+        if self.rank_min == 0:  # the slope of a square root at 0 isn't finite
+            ranks = ranks.clamp_min(1e-12)
         return (ranks.sqrt() if self.exponent == 2 else ranks).float()
 
     @torch.inference_mode(False)
@@ -140,6 +184,8 @@ class RankAllocation(nn.Module):
     @torch.no_grad()
     def discrete_ranks(self) -> Tensor:
         """Integer ranks (N,) of this moment, int64 on the CPU, between rank_min and rank_max."""
+        if self.is_fixed:
+            return self.fixed_ranks.cpu()
         ranks = self.ranks().cpu().clamp(self.rank_min, self.rank_max)
         if self.rounding == "plain":
             return ranks.round().long()
@@ -184,26 +230,41 @@ class RankAllocation(nn.Module):
     @property
     def is_discrete(self) -> bool:
         """Whether masks are hard at this moment."""
-        return self._hard_tails is not None
+        return self.is_fixed or self._hard_tails is not None
 
     def discretise(self) -> None:
         """Makes masks hard, at the discrete ranks of this moment, until `soften` is called."""
-        self._hard_tails = hard_tails(self.discrete_ranks(), self.rank_max).to(self.weights.device)
+        ranks = self.discrete_ranks()
+        self._hard_tails = hard_tails(ranks, self.rank_max).to(self.weights.device)
+        self._idle = _zeros(ranks)
 
     def soften(self) -> None:
-        """Makes masks soft again."""
-        self._hard_tails = None
+        """Makes masks soft again, unless ranks are fixed."""
+        self._hard_tails = self._idle = None
+
+    @property
+    def idle_layers(self) -> frozenset[int]:
+        """Places of the layers that have rank 0 for now, so that they can be left out; none while masks are soft."""
+        if self._idle is None:
+            self._idle = _zeros(self.discrete_ranks()) if self.is_fixed else frozenset()
+        return self._idle
+
+    def _given_tails(self) -> Tensor | None:
+        """Hard tails (N, rank_max), or None while masks are soft."""
+        if self._hard_tails is None and self.is_fixed:
+            return hard_tails(self.fixed_ranks, self.rank_max)
+        return self._hard_tails
 
     def tails(self) -> Tensor:
         """Mask tails (N, rank_max): entry j of layer i is the weight with which its rank exceeds j."""
-        if self._hard_tails is not None:
-            return self._hard_tails + self._nothing()
+        if (hard := self._given_tails()) is not None:
+            return hard + self._nothing()
         return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
 
     def masks(self) -> Tensor:
         """Square masks (N, rank_max, rank_max) for the cores of LoRA-XS."""
-        if self._hard_tails is not None:
-            return square_masks(self._hard_tails) + self._nothing()
+        if (hard := self._given_tails()) is not None:
+            return square_masks(hard) + self._nothing()
         return soft_masks(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
 
     def _nothing(self) -> Tensor:
@@ -226,3 +287,8 @@ class RankAllocation(nn.Module):
     def set_extra_state(self, state: dict[str, float]) -> None:
         """Restores what `get_extra_state` gave; the phase follows from the step."""
         self.alpha, self.budget = state["alpha"], state["budget"]
+        self._idle = None
+
+
+def _zeros(ranks: Tensor) -> frozenset[int]:
+    return frozenset(layer for layer, rank in enumerate(ranks.tolist()) if rank == 0)

@@ -28,6 +28,10 @@ VARIANTS = {
     "lora_adaptive": lora("AdaptiveLoRA", rank_min=1, rank_max=6, rank_average=3, lora_alpha=8, tau=0.2),
     "lora_nested": lora("NestedLoRA", rank_min=1, rank_max=4, evaluated_ranks=[1, 4], lora_alpha=8),
 }
+GRADIENT = {"factors": "gradient", "gradient_batches": 4, "head_warmup_steps": 2}
+VARIANTS["gradient"] = lora(
+    "AdaptiveLoRAXS", rank_min=0, rank_max=4, rank_average=2, initial_weights="gradient_energy", **GRADIENT
+)
 MOMENTS = [
     ("plain", "batch_start", 3),
     ("plain", "validation", 10),
@@ -45,6 +49,7 @@ MOMENTS = [
     ("lora_adaptive", "batch_start", 7),
     ("lora_adaptive", "batch_start", 11),
     ("lora_nested", "batch_start", 6),
+    ("gradient", "batch_start", 7),
 ]
 
 

@@ -1,0 +1,116 @@
+"""Begins training with a look at the task's gradient, from which an adapter takes its directions."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor
+
+from callbacks.trained_module import TrainedModule
+from common.errors import InputError
+from common.terminal import logger
+from lora.gradient import gradient_directions
+
+
+class GradientDirections(Callback):
+    """Trains the head alone for some steps, and gives the adapter the directions of the gradient (`lora.gradient`).
+
+    Once, before the first step, on the first batches of the run's own data order, which training then begins anew. In
+    evaluation mode, so that no random number is drawn; the head keeps what it has learned. A run that goes on from a
+    checkpoint has its directions already. The module brings this callback along.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        adapter = pl_module.adapter
+        if adapter is None or adapter.gradient_pass is None or not adapter.lacks_directions:
+            return
+        started, order = time.monotonic(), _FirstSteps(trainer, pl_module, adapter.gradient_pass.batches)
+        head = pl_module.head_optimizer()
+        warmup = adapter.gradient_pass.head_warmup_steps if head is not None else 0
+        logger.info(f"Directions from the gradient: {warmup} steps of the head alone, {order.batches} batches.")
+        layers = dict(zip(adapter.layer_names, adapter.adapted_layers, strict=True))
+        with _frozen(pl_module):
+            for step in range(warmup):
+                order.backward(step)
+                _update(head, _mean_over(trainer))
+            measured = range(warmup, warmup + order.batches)
+            found = gradient_directions(layers, adapter.rank, measured, order.backward, _mean_over(trainer))
+        pl_module.zero_grad(set_to_none=True)
+        adapter.take_directions(trainer.strategy.broadcast([found[name] for name in adapter.layer_names]))
+        pl_module.record.factors = {
+            "rule": "gradient",
+            "rows": order.rows * trainer.world_size,
+            "seconds": time.monotonic() - started,
+        }
+
+
+class _FirstSteps:
+    """The batches of the run's first steps, epoch after epoch, without moving the place of the loader.
+
+    Args:
+        trainer: of the run.
+        module: what is trained.
+        batches: how many the gradient is to be taken over.
+
+    Attributes:
+        rows: gone through so far, by this process.
+
+    Raises:
+        InputError: an epoch has fewer batches.
+    """
+
+    def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
+        self.trainer, self.module, self.batches, self.rows = trainer, module, batches, 0
+        self._loader: Any = trainer.train_dataloader
+        self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
+        self._steps = module.steps_per_epoch()
+        if batches > self._steps:
+            raise InputError(
+                f"gradient_batches is {batches}, but an epoch has {self._steps} batches; allowed: 1 to {self._steps}. "
+                f"Set --model.adapter.gradient_batches {self._steps}, or a smaller --data.batch_size."
+            )
+
+    def backward(self, step: int) -> None:
+        """Adds the gradients of a step's loss to those of the parameters that are trained."""
+        epoch, first = step // self._steps, step % self._steps * self._accumulated
+        places = range(first, min(first + self._accumulated, self._micro_batches))
+        for place in places:
+            batch = self._loader.collate(self._loader.split, self._loader.batch_sampler.micro_batch(epoch, place))
+            batch = self.trainer.strategy.batch_to_device(batch)
+            with self.trainer.precision_plugin.forward_context():
+                total, _ = self.module.batch_loss(batch)
+            (total / batch["loss_denominator"] / len(places)).backward()
+            self.rows += batch["real_rows"]
+
+
+def _update(optimizer: Any, mean_over_processes: Callable[[Tensor], Tensor]) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = mean_over_processes(parameter.grad)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _mean_over(trainer: Trainer) -> Callable[[Tensor], Tensor]:
+    return lambda sums: trainer.strategy.reduce(sums.clone(), reduce_op="mean")  # type: ignore[return-value]
+
+
+@contextmanager
+def _frozen(module: TrainedModule) -> Iterator[None]:
+    """Dropout off, and gradients for the head alone."""
+    assert module.adapter is not None
+    training = [part for part in module.modules() if part.training]
+    trained = [parameter for parameter in module.adapter.parameters() if parameter.requires_grad]
+    try:
+        module.eval()
+        for parameter in trained:
+            parameter.requires_grad_(False)
+        module.refresh_adapter()
+        yield
+    finally:
+        for part in training:
+            part.training = True
+        for parameter in trained:
+            parameter.requires_grad_(True)

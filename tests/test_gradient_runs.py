@@ -1,0 +1,122 @@
+"""Runs whose adapter takes its directions from the gradient: killed, exported, started from, in two processes."""
+
+import json
+
+import pytest
+import torch
+
+import cli
+from lora import gradient
+from tests.command_line import CrashError, differences, outcome, run, write_config
+from tests.test_processes import assert_agree, run_two_processes
+from tests.tiny import save_cola, save_tiny_bert
+
+PASS = {"gradient_batches": 4, "head_warmup_steps": 3}
+ADAPTERS = {
+    "fixed": {"class_path": "lora.LoRAXS", "init_args": {"rank": 3, "factors": "gradient", **PASS}},
+    "by_energy": {
+        "class_path": "lora.AdaptiveLoRAXS",
+        "init_args": {
+            **{"rank_min": 0, "rank_max": 6, "rank_average": 1.0, "allocation": "fixed_by_energy"},
+            **{"factors": "gradient", **PASS},
+        },
+    },
+    "lora": {"class_path": "lora.LoRA", "init_args": {"rank": 2, "lora_alpha": 4, "initialization": "gradient", **PASS}},
+}
+
+
+@pytest.fixture(scope="module", params=ADAPTERS)
+def finished(request, tmp_path_factory, tiny_bert, cola_folder):
+    runs_dir = tmp_path_factory.mktemp("runs")
+    config = write_config(runs_dir, tiny_bert, cola_folder, ADAPTERS[request.param])
+    assert run("fit", config, runs_dir) == 0
+    return request.param, config, runs_dir
+
+
+def results_of(runs_dir):
+    return json.loads((runs_dir / "tiny" / "results.json").read_text())
+
+
+def test_what_the_pass_cost_is_told_and_directions_are_in_the_checkpoint(finished):
+    kind, _, runs_dir = finished
+    cost = results_of(runs_dir)["factors"]
+    assert cost["rule"] == "gradient"
+    assert cost["rows"] == (3 + 4 + 2) * 8  # the first half twice
+    assert cost["seconds"] > 0
+    state = torch.load(runs_dir / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert state["adapter.has_directions"]
+    if kind != "lora":
+        factors = [value for name, value in state.items() if name.endswith((".A", ".B"))]
+        assert len(factors) == 2 * len(json.loads((runs_dir / "tiny" / "ranks.json").read_text())["layers"])
+        assert all(bool(factor.any()) for factor in factors)
+
+
+def test_a_run_killed_within_the_pass_begins_again_and_ends_the_same(finished, tmp_path, monkeypatch):
+    _, config, runs_dir = finished
+    with monkeypatch.context() as patched:
+
+        def crash(*_):
+            raise CrashError
+
+        patched.setattr(gradient, "_take_basis", crash)
+        with pytest.raises(CrashError):
+            run("fit", config, tmp_path)
+    assert not (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
+    assert run("fit", config, tmp_path, "--overwrite") == 0
+    assert differences(outcome(runs_dir / "tiny"), outcome(tmp_path / "tiny")) == []
+
+
+@pytest.mark.parametrize("kind", ["native", "peft", "merged"])
+def test_exports_repeat_the_metric(finished, kind, capsys, tmp_path):
+    _, _, runs_dir = finished
+    folder = tmp_path / kind
+    assert cli.main(["export", str(runs_dir / "tiny"), "--format", kind, "--output", str(folder)]) == 0
+    capsys.readouterr()
+    assert cli.main(["validate", f"--export={folder}"]) == 0
+    assert f"{results_of(runs_dir)['metric']['best']:.4f}" in capsys.readouterr().out
+
+
+def test_a_native_export_can_be_started_from_without_another_pass(finished, tmp_path):
+    _, config, runs_dir = finished
+    folder = tmp_path / "native"
+    assert cli.main(["export", str(runs_dir / "tiny"), "--format", "native", "--output", str(folder)]) == 0
+    rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
+    assert run("fit", config, tmp_path, f"--model.init_from={folder}", *rest) == 0
+    continued, before = results_of(tmp_path), results_of(runs_dir)
+    exported = before["val_losses"][before["metric"]["best_epoch"]]
+    assert continued["val_losses"][0] == pytest.approx(exported, abs=1e-5)
+    assert continued["factors"] is None
+
+
+@pytest.mark.slow
+def test_two_processes_find_the_directions_of_one(tmp_path):
+    backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)
+    config = write_config(
+        tmp_path, str(backbone), str(save_cola(tmp_path / "cola", train=40, dev=13)), ADAPTERS["by_energy"]
+    )
+    assert run("fit", config, tmp_path / "one") == 0
+    run_two_processes(config, tmp_path / "two")
+    one, two = (outcome(tmp_path / name / "tiny") for name in ("one", "two"))
+    for name in [name for name in one["checkpoints"]["last.ckpt"]["state_dict"] if name.endswith((".A", ".B"))]:
+        ours, theirs = (run["checkpoints"]["last.ckpt"]["state_dict"].pop(name) for run in (one, two))
+        torch.testing.assert_close(theirs, ours, atol=1e-2, rtol=0)  # single vectors turn where values are close
+    assert_agree(one, two)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--model.adapter.gradient_batches=9",), "an epoch has 5 batches; allowed: 1 to 5"),
+        (("--model.adapter.initialization=uniform",), "nothing here is made from the gradient"),
+    ],
+)
+def test_passes_that_can_t_be_made_are_refused(tiny_bert, cola_folder, tmp_path, capfd, options, message):
+    config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["lora"])
+    assert run("fit", config, tmp_path, *options) == 2
+    assert message in capfd.readouterr().err
+
+
+def test_without_a_checkpoint_there_is_nothing_to_validate(tiny_bert, cola_folder, tmp_path, capfd):
+    config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"])
+    assert run("validate", config, tmp_path) == 2
+    assert "--ckpt_path" in capfd.readouterr().err
