@@ -51,7 +51,7 @@ exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1
 
 VERBS = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), "experiments.command_line:run"),
-    "export": "experiments.export:run_export",
+    "export": "experiments.export_command:run_export",
     "sweep": "experiments.sweep.command:run_sweep",
     "report": "experiments.report.command:run_report",
 }

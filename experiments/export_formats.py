@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
-from experiments.run import LoadedRun
+from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
@@ -32,12 +32,16 @@ class ExportOptions:
         max_shard_size: largest file of a merged model.
         with_factors: put the frozen factors into a native file.
         without_head: leave the head out of a native file.
+        tolerance: largest allowed difference of logits, times the largest logit if above 1.
+        force: export ranks that are still soft.
     """
 
     dtype: torch.dtype | None = None
     max_shard_size: str = "5GB"
     with_factors: bool = False
     without_head: bool = False
+    tolerance: float = 1e-5
+    force: bool = False
 
 
 class Export:

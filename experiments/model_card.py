@@ -7,8 +7,8 @@ import yaml
 from callbacks.rank_discretisation import describe_ranks
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
+from experiments.loaded_run import LoadedRun
 from experiments.report.cells import plain
-from experiments.run import LoadedRun
 
 _LOADING = {
     "peft": """```python

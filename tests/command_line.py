@@ -80,7 +80,7 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     results = json.loads((run_folder / "results.json").read_text())
     for name in ("throughput", "wall_seconds", "peak_memory_bytes", "run_name"):
         del results[name]
-    results.get("factors", {}).pop("seconds", None)
+    (results.get("factors") or {}).pop("seconds", None)
     files = {
         name: torch.load(run_folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
     }
