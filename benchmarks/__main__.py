@@ -1,8 +1,4 @@
-"""Side-by-side measurements.
-
-`python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
-`python -m benchmarks scaling --output FILE.json --figure FILE.png` measures step time against the sizes of a step.
-"""
+"""Side-by-side measurements: `python -m benchmarks --output FILE.json` measures, prints a table and writes JSON."""
 
 import sys
 from dataclasses import fields, replace
@@ -14,7 +10,6 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
-from benchmarks import scaling
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -89,16 +84,10 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one of the commands and returns the exit code: 0 finished, 2 the input is at fault."""
-    given = sys.argv[1:] if arguments is None else arguments
+    """Measures and returns the exit code: 0 finished, 2 the input is at fault."""
     quiet_libraries()
     try:
-        if given[:1] == ["scaling"]:
-            scaling.measure_scaling(given[1:])
-        elif given and not given[0].startswith("-"):
-            raise one_of("the command", given[0], ("scaling", "options alone, for the pairs"))
-        else:
-            measure_pairs(given)
+        measure_pairs(sys.argv[1:] if arguments is None else arguments)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -30,24 +30,13 @@ def needed_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work)
     products forward and four back; the adapter's products. Not needed, so not counted: the gradient of the first
     layer's input, and all but the first token behind the last attention where the head uses no other.
     """
-    return _operations(model, head, work, goes_on_with_first_token(model), first_gradient=False)
-
-
-def formula_operations(model: PreTrainedModel, head: tuple[str, ...], work: Work) -> float:
-    """4 · backbone parameters · tokens + attention + adapter: as if every token needed every layer, both ways."""
-    return _operations(model, head, work, first_token_only=False, first_gradient=True)
-
-
-def _operations(
-    model: PreTrainedModel, head: tuple[str, ...], work: Work, first_token_only: bool, first_gradient: bool
-) -> float:
     layers = list(_backbone_layers(model, head))
     last = max(index for _, index, _ in layers)
     total = 12.0 * model.config.hidden_size * work.squares * (last + 1)
     for name, index, layer in layers:
-        first_only = index == last and first_token_only and not name.endswith(("key", "value"))
+        first_only = index == last and goes_on_with_first_token(model) and not name.endswith(("key", "value"))
         positions = work.rows if first_only else work.tokens
-        backward = 1 if first_gradient or index > 0 or not name.endswith(_INPUT_PROJECTIONS) else 0
+        backward = 1 if index > 0 or not name.endswith(_INPUT_PROJECTIONS) else 0
         base = layer.base if isinstance(layer, AdaptedLinear) else layer
         total += 2 * positions * dense_weight(base).numel() * (1 + backward)
         if isinstance(layer, LoRAXSLinear):

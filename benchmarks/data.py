@@ -1,6 +1,7 @@
 """The rows that every side trains on."""
 
 from dataclasses import replace
+from itertools import chain, count, islice
 from typing import Any
 
 from lightning.pytorch.cli import instantiate_class
@@ -25,13 +26,12 @@ def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str
     Raises:
         InputError: data other than CoLA's are to be used, and there is no folder of them.
     """
+    if settings.data_dir is None and settings.data != "cola":
+        raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
+    name, source = "QuickstartDataModule", dict[str, Any](max_length=MAX_LENGTH)
     if settings.data_dir is not None:
         name, source = _SOURCES[settings.data]
         source = {"data_dir": settings.data_dir, **source}
-    elif settings.data == "cola":
-        name, source = "QuickstartDataModule", {"max_length": MAX_LENGTH}
-    else:
-        raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
     arguments = {**source, "batch_size": settings.batch_size, "train_rows": train_rows}
     return {"class_path": f"datamodules.{name}", "init_args": arguments}
 
@@ -53,12 +53,7 @@ def data_name(settings: BenchmarkSettings) -> str:
 
 
 def training_rows(settings: BenchmarkSettings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
-    """The tokenised training rows, and their tokenizer.
-
-    Args:
-        settings: says which data.
-        train_rows: a random subset of so many rows, the same one that a run with data.train_rows has.
-    """
+    """The tokenised training rows, all or those that a run with data.train_rows has, and their tokenizer."""
     data = data_module(settings, train_rows)
     data.setup("fit")
     return data.train_dataloader().split, data.tokenizer
@@ -73,18 +68,11 @@ def batches(lengths: Tensor, settings: BenchmarkSettings) -> list[Tensor]:
     """Row indices of each batch of a measured run, warm-up first: those that a run of ours draws, epoch by epoch.
 
     Grouped by length within an epoch of all rows, where the Trainer's grouping pads as much as ours. Of a few rows
-    alone it makes batches that pad up to twice as much, which would count as our speed.
-
-    Args:
-        lengths: tokens of each row of an epoch, (rows,).
-        settings: of the measurement.
+    alone it makes batches that pad up to twice as much, which would count as our speed. `lengths` (rows,) are the
+    tokens of each row of an epoch.
     """
-    found: list[Tensor] = []
-    epoch = 0
-    while len(found) < settings.all_steps:
-        found += global_batches(lengths, settings.batch_size, SEED, epoch)
-        epoch += 1
-    return found[: settings.all_steps]
+    epochs = (global_batches(lengths, settings.batch_size, SEED, epoch) for epoch in count())
+    return list(islice(chain.from_iterable(epochs), settings.all_steps))
 
 
 def with_possible_steps(settings: BenchmarkSettings) -> BenchmarkSettings:

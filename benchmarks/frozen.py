@@ -20,45 +20,18 @@ from lora.injection import freeze, prepare_frozen_layers
 
 
 def frozen_backbone(settings: BenchmarkSettings) -> Figures:
-    """Forward and activation backward of the frozen model, made as fast as ours: packed, cheap dropout, one token."""
-    model = _frozen(settings)
-    make_fast(model)
-    keep_freed_memory()
-    return _run(settings, model)
+    """Forward and activation backward of the frozen model, made as fast as ours.
 
-
-def frozen_backbone_plain(settings: BenchmarkSettings) -> Figures:
-    """The same with transformers' own model, as it comes."""
-    return _run(settings, _frozen(settings))
-
-
-def make_fast(model: PreTrainedModel) -> None:
-    """What our modules do to a frozen model: packed products, cheap dropout, one token behind the last attention."""
-    use_first_token_only(model)
-    prepare_frozen_layers(model)
-    use_sixteen_bit_dropout(model)
-
-
-def ask_for_activation_gradients(model: PreTrainedModel) -> None:
-    """Asks for gradients of the activations from the first layer's input on, as no parameter asks for them."""
-    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
-
-
-def device_here() -> torch.device:
-    """The GPU where there is one, as a measured process sees it."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _frozen(settings: BenchmarkSettings) -> PreTrainedModel:
+    Batches as ours, in the same order; no optimizer, no adapter, no Lightning, nothing recorded.
+    """
     model = pretrained_model(settings)
     freeze(model, ())
-    ask_for_activation_gradients(model)
-    return model.train()
-
-
-def _run(settings: BenchmarkSettings, model: PreTrainedModel) -> Figures:
-    """Batches as ours, in the same order; no optimizer, no adapter, no Lightning, nothing recorded."""
-    device = device_here()
+    # from the first layer's input on, as no parameter asks for gradients
+    model.get_input_embeddings().register_forward_hook(lambda module, inputs, output: output.requires_grad_())
+    model.train()
+    make_fast(model)
+    keep_freed_memory()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model.to(device)  # type: ignore[arg-type]
     data = data_module(settings, epoch_rows(settings))
     data.setup("fit")
@@ -75,6 +48,13 @@ def _run(settings: BenchmarkSettings, model: PreTrainedModel) -> Figures:
         window.step_ended()
     assert window.complete
     return training_figures(window.seconds, settings)
+
+
+def make_fast(model: PreTrainedModel) -> None:
+    """What our modules do to a frozen model: packed products, cheap dropout, one token behind the last attention."""
+    use_first_token_only(model)
+    prepare_frozen_layers(model)
+    use_sixteen_bit_dropout(model)
 
 
 def _batches(data: LightningDataModule) -> Iterator[Batch]:

@@ -1,7 +1,6 @@
-"""Our sides: the whole path of `python cli.py fit` in this process, evaluation after it, and frozen factors."""
+"""Our sides: the whole path of `python cli.py fit` in this process, and evaluation after it."""
 
 import math
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -10,15 +9,11 @@ from typing import Any
 import torch
 import yaml
 
-from benchmarks.arithmetic import Work, formula_operations, needed_operations, peak_operations_per_second
+from benchmarks.arithmetic import Work, needed_operations, peak_operations_per_second
 from benchmarks.data import batches, data_config, epoch_rows
-from benchmarks.models import pretrained_model
 from benchmarks.settings import SEED, BenchmarkSettings
-from benchmarks.timing import Figures, StepTimer, median_seconds, now, training_figures
+from benchmarks.timing import Figures, StepTimer, median_seconds, training_figures
 from common.memory import keep_freed_memory
-from lightning_modules.factor_cache import cached_factorise
-from lora.injection import choose_layers
-from lora.layers import dense_weight
 
 RANK_MAX = 25
 _RANKS = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}
@@ -27,7 +22,6 @@ _PASSES = 3  # of each way of evaluating
 Adapter = dict[str, Any] | None
 ADAPTERS: dict[str, Adapter] = {
     "adaptive_softmax": {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_RANKS, "allocation": "softmax"}},
-    "adaptive_bounded": {"class_path": "lora.AdaptiveLoRAXS", "init_args": {**_RANKS, "allocation": "bounded"}},
     # R of the same size in every layer, and no allocation
     "fixed_rank": {"class_path": "lora.LoRAXS", "init_args": {"rank": RANK_MAX}},
     # in the layers that PEFT's LoRA has on the other side: the very same arithmetic
@@ -56,7 +50,6 @@ def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
     return {
         **figures,
         "needed": needed_operations(module.model, module.head_modules, work) / seconds,
-        "formula": formula_operations(module.model, module.head_modules, work) / seconds,
         "peak": peak_operations_per_second(settings.precision),
     }
 
@@ -86,14 +79,11 @@ def trained(settings: BenchmarkSettings, adapter: Adapter) -> tuple[Figures, Any
         fit = Fit(run.settings, run.folder, run.signals)
         fit.carry_out(None, False)
         trainer: Any = fit.trainer
-        checkpoint, started = Path(folder) / "measured.ckpt", now()
-        trainer.save_checkpoint(checkpoint)
-        saved = {"checkpoint_seconds": now() - started, "checkpoint_bytes": checkpoint.stat().st_size}
     timer = next(callback for callback in trainer.callbacks if isinstance(callback, StepTimer))
     assert timer is trainer.callbacks[0] and timer.window.complete
     assert timer.rows == settings.steps * settings.batch_size
     assert trainer.strategy.root_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    return {**training_figures(timer.window.seconds, settings), **saved}, trainer, timer
+    return training_figures(timer.window.seconds, settings), trainer, timer
 
 
 def run_config(settings: BenchmarkSettings, adapter: Adapter) -> dict[str, Any]:
@@ -150,18 +140,3 @@ def evaluation(settings: BenchmarkSettings) -> Figures:
         raise RuntimeError("merged weights answer differently")
     rows = sum(batch["real_rows"] for batch in batches)
     return {way: rows / time for way, time in seconds.items()}
-
-
-def factors(settings: BenchmarkSettings) -> Figures:
-    """Seconds for the SVD of the default layers at rank 25 with an empty cache, then with a full one."""
-    model = pretrained_model(settings)
-    layers = choose_layers(model, model.config.model_type, "default")
-    weights = [dense_weight(layer) for layer in layers.values()]
-    times = []
-    with tempfile.TemporaryDirectory() as folder:
-        os.environ["RANKWISE_CACHE"] = folder
-        for _ in range(2):
-            started = now()
-            cached_factorise(weights, RANK_MAX, "svd")
-            times.append(now() - started)
-    return {"factorised": times[0], "cached": times[1]}

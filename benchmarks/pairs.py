@@ -17,7 +17,7 @@ from unittest.mock import patch
 
 import torch
 
-from benchmarks import counts, frozen, ours, seed_loop, start_up, trainer_peft
+from benchmarks import frozen, ours, seed_loop, trainer_peft
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures
 
@@ -36,75 +36,40 @@ _STUDY = (
 )
 _BARE = "forward and activation backward of the frozen model in a bare loop, no optimizer; {}"
 _TRAINER = "Hugging Face Trainer, without logging, with PEFT {}"
-_COUNTED = "counted, as PyTorch dispatches them from allocation weights to R ∘ mask and back, 96 layers"
-_STARTED = (
-    "cli.py fit --config quickstart.yaml, process start to the end of the first step; the system's file cache is warm "
-    "in both"
-)
 SIDES = {
     "adaptive_softmax": Side(ours.adaptive_softmax, f"adaptive LoRA-XS [5, 25], softmax, soft masks, {_OURS}"),
-    "adaptive_bounded": Side(
-        partial(ours.train, "adaptive_bounded"), f"adaptive LoRA-XS [5, 25], bounded, soft masks, {_OURS}"
-    ),
     "fixed_rank": Side(partial(ours.train, "fixed_rank"), f"LoRA-XS of rank 25 in every layer, {_OURS}"),
     "lora": Side(partial(ours.train, "lora"), f"LoRA r = 8 in the layers that PEFT adapts, {_OURS}"),
     "lora_all_linear": Side(partial(ours.train, "lora_all_linear"), f"LoRA of rank 32 in all linear layers, {_OURS}"),
     "full": Side(partial(ours.train, "full"), "full fine-tuning through the same module"),
     "evaluation": Side(ours.evaluation, "one pass over the validation split, median of 3, the same answers"),
-    "factors": Side(ours.factors, "frozen factors of rank 25 of all default layers"),
     "frozen_backbone": Side(
         frozen.frozen_backbone, _BARE.format("with the same packed weights, dropout and last layer as ours")
     ),
-    "frozen_backbone_plain": Side(frozen.frozen_backbone_plain, _BARE.format("transformers' model as it comes")),
     "seed_with_pictures": Side(seed_loop.seed_with_pictures, _STUDY.format("a figure of each")),
     "seed_without_pictures": Side(seed_loop.seed_without_pictures, _STUDY.format("without its figures")),
     "trainer_peft_lora": Side(trainer_peft.trainer_peft_lora, _TRAINER.format("LoRA r = 8 in the same layers")),
     "trainer_peft_adalora": Side(
         trainer_peft.trainer_peft_adalora, _TRAINER.format("AdaLoRA from r = 12 to 8, allocated every 10 steps")
     ),
-    "padding": Side(counts.padding, "counted over one epoch"),
-    "mask_operations": Side(counts.mask_operations, _COUNTED),
-    "first_step": Side(start_up.first_step, _STARTED),
-    "command_help": Side(start_up.command_help, "wall time, median of 5 calls"),
 }
 
 _STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches on both sides"
-_CHECKPOINT = "last.ckpt with optimizer state, written whole"
 # the unit of each figure that sides measure, and what it is
 FIGURES = {
     "samples_per_second": ("samples/s", _STEPS),
     "seconds_per_step": ("seconds per step", _STEPS),
     "peak_memory_bytes": ("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
-    "checkpoint_bytes": ("bytes", _CHECKPOINT),
-    "checkpoint_seconds": ("seconds", _CHECKPOINT),
     "needed": ("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
-    "formula": ("operations/s", "4 x backbone parameters x real tokens + attention + adapter, avoided work included"),
     "peak": ("operations/s", "a large matrix product in that process"),
     "merged": ("samples/s", "merged weights, merging included"),
     "apart": ("samples/s", "frozen layer and adapter apart"),
-    "cached": ("seconds", "from the cache"),
-    "factorised": ("seconds", "worked out (SVD)"),
-    "length_grouped": ("padded tokens per real token", "grouped by length"),
-    "random": ("padded tokens per real token", "random batches"),
-    "softmax_masks": ("tensor operations", "softmax allocation"),
-    "looped_masks": ("tensor operations", "the study's loop over layers and sizes"),
-    "warm": ("seconds", "with what an earlier start left in the caches"),
-    "cold": ("seconds", "with empty caches"),
-    "help": ("seconds", "python cli.py --help"),
-    "nothing": ("seconds", "python -c pass"),
 }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two figures to compare.
-
-    Attributes:
-        ours: our side's name in `SIDES`.
-        reference: the other side's.
-        figure: which of our side's figures is taken, by its name in `FIGURES`.
-        reference_figure: which of the reference's; the same one if not given.
-    """
+    """Two figures to compare, by names in `SIDES` and `FIGURES`; `figure` counts for both unless told otherwise."""
 
     ours: str
     reference: str
@@ -133,22 +98,12 @@ PAIRS = {
     "trainer_peft_lora_by_lora": Pair("lora", "trainer_peft_lora", "samples_per_second"),
     "trainer_peft_adalora": Pair("adaptive_softmax", "trainer_peft_adalora", "samples_per_second"),
     "fixed_rank": Pair("adaptive_softmax", "fixed_rank", "seconds_per_step"),
-    "fixed_rank_bounded": Pair("adaptive_bounded", "fixed_rank", "seconds_per_step"),
     "frozen_backbone": Pair("adaptive_softmax", "frozen_backbone", "seconds_per_step"),
-    "frozen_backbone_plain": Pair("adaptive_softmax", "frozen_backbone_plain", "seconds_per_step"),
     "matmul_peak": Pair("adaptive_softmax", "adaptive_softmax", "needed", "peak"),
-    "matmul_peak_formula": Pair("adaptive_softmax", "adaptive_softmax", "formula", "peak"),
     "peak_memory_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "peak_memory_bytes"),
     "peak_memory_full": Pair("adaptive_softmax", "full", "peak_memory_bytes"),
-    "checkpoint_bytes": Pair("adaptive_softmax", "full", "checkpoint_bytes"),
-    "checkpoint_seconds": Pair("adaptive_softmax", "full", "checkpoint_seconds"),
     "merged_evaluation": Pair("evaluation", "evaluation", "merged", "apart"),
-    "svd_cached": Pair("factors", "factors", "cached", "factorised"),
     "lora_full": Pair("lora_all_linear", "full", "seconds_per_step"),
-    "padding_length_grouped": Pair("padding", "padding", "length_grouped", "random"),
-    "mask_operations": Pair("mask_operations", "mask_operations", "softmax_masks", "looped_masks"),
-    "second_start": Pair("first_step", "first_step", "warm", "cold"),
-    "help_seconds": Pair("command_help", "command_help", "help", "nothing"),
 }
 
 

@@ -56,12 +56,7 @@ def _probabilities(rank: Tensor, alpha: float, sizes: Tensor, tau: float = 0.0) 
 
 
 class SeedLinear(nn.Module):
-    """A frozen layer with LoRA-XS on top, its mask made anew in every forward pass.
-
-    Args:
-        base: the frozen layer.
-        look_at: what is done with each mask besides using it, given the mask and the layer; nothing if not given.
-    """
+    """A frozen layer with LoRA-XS on top, its mask made anew in every forward pass and handed to `look_at`."""
 
     def __init__(self, base: nn.Module, look_at: Callable[[Tensor, "SeedLinear"], None] | None = None) -> None:
         super().__init__()

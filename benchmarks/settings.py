@@ -29,7 +29,7 @@ class BenchmarkSettings:
         steps: timed optimizer steps; 0 for an epoch of all whole batches.
         warm_up_steps: steps before them, not timed.
         threads: threads of PyTorch in each process; 0 for all cores.
-        repetition: number of the run, from 0; what is counted and not timed takes another epoch each time.
+        repetition: number of the run, from 0; each is measured anew.
 
     Raises:
         InputError: a number out of range.

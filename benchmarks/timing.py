@@ -35,12 +35,7 @@ def median_seconds(ways: Mapping[str, Callable[[], object]], times: int) -> dict
 
 
 def training_figures(seconds: float, settings: BenchmarkSettings) -> Figures:
-    """The figures of a side that trains, taken before the process does anything else.
-
-    Args:
-        seconds: of the timed steps.
-        settings: how many steps and rows these are.
-    """
+    """The figures of a side that trains, from the seconds of its timed steps, before the process does anything else."""
     cuda = torch.cuda.is_available()
     return {
         "samples_per_second": settings.steps * settings.batch_size / seconds,

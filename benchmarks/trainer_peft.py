@@ -83,14 +83,8 @@ def train_with_trainer(
 ) -> Figures:
     """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
 
-    Args:
-        settings: of the measurement.
-        model: to be trained.
-        callbacks: of the Trainer.
-        trainer_class: a subclass of Trainer.
-        optimizer: the Trainer's own if not given.
-        pad_to: tokens to which every row is padded; the longest of its batch if not given.
-        arguments: of TrainingArguments, instead of `_arguments`.
+    Rows are padded to `pad_to` tokens, or to the longest of their batch. What isn't given is the Trainer's own, but for
+    `_arguments`, which `arguments` change.
     """
     window = StepWindow(settings.warm_up_steps, settings.steps)
 

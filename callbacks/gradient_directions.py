@@ -11,6 +11,7 @@ from torch import Tensor
 from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from common.terminal import logger
+from lora.adapter import FixedRank
 from lora.gradient import gradient_directions
 
 
@@ -24,7 +25,7 @@ class GradientDirections(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         adapter = pl_module.adapter
-        if adapter is None or adapter.gradient_pass is None or not adapter.lacks_directions:
+        if not isinstance(adapter, FixedRank) or adapter.gradient_pass is None or not adapter.lacks_directions:
             return
         started, order = time.monotonic(), _FirstSteps(trainer, pl_module, adapter.gradient_pass.batches)
         head = pl_module.head_optimizer()
@@ -62,8 +63,10 @@ class _FirstSteps:
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
-        self.trainer, self.module, self.batches, self.rows = trainer, module, batches, 0
+        self._strategy, self.batches, self.rows = trainer.strategy, batches, 0
+        self._module: Any = module
         self._loader: Any = trainer.train_dataloader
+        self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         self._steps = module.steps_per_epoch()
         if batches > self._steps:
@@ -78,9 +81,9 @@ class _FirstSteps:
         places = range(first, min(first + self._accumulated, self._micro_batches))
         for place in places:
             batch = self._loader.collate(self._loader.split, self._loader.batch_sampler.micro_batch(epoch, place))
-            batch = self.trainer.strategy.batch_to_device(batch)
-            with self.trainer.precision_plugin.forward_context():
-                total, _ = self.module.batch_loss(batch)
+            batch = self._strategy.batch_to_device(batch)
+            with self._precision.forward_context():
+                total, _ = self._module.batch_loss(batch)
             (total / batch["loss_denominator"] / len(places)).backward()
             self.rows += batch["real_rows"]
 
@@ -94,7 +97,7 @@ def _update(optimizer: Any, mean_over_processes: Callable[[Tensor], Tensor]) -> 
 
 
 def _mean_over(trainer: Trainer) -> Callable[[Tensor], Tensor]:
-    return lambda sums: trainer.strategy.reduce(sums.clone(), reduce_op="mean")  # type: ignore[return-value]
+    return lambda sums: trainer.strategy.reduce(sums.clone(), reduce_op="mean")
 
 
 @contextmanager

@@ -5,18 +5,23 @@ from typing import Any
 
 from common.errors import InputError
 from common.terminal import logger
+from datamodules.files import read_delimited
 from datamodules.labels import split_examples
 from datamodules.sources import Examples, Table
-from datamodules.sources_datasets import load_hub, saved_folder, split_tables
-from datamodules.sources_files import read_delimited
-from datamodules.sources_folders import existing_folder, find_file, folder_content, named_tables, require_file
+from datamodules.splits import (
+    existing_folder,
+    find_file,
+    folder_content,
+    hub_tables,
+    named_tables,
+    require_file,
+    saved_folder,
+)
 from datamodules.subsets import hold_out, without_repeats
 from datamodules.task import Task
 from datamodules.text_classification import TextClassificationDataModule
 
-HUB_AG_NEWS = "fancyzhx/ag_news"
 NEEDED = ("train", "test")
-CSV_COLUMNS = ("class", "title", "description")
 LAYOUTS = (
     "train.csv and test.csv (class 1 to 4, title, description; plain or .gz), train and test as .parquet or .jsonl "
     "with the columns text and label, or what save_to_disk of datasets wrote"
@@ -69,7 +74,7 @@ class AGNewsDataModule(TextClassificationDataModule):
         return {**super().summary, "dropped_train_rows": self.dropped_train_rows}
 
     def load_examples(self) -> dict[str, Examples]:
-        examples = self._read()
+        examples = split_examples(AG_NEWS_TASK, self._tables())
         examples["train"], self.dropped_train_rows = without_repeats(examples["train"], examples["test"])
         if self.dropped_train_rows:
             logger.info(
@@ -80,37 +85,28 @@ class AGNewsDataModule(TextClassificationDataModule):
             examples["train"], examples["validation"] = held_out
         return examples
 
-    def _read(self) -> dict[str, Examples]:
-        if self.data_dir is not None:
-            tables = _folder_tables(self.data_dir)
-        else:
-            loaded = load_hub(HUB_AG_NEWS, None, self.dataset_revision, f"--data.data_dir FOLDER with {LAYOUTS}")
-            tables = split_tables(loaded, HUB_AG_NEWS, AG_NEWS_TASK.columns, NEEDED)
-        return split_examples(AG_NEWS_TASK, tables)
-
-
-def _folder_tables(data_dir: str) -> dict[str, Table]:
-    folder = existing_folder(data_dir, LAYOUTS)
-    if not saved_folder(folder) and find_file(folder, ("train.csv",)):
-        return {split: _read_csv(require_file(folder, f"{split}.csv")) for split in NEEDED}
-    if tables := named_tables(folder, AG_NEWS_TASK.columns, NEEDED):
-        return tables
-    raise InputError(
-        f"data_dir is {data_dir!r}, which holds: {folder_content(folder)}; allowed: a folder with {LAYOUTS}."
-    )
+    def _tables(self) -> dict[str, Table]:
+        if self.data_dir is None:
+            instead = f"--data.data_dir FOLDER with {LAYOUTS}"
+            return hub_tables("fancyzhx/ag_news", None, self.dataset_revision, instead, AG_NEWS_TASK.columns, NEEDED)
+        folder = existing_folder(self.data_dir, LAYOUTS)
+        if not saved_folder(folder) and find_file(folder, "train.csv"):
+            return {split: _read_csv(require_file(folder, f"{split}.csv")) for split in NEEDED}
+        if tables := named_tables(folder, AG_NEWS_TASK.columns, NEEDED):
+            return tables
+        raise InputError(
+            f"data_dir is {self.data_dir!r}, which holds: {folder_content(folder)}; allowed: a folder with {LAYOUTS}."
+        )
 
 
 def _read_csv(path: Path) -> Table:
     """Class 1 to 4, title, description; some copies name the columns."""
-    table = read_delimited(path, ",", CSV_COLUMNS, heading="class")
-    numbers = {str(index + 1): index for index in range(AG_NEWS_TASK.num_labels)}
-    labels = []
-    for row, label in enumerate(table.columns["class"]):
-        if label not in numbers:
-            allowed = ", ".join(f"{number} ({AG_NEWS_TASK.label_names[index]})" for number, index in numbers.items())
+    table = read_delimited(path, ",", ("class", "title", "description"), heading="class")
+    names = {str(number): name for number, name in enumerate(AG_NEWS_TASK.label_names, start=1)}
+    labels, titles, descriptions = table.columns.values()
+    for row, label in enumerate(labels):
+        if label not in names:
+            allowed = ", ".join(f"{number} ({name})" for number, name in names.items())
             raise table.row_error(row, f"class is {label!r}", allowed)
-        labels.append(numbers[str(label)])
-    texts = [
-        f"{title} {text}" for title, text in zip(table.columns["title"], table.columns["description"], strict=True)
-    ]
-    return table.with_column("text", texts).with_column("label", labels)
+    texts = [f"{title} {description}" for title, description in zip(titles, descriptions, strict=True)]
+    return table.with_column("text", texts).with_column("label", [names[str(label)] for label in labels])

@@ -78,9 +78,7 @@ def label_text(label: object) -> str:
     """
     if label is None or label != label:
         return ""
-    if isinstance(label, bool):
-        return str(label).lower()
-    text = " ".join(str(label).split())
+    text = str(label).lower() if isinstance(label, bool) else " ".join(str(label).split())
     whole = _WHOLE_AS_FRACTION.fullmatch(text)
     return whole[1] if whole else text
 
@@ -105,22 +103,21 @@ def label_names(table: Table, column: str) -> tuple[str, ...]:
     for row, label in enumerate(table.columns[column]):
         first.setdefault(_usable_label(table, column, row, label), row)
     numbers = [text for text in first if _WHOLE_NUMBER.fullmatch(text)]
-    if len(numbers) == len(first):
-        named = {int(text): text for text in sorted(numbers, key=lambda text: (-len(text), text))}
-        return tuple(named[number] for number in sorted(named))
-    if numbers:
-        odd = min((text for text in first if text not in numbers), key=first.__getitem__)
-        raise table.row_error(
-            first[odd],
-            f"{column} is {shown(odd)}, where other rows have whole numbers ({numbers[0]})",
-            "whole numbers throughout, or names",
-            "Correct the row, or list all labels in --data.label_names.",
-        )
-    return tuple(sorted(first))
+    if not numbers:
+        return tuple(sorted(first))
+    if len(numbers) < len(first):
+        odd = next(text for text in first if text not in numbers)
+        found = f"{column} is {shown(odd)}, where other rows have whole numbers ({numbers[0]})"
+        advice = "Correct the row, or list all labels in --data.label_names."
+        raise table.row_error(first[odd], found, "whole numbers throughout, or names", advice)
+    named = {int(text): text for text in sorted(numbers, key=lambda text: (-len(text), text))}
+    return tuple(named[number] for number in sorted(named))
 
 
 def _usable_label(table: Table, column: str, row: int, label: object) -> str:
-    _refuse_collection(table, column, row, label)
+    if isinstance(label, bytes | list | tuple | dict):
+        found = f"{column} is {shown(label)} ({type(label).__name__})"
+        raise table.row_error(row, found, "one name or whole number for each row", "Write the labels as such.")
     text = label_text(label)
     if not text:
         raise table.row_error(row, f"{column} is empty", "a label")
@@ -131,12 +128,6 @@ def _usable_label(table: Table, column: str, row: int, label: object) -> str:
         allowed = "whole numbers, or names, for classification"
         raise table.row_error(row, f"{column} is {shown(label)}", allowed, "For scores set --data.problem regression.")
     return text
-
-
-def _refuse_collection(table: Table, column: str, row: int, label: object) -> None:
-    if isinstance(label, bytes | list | tuple | dict):
-        found = f"{column} is {shown(label)} ({type(label).__name__})"
-        raise table.row_error(row, found, "one name or whole number for each row", "Write the labels as such.")
 
 
 def _own_names(table: Table, column: str) -> tuple[str, ...]:
@@ -166,17 +157,13 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
         return table
     numbers: list[object] = []
     for row, label in enumerate(labels):
-        _refuse_collection(table, column, row, label)
         text = _class_name(theirs, label) if theirs else label_text(label)
-        if text is None:
-            numbers.append(label)  # no class: the row has no label
-            continue
-        if label_key(text) not in places:
+        if text is not None and label_key(text) not in places:
             near = get_close_matches(text, names[:_SEARCHED], n=1)
             hint = f"Did you mean {near[0]!r}? " if near else ""
             allowed = f"{listing(names)} (the labels of the training split, or of --data.label_names)"
             raise table.row_error(row, f"{column} is {shown(text)}", allowed, f"{hint}Correct or remove the row.")
-        numbers.append(places[label_key(text)])
+        numbers.append(label if text is None else places[label_key(text)])  # no class: the row has no label
     rest = {other: kept for other, kept in table.class_names.items() if other != column}
     return replace(table.with_column(column, numbers), class_names=rest)
 

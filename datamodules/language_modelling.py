@@ -2,7 +2,7 @@
 
 import re
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 
@@ -19,9 +19,7 @@ from datamodules.windows import Windows, collate_windows, cut_windows
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-PACKINGS = ("blocks", "lines")
 Packing = Literal["blocks", "lines"]
-SHORTEST_BLOCK = 2
 # A long text is tokenised in pieces of about this many characters: bounded memory, and all cores at work.
 PIECE_CHARACTERS = 1 << 20
 _PLACE_TO_CUT = re.compile(r"(?<=\S)\s*\n")
@@ -99,19 +97,15 @@ class LanguageModellingDataModule(TokenizedDataModule):
         raise NotImplementedError
 
     def check_settings(self) -> None:
-        """Called by `setup`, not by the constructor: jsonargparse hides what a constructor raises.
-
-        Raises:
-            InputError: a setting out of range.
-        """
+        """Raises InputError for a setting out of range; not in the constructor, where jsonargparse would hide it."""
         for name in ("batch_size", "evaluation_batch_size", "train_rows", "validation_rows", "test_rows"):
             check_positive(name, getattr(self, name))
-        if self.packing not in PACKINGS:
-            raise one_of("packing", self.packing, PACKINGS)
-        if self.block_size < SHORTEST_BLOCK:
+        if self.packing not in get_args(Packing):
+            raise one_of("packing", self.packing, get_args(Packing))
+        if self.block_size < 2:
             raise InputError(
-                f"block_size is {self.block_size}; allowed: {SHORTEST_BLOCK} or more, because a row's first token "
-                "isn't scored. Set --data.block_size."
+                f"block_size is {self.block_size}; allowed: 2 or more, because a row's first token isn't scored. Set "
+                "--data.block_size."
             )
         if self.stride is not None and not 1 <= self.stride < self.block_size:
             raise InputError(
@@ -135,7 +129,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     @property
     def row_counts(self) -> dict[str, int]:
         """Rows that training, validation and test use, and the tokens that their losses count."""
-        tokens = {f"{name}_tokens": split.tokens for name, split in self._splits.items()}
+        tokens = {f"{name}_tokens": int(split.scored.sum()) for name, split in self._splits.items()}
         return {**super().row_counts, "train_tokens": 0, "validation_tokens": 0, "test_tokens": 0, **tokens}
 
     def predict_examples(self) -> Examples:
@@ -178,7 +172,10 @@ class LanguageModellingDataModule(TokenizedDataModule):
         if self.packing == "lines":
             windows = self._rows_of_lines(name, _lines(texts), stride)
         else:
-            windows = cut_windows(self._one_text(name, texts), self.block_size, stride)
+            tokens = self._tokens(name, Examples(cut_pieces("".join(texts))), add_special_tokens=False).input_ids
+            tokens = torch.cat([torch.tensor(first_tokens(self.tokenizer), dtype=torch.int32), tokens])
+            whole_text = TokenizedSplit(tokens, offsets=torch.tensor([0, len(tokens)]))
+            windows = cut_windows(whole_text, self.block_size, stride)
         if not len(windows):
             raise InputError(
                 f"the {name} split of {self.name} has no token to score, so there is no perplexity; allowed: at least "
@@ -201,11 +198,6 @@ class LanguageModellingDataModule(TokenizedDataModule):
             )
         return cut_windows(tokens, self.block_size, stride)
 
-    def _one_text(self, name: str, texts: list[str]) -> TokenizedSplit:
-        tokens = self._tokens(name, Examples(cut_pieces("".join(texts))), add_special_tokens=False)
-        input_ids = torch.cat([torch.tensor(first_tokens(self.tokenizer), dtype=torch.int32), tokens.input_ids])
-        return TokenizedSplit(input_ids, offsets=torch.tensor([0, len(input_ids)]))
-
     def _tokens(self, name: str, examples: Examples, add_special_tokens: bool = True) -> TokenizedSplit:
         tokens = tokenize_cached(examples, self.tokenizer, max_length=None, add_special_tokens=add_special_tokens)
         limits, where = read_limits(self.backbone, self.revision), f"the {name} split of {self.name}"
@@ -216,11 +208,9 @@ class LanguageModellingDataModule(TokenizedDataModule):
         return split.scored
 
     def _collate(self) -> Collate:
-        tokenizer = self.tokenizer
-        known = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
         # On the right, whatever the tokenizer says: nothing looks ahead, so padding changes no answer that counts.
-        padding = Padding(next(token for token in known if token is not None))
-        return partial(collate_windows, padding=padding)
+        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return partial(collate_windows, padding=Padding(next(token for token in known if token is not None)))
 
 
 def _lines(texts: list[str]) -> list[str]:

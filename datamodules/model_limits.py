@@ -1,5 +1,6 @@
 """What a backbone can take, so that tokens it can't are known before anything is trained."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -49,8 +50,25 @@ class ModelLimits:
             InputError: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in
                 number, of which a model that reads their last one refuses to make a batch.
         """
-        self._check_tables(split, tokenizer, backbone, where)
-        if not classified or self.sentence_end is None:
+        tables = (("token id", split.input_ids, self.tokens), ("token type", split.token_type_ids, self.token_types))
+        for what, ids, limit in tables:
+            if ids is None or limit is None or (largest := int(ids.max())) < limit:
+                continue
+            place = int(ids.argmax())
+            row = int(torch.searchsorted(split.offsets, place, right=True)) - 1
+            token = tokenizer.convert_ids_to_tokens(int(split.input_ids[place]))
+            raise InputError(
+                f"{where(row)}: {what} {largest} ({shown(token)}); allowed with {backbone}: 0 to {limit - 1}, which is "
+                "what its embedding has. The tokenizer was made for another model, or has been given tokens that the "
+                "model doesn't know: use the model's own tokenizer, or save the model with resize_token_embeddings."
+            )
+        if classified:
+            self._check_ends(split, tokenizer, backbone, where)
+
+    def _check_ends(
+        self, split: TokenizedSplit, tokenizer: "PreTrainedTokenizerBase", backbone: str, where: Callable[[int], str]
+    ) -> None:
+        if self.sentence_end is None:
             return
         before = nn.functional.pad((split.input_ids == self.sentence_end).cumsum(0), (1, 0))  # (tokens + 1,)
         counts = before[split.offsets].diff()  # (rows,)
@@ -63,25 +81,6 @@ class ModelLimits:
                 f"{where(row)}: {int(counts[row])} end-of-sequence tokens ({name!r}); allowed with {backbone}, which "
                 f"reads a row at its last one: {max(usual, 1)}, as in the other rows. Take it out of the text, or use "
                 "the tokenizer that was made for this model."
-            )
-
-    def _check_tables(
-        self, split: TokenizedSplit, tokenizer: "PreTrainedTokenizerBase", backbone: str, where: Callable[[int], str]
-    ) -> None:
-        tables = (
-            ("token id", split.input_ids, self.tokens),
-            ("token type", split.token_type_ids, self.token_types),
-        )
-        for what, ids, limit in tables:
-            if ids is None or limit is None or (largest := int(ids.max())) < limit:
-                continue
-            place = int(ids.argmax())
-            row = int(torch.searchsorted(split.offsets, place, right=True)) - 1
-            token = tokenizer.convert_ids_to_tokens(int(split.input_ids[place]))
-            raise InputError(
-                f"{where(row)}: {what} {largest} ({shown(token)}); allowed with {backbone}: 0 to {limit - 1}, which is "
-                "what its embedding has. The tokenizer was made for another model, or has been given tokens that the "
-                "model doesn't know: use the model's own tokenizer, or save the model with resize_token_embeddings."
             )
 
 
@@ -97,20 +96,16 @@ def read_limits(backbone: str, revision: str | None = None) -> ModelLimits:
             model = AutoModel.from_config(config, trust_remote_code=False)
     except Exception:  # what is wrong with a model is said where it is loaded
         return ModelLimits()
+    words = None
+    with contextlib.suppress(NotImplementedError):  # characters, say
+        words = _rows(model.get_input_embeddings())
     types = [_rows(getattr(module, "token_type_embeddings", None)) for module in model.modules()]
     return ModelLimits(
-        tokens=_word_rows(model),
+        tokens=words,
         positions=_positions(model, config),
         token_types=min((rows for rows in types if rows is not None), default=None),
         sentence_end=config.eos_token_id if getattr(config, "is_encoder_decoder", False) else None,
     )
-
-
-def _word_rows(model: Any) -> int | None:
-    try:
-        return _rows(model.get_input_embeddings())
-    except NotImplementedError:  # characters, say
-        return None
 
 
 def _positions(model: nn.Module, config: Any) -> int | None:

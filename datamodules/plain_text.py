@@ -6,7 +6,7 @@ from typing import Any
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.running_text import read_running_text, running_texts
-from datamodules.sources_datasets import load_hub, split_tables
+from datamodules.splits import hub_tables
 
 
 class PlainTextDataModule(LanguageModellingDataModule):
@@ -85,9 +85,8 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 "hub, or files. Leave one of them out."
             )
         instead = "--data.train_file FILE with the same text"
-        loaded = load_hub(dataset, self.dataset_name, self.dataset_revision, instead)
-        source = f"{dataset} ({self.dataset_name or self.dataset_revision or 'main'})"
-        splits = running_texts(split_tables(loaded, source, (self.text_column,), ()), self.text_column)
+        place = (dataset, self.dataset_name, self.dataset_revision)
+        splits = running_texts(hub_tables(*place, instead, (self.text_column,)), self.text_column)
         if "train" not in splits:
             raise InputError(
                 f"the data set {dataset} has no train split among {', '.join(splits) or 'its splits'}; allowed: "

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-from common.errors import InputError
 from datamodules.sources import Examples
 from datamodules.task import Task
 from datamodules.text_classification import TextClassificationDataModule
-from datamodules.tokenized_data import check_positive
 
 QUICKSTART_TASK = Task(
     "quickstart", ("sentence",), ("unacceptable", "acceptable"), ("matthews_correlation", "accuracy")
@@ -45,28 +43,11 @@ class QuickstartDataModule(TextClassificationDataModule):
     def name(self) -> str:
         return "quickstart"
 
-    def check_settings(self) -> None:
-        super().check_settings()
-        for name in ("train_sentences", "validation_sentences", "test_sentences"):
-            check_positive(name, getattr(self, name))
-
     def load_examples(self) -> dict[str, Examples]:
         from datamodules.quickstart_corpus import generate_corpus
 
-        try:
-            corpus = generate_corpus(
-                train_sentences=self.train_sentences,
-                validation_sentences=self.validation_sentences,
-                test_sentences=self.test_sentences,
-                seed=self.corpus_seed,
-            )
-        except ValueError as error:  # it says itself how many sentences there can be
-            raise InputError(str(error)) from error
-        return {
-            split: Examples(
-                texts=[sentence.text for sentence in sentences],
-                labels=[sentence.label for sentence in sentences],
-                tags=[sentence.phenomenon for sentence in sentences],
-            )
-            for split, sentences in corpus.items()
-        }
+        corpus = generate_corpus(
+            self.train_sentences, self.validation_sentences, self.test_sentences, seed=self.corpus_seed
+        )
+        columns = {split: [list(column) for column in zip(*rows, strict=True)] for split, rows in corpus.items()}
+        return {split: Examples(texts, None, labels, tags) for split, (texts, labels, tags) in columns.items()}

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.errors import InputError
+from datamodules.files import TABLE_ENDINGS, read_lines, read_table, table_ending
 from datamodules.sources import Table
-from datamodules.sources_files import TABLE_ENDINGS, read_lines, read_table, table_ending
-from datamodules.sources_folders import folder_content
+from datamodules.splits import folder_content
 
 
 def read_running_text(path: Path, column: str = "text") -> list[str]:
@@ -35,12 +35,8 @@ def running_text(table: Table, column: str) -> list[str]:
         InputError: the column is missing or empty, or a row is no text.
     """
     table.require((column,), "Rename the column, or name the one that holds the text with --data.text_column.")
-    rows: list[str] = []
-    for row, text in enumerate(table.columns[column]):
-        if not isinstance(text, str):
-            raise table.row_error(row, f"{column} is {text!r}", "text")
-        rows.append(text)
-    if not any(text.strip() for text in rows):
+    rows = table.texts(column, may_be_empty=True)
+    if not any(map(str.strip, rows)):
         raise InputError(f"{table.source} has no text in its column {column}. Fetch or write it again.")
     return [text if text.endswith("\n") else f"{text}\n" for text in rows]
 

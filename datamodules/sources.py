@@ -1,8 +1,11 @@
 """Rows: as the named columns of a split, and as the checked `Examples` that are tokenised."""
 
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, listing, shown
@@ -43,17 +46,6 @@ class Examples:
         texts = [self.texts[row] for row in rows]
         where = self.where
         return Examples(texts, pick(self.pairs), pick(self.labels), pick(self.tags), lambda row: where(rows[row]))
-
-
-def joined(first: Examples, second: Examples) -> Examples:
-    """The labelled single sentences of both."""
-    labels = [*(first.labels or []), *(second.labels or [])]
-    rows = len(first)
-    return Examples(
-        first.texts + second.texts,
-        labels=labels,
-        where=lambda row: first.where(row) if row < rows else second.where(row - rows),
-    )
 
 
 @dataclass(frozen=True)
@@ -119,6 +111,21 @@ class Table:
                 raise self.row_error(row, found, "valid Unicode text")
             texts.append(text)
         return texts
+
+
+def stacked(parts: Sequence[Table]) -> Table:
+    """The columns that all tables have, one table under the other."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = [0, *accumulate(map(len, parts))]
+
+    def where(row: int) -> str:
+        place = bisect_right(starts, row) - 1
+        return parts[place].where(row - starts[place])
+
+    shared = [name for name in parts[0].columns if all(name in part.columns for part in parts)]
+    columns = {name: [value for part in parts for value in part.columns[name]] for name in shared}
+    return Table(columns, where, f"{parts[0].source} to {Path(parts[-1].source).name}")
 
 
 def unlabelled_examples(task: Task, table: Table) -> Examples:

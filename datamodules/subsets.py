@@ -30,11 +30,8 @@ def hold_out(
 ) -> tuple[Examples, Examples]:
     """The training rows that stay, and `rows` random others for validation; each in their old order.
 
-    Args:
-        setting: the setting of the data module that `rows` comes from, for messages.
-
     Raises:
-        InputError: nothing would be left to train on.
+        InputError: nothing would be left to train on; `setting` is what `rows` comes from.
     """
     if rows is None or not 1 <= rows < len(train):
         raise InputError(
@@ -42,8 +39,7 @@ def hold_out(
             f"Set --data.{setting}."
         )
     held = _drawn(len(train), rows, seed)
-    chosen = set(held)
-    rest = [row for row in range(len(train)) if row not in chosen]
+    rest = sorted(set(range(len(train))) - set(held))
     return train.select(rest), train.select(held)
 
 
@@ -75,11 +71,10 @@ def without_repeats(train: Examples, test: Examples) -> tuple[Examples, int]:
 
     Letters and digits are compared: case, punctuation and blanks, which copies of a text often differ in, are not.
     """
-    seen = {_letters(test, row) for row in range(len(test))}
-    kept = [row for row in range(len(train)) if _letters(train, row) not in seen]
+    seen = set(map(_letters, test.texts))
+    kept = [row for row, text in enumerate(train.texts) if _letters(text) not in seen]
     return train.select(kept), len(train) - len(kept)
 
 
-def _letters(examples: Examples, row: int) -> tuple[str, ...]:
-    texts = [examples.texts[row]] if examples.pairs is None else [examples.texts[row], examples.pairs[row]]
-    return tuple("".join(filter(str.isalnum, text.casefold())) for text in texts)
+def _letters(text: str) -> str:
+    return "".join(filter(str.isalnum, text.casefold()))

@@ -1,18 +1,31 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
+from collections.abc import Mapping
 from functools import cached_property
-from typing import Any, Literal
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from common.errors import InputError, listing, one_of
 from common.terminal import logger
+from datamodules.files import TABLE_ENDINGS
 from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
 from datamodules.sources import Examples, Table
-from datamodules.sources_table import TableSource
+from datamodules.splits import (
+    check_complete,
+    existing_folder,
+    folder_content,
+    hub_tables,
+    read_tables,
+    saved_folder,
+    saved_tables,
+    split_files,
+)
 from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
 
-PROBLEMS = ("classification", "regression")
+Problem = Literal["classification", "regression"]
 
 
 class TableDataModule(TextClassificationDataModule):
@@ -63,7 +76,7 @@ class TableDataModule(TextClassificationDataModule):
         text_column: str = "text",
         pair_column: str | None = None,
         label_column: str = "label",
-        problem: Literal["classification", "regression"] = "classification",
+        problem: Problem = "classification",
         label_names: list[str] | None = None,
         metric: str | None = None,
         validation_fraction: float = 0.1,
@@ -71,9 +84,12 @@ class TableDataModule(TextClassificationDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        files = {"train": train_file, "validation": validation_file, "test": test_file}
-        splits = {"train": train_split, "validation": validation_split, "test": test_split}
-        self.source = TableSource(files, data_dir, dataset, dataset_name, dataset_revision, splits)
+        self.files = {"train": train_file, "validation": validation_file, "test": test_file}
+        self.splits = {"train": train_split, "validation": validation_split, "test": test_split}
+        self.data_dir = data_dir
+        self.dataset = dataset
+        self.dataset_name = dataset_name
+        self.dataset_revision = dataset_revision
         self.text_columns = (text_column,) if pair_column is None else (text_column, pair_column)
         self.label_column = label_column
         self.problem = problem
@@ -84,7 +100,9 @@ class TableDataModule(TextClassificationDataModule):
 
     @property
     def name(self) -> str:
-        return self.source.name
+        if self.dataset is not None:
+            return self.dataset if self.dataset_name is None else f"{self.dataset}/{self.dataset_name}"
+        return self.files["train"] or self.data_dir or "table"
 
     @property
     def metrics(self) -> tuple[str, ...]:
@@ -95,11 +113,9 @@ class TableDataModule(TextClassificationDataModule):
     @cached_property
     def task(self) -> Task:
         """Its labels are those of the training split, which is read for them."""
-        names = (
-            ()
-            if self.problem == "regression"
-            else tuple(map(label_text, self.label_names or ())) or self._training_labels()
-        )
+        names = tuple(map(label_text, self.label_names or ()))
+        if self.problem == "classification" and not names:
+            names = label_names(self._tables["train"], self.label_column)
         if self.metric == "f1" and len(names) != 2:
             raise InputError(
                 f"metric is 'f1', which is for two labels, and there are {len(names)}: {listing(names)}; "
@@ -109,8 +125,8 @@ class TableDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.problem not in PROBLEMS:
-            raise one_of("problem", self.problem, PROBLEMS)
+        if self.problem not in get_args(Problem):
+            raise one_of("problem", self.problem, get_args(Problem))
         allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
         if self.metric is not None and self.metric not in allowed:
             raise one_of(f"metric for {self.problem}", self.metric, allowed)
@@ -122,7 +138,7 @@ class TableDataModule(TextClassificationDataModule):
                 f"separator is {self.separator!r}; allowed: one character, such as ';', and no quotation mark, blank "
                 "or line end."
             )
-        self.source.check()
+        self._check_source()
 
     def _check_labels_and_columns(self) -> None:
         if self.label_names is not None:
@@ -139,9 +155,33 @@ class TableDataModule(TextClassificationDataModule):
                 "--data.pair_column and --data.label_column."
             )
 
+    def _check_source(self) -> None:
+        """Raises InputError unless there is one source of the data, and every choice in a data set has one."""
+        if self.dataset is not None:
+            others = [f"{split}_file" for split, file in self.files.items() if file is not None]
+            if others := [*others, *["data_dir"] * (self.data_dir is not None)]:
+                raise InputError(
+                    f"dataset is {self.dataset!r} and {', '.join(others)} given too; allowed: one source of the data."
+                )
+            return
+        choices = {"dataset_name": self.dataset_name, "dataset_revision": self.dataset_revision}
+        if self.files["train"] is not None or not saved_folder(Path(self.data_dir or ".").expanduser()):
+            choices |= {f"{split}_split": name for split, name in self.splits.items()}
+        for name, value in choices.items():
+            if value is not None:
+                raise InputError(
+                    f"{name} is {value!r}, but would have no effect: it chooses in a data set, and the data are files. "
+                    "Leave it out, or give --data.dataset."
+                )
+        if self.data_dir is None and self.files["train"] is None:
+            raise InputError(
+                "the data has no source; allowed: --data.train_file FILE, --data.data_dir FOLDER with a file called "
+                f"train ({', '.join(TABLE_ENDINGS)}), or --data.dataset NAME."
+            )
+
     @cached_property
     def _tables(self) -> dict[str, Table]:
-        tables = self.source.read((*self.text_columns, self.label_column), self.separator)
+        tables = self._read((*self.text_columns, self.label_column))
         for split, table in tables.items():
             labelled = () if split.startswith("test") else (self.label_column,)
             table.require(
@@ -151,13 +191,39 @@ class TableDataModule(TextClassificationDataModule):
             )
         return tables
 
-    def _training_labels(self) -> tuple[str, ...]:
-        return label_names(self._tables["train"], self.label_column)
+    def _read(self, wanted: tuple[str, ...]) -> dict[str, Table]:
+        """The splits as tables, `train` always among them."""
+        if self.dataset is not None and not saved_folder(Path(self.dataset).expanduser()):
+            _tell_repeats(self.splits)
+            instead = "--data.train_file FILE or --data.data_dir FOLDER with the data as .csv, .tsv, .jsonl or .parquet"
+            place = (self.dataset, self.dataset_name, self.dataset_revision)
+            return hub_tables(*place, instead, wanted, ("train",), self.splits)
+        folder = existing_folder(self.dataset or self.data_dir or ".", "the data")
+        if self.files["train"] is None and saved_folder(folder):
+            _tell_repeats(self.splits)
+            return saved_tables(folder, wanted, ("train",), self.splits)
+        found = self._found_files(folder)
+        check_complete(found, ("train",), f"{folder} (it holds: {folder_content(folder)})")
+        return {split: read_tables(files, wanted, self.separator) for split, files in found.items()}
+
+    def _found_files(self, folder: Path) -> dict[str, list[Path]]:
+        """The files of each split: those that are named, and if that leaves out train, those with a split's name."""
+        named = {split: [folder / Path(file).expanduser()] for split, file in self.files.items() if file is not None}
+        _tell_repeats({split: str(files[0].resolve()) for split, files in named.items()})
+        if self.files["train"] is None:
+            taken = [file.resolve() for files in named.values() for file in files]
+            for split in [split for split in self.files if split not in named]:
+                files = split_files(folder, split, TABLE_ENDINGS)
+                # a file that is named for one split is no other one's, whatever it is called
+                named[split] = [file for file in files if file.resolve() not in taken]
+        return {split: named[split] for split in self.files if named.get(split)}
 
     def load_examples(self) -> dict[str, Examples]:
         examples: dict[str, Examples] = {}
         for split, table in self._tables.items():
-            examples[split] = self._examples_of(split, table)
+            if self.problem == "classification":
+                table = with_label_numbers(table, self.label_column, self.task.label_names)
+            examples[split] = examples_of(self.task, table, labelled=not split.startswith("test"))
             if split == "train":  # before a label of another split seems to be the one that is wrong
                 check_labels(self.name, split, self.task, examples[split])
         if "validation" not in examples:
@@ -167,7 +233,9 @@ class TableDataModule(TextClassificationDataModule):
             logger.info(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
         return examples
 
-    def _examples_of(self, split: str, table: Table) -> Examples:
-        if self.problem == "classification":
-            table = with_label_numbers(table, self.label_column, self.task.label_names)
-        return examples_of(self.task, table, labelled=not split.startswith("test"))
+
+def _tell_repeats(chosen: Mapping[str, str | None]) -> None:
+    """Warns where the same rows were chosen for two purposes: the figures of one say nothing about new rows then."""
+    for (first, theirs), (second, ours) in combinations(chosen.items(), 2):
+        if theirs is not None and theirs == ours:
+            logger.warning(f"The same rows are chosen for {first} and {second}: {ours}.")

@@ -29,7 +29,7 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """The columns a file has to have: the texts, and the labels unless they are to be predicted."""
+        """Of the texts and the labels."""
         return (*self.text_fields, self.label_column)
 
     @property

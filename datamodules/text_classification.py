@@ -6,16 +6,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from common.errors import InputError, listing
 from common.terminal import logger
 from datamodules.batching import Batching
+from datamodules.files import read_predict_table
 from datamodules.labels import check_labels
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding, collate
 from datamodules.model_limits import read_limits
 from datamodules.sources import Examples, unlabelled_examples
-from datamodules.sources_files import read_predict_table
 from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
@@ -25,7 +23,6 @@ from datamodules.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-SHORTEST_MAX_LENGTH = 4
 _NO_LIMIT = 10**9  # what transformers has for tokenizers without one is larger
 
 
@@ -85,11 +82,7 @@ class TextClassificationDataModule(TokenizedDataModule):
         raise NotImplementedError
 
     def check_settings(self) -> None:
-        """Called by `setup`, not by the constructor: jsonargparse hides what a constructor raises.
-
-        Raises:
-            InputError: a setting out of range.
-        """
+        """Raises InputError for a setting out of range; not in the constructor, where jsonargparse would hide it."""
         for name in ("batch_size", "evaluation_batch_size", "max_length", "train_rows", "validation_rows"):
             check_positive(name, getattr(self, name))
 
@@ -107,9 +100,9 @@ class TextClassificationDataModule(TokenizedDataModule):
         if limits.token_types == 1:  # the second text of a pair has the same type: none need be given
             tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         longest = min(tokenizer.model_max_length, limits.positions or tokenizer.model_max_length)
-        if not SHORTEST_MAX_LENGTH <= self.max_length <= longest:
+        if not 4 <= self.max_length <= longest:
             raise InputError(
-                f"max_length is {self.max_length}; allowed with {self.backbone}: {SHORTEST_MAX_LENGTH} to "
+                f"max_length is {self.max_length}; allowed with {self.backbone}: 4 to "
                 f"{longest if longest < _NO_LIMIT else 'any length'}. Set --data.max_length."
             )
         return tokenizer
@@ -132,14 +125,6 @@ class TextClassificationDataModule(TokenizedDataModule):
     def truncated_rows(self) -> dict[str, int]:
         """Rows of each split that were cut to `max_length`."""
         return {name: split.truncated_rows for name, split in self._splits.items()}
-
-    @property
-    def train_label_counts(self) -> list[int]:
-        """Training rows of each label; empty for regression."""
-        labels = self._splits["train"].labels
-        if self.task.is_regression or labels is None:
-            return []
-        return torch.bincount(labels, minlength=self.task.num_labels).tolist()
 
     def predict_examples(self) -> Examples:
         """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
@@ -168,8 +153,9 @@ class TextClassificationDataModule(TokenizedDataModule):
             return
         self._examples = self.read_splits()
         # An unlabelled test split is only tokenised when predict asks for it.
-        labelled = {name: rows for name, rows in self._examples.items() if rows.labels is not None}
-        self._splits = {name: self._tokenized(name, rows) for name, rows in labelled.items()}
+        self._splits = {
+            name: self._tokenized(name, rows) for name, rows in self._examples.items() if rows.labels is not None
+        }
 
     def read_splits(self) -> dict[str, Examples]:
         """The rows of each split that this run uses, as text.
@@ -195,10 +181,8 @@ class TextClassificationDataModule(TokenizedDataModule):
         """Says what is trained on: the rows of each class, what f1 looks for, and rows that are in several splits."""
         for name, rows in self._examples.items():
             counts = Counter(rows.labels or ())
-            classes = [f"{counts[number]:,} {label}" for number, label in enumerate(self.class_names)]
-            logger.info(
-                f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if counts and classes else "")
-            )
+            classes = [f"{counts[number]:,} {label}" for number, label in enumerate(self.class_names) if counts]
+            logger.info(f"{self.name}: {len(rows):,} {name} rows" + (f": {listing(classes)}" if classes else ""))
         if "f1" in self.task.metrics:
             logger.info(f"{self.name}: f1 is of the class {self.class_names[1]!r}, the second one.")
         seen = {split: set(zip(rows.texts, rows.pairs or rows.texts)) for split, rows in self._examples.items()}

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -87,14 +88,14 @@ def tokenize_cached(
     Args:
         max_length: longer rows are cut to this many tokens; None: no row is cut.
         tag_names: numbers the tags, for all splits alike.
-        add_special_tokens: whether each row gets what the tokenizer puts around a text.
+        add_special_tokens: gives each row what the tokenizer puts around a text.
     """
     key = _cache_key(examples, tokenizer, max_length, add_special_tokens)
     path = cache_directory("tokenized") / f"{key}.safetensors"
     tensors = _read_cache(path, rows=len(examples))
     if tensors is None:
         with one_maker(path):
-            tensors = _read_cache(path, rows=len(examples))
+            tensors = _read_cache(path, rows=len(examples))  # another process may have made it meanwhile
             if tensors is None:
                 tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
                 write_cache(path, save({**tensors, "checksum": _checksum(tensors)}), "tokens are")
@@ -116,15 +117,16 @@ def tokenize(
     Raises:
         InputError: a row has no tokens at all.
     """
-    with_types = "token_type_ids" in tokenizer.model_input_names
-    names = ["input_ids", "token_type_ids"] if with_types else ["input_ids"]
-    flat: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    types = {"input_ids": np.int32, "token_type_ids": np.uint8}
+    names = {"input_ids", *tokenizer.model_input_names}
+    flat: dict[str, list[np.ndarray]] = {name: [] for name in types if name in names}
+    longest = math.inf if max_length is None else max_length
     lengths: list[int] = []
     truncated = 0
     with _parallel_tokenizer():
         for start in range(0, len(examples), ROWS_PER_CALL):
             rows = range(start, min(start + ROWS_PER_CALL, len(examples)))
-            encoded = _encode(examples, rows, tokenizer, max_length, with_types, add_special_tokens)
+            encoded = _encode(examples, rows, tokenizer, max_length, add_special_tokens)
             found = [len(ids) for ids in encoded["input_ids"]]
             if 0 in found:
                 row = rows[found.index(0)]
@@ -132,21 +134,18 @@ def tokenize(
                     f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some "
                     "text. Correct or remove the row."
                 )
-            for name in names:
+            for name, parts in flat.items():
                 chain = itertools.chain.from_iterable(encoded[name])
-                flat[name].append(np.fromiter(chain, dtype=np.int32, count=sum(found)))
-            if max_length is not None:
-                full = [row for row, length in zip(rows, found, strict=True) if length >= max_length]
-                truncated += _count_longer(examples, full, tokenizer, max_length)
+                parts.append(np.fromiter(chain, dtype=types[name], count=sum(found)))
+            # only rows of exactly max_length can have been cut
+            if full := [row for row, length in zip(rows, found, strict=True) if length >= longest]:
+                truncated += sum(len(ids) > longest for ids in _encode(examples, full, tokenizer, None)["input_ids"])
             lengths.extend(found)
-    tensors = {
-        "input_ids": torch.from_numpy(np.concatenate(flat["input_ids"])),
+    return {
+        **{name: torch.from_numpy(np.concatenate(parts)) for name, parts in flat.items()},
         "offsets": torch.tensor([0, *lengths]).cumsum(0),
         "truncated_rows": torch.tensor(truncated),
     }
-    if with_types:
-        tensors["token_type_ids"] = torch.from_numpy(np.concatenate(flat["token_type_ids"]).astype(np.uint8))
-    return tensors
 
 
 def _encode(
@@ -154,30 +153,19 @@ def _encode(
     rows: Sequence[int],
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
-    with_types: bool = False,
     add_special_tokens: bool = True,
 ) -> Any:
-    texts = [examples.texts[row] for row in rows]
-    pairs = None if examples.pairs is None else [examples.pairs[row] for row in rows]
     # padding and truncation are always said: some tokenizer.json files switch both on.
     return tokenizer(
-        texts,
-        pairs,
+        [examples.texts[row] for row in rows],
+        None if examples.pairs is None else [examples.pairs[row] for row in rows],
         padding=False,
         add_special_tokens=add_special_tokens,
         truncation=max_length is not None,
         max_length=max_length,
         return_attention_mask=False,
-        return_token_type_ids=with_types,
         verbose=False,
     )
-
-
-def _count_longer(examples: Examples, rows: list[int], tokenizer: "PreTrainedTokenizerBase", max_length: int) -> int:
-    """How many rows were cut: only rows of exactly `max_length` can have been."""
-    if not rows:
-        return 0
-    return sum(len(ids) > max_length for ids in _encode(examples, rows, tokenizer, None)["input_ids"])
 
 
 @contextmanager
@@ -209,7 +197,7 @@ def _cache_key(
 def _checksum(tensors: dict[str, Tensor]) -> Tensor:
     total = 0
     for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].numpy().tobytes(), total)
+        total = zlib.crc32(tensors[name].numpy().data, total)
     return torch.tensor(total)
 
 

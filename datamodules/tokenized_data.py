@@ -34,7 +34,7 @@ class TokenizedDataModule(LightningDataModule):
         super().__init__()
         self._splits = {}
         self._training_loader: ResumableDataLoader | None = None
-        self._position: dict[str, Any] | None = None
+        self._position: dict[str, Any] = {}
 
     @property
     def name(self) -> str:
@@ -104,8 +104,7 @@ class TokenizedDataModule(LightningDataModule):
         self.setup("predict" if predicting else None)
 
     def train_dataloader(self) -> ResumableDataLoader:
-        split = self._splits["train"]
-        trainer = self.trainer
+        split, trainer = self._splits["train"], self.trainer
         processes, rank = self._processes()
         sampler = TrainingBatchSampler(
             split.lengths,
@@ -119,9 +118,9 @@ class TokenizedDataModule(LightningDataModule):
             row_counts=self._row_weights(split),
         )
         self._training_loader = ResumableDataLoader(split, sampler, self._collate())
-        if self._position is not None:
+        if self._position:
             self._training_loader.load_state_dict(self._position)
-            self._position = None
+        self._position = {}
         return self._training_loader
 
     # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
@@ -132,7 +131,7 @@ class TokenizedDataModule(LightningDataModule):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Keeps a position for the training loader to come."""
-        self._position = state_dict or None
+        self._position = state_dict
 
     def val_dataloader(self) -> list[EvaluationDataLoader]:
         return [self._evaluation_loader(self._splits[name]) for name in self._split_names("validation")]

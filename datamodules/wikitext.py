@@ -8,10 +8,8 @@ from common.errors import InputError, one_of
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.running_text import read_running_text, running_texts
 from datamodules.sources import Table
-from datamodules.sources_datasets import load_hub, split_tables
-from datamodules.sources_folders import existing_folder, find_file, folder_content, named_tables
+from datamodules.splits import existing_folder, find_file, folder_content, hub_tables, named_tables
 
-HUB_WIKITEXT = "Salesforce/wikitext"
 VARIANTS = ("wikitext-2-raw", "wikitext-2", "wikitext-103-raw", "wikitext-103")
 COLUMN = "text"
 _OFFICIAL = {"train": "train", "validation": "valid", "test": "test"}
@@ -52,9 +50,8 @@ class WikiTextDataModule(LanguageModellingDataModule):
         if self.data_dir is not None:
             return self._read_folder(self.data_dir)
         instead = f"--data.data_dir FOLDER with {', '.join(self._official_names())} or their .gz"
-        configuration = f"{self.variant}-v1"
-        loaded = load_hub(HUB_WIKITEXT, configuration, self.dataset_revision, instead)
-        return _with_blank_lines(split_tables(loaded, f"{HUB_WIKITEXT} ({configuration})", (COLUMN,), ()))
+        place = ("Salesforce/wikitext", f"{self.variant}-v1", self.dataset_revision)
+        return _with_blank_lines(hub_tables(*place, instead, (COLUMN,)))
 
     def read_predict_file(self, file: str) -> list[str]:
         return read_running_text(Path(file).expanduser(), COLUMN)
@@ -67,12 +64,12 @@ class WikiTextDataModule(LanguageModellingDataModule):
         names = self._official_names()
         root = existing_folder(data_dir, ", ".join(names))
         for folder in (root, root / self.variant, root / f"{self.variant}-v1"):
-            paths = [path for name in names if (path := find_file(folder, [name]))]
+            paths = [path for name in names if (path := find_file(folder, name))]
             if len(paths) == len(names):
                 return {split: read_running_text(path) for split, path in zip(_OFFICIAL, paths, strict=True)}
         tables = named_tables(root, (COLUMN,), ())
         if "train" not in tables or "validation" not in tables:
-            missing = [name for name in names if find_file(root, [name]) is None]
+            missing = [name for name in names if find_file(root, name) is None]
             raise InputError(
                 f"{root} has no {' and no '.join(missing)} (plain or .gz), which {self.variant} needs, and no "
                 f"train and validation as .parquet or .jsonl. It holds: {folder_content(root)}. Add the files, or "

@@ -41,38 +41,19 @@ class Windows(TokenizedSplit):
         """Tokens of each row, context included, (rows,)."""
         return self.ends - self.offsets
 
-    @property
-    def tokens(self) -> int:
-        """Tokens that the loss counts."""
-        return int(self.scored.sum())
-
     def select(self, rows: Tensor) -> "Windows":
         """The rows that a mask (rows,) or an index chooses."""
-        return Windows(
-            input_ids=self.input_ids,
-            offsets=self.offsets[rows],
-            ends=self.ends[rows],
-            scored=self.scored[rows],
-            text=self.text[rows],
-        )
+        chosen = {name: getattr(self, name)[rows] for name in ("offsets", "ends", "scored", "text")}
+        return Windows(input_ids=self.input_ids, **chosen)
 
 
 def cut_windows(tokens: TokenizedSplit, size: int, stride: int | None = None) -> Windows:
-    """Cuts every text into windows of at most `size` tokens.
+    """Cuts every text (a row of `tokens`) into windows of at most `size` tokens; those that score nothing are left out.
 
-    Without `stride` the windows lie end to end. The first token of each has no context and is not scored: a window
-    of n tokens scores n - 1.
-
-    With `stride` a window starts every `stride` tokens, until one reaches the end of the text. It scores the tokens
-    that no earlier window has scored, so that each token but a text's first counts exactly once, and each outside
-    the first window has at least `size - stride` tokens of context.
-
-    Windows that score nothing (one token, or none) are left out.
-
-    Args:
-        tokens: row i is the i-th text.
-        size: tokens a window holds at most, 2 or more.
-        stride: 1 to size - 1, or None.
+    Without `stride` the windows lie end to end, and a window of n tokens scores n - 1: its first has no context. With
+    `stride` a window starts every `stride` tokens (1 to size - 1), until one reaches the end of the text. It scores
+    the tokens that no earlier window has scored, so that each token but a text's first counts exactly once, and each
+    outside the first window has at least `size - stride` tokens of context.
     """
     step = size if stride is None else stride
     lengths = tokens.lengths  # (texts,)

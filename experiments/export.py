@@ -12,7 +12,7 @@ from common.errors import InputError, VerificationError, one_of
 from common.files import write_text
 from common.terminal import logger
 from experiments.config_files import dump_yaml
-from experiments.export_formats import FORMATS, ExportOptions, logits
+from experiments.export_formats import FORMATS, ExportOptions, cut_update, logits
 from experiments.exported_model import CONFIG_NAME, serving_config
 from experiments.loaded_run import LoadedRun
 from experiments.model_card import model_card
@@ -57,14 +57,18 @@ def write_export(run: LoadedRun, kind: str, options: ExportOptions, folder: Path
     """Writes everything into the folder, and says how far its logits are from the run's: see `Run.export`."""
     _check_ranks(run, options.force)
     batches = run.batches()
+    cut = None if options.budget is None else cut_update(run, options.budget)
     ours = logits(run.module.model, batches)
     ranks = run.module.adapter.discrete_ranks() if run.module.adapter is not None else {}
+    if cut is not None:
+        ranks = {name: len(A) for name, (A, _) in cut.items()}
+        logger.info(f"Cut to {options.budget:,}: ranks {min(ranks.values())} to {max(ranks.values())}.")
     dtype, tolerance = options.dtype, options.tolerance
-    export = FORMATS[kind](run, options)
+    export = FORMATS[kind](run, options, cut)
     export.write(folder)
     loaded = export.logits(folder, batches)
     if dtype in (None, torch.float32):
-        said = _compare(ours, loaded, tolerance, "the run's")
+        said = _compare(ours, loaded, tolerance, "the run's" if cut is None else "those of the run after the cut")
     else:  # rounding the weights moves the logits; the files must hold exactly the rounded model
         rounded = str(dtype).removeprefix("torch.")
         said = _compare(logits(export.model, batches), loaded, tolerance, f"those of the {rounded} weights")

@@ -38,6 +38,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--ckpt_path", default="best", help="best (default), last or a file.")
     parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
     parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
+    parser.add_argument(
+        "--budget", type=int, help="Cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA)."
+    )
     parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
     parser.add_argument("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
     parser.add_argument(
@@ -69,6 +72,7 @@ def run_export(arguments: list[str]) -> int:
         asked.without_head,
         asked.tolerance,
         asked.force,
+        asked.budget,
     )
     run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))

@@ -16,8 +16,8 @@ from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
-from lora.adapter import LowRankFactors
-from lora.export import merge, plain_parameters, shares_weight, unwrap
+from lora.adapter import FixedRank, LowRankFactors
+from lora.export import cut_factors, merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
 
 Batches = list[dict[str, Any]]
@@ -34,6 +34,7 @@ class ExportOptions:
         without_head: leave the head out of a native file.
         tolerance: largest allowed difference of logits, times the largest logit if above 1.
         force: export ranks that are still soft.
+        budget: cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA).
     """
 
     dtype: torch.dtype | None = None
@@ -42,6 +43,7 @@ class ExportOptions:
     without_head: bool = False
     tolerance: float = 1e-5
     force: bool = False
+    budget: int | None = None
 
 
 class Export:
@@ -50,14 +52,17 @@ class Export:
     Args:
         run: the run.
         options: what the user chose.
+        cut: the update to write instead of the run's (`cut_update`).
     """
 
-    def __init__(self, run: LoadedRun, options: ExportOptions) -> None:
+    def __init__(self, run: LoadedRun, options: ExportOptions, cut: LowRankFactors | None = None) -> None:
         self.run, self.options, self.model = run, options, run.module.model
         self.head: tuple[str, ...] = run.module.head_modules
         adapter = run.module.adapter
         self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
         self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
+        if cut is not None:
+            self.factors, self.native = cut, NativeAdapter.of_factors(cut, **self._about())
         unwrap(self.model, self.factors)
         self._merge_head()
 
@@ -201,6 +206,28 @@ def logits(model: Any, batches: Batches) -> list[Tensor]:
     """Logits of each batch in float32, from a transformers model (or one wrapped by PEFT)."""
     model = model.eval()
     return [model(**batch["inputs"]).logits.float() for batch in batches]
+
+
+def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
+    """The run's update cut to a smaller budget (`lora.export.cut_factors`); its model goes on with it.
+
+    Raises:
+        InputError: there is nothing to cut, or the run used less than the budget.
+    """
+    adapter = run.module.adapter
+    if not isinstance(adapter, FixedRank) or adapter.wrap_head:
+        raise InputError(
+            f"--budget is {budget}, and the adapter is {adapter.name if adapter is not None else None}; allowed: "
+            "LoRA and LoRA-XS of this project, without wrap_head. Leave --budget out."
+        )
+    coefficients, exponent = adapter.layer_areas()
+    used = float((coefficients * torch.tensor(list(adapter.discrete_ranks().values())) ** exponent).sum())
+    if not 1 <= budget <= used:
+        raise InputError(f"--budget is {budget:,}; allowed: 1 to {used:,.0f}, which the run has used.")
+    cut = cut_factors(adapter.low_rank_factors(), coefficients, exponent, budget)
+    for layer, (A, B) in zip(adapter.adapted_layers, cut.values(), strict=True):
+        layer.merge(B @ A)
+    return cut
 
 
 def head_settings(model: nn.Module, data: Any) -> dict[str, Any]:

@@ -48,8 +48,7 @@ class NativeAdapter:
             about: more of the description.
         """
         if not isinstance(adapter, LoRAXS):
-            plain = _named_factors(adapter.low_rank_factors())
-            return cls({"version": _VERSION, "method": "low_rank", **about}, plain)
+            return cls.of_factors(adapter.low_rank_factors(), **about)
         tensors = {f"{name}.R": block for name, block in adapter.blocks().items()}
         with_factors = with_factors or adapter.gradient_pass is not None  # else nothing could make them again
         tensors |= _named_factors(adapter.frozen_factors() if with_factors else {})
@@ -57,6 +56,11 @@ class NativeAdapter:
         tensors["fingerprint"] = adapter.fingerprint
         settings = {"rank": adapter.rank, "scale": adapter.scaling, "factors": adapter.factors}
         return cls({"version": _VERSION, "method": "lora_xs", **settings, **about}, tensors)
+
+    @classmethod
+    def of_factors(cls, factors: LowRankFactors, **about: Any) -> "NativeAdapter":
+        """Plain LoRA factors; `about` is more of the description."""
+        return cls({"version": _VERSION, "method": "low_rank", **about}, _named_factors(factors))
 
     @classmethod
     def read(cls, folder: Path) -> "NativeAdapter":

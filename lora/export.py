@@ -4,9 +4,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from lora.factors import Factors
+from lora.gradient import ranks_by_energy
 from lora.injection import replace_module
 
 
@@ -16,6 +18,34 @@ def fold(A: Tensor, B: Tensor, block: Tensor, scale: float) -> Factors:
     k = len(block)
     # in float64, so that the only rounding is the last
     return A[:k].detach().clone(), (scale * B[:, :k].double() @ block.double()).float()
+
+
+@torch.no_grad()
+def cut_factors(factors: dict[str, Factors], coefficients: Tensor, exponent: int, budget: float) -> dict[str, Factors]:
+    """The best smaller update of the same kind: each layer's is cut to its largest singular values.
+
+    Which layer keeps how many is decided by the squares of the singular values, per value that a rank costs, over all
+    layers (`ranks_by_energy`): no data is needed (as in PARA, arXiv 2604.27796).
+
+    Args:
+        factors: A (k, in) and B (out, k) by layer.
+        coefficients: c (N,), of the area c · k^p that rank k has.
+        exponent: p.
+        budget: the largest total area.
+    """
+    parts = {name: _decomposed(A.double(), B.double()) for name, (A, B) in factors.items()}
+    largest = max(len(S) for _, S, _ in parts.values())
+    energies = torch.stack([functional.pad(S**2, (0, largest - len(S))) for _, S, _ in parts.values()])
+    ranks = ranks_by_energy(energies, coefficients, exponent, 0, largest, budget).tolist()
+    pairs = zip(parts.items(), ranks, strict=True)
+    return {name: (Vh[:k].float(), (U[:, :k] * S[:k]).float()) for (name, (U, S, Vh)), k in pairs}
+
+
+def _decomposed(A: Tensor, B: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """U (out, k), S (k,) and Vᵀ (k, in) of B A."""
+    (left, R_left), (right, R_right) = torch.linalg.qr(B), torch.linalg.qr(A.T)
+    U, S, Vh = torch.linalg.svd(R_left @ R_right.T)
+    return left @ U, S, Vh @ right.T
 
 
 def unwrap(model: nn.Module, names: Iterable[str]) -> None:

@@ -1,11 +1,11 @@
 """Directions from the task: the leading singular vectors of the mean gradient G = E[∂L/∂W] (out, in) of each layer.
 
-With B = U and A = Vᵀ from G = U S Vᵀ, the first step of R is the best low-rank approximation of full fine-tuning's first
-step (LoRA-SB, arXiv 2411.19557; LoRA-GA, arXiv 2407.05000, starts LoRA from the same directions).
+With B = U and A = Vᵀ from G = U S Vᵀ, the first step of R is the best low-rank approximation of full fine-tuning's
+first step (LoRA-SB, arXiv 2411.19557; LoRA-GA, arXiv 2407.05000, starts LoRA from the same directions).
 
 G is never formed. Where x is a layer's input and δ the gradient of its output, Gᵀ Ψ = Σ x (δᵀ Ψ) and G P = Σ δ (xᵀ P)
-over tokens. The first half of the batches gives a basis P of G's row space from a Gaussian Ψ; all of them give G P, whose
-singular vectors are G's (randomised SVD: Halko, Martinsson and Tropp, arXiv 0909.4061).
+over tokens. The first half of the batches gives a basis P of G's row space from a Gaussian Ψ; all of them give G P,
+whose singular vectors are G's (randomised SVD: Halko, Martinsson and Tropp, arXiv 0909.4061).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -106,7 +106,7 @@ def gradient_directions(
     backward: Callable[[Any], None],
     mean_over_processes: Callable[[Tensor], Tensor] = lambda sums: sums,
 ) -> dict[str, Directions]:
-    """The directions of each layer, by its full path, from backward passes over `batches` and once more their first half.
+    """The directions of each layer, by its full path, from backward passes over `batches`, their first half twice.
 
     A layer needs (in + out) · (rank + 10) numbers of memory. Random numbers are the same on every machine.
 

@@ -30,6 +30,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+        self.idle = False  # whether it has rank 0 for now: no pass goes through the update
         self._merged: Callable[[Tensor], Tensor] | None = None
 
     def update(self) -> Tensor:
@@ -37,9 +38,14 @@ class AdaptedLinear(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def merge(self) -> None:
-        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored."""
-        self._merged = inference_product(dense_weight(self.base) + self.update(), self.bias)
+    def merge(self, update: Tensor | None = None) -> None:
+        """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
+
+        Args:
+            update: ΔW (out, in); `update()` if not given.
+        """
+        update = self.update() if update is None else update
+        self._merged = inference_product(dense_weight(self.base) + update, self.bias)
 
     def unmerge(self) -> None:
         """Goes on with W and the update apart."""
@@ -76,8 +82,7 @@ class LoRAXSLinear(AdaptedLinear):
         device = dense_weight(base).device
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
-        # (r, r), until the adapter hands over its own; None for a layer that has rank 0 for now
-        self.core: Tensor | None = torch.zeros(A.shape[0], A.shape[0])
+        self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
         self.products = KeptProducts()
 
     def keep_factors(self, A: Tensor, B: Tensor) -> None:
@@ -89,7 +94,7 @@ class LoRAXSLinear(AdaptedLinear):
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
-        if self.core is None:
+        if self.idle:
             return self.base(x)
         if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
@@ -97,7 +102,7 @@ class LoRAXSLinear(AdaptedLinear):
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
 
     def update(self) -> Tensor:
-        return self.B @ (self.A.new_zeros(len(self.A), len(self.A)) if self.core is None else self.core) @ self.A
+        return self.B @ self.core @ self.A
 
 
 class LoRALinear(AdaptedLinear):
@@ -125,6 +130,8 @@ class LoRALinear(AdaptedLinear):
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
+        if self.idle:
+            return self.base(x)
         A, B, scaling = self._handed_over()
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows

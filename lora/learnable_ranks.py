@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank
@@ -41,9 +41,9 @@ class LearnableRanks(FixedRank):
         by_energy = allocation == "fixed_by_energy" or initial_weights == "gradient_energy"
         if by_energy and (self.gradient_pass is None or self.gradient_pass.batches < 2):
             raise InputError(
-                f"allocation is {allocation} and initial_weights is {initial_weights}, but the gradient's energies aren't "
-                "known; allowed with factors: gradient (LoRA-XS) or initialization: gradient (LoRA) and gradient_batches "
-                "of 2 or more."
+                f"allocation is {allocation} and initial_weights is {initial_weights}, but the gradient's energies "
+                "aren't known; allowed with factors: gradient (LoRA-XS) or initialization: gradient (LoRA), and "
+                "gradient_batches of 2 or more."
             )
         self._rank_average, self._budget = rank_average, budget
         self._allocation_settings: dict[str, Any] = {
@@ -54,10 +54,6 @@ class LearnableRanks(FixedRank):
             "rounding": rounding,
             "tau": tau,
         }
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        """c (N,) and p of the area c · r^p that rank r has in each adapted layer; p is 2 or 1."""
-        raise NotImplementedError
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise

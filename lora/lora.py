@@ -31,8 +31,9 @@ class LoRA(FixedRank):
             lora_alpha itself (constant). The rank, here and for alpha_per_rank, is rank_max where ranks allocate
             themselves, and the one in use in nested training.
         initialization: uniform (A ~ U(−1/√in, 1/√in), B = 0), kaiming (PEFT's name for the same), gaussian
-            (A ~ N(0, initial_std²), B = 0), both_gaussian (A and B ~ N(0, 1): training is expected to fail), or gradient
-            (A's rows are the leading right singular vectors of the task's gradient, as long as uniform ones, B = 0).
+            (A ~ N(0, initial_std²), B = 0), both_gaussian (A and B ~ N(0, 1): training is expected to fail) or
+            gradient (A's rows are the leading right singular vectors of the task's gradient, as long as uniform ones,
+            B = 0).
         initial_std: standard deviation of A's initial entries with gaussian; 1 / rank if not given, as in PEFT.
         dropout: probability with which an entry of x is left out of the update in training.
         targets: names or patterns of the layers to adapt, or `all-linear` (every one of the backbone),
@@ -94,6 +95,10 @@ class LoRA(FixedRank):
         chosen = {**choose_layers(model, model_type, self.targets), **linear_layers_of(model, head)}
         return {name: module for name, module in model.named_modules() if name in chosen}
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
+        return torch.tensor(sides), 1  # area r · (in + out): the entries of A and B
+
     @torch.no_grad()
     def take_directions(self, directions: Sequence[Directions]) -> None:
         for A, found in zip(self.A.values(), directions, strict=True):
@@ -105,6 +110,7 @@ class LoRA(FixedRank):
             factors = self._factors()
         for layer, (A, B) in zip(self.adapted_layers, factors, strict=True):
             layer.hand_over(A, B, self.scaling)
+        self._mark_idle_layers()
 
     def _pairs(self) -> list[Factors]:
         """A (rank, in) and B (out, rank) of each layer, as they are trained."""
@@ -189,10 +195,6 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
     ) -> None:
         super().__init__(rank_max, **settings)
         self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        sides = [sum(dense_weight(layer.base).shape) for layer in self.adapted_layers]
-        return torch.tensor(sides), 1  # area r · (in + out): the entries of A and B
 
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         raise InputError(

@@ -80,6 +80,9 @@ class LoRAXS(FixedRank):
         self.fingerprint = sketch_factors(factors) if self.gradient_pass is None else sketch(weights)
         self.R = nn.Parameter(torch.randn(len(found), self.rank, self.rank) * self.initial_std)  # (N, r, r)
 
+    def layer_areas(self) -> tuple[Tensor, int]:
+        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
+
     @torch.no_grad()
     def take_directions(self, directions: Sequence[Directions]) -> None:
         for layer, found in zip(self.adapted_layers, directions, strict=True):
@@ -92,9 +95,9 @@ class LoRAXS(FixedRank):
         with torch.autocast(self.R.device.type, enabled=False):  # R and masks stay in float32
             cores = self.scaling * self.R * self._masks()  # (N, r, r)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
-        idle = self.rank_allocation.idle_layers if self.rank_allocation is not None else ()
-        for place, (layer, core) in enumerate(zip(self.adapted_layers, cores.unbind(0), strict=True)):
-            layer.core = None if place in idle else core
+        for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
+            layer.core = core
+        self._mark_idle_layers()
 
     @torch.no_grad()
     def update_factors(self) -> list[Factors]:
@@ -158,8 +161,8 @@ class LoRAXS(FixedRank):
             A, B = factors.get(name, (layer.A[:0], layer.B[:, :0]))
             if len(A) < self.rank and not self.allocates_ranks:
                 raise InputError(
-                    f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed with "
-                    f"factors: gradient: the same. Set --model.adapter.rank {len(A)}."
+                    f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed "
+                    f"with factors: gradient: the same. Set --model.adapter.rank {len(A)}."
                 )
             full_A, full_B = torch.zeros_like(layer.A), torch.zeros_like(layer.B)
             full_A[: len(A)], full_B[:, : len(A)] = A, B
@@ -176,7 +179,8 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         rank_average: the budget as an average rank: N · rank_average². Give this or budget.
         budget: the budget itself, in entries of R used over all layers.
         allocation: softmax (the study's; single ranks may exceed rank_max and lose budget there), bounded (keeps
-            budget and bounds exactly) or fixed_by_energy (ranks follow from the gradient's energies and aren't learned).
+            budget and bounds exactly) or fixed_by_energy (ranks follow from the gradient's energies, nothing is
+            learned).
         initial_weights: random (N(0, 1)), uniform, quadratic (middle layers first), left_skewed (late layers
             first) or gradient_energy (the ranks of fixed_by_energy, from where they are learned).
         rounding: budgeted (never above the budget) or plain (each rank alone).
@@ -198,9 +202,6 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     ) -> None:
         super().__init__(rank_max, **settings)
         self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
-
-    def layer_areas(self) -> tuple[Tensor, int]:
-        return torch.ones(len(self.layer_names)), 2  # area r²: the entries of R
 
     def _masks(self) -> Tensor:
         return self.allocation.masks()

@@ -91,6 +91,7 @@ class RankAllocation(nn.Module):
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
         self.start = start
         self.weights: Tensor
+        self.fixed_ranks: Tensor
         if self.is_fixed:
             self.register_buffer("weights", torch.zeros(len(coefficients)))
             self.register_buffer("fixed_ranks", torch.full((len(coefficients),), rank_min))  # until energies are known

@@ -16,15 +16,12 @@ settings.register_profile("many", max_examples=5000, deadline=None)
 settings.load_profile("few")
 
 
-@pytest.fixture(scope="session")
-def _cache_of_the_session(tmp_path_factory):
-    return tmp_path_factory.mktemp("rankwise_cache")
-
-
-@pytest.fixture(autouse=True)
-def _no_user_cache(_cache_of_the_session, monkeypatch):
-    """Tests neither read nor write the user's cache; `cache_directory` is below this folder."""
-    monkeypatch.setenv("RANKWISE_CACHE", str(_cache_of_the_session))
+@pytest.fixture(scope="session", autouse=True)
+def _no_user_cache(tmp_path_factory):
+    """Neither tests nor fixtures read or write the user's cache; `cache_directory` is below this folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RANKWISE_CACHE", str(tmp_path_factory.mktemp("rankwise_cache")))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +52,14 @@ def tiny_llama(tmp_path_factory) -> str:
 def wikitext_folder(tmp_path_factory) -> str:
     """Raw text in WikiText's official layout: 40 paragraphs to train on, 9 for validation and test each."""
     return str(tiny.save_wikitext(tmp_path_factory.mktemp("tiny_wikitext")))
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory, tiny_bert, cola_folder):
+    """Config and runs folder of one finished run called `tiny`, of three epochs; to be copied, not changed."""
+    from tests.command_line import run, write_config
+
+    runs_dir = tmp_path_factory.mktemp("finished_run")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    assert run("fit", config, runs_dir) == 0
+    return config, runs_dir

@@ -8,7 +8,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 import cli
 from experiments import command_line
@@ -19,15 +18,6 @@ ROOT = Path(__file__).parents[1]
 LORA = '--model.adapter={"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}}'
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_bert, cola_folder):
-    """Config and runs folder of one finished run called `tiny`."""
-    runs_dir = tmp_path_factory.mktemp("runs")
-    config = write_config(runs_dir, tiny_bert, cola_folder)
-    assert run("fit", config, runs_dir) == 0
-    return config, runs_dir
-
-
 def test_help_answers_without_importing_anything_heavy():
     code = "import sys, cli; cli.main(['--help']); print('torch' in sys.modules, 'lightning' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -36,8 +26,8 @@ def test_help_answers_without_importing_anything_heavy():
 
 
 @pytest.mark.slow
-def test_fit_leaves_the_promised_files(finished):
-    folder = finished[1] / "tiny"
+def test_fit_leaves_the_promised_files(finished_run):
+    folder = finished_run[1] / "tiny"
     names = {path.name for path in folder.iterdir()}
     assert {"config.yaml", "checkpoints", "metrics.csv", "ranks.json", "results.json", "rank_map.png"} <= names
     assert any(name.startswith("events.out.tfevents.") for name in names)
@@ -45,8 +35,8 @@ def test_fit_leaves_the_promised_files(finished):
     assert not list(folder.rglob("*.partial"))
 
 
-def test_results_agree_with_the_other_files(finished):
-    folder = finished[1] / "tiny"
+def test_results_agree_with_the_other_files(finished_run):
+    folder = finished_run[1] / "tiny"
     results = json.loads((folder / "results.json").read_text())
     ranks = json.loads((folder / "ranks.json").read_text())
     assert results["data"] == {
@@ -79,23 +69,14 @@ def test_results_agree_with_the_other_files(finished):
 
 
 @pytest.mark.slow
-def test_the_saved_config_runs_again_unchanged(finished, tmp_path):
-    saved = finished[1] / "tiny" / "config.yaml"
+def test_the_saved_config_runs_again_unchanged(finished_run, tmp_path):
+    saved = finished_run[1] / "tiny" / "config.yaml"
     assert run("fit", saved, tmp_path) == 0
-    assert differences(outcome(finished[1] / "tiny"), outcome(tmp_path / "tiny")) == []
+    assert differences(outcome(finished_run[1] / "tiny"), outcome(tmp_path / "tiny")) == []
 
 
-def test_test_and_validate_repeat_the_figures_of_fit(finished, capsys):
-    config, runs_dir = finished
-    results = json.loads((runs_dir / "tiny" / "results.json").read_text())
-    assert run("test", config, runs_dir, "--ckpt_path", "best") == 0
-    assert f"{results['test']['matthews_correlation']:.4f}" in capsys.readouterr().out
-    assert run("validate", config, runs_dir, "--ckpt_path", "last") == 0
-    assert f"{results['metric']['last']:.4f}" in capsys.readouterr().out
-
-
-def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
-    config, runs_dir = finished
+def test_an_existing_run_is_refused_with_three_ways_out(finished_run, capsys):
+    config, runs_dir = finished_run
     before = (runs_dir / "tiny" / "results.json").read_bytes()
     assert run("fit", config, runs_dir) == 2
     message = capsys.readouterr().err
@@ -109,8 +90,8 @@ def test_an_existing_run_is_refused_with_three_ways_out(finished, capsys):
      ["--model.adapter.targets", "[nothing]"], ["--model.init_from", "/no/such"],
      ["--trainer.val_check_interval", "0.5"], ["--trainer.min_epochs", "9", "--trainer.max_steps", "3"]],
 )  # fmt: skip
-def test_overwrite_costs_no_run_when_the_new_one_cannot_begin(finished, capsys, options):
-    config, runs_dir = finished
+def test_overwrite_costs_no_run_when_the_new_one_cannot_begin(finished_run, capsys, options):
+    config, runs_dir = finished_run
     before = {path: path.stat().st_mtime_ns for path in (runs_dir / "tiny").rglob("*.*")}
     assert run("fit", config, runs_dir, "--overwrite", *options) == 2
     assert capsys.readouterr().err.startswith("error: ")
@@ -169,29 +150,6 @@ def test_overwrite_starts_anew_and_more_callbacks_keep_ours(tmp_path, tiny_bert,
     assert history[-1]["alpha"] == 3.0  # alpha grew although the list of callbacks was given
 
 
-def test_what_is_typed_wins_over_the_checkpoint(finished, tmp_path, capsys):
-    config, runs_dir = finished
-    last = runs_dir / "tiny" / "checkpoints" / "last.ckpt"
-    options = ("--ckpt_path", str(last), "--trainer.max_epochs", "4", "--run_name", "longer")
-    assert run("fit", config, tmp_path, *options) == 0
-    results = json.loads((tmp_path / "longer" / "results.json").read_text())
-    assert len(results["val_losses"]) == 4
-
-
-def test_full_fine_tuning_and_fixed_ranks_use_the_same_module(tmp_path, tiny_bert, cola_folder):
-    config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": {"rank": 4}})
-    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1", "--run_name", "fixed") == 0
-    fixed = json.loads((tmp_path / "fixed" / "results.json").read_text())
-    assert (fixed["average_rank"], fixed["budget"]) == (4, None)
-    content = yaml.safe_load(config.read_text())
-    content["model"]["init_args"]["adapter"] = None
-    config.write_text(yaml.safe_dump(content))
-    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1", "--run_name", "full") == 0
-    full = json.loads((tmp_path / "full" / "results.json").read_text())
-    assert full["trainable_parameters"]["total"] > fixed["trainable_parameters"]["total"]
-    assert full["average_rank"] is None
-
-
 def test_a_run_that_diverges_exits_with_1_and_what_it_came_to_is_written(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     rates = ("--model.optimizer.learning_rate", "1e30", "--model.optimizer.head_learning_rate", "1e30")
@@ -208,26 +166,15 @@ def test_a_run_that_diverges_exits_with_1_and_what_it_came_to_is_written(tmp_pat
     [
         (["--data.batchsize", "4"], ["no option 'batchsize'", "Did you mean", "batch_size"]),
         (["--data.task", "colla"], ["'colla'", "allowed", "'cola'"]),
-        (["--data.data_dir", "/no/such"], ["/no/such", "in_domain_train.tsv"]),
         (["--model.backbone", "./no_such_model"], ["no_such_model"]),
         (["--model.backbone", "package:nothing"], ["nothing", "all-MiniLM-L6-v2"]),
         (["--model.adapter.targets=[qery]"], ["'qery'", "query"]),
-        (["--model.adapter.rank_average", "30"], ["7,200", "32 to 512"]),
-        (["--model.adapter.rank_mx", "3"], ["rank_mx", "Did you mean rank_max"]),
-        (["--model.adapter.allocation", "softmx"], ["softmx", "'bounded'"]),
         (["--model.optimizer.learning_rate", "-1"], ["learning_rate is -1.0"]),
-        (["--alpha_growth.alpha_min", "0"], ["alpha_min is 0.0"]),
-        (["--trainer.max_epochs", "x"], ["trainer.max_epochs", "'x'", "whole number"]),
-        (["--trainer.max_epochs", "-1"], ["max_epochs"]),
-        (["--data.batch_size", "0"], ["batch_size is 0"]),
-        (["--run_name", "a/b"], ["'a/b'"]),
         (["--ckpt_path", "last"], ["last.ckpt", "no run was begun"]),
         (["--ckpt_path", "no.ckpt"], ["no.ckpt"]),
         (["--bogus", "1"], ["--bogus"]),
-        ([LORA, "--model.adapter.alpha_per_rank=2"], ["lora_alpha is 8.0 and alpha_per_rank is 2.0", "exactly one"]),
         ([LORA, "--model.adapter.initialization", "unifrom"], ["unifrom", "'uniform'"]),
         ([LORA, "--model.adapter.targets", "atention"], ["atention", "attention"]),
-        (["--update_norms.every_n_steps", "0"], ["every_n_steps is 0"]),
     ],
 )
 def test_bad_input_gets_one_message_and_exit_code_2(tmp_path, tiny_bert, cola_folder, capsys, options, expected):
@@ -240,57 +187,19 @@ def test_bad_input_gets_one_message_and_exit_code_2(tmp_path, tiny_bert, cola_fo
     assert not (tmp_path / "tiny" / "config.yaml").exists()
 
 
-def test_settings_that_would_have_no_effect_are_refused(tmp_path, tiny_bert, cola_folder, capsys):
-    config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": {"rank": 4}})
-    assert run("fit", config, tmp_path, "--alpha_growth.alpha_max", "5") == 2
-    assert "alpha_growth.alpha_max is 5.0, but would have no effect" in capsys.readouterr().err
-
-
-def test_a_malformed_row_is_named_by_file_and_line(tmp_path, tiny_bert, cola_folder, capsys):
-    data = tmp_path / "cola"
-    data.mkdir()
-    for path in Path(cola_folder).iterdir():
-        lines = path.read_text().splitlines()
-        if path.name == "in_domain_train.tsv":
-            lines[6] = "made\t7\t\tthe cat sleeps"
-        (data / path.name).write_text("\n".join(lines) + "\n")
-    config = write_config(tmp_path, tiny_bert, str(data))
-    assert run("fit", config, tmp_path) == 2
-    message = capsys.readouterr().err
-    assert "in_domain_train.tsv" in message and "line 7" in message and "'7'" in message
-
-
-def test_a_checkpoint_of_another_adapter_is_refused(finished, tmp_path, capsys):
-    config, runs_dir = finished
-    last = str(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
-    assert run("validate", config, runs_dir, "--ckpt_path", last, "--model.adapter.rank_max", "6") == 2
-    assert "the checkpoint" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])
-def test_evaluating_without_trained_weights_is_refused(finished, capsys, verb):
-    assert run(verb, *finished) == 2
+def test_evaluating_without_trained_weights_is_refused(finished_run, capsys, verb):
+    assert run(verb, *finished_run) == 2
     assert "ckpt_path isn't given" in capsys.readouterr().err
 
 
 def test_unknown_verbs_and_configs_are_named(capsys):
-    assert cli.main(["fitt"]) == 2
-    assert "'fit'" in capsys.readouterr().err
-    assert cli.main(["fit", "--config", "quikstart.yaml"]) == 2
-    assert "quickstart.yaml" in capsys.readouterr().err
-
-
-def test_debug_shows_the_traceback(capsys):
-    assert cli.main(["fit", "--config", "nowhere.yaml", "--debug"]) == 2
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_a_fit_without_a_config_or_with_an_empty_one_is_told_what_to_give(tmp_path, capsys):
     assert cli.main(["fit"]) == 2
     assert "--config quickstart.yaml" in capsys.readouterr().err
-    (tmp_path / "empty.yaml").touch()
-    assert cli.main(["fit", "--config", str(tmp_path / "empty.yaml")]) == 2
-    assert "empty.yaml is empty; allowed: settings by name" in capsys.readouterr().err
+    assert cli.main(["fitt"]) == 2
+    assert "'fit'" in capsys.readouterr().err
+    assert cli.main(["fit", "--config", "quikstart.yaml", "--debug"]) == 2
+    assert "quickstart.yaml" in (message := capsys.readouterr().err) and "Traceback" in message
 
 
 @pytest.mark.slow

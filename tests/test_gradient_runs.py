@@ -21,7 +21,10 @@ ADAPTERS = {
             **{"factors": "gradient", **PASS},
         },
     },
-    "lora": {"class_path": "lora.LoRA", "init_args": {"rank": 2, "lora_alpha": 4, "initialization": "gradient", **PASS}},
+    "lora": {
+        "class_path": "lora.LoRA",
+        "init_args": {"rank": 2, "lora_alpha": 4, "initialization": "gradient", **PASS},
+    },
 }
 
 
@@ -86,6 +89,20 @@ def test_a_native_export_can_be_started_from_without_another_pass(finished, tmp_
     exported = before["val_losses"][before["metric"]["best_epoch"]]
     assert continued["val_losses"][0] == pytest.approx(exported, abs=1e-5)
     assert continued["factors"] is None
+
+
+def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
+    kind, _, runs_dir = finished
+    layers = json.loads((runs_dir / "tiny" / "ranks.json").read_text())["layers"]
+    sides = 32 + 16  # of a tiny layer at least: query has (16, 16)
+    export = ["export", str(runs_dir / "tiny"), "--format", "peft", f"--output={tmp_path / 'cut'}"]
+    budget = sides * 4 if kind == "lora" else 3
+    assert cli.main([*export, f"--budget={budget}"]) == 0
+    config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
+    ranks = config["rank_pattern"].values()
+    assert 0 < sum(rank**2 for rank in ranks) <= budget if kind != "lora" else len(ranks) <= len(layers)
+    assert cli.main([*export, "--budget=1000000"]) == 2
+    assert "which the run has used" in capfd.readouterr().err
 
 
 @pytest.mark.slow

@@ -12,7 +12,7 @@ from tests import tiny
 from tests.command_line import run, write_config
 
 KINDS = ("native", "peft", "merged")
-OTHERS = (["kind 1", "kind 0"], ["a", "b"], ["kind 0", "kind 1", "kind 2"])
+OTHERS = (["kind 1", "kind 0"], ["kind 0", "kind 1", "kind 2"])
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,17 @@ def test_other_classes_are_refused_and_the_same_are_taken(trained, tmp_path, cap
         message = capsys.readouterr().err
         assert "kind 0" in message or "weights that fit" in message, message
     assert cli.main(call) == 0
+
+
+def test_exports_answer_where_the_training_rows_are_not(trained, tmp_path):
+    shutil.move(trained / "data", tmp_path / "data")
+    try:
+        for kind in KINDS:
+            assert cli.main(calls(trained)[f"predict {kind}"]) == 0
+            header = (trained / "tiny" / "exports" / kind / "predictions.tsv").read_text().splitlines()[0]
+            assert {"probability_kind 0", "probability_kind 1"} < set(header.split("\t"))
+    finally:
+        shutil.move(tmp_path / "data", trained / "data")
 
 
 def test_another_folders_classes_are_refused_though_they_are_as_many(trained, tmp_path, capsys):

@@ -11,7 +11,7 @@ import pytest
 
 from callbacks.predictions import write_table
 from common.errors import InputError
-from tests.command_line import run, write_config
+from tests.command_line import run
 
 ROOT = Path(__file__).parents[1]
 _SPEAK = """
@@ -35,12 +35,11 @@ print("warned", file=sys.stderr)
         (">&- 2>/dev/full", []),
     ],
 )
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_output_that_can_not_be_written_ends_nothing(tmp_path, redirection, said, encoding):
+def test_output_that_can_not_be_written_ends_nothing(tmp_path, redirection, said):
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", f'"$0" -c "$1" "$2" {redirection}', sys.executable, _SPEAK, tmp_path / "done"],
         cwd=ROOT,
-        env={**os.environ, "PYTHONIOENCODING": encoding},
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
         capture_output=True,
         text=True,
     )
@@ -48,12 +47,9 @@ def test_output_that_can_not_be_written_ends_nothing(tmp_path, redirection, said
     assert (done.returncode, done.stderr.splitlines()) == (0, said)
 
 
-@pytest.mark.slow
-def test_a_fit_whose_reader_is_gone_goes_on(tmp_path, tiny_bert, cola_folder):
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    command = f"'{sys.executable}' cli.py fit --config '{config}' --runs_dir '{tmp_path}' --run_name é | true"
-    subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, check=True)
-    assert (tmp_path / "é" / "results.json").exists()
+def test_the_command_line_goes_on_without_a_reader():
+    command = f"'{sys.executable}' cli.py fit --help | true"
+    assert subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT).returncode == 0
 
 
 def test_a_table_goes_through_links_and_into_pipes(tmp_path, capfd):
@@ -76,31 +72,23 @@ def test_a_table_goes_through_links_and_into_pipes(tmp_path, capfd):
             write_table(place, "c\n")
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory, tiny_bert, cola_folder):
-    runs_dir = tmp_path_factory.mktemp("runs")
-    config = write_config(runs_dir, tiny_bert, cola_folder)
-    assert run("fit", config, runs_dir, "--trainer.max_epochs", "1") == 0
-    return config, runs_dir
-
-
-def test_a_table_never_replaces_what_it_is_made_of(finished, cola_folder, tmp_path, monkeypatch, capfd):
+def test_a_table_never_replaces_what_it_is_made_of(finished_run, cola_folder, tmp_path, monkeypatch, capfd):
     sentences, link = tmp_path / "sentences.txt", tmp_path / "link.tsv"
     sentences.write_text("the cat sleeps\n")
     link.symlink_to(sentences)
-    rows, checkpoint = Path(cola_folder) / "in_domain_dev.tsv", finished[1] / "tiny" / "checkpoints" / "last.ckpt"
+    rows, checkpoint = Path(cola_folder) / "in_domain_dev.tsv", finished_run[1] / "tiny" / "checkpoints" / "last.ckpt"
     for read, output in ((sentences, sentences), (sentences, link), (sentences, rows), (sentences, checkpoint)):
         before = output.read_bytes()
         options = ("--ckpt_path", str(checkpoint), "--data.predict_file", str(read), "--output", str(output))
-        assert run("predict", *finished, *options) == 2
+        assert run("predict", *finished_run, *options) == 2
         assert "reads; allowed: another file" in capfd.readouterr().err
         assert output.read_bytes() == before
     monkeypatch.setenv("HOME", str(tmp_path))
     asked = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output")
-    assert run("predict", *finished, *asked, "~/table.tsv") == 0
+    assert run("predict", *finished_run, *asked, "~/table.tsv") == 0
     table = (tmp_path / "table.tsv").read_text()
     capfd.readouterr()
-    assert run("predict", *finished, *asked, "-") == 0
+    assert run("predict", *finished_run, *asked, "-") == 0
     assert capfd.readouterr().out == table  # nothing else
 
 

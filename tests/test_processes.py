@@ -10,9 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-from tests.command_line import CrashError, outcome, run, write_config
+from tests.command_line import CrashError, outcome, run, write_config, write_language_config
 from tests.tiny import save_cola, save_tiny_bert, save_tiny_llama, save_wikitext
 
 PROJECT = Path(__file__).parents[1]
@@ -80,18 +79,6 @@ def assert_agree(one: dict, other: dict) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_agree_with_one(config, undisturbed, tmp_path):
-    run_two_processes(config, tmp_path, *UNEVEN)
-    two = outcome(tmp_path / "tiny")
-    assert two["results"]["processes"] == 2
-    assert_agree(undisturbed, two)
-    steps = [line.partition(",")[0] for line in two["metrics"].splitlines()]
-    assert steps == [line.partition(",")[0] for line in undisturbed["metrics"].splitlines()]
-    boards = {path.name.split(".")[-2] for path in (tmp_path / "tiny").glob("events.out.tfevents.*")}
-    assert len(boards) == 1  # process ids of who wrote: the first process alone
-
-
-@pytest.mark.slow
 def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path):
     # in the middle of the second epoch
     code, output = two_processes(config, tmp_path, *UNEVEN, callback("SignalAt", step=7, number=signal.SIGTERM))
@@ -105,7 +92,7 @@ def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, 
 
 
 @pytest.mark.slow
-def test_what_one_process_began_two_finish_with_accumulation(config, undisturbed, tmp_path):
+def test_what_one_process_began_two_finish_with_accumulation_and_agree_with_one(config, undisturbed, tmp_path):
     with pytest.raises(CrashError):  # right after the second epoch
         run("fit", config, tmp_path, *UNEVEN, callback("CrashAt", hook="batch_start", step=10))
     accumulation = ("--trainer.accumulate_grad_batches", "2")
@@ -113,6 +100,10 @@ def test_what_one_process_began_two_finish_with_accumulation(config, undisturbed
     two = outcome(tmp_path / "tiny")
     assert two["results"]["processes"] == 2
     assert_agree(undisturbed, two)
+    steps = [line.partition(",")[0] for line in two["metrics"].splitlines()]
+    assert steps == [line.partition(",")[0] for line in undisturbed["metrics"].splitlines()]
+    boards = {path.name.split(".")[-2] for path in (tmp_path / "tiny").glob("events.out.tfevents.*")}
+    assert len(boards) == 2  # process ids of who wrote: the one that began, and the first of the two
 
 
 @pytest.mark.slow
@@ -127,24 +118,8 @@ def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
 @pytest.mark.slow
 def test_two_processes_give_the_perplexity_of_one(tmp_path):
     backbone = save_tiny_llama(tmp_path / "llama")  # no dropout
-    content = {
-        "seed_everything": 1,
-        "model": {
-            "class_path": "lightning_modules.LanguageModellingModule",
-            "init_args": {
-                "backbone": str(backbone),
-                "adapter": {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}},
-                "optimizer": {"learning_rate": 0.02, "schedule": "constant"},
-            },
-        },
-        "data": {
-            "class_path": "datamodules.WikiTextDataModule",
-            "init_args": {"data_dir": str(save_wikitext(tmp_path / "wikitext")), "batch_size": 8, "block_size": 16},
-        },
-        "trainer": {"max_epochs": 2, "accelerator": "cpu", "devices": 1},
-    }
-    config = tmp_path / "language.yaml"
-    config.write_text(yaml.safe_dump(content))
+    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}}
+    config = write_language_config(tmp_path, str(backbone), str(save_wikitext(tmp_path / "wikitext")), adapter)
     assert run("fit", config, tmp_path, "--run_name", "one", "--data.evaluation_batch_size", "2") == 0
     run_two_processes(config, tmp_path, "--run_name", "two", "--data.evaluation_batch_size", "2")
     one, two = outcome(tmp_path / "one")["results"], outcome(tmp_path / "two")["results"]

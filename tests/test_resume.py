@@ -23,8 +23,7 @@ VARIANTS = {
         "--budget_schedule.epochs_memory_start_to_end=1",
     ),
     "max_steps": ("--trainer.max_steps", "12"),
-    "lora_dropout": lora("LoRA", rank=4, lora_alpha=8, dropout=0.2),
-    "lora_wrapped": lora("LoRA", rank=4, alpha_per_rank=2, targets="attention", wrap_head=True),
+    "lora_wrapped": lora("LoRA", rank=4, alpha_per_rank=2, targets="attention", wrap_head=True, dropout=0.2),
     "lora_adaptive": lora("AdaptiveLoRA", rank_min=1, rank_max=6, rank_average=3, lora_alpha=8, tau=0.2),
     "lora_nested": lora("NestedLoRA", rank_min=1, rank_max=4, evaluated_ranks=[1, 4], lora_alpha=8),
 }
@@ -33,21 +32,16 @@ VARIANTS["gradient"] = lora(
     "AdaptiveLoRAXS", rank_min=0, rank_max=4, rank_average=2, initial_weights="gradient_energy", **GRADIENT
 )
 MOMENTS = [
-    ("plain", "batch_start", 3),
     ("plain", "validation", 10),
     ("plain", "epoch_end", 5),
-    ("noise", "batch_start", 7),
     ("noise", "batch_start", 10),  # the boundary to the discrete phase
     ("accumulation", "batch_start", 6),
     ("budget", "batch_start", 8),
     ("budget", "batch_start", 13),  # in the discrete phase
-    ("max_steps", "batch_start", 5),
     ("max_steps", "batch_start", 11),
     ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
-    ("lora_dropout", "batch_start", 7),
     ("lora_wrapped", "batch_start", 3),
     ("lora_adaptive", "batch_start", 7),
-    ("lora_adaptive", "batch_start", 11),
     ("lora_nested", "batch_start", 6),
     ("gradient", "batch_start", 7),
 ]

@@ -239,6 +239,13 @@ def make_trainer(*callbacks: Any, **settings: Any) -> Any:
     return Trainer(callbacks=list(callbacks), **(quiet | settings))
 
 
+def fit(module: Any, data: Any, *callbacks: Any, **settings: Any) -> Any:
+    """The trainer of `make_trainer` after it has trained."""
+    trainer = make_trainer(*callbacks, **settings)
+    trainer.fit(module, datamodule=data)
+    return trainer
+
+
 def save_task(task: str, folder: Path, train: int = 40, dev: int = 12) -> Path:
     """Files of a GLUE task: CoLA in the official layout, SST-2 and QNLI in GLUE's."""
     if task == "cola":

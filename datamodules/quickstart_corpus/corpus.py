@@ -5,20 +5,18 @@ pairs follow the idea of BLiMP (Warstadt et al. 2020, arXiv 1912.00582). No sent
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from random import Random
+from typing import NamedTuple
 
+from common.errors import InputError
 from datamodules.quickstart_corpus.expansion import Expander, grammar, vocabularies
 
 # What every phenomenon can supply, so that all stay evenly represented. A test generates this much.
 MAXIMUM_SENTENCES = {"train": 24000, "validation": 12000, "test": 12000}
-
-# Draws in a row that repeat earlier sentences before the generator gives up. Never reached below the maximum.
-_MAXIMUM_REPEATED_DRAWS = 20000
+_MOST_DRAWS = 10**6  # of one phenomenon, far more than the maximum needs
 
 
-@dataclass(frozen=True)
-class Sentence:
+class Sentence(NamedTuple):
     """A sentence with its judgment: label 1 is acceptable, 0 unacceptable, as in CoLA."""
 
     text: str
@@ -41,27 +39,22 @@ def generate_corpus(
     number allows.
 
     Raises:
-        ValueError: a number of sentences that is odd, below 2 or above `MAXIMUM_SENTENCES`.
+        InputError: a number of sentences that is odd, below 2 or above `MAXIMUM_SENTENCES`.
     """
     counts = {"train": train_sentences, "validation": validation_sentences, "test": test_sentences}
     for split, count in counts.items():
-        _check_count(split, count)
+        maximum = MAXIMUM_SENTENCES[split]
+        if count > maximum:
+            raise InputError(
+                f"{split}_sentences is {count}, but at most {maximum} {split} sentences can be generated without "
+                f"repetition. Ask for {maximum} or fewer."
+            )
+        if count < 2 or count % 2:
+            raise InputError(
+                f"{split}_sentences is {count}, but the corpus consists of pairs of sentences: an even number from 2 "
+                f"to {maximum} is allowed. Ask for {max(2, count + count % 2)} instead."
+            )
     return {split: _generate_split(split, count // 2, seed) for split, count in counts.items()}
-
-
-def _check_count(split: str, count: int) -> None:
-    maximum = MAXIMUM_SENTENCES[split]
-    if count > maximum:
-        raise ValueError(
-            f"{split}_sentences is {count}, but at most {maximum} {split} sentences can be generated without "
-            f"repetition. Ask for {maximum} or fewer, or add words to the part {split} of "
-            "datamodules/quickstart_corpus/lexicon.yaml and raise MAXIMUM_SENTENCES."
-        )
-    if count < 2 or count % 2:
-        raise ValueError(
-            f"{split}_sentences is {count}, but the corpus consists of pairs of sentences: "
-            f"an even number from 2 to {maximum} is allowed. Ask for {max(2, count + count % 2)} instead."
-        )
 
 
 def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
@@ -79,17 +72,8 @@ def _generate_split(split: str, pairs: int, seed: int) -> list[Sentence]:
 def _distinct_pairs(split: str, phenomenon: str, seed: int, seen: set[str]) -> Iterator[tuple[Sentence, Sentence]]:
     """Pairs of one phenomenon in which neither sentence occurred before in the split."""
     expander = Expander(vocabularies()[split], Random(f"quickstart corpus, seed {seed}, {split}, {phenomenon}"))
-    repeated_draws = 0
-    while repeated_draws < _MAXIMUM_REPEATED_DRAWS:
+    for _ in range(_MOST_DRAWS):
         acceptable, unacceptable = expander.pair(phenomenon)
-        if not seen.isdisjoint((acceptable, unacceptable)):
-            repeated_draws += 1
-            continue
-        repeated_draws = 0
-        seen.update((acceptable, unacceptable))
-        yield Sentence(acceptable, 1, phenomenon), Sentence(unacceptable, 0, phenomenon)
-    raise RuntimeError(
-        f"{phenomenon} ran out of new {split} sentences after {_MAXIMUM_REPEATED_DRAWS} draws in a row, "
-        f"although MAXIMUM_SENTENCES allows {MAXIMUM_SENTENCES[split]} in all. Lower that number in "
-        "datamodules/quickstart_corpus/corpus.py or add words to lexicon.yaml."
-    )
+        if seen.isdisjoint((acceptable, unacceptable)):
+            seen.update((acceptable, unacceptable))
+            yield Sentence(acceptable, 1, phenomenon), Sentence(unacceptable, 0, phenomenon)

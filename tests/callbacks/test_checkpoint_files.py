@@ -1,6 +1,3 @@
-import os
-import pickle
-
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -20,55 +17,11 @@ def good(tmp_path):
     return path
 
 
-def test_tensors_and_plain_values_come_back(good):
-    content = read_checkpoint(good)
-    assert torch.equal(content["state_dict"]["R"], torch.arange(4096.0))
-    assert (content["epoch"], content["nested"]) == (3, {"list": [1, 2.5, None, "x"]})
-
-
-class Malicious:
-    """Unpickling this makes a folder."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return os.mkdir, (self.marker,)
-
-
-@pytest.mark.parametrize("how", ["torch", "pickle"])
-def test_pickled_code_is_refused_and_does_not_run(tmp_path, how):
-    path, marker = tmp_path / "evil.ckpt", tmp_path / "marker"
-    content = {"state_dict": {}, "epoch": 0, "extra": Malicious(marker)}
-    if how == "torch":
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps(content))
-    # trusting the file would run it
-    if how == "torch":
-        torch.load(path, weights_only=False)
-        marker.rmdir()
-    load = WholeFileCheckpoints().load_checkpoint
-    for read in (read_checkpoint, load, lambda path: load(path, weights_only=False)):
-        with pytest.raises(InputError, match="holds more than tensors"):
-            read(path)
-    assert not marker.exists()
-
-
-@pytest.mark.parametrize("length", [0, 1, 100, 5000, 10_000])
+@pytest.mark.parametrize("length", [0, 100, 10_000])
 def test_a_truncated_file_is_refused(good, length):
     content = good.read_bytes()
     assert length < len(content)
     good.write_bytes(content[:length])
-    with pytest.raises(InputError, match="can't be read"):
-        read_checkpoint(good)
-
-
-def test_a_flipped_byte_in_the_weights_is_refused(good):
-    content = bytearray(good.read_bytes())
-    place = content.index(torch.arange(4096.0).numpy().tobytes()[4000:4100])
-    content[place] ^= 0xFF
-    good.write_bytes(content)
     with pytest.raises(InputError, match="can't be read"):
         read_checkpoint(good)
 
@@ -123,14 +76,6 @@ def test_something_else_is_refused(tmp_path, content):
         read_checkpoint(tmp_path / "none.ckpt")
 
 
-def test_a_checkpoint_that_can_not_be_written_leaves_the_old_one(good):
-    before = good.read_bytes()
-    with pytest.raises((TypeError, AttributeError, pickle.PicklingError)):
-        WholeFileCheckpoints().save_checkpoint({"state_dict": {}, "bad": lambda: 0}, good)
-    assert good.read_bytes() == before
-    assert [path.name for path in good.parent.iterdir()] == ["good.ckpt"]
-
-
 def fit(backbone, cola, folder, *callbacks, every=0.0, steps=None, **settings):
     """A run that writes last.ckpt as often as it may, unless told otherwise; returns at which steps it was written."""
     written = []
@@ -142,8 +87,7 @@ def fit(backbone, cola, folder, *callbacks, every=0.0, steps=None, **settings):
 
     torch.manual_seed(0)
     module = tiny.make_module(backbone, LoRAXS(4))
-    trainer = tiny.make_trainer(*callbacks, Recorded(folder, every, steps), **settings)
-    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    tiny.fit(module, tiny.make_data(backbone, cola), *callbacks, Recorded(folder, every, steps), **settings)
     return written
 
 

@@ -142,8 +142,7 @@ def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
 def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder):
     torch.manual_seed(0)
     module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights(), Late()
-    trainer = tiny.make_trainer(late, weights, Spoil([2]), max_epochs=3)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), late, weights, Spoil([2]), max_epochs=3)
     assert late.looks == [5]
     assert module.record.diverged_at == 2
     assert all(same(state, weights.after[1]) for state in weights.after[2:])
@@ -189,8 +188,7 @@ def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, c
                 trainer.save_checkpoint(tmp_path / "three.ckpt")
 
     module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(Late(2), Spoil([1]), Save(), limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), Late(2), Spoil([1]), Save(), limit_val_batches=0)
     assert TrainingRecord.of(read_checkpoint(tmp_path / "three.ckpt")).skipped_updates == 1
 
 
@@ -199,9 +197,8 @@ def test_a_negative_number_is_refused():
         Divergence(-1)
 
 
-@pytest.mark.parametrize("adapter", [AdaptiveLoRAXS, AdaptiveLoRA])
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-@pytest.mark.parametrize("size", [1e2, 1e6, 1e30, 3e38])
+@pytest.mark.parametrize(("adapter", "rule"), [(AdaptiveLoRAXS, "softmax"), (AdaptiveLoRA, "bounded")])
+@pytest.mark.parametrize("size", [1e6, 3e38])
 def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_folder, adapter, rule, size):
     class BlowUp(Callback):
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
@@ -218,24 +215,6 @@ def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_f
     assert trainer.global_step == 10
     assert int(ranks.min()) >= 1 and int(ranks.max()) <= 4
     assert float(allocation.area(ranks).sum()) <= allocation.budget + 1e-6
-
-
-@pytest.mark.parametrize("rule", ["softmax", "bounded"])
-@pytest.mark.parametrize("rank", [1, 4])
-def test_a_budget_at_its_limit_trains(tiny_bert, cola_folder, rule, rank):
-    made = AdaptiveLoRAXS(1, 4, rank, allocation=rule, initial_weights="uniform")
-    record, after, trainer = fit(tiny_bert, cola_folder, RankDiscretisation(1), adapter=made)
-    assert (record.diverged_at, trainer.global_step) == (None, 10)
-    assert not torch.equal(after[0]["adapter.R"], after[-1]["adapter.R"])
-    assert all(torch.isfinite(weight).all() for weight in after[-1].values())
-    if rule == "bounded" or rank == 1:
-        assert set(made.discrete_ranks().values()) == {rank}
-
-
-@pytest.mark.parametrize("precision", ["bf16-true", "16-true"])
-def test_sixteen_bit_weights_are_refused(tiny_bert, cola_folder, precision):
-    with pytest.raises(InputError, match=rf"trainer.precision is {precision}.*allowed: 32-true, bf16-mixed"):
-        fit(tiny_bert, cola_folder, precision=precision)
 
 
 def test_double_precision_trains_in_64_bits(tiny_bert, cola_folder):

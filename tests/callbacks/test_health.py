@@ -35,12 +35,6 @@ def test_of_two_validations_within_an_epoch_the_last_one_counts(answers, expecte
     assert validated(answers, epochs=[0, 0]).collapsed_epochs == expected
 
 
-def test_answers_that_differ_and_the_sanity_check_say_nothing(capsys):
-    assert validated([None, None]).collapsed_epochs == []
-    assert not validated(["'x'"], sanity=True).collapsed
-    assert capsys.readouterr().err == ""
-
-
 @pytest.mark.parametrize(("bias", "collapsed"), [(100.0, True), (0.0, False)])
 def test_a_model_with_one_answer_is_a_collapse(tiny_bert, cola_folder, capsys, bias, collapsed):
     module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)

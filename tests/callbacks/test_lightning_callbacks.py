@@ -1,6 +1,7 @@
 """Lightning's own callbacks: refused where they break a run's meaning; what EarlyStopping stops stays stopped."""
 
 import json
+import shutil
 
 import pytest
 from lightning.pytorch import callbacks
@@ -51,54 +52,50 @@ def test_a_figure_that_no_validation_gives_is_refused_before_an_epoch_is_trained
     assert module.model is None
 
 
-def test_the_command_line_refuses_it_in_one_message_and_leaves_nothing(tiny_bert, cola_folder, tmp_path, capsys):
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    finder = json.dumps({"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"})
-    assert run("fit", config, tmp_path, f"--trainer.callbacks={finder}") == 2
-    error = capsys.readouterr().err
-    assert "holds a BatchSizeFinder" in error and "Traceback" not in error
-    assert not (tmp_path / "tiny").exists()
-
-
 def early(*others, **settings):
     stop = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {**EARLY, **settings}}
     return f"--trainer.callbacks={json.dumps([*others, stop])}"
 
 
 @pytest.fixture(scope="module")
-def config(tiny_bert, cola_folder, tmp_path_factory):
-    return write_config(tmp_path_factory.mktemp("config"), tiny_bert, cola_folder)
+def stopped(tiny_bert, cola_folder, tmp_path_factory):
+    """A config, and the runs folder of a run that was stopped after its second epoch."""
+    runs_dir = tmp_path_factory.mktemp("stopped")
+    config = write_config(runs_dir, tiny_bert, cola_folder)
+    assert run("fit", config, runs_dir, early(), "--trainer.max_epochs=4") == 0
+    return config, runs_dir
 
 
-@pytest.mark.parametrize("settings", [{}, {"stopping_threshold": 1e6}])  # the second: after the first epoch
-def test_a_run_that_was_stopped_early_is_trained_no_further(config, tmp_path, capsys, settings):
-    assert run("fit", config, tmp_path, early(**settings)) == 0
-    stopped = outcome(tmp_path / "tiny")
-    epochs = 1 if settings else 2
-    assert (
-        len(stopped["results"]["val_losses"]) == epochs and stopped["checkpoints"]["last.ckpt"]["epoch"] == epochs - 1
-    )
-    capsys.readouterr()
-    assert run("fit", config, tmp_path, early(**settings), "--ckpt_path", "last") == 0
-    assert f"EarlyStopping stopped this run after epoch {epochs - 1}" in capsys.readouterr().out
-    assert differences(stopped, outcome(tmp_path / "tiny")) == []
+@pytest.fixture
+def copy(stopped, tmp_path):
+    """The same in a folder of the test's own, and what it came to."""
+    shutil.copytree(stopped[1] / "tiny", tmp_path / "tiny")
+    return stopped[0], tmp_path, outcome(tmp_path / "tiny")
 
 
-def test_more_patience_goes_on_and_ends_like_a_run_that_had_it(config, tmp_path):
+def test_a_run_that_was_stopped_early_is_trained_no_further(copy, capsys):
+    config, runs_dir, expected = copy
+    assert len(expected["results"]["val_losses"]) == 2 and expected["checkpoints"]["last.ckpt"]["epoch"] == 1
+    assert run("fit", config, runs_dir, early(), "--trainer.max_epochs=4", "--ckpt_path", "last") == 0
+    assert "EarlyStopping stopped this run after epoch 1" in capsys.readouterr().out
+    assert differences(expected, outcome(runs_dir / "tiny")) == []
+
+
+def test_more_patience_goes_on_and_ends_like_a_run_that_had_it(copy, tmp_path):
+    config, runs_dir, _ = copy
     patient = (early(patience=9), "--trainer.max_epochs=4")
     assert run("fit", config, tmp_path / "whole", *patient) == 0
-    assert run("fit", config, tmp_path / "parts", early(), "--trainer.max_epochs=4") == 0
-    assert run("fit", config, tmp_path / "parts", *patient, "--ckpt_path", "last") == 0
-    whole, parts = outcome(tmp_path / "whole" / "tiny"), outcome(tmp_path / "parts" / "tiny")
+    assert run("fit", config, runs_dir, *patient, "--ckpt_path", "last") == 0
+    whole, parts = outcome(tmp_path / "whole" / "tiny"), outcome(runs_dir / "tiny")
     assert len(parts["results"]["val_losses"]) == 4
     assert differences(whole, parts) == []
 
 
-@pytest.mark.parametrize("step", [3, 8])
-def test_a_killed_run_stops_where_an_undisturbed_one_does(config, tmp_path, step):
-    crash = {"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": step}}
-    assert run("fit", config, tmp_path / "whole", early()) == 0
+def test_a_killed_run_stops_where_an_undisturbed_one_does(copy, tmp_path):
+    config, _, expected = copy
+    crash = {"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 8}}
+    killed = (tmp_path / "killed", "--trainer.max_epochs=4")
     with pytest.raises(CrashError):
-        run("fit", config, tmp_path / "killed", early(crash), "--checkpoint_every_n_minutes=0")
-    assert run("fit", config, tmp_path / "killed", early(), "--ckpt_path", "last") == 0
-    assert differences(outcome(tmp_path / "whole" / "tiny"), outcome(tmp_path / "killed" / "tiny")) == []
+        run("fit", config, *killed, early(crash), "--checkpoint_every_n_minutes=0")
+    assert run("fit", config, *killed, early(), "--ckpt_path", "last") == 0
+    assert differences(expected, outcome(tmp_path / "killed" / "tiny")) == []

@@ -44,8 +44,7 @@ def fit(backbone, folder, make_adapter, *callbacks, **settings):
     torch.manual_seed(0)
     module = tiny.make_module(backbone, make_adapter(), learning_rate=1e-2)
     data = tiny.make_data(backbone, folder)
-    trainer = tiny.make_trainer(*callbacks, max_epochs=2, **settings)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, *callbacks, max_epochs=2, **settings)
     return module, data, trainer
 
 

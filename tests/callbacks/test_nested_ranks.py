@@ -61,8 +61,7 @@ def test_each_point_of_the_curve_is_the_figure_of_a_run_cut_to_that_rank(tiny_be
     torch.manual_seed(0)
     seen = UpdateNorms()
     module, data = tiny.make_module(tiny_bert, make(), learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(seen, max_epochs=2)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, seen, max_epochs=2)
     curve = rank_curve(trainer, module, data)
     assert [entry["rank"] for entry in curve] == [1, 3, 4]
     assert trainer.callbacks[0] is seen
@@ -95,13 +94,6 @@ def cut_figures(nested, fixed, rank, data):
     return figures
 
 
-def test_other_adapters_have_no_curve(tiny_bert, cola_folder):
-    module, data = tiny.make_module(tiny_bert, LoRA(2, 8.0)), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(limit_train_batches=1)
-    trainer.fit(module, datamodule=data)
-    assert rank_curve(trainer, module, data) is None
-
-
 class Figures(Callback):
     """Notes the validation figures of each epoch."""
 
@@ -117,8 +109,7 @@ def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
     figures = Figures()
     adapter = NestedLoRAXS(1, 4, [1, 3, 4], initial_std=0.5)
     module, data = tiny.make_module(tiny_bert, adapter, learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(EveryRankEvaluation(), figures, max_epochs=2)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, EveryRankEvaluation(), figures, max_epochs=2)
     first, last = figures.epochs
     assert first["val/loss/rank_1"] != last["val/loss/rank_1"]
     curve = rank_curve(trainer, module, data)  # of the weights that the last epoch was validated with
@@ -128,10 +119,3 @@ def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
     for name in ("val/loss", "val/matthews_correlation"):  # the run's own figures are those of rank_max
         assert last[name] == pytest.approx(last[f"{name}/rank_4"], abs=1e-6)
     assert len({last[f"val/loss/rank_{rank}"] for rank in (1, 3, 4)}) == 3
-
-
-def test_it_evaluates_nothing_more_for_a_fixed_rank(tiny_bert, cola_folder):
-    figures = Figures()
-    trainer = tiny.make_trainer(EveryRankEvaluation(), figures)
-    trainer.fit(tiny.make_module(tiny_bert, LoRAXS(4)), datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert set(figures.epochs[0]) == {"val/loss", "val/matthews_correlation", "val/accuracy"}

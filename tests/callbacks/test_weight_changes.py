@@ -13,8 +13,7 @@ from tests import tiny
 def run(backbone, cola, *callbacks, adapter=None):
     torch.manual_seed(0)
     module = tiny.make_module(backbone, adapter, learning_rate=1e-2)
-    trainer = tiny.make_trainer(*callbacks, max_epochs=2)
-    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    trainer = tiny.fit(module, tiny.make_data(backbone, cola), *callbacks, max_epochs=2)
     return module, {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 

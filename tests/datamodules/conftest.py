@@ -1,5 +1,6 @@
 """A small real tokenizer saved as a backbone folder, and a cache of its own for each test."""
 
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from datamodules import GLUEDataModule
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = tuple(f"w{number}" for number in range(40))
 LONGEST = 160
+
+
+def rows_of(loader) -> list[int]:
+    return list(chain.from_iterable(batch["row"].tolist() for batch in loader))
 
 
 def make_backbone(folder: Path, **changes) -> Path:

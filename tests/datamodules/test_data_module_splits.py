@@ -7,7 +7,7 @@ from common.errors import InputError
 from datamodules import GLUEDataModule, QuickstartDataModule
 from datamodules.quickstart_corpus import generate_corpus
 from datamodules.sources import Examples
-from tests.datamodules.loading import rows_of
+from tests.datamodules.conftest import rows_of
 
 
 def test_predict_takes_a_file_and_needs_no_data_set(backbone, tmp_path):
@@ -67,6 +67,9 @@ def test_predict_without_a_file_takes_test_else_validation(make):
     without = make(cola_validation="combined")
     assert (len(make().predict_examples()), len(without.predict_examples())) == (11, 24)
     assert rows_of(without.predict_dataloader()) == list(range(24))
+    assert not without.has_labelled_test and without.row_counts["test_rows"] == 0
+    with pytest.raises(InputError, match="glue/cola has no labelled test split"):
+        without.test_dataloader()
 
 
 def test_an_unlabelled_test_split_is_for_predict_only(backbone, tmp_path):
@@ -80,19 +83,6 @@ def test_an_unlabelled_test_split_is_for_predict_only(backbone, tmp_path):
     (batch,) = data.predict_dataloader()
     assert batch["row"].tolist() == [0, 1]
     assert "labels" not in batch
-
-
-def test_mnli_validates_on_two_sets(backbone, tmp_path):
-    header = "sentence1\tsentence2\tgold_label\n"
-    (tmp_path / "train.tsv").write_text(header + "w1\tw2\tneutral\nw3\tw4\tentailment\n")
-    (tmp_path / "dev_matched.tsv").write_text(header + "w5\tw6\tneutral\nw5\tw7\tcontradiction\n")
-    (tmp_path / "dev_mismatched.tsv").write_text(header + "w7\tw8\tcontradiction\nw9\tw8\tneutral\n")
-    data = GLUEDataModule("mnli", str(tmp_path), backbone=backbone)
-    data.setup()
-    assert data.validation_names == ("val", "val_mismatched")
-    assert [len(rows_of(loader)) for loader in data.val_dataloader()] == [2, 2]
-    assert data.row_counts["validation_rows"] == 4
-    assert data.train_label_counts == [1, 1, 0]
 
 
 def test_held_out_rows_leave_the_published_validation_split_for_the_test(make):
@@ -111,18 +101,21 @@ def test_held_out_rows_leave_the_published_validation_split_for_the_test(make):
     )
 
 
-def test_held_out_rows_of_mnli_and_of_data_with_a_test_split(backbone, make, tmp_path):
-    header = "sentence1\tsentence2\tgold_label\n"
+def test_mnli_validates_on_two_sets_or_tests_on_them(backbone, make, tmp_path):
     labels = ("neutral", "entailment", "contradiction")
-    (tmp_path / "train.tsv").write_text(header + "".join(f"w{row}\tw2\t{labels[row % 3]}\n" for row in range(12)))
-    for name in ("dev_matched.tsv", "dev_mismatched.tsv"):
-        (tmp_path / name).write_text(header + f"w5\t{'w' + str(len(name))}\tneutral\n")
+    for name, rows in (("train", 12), ("dev_matched", 2), ("dev_mismatched", 3)):
+        lines = [f"w{row}\tw{rows}\t{labels[row % 3]}\n" for row in range(rows)]
+        (tmp_path / f"{name}.tsv").write_text("sentence1\tsentence2\tgold_label\n" + "".join(lines))
     (tmp_path / "test_matched.tsv").write_text("sentence1\tsentence2\nw1\tw1\n")
+    data = GLUEDataModule("mnli", str(tmp_path), backbone=backbone)
+    data.setup()
+    assert data.validation_names == ("val", "val_mismatched")
+    assert [len(rows_of(loader)) for loader in data.val_dataloader()] == [2, 3]
+    assert data.row_counts == {"train_rows": 12, "validation_rows": 5, "test_rows": 0}
     data = GLUEDataModule("mnli", str(tmp_path), held_out_rows=5, backbone=backbone)
     data.setup()
-    assert data.validation_names == ("val",)
-    assert data.test_names == ("test", "test_mismatched")
-    assert data.row_counts == {"train_rows": 7, "validation_rows": 5, "test_rows": 2}
+    assert (data.validation_names, data.test_names) == (("val",), ("test", "test_mismatched"))
+    assert data.row_counts == {"train_rows": 7, "validation_rows": 5, "test_rows": 5}
     with pytest.raises(
         InputError, match=r"held_out_rows is 9, and the data has a test split .*cola_validation combined"
     ):
@@ -141,8 +134,6 @@ def test_the_quickstart_corpus_with_its_phenomena(backbone):
     assert data.name == "quickstart"
     assert data.row_counts == {f"{split}_rows": len(rows) for split, rows in corpus.items()}
     assert data.task.metrics == ("matthews_correlation", "accuracy")
-    counts = Counter(sentence.label for sentence in corpus["train"])
-    assert data.train_label_counts == [counts[0], counts[1]]
     for split, loader in (("validation", data.val_dataloader()[0]), ("test", data.test_dataloader()[0])):
         for batch in loader:
             for row, tag, label in zip(batch["row"], batch["tag"], batch["labels"], strict=True):

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import SPECIAL, WORDS, make_backbone
 from transformers import (
     AutoModel,
     AutoModelForSequenceClassification,
@@ -22,6 +21,7 @@ from transformers import (
 from common.errors import InputError
 from datamodules import PlainTextDataModule, TableDataModule
 from datamodules.model_limits import read_limits
+from tests.datamodules.conftest import SPECIAL, WORDS, make_backbone
 
 ROWS = len(SPECIAL) + len(WORDS)
 SMALL = {"vocab_size": ROWS, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}

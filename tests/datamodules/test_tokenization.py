@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import LONGEST, make_backbone
 from transformers import AutoTokenizer, CTRLTokenizer, ProphetNetTokenizer
 
 from common.errors import InputError
@@ -12,6 +11,7 @@ from datamodules import tokenization
 from datamodules.sources import Examples
 from datamodules.tokenization import tokenize_cached
 from datamodules.tokenizer import load_tokenizer, tokenizer_identity
+from tests.datamodules.conftest import LONGEST, make_backbone
 
 TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
 PAIRS = ["w1", "w2 w3 w4 w5 w6 w7", "w8 w9", "w3"]

@@ -100,3 +100,9 @@ def ranks(final: list[int]) -> dict[str, Any]:
         {"epoch": 1, "step": 9, "alpha": 3.0, "budget": 100.0, "ranks": [float(rank) for rank in final]},
     ]
     return {"layers": dict(zip(LAYERS, final, strict=True)), "history": history}
+
+
+def write_adaptive_run(folder: Path, seed: int, best: float | None, final: list[int], **changes: Any) -> None:
+    """The folder of a run of adaptive LoRA-XS with these final ranks."""
+    outcome = results(folder.name, seed, best, adapter="AdaptiveLoRAXS", **changes)
+    write_run(folder, adaptive_config(seed), outcome, ranks(final))

@@ -62,21 +62,3 @@ def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, caps
         console.print(progress)
     for part in ("sweep[x]", "trial_[a]", "reading [/data/news]", "trial_[b]", "no file [/data/words]"):
         assert part in captured.get()
-
-
-def test_ranks_that_are_all_the_same_have_a_map_too(tmp_path, capsys):
-    outcome = made_runs.results("run", 0, 0.5, budget={"used": 32.0, "requested": 32.0}, average_rank=4.0)
-    outcome["equal_area_rank"] = 4.0
-    outcome["at_best_epoch"] = {
-        "budget": {"used": 72.0, "requested": 80.0},
-        "average_rank": 6.0,
-        "equal_area_rank": 6.0,
-    }
-    shown_results(outcome, {"layer.0.query": 4, "layer.1.query": 4}, tmp_path / "run")
-    lines = capsys.readouterr().out.splitlines()
-    assert "4" in next(line for line in lines if "query" in line)
-    assert "32 of 32, as much as rank 4.00" in next(line for line in lines if "(last epoch)" in line)
-    assert "72 of 80, as much as rank 6.00" in next(line for line in lines if "used (best epoch)" in line)
-    outcome["at_best_epoch"]["budget"] = outcome["budget"]
-    shown_results(outcome, {"layer.0.query": 4}, tmp_path / "run")
-    assert "epoch)" not in next(line for line in capsys.readouterr().out.splitlines() if "budget used" in line)

@@ -6,8 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import example, given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from transformers import AutoTokenizer, pipeline
 
@@ -20,7 +18,7 @@ from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lora import AdaptiveLoRAXS
 from tests import tiny
 from tests.architectures import classifier
-from tests.lora.test_low_rank_export import ARCHITECTURES, LAYERS, TOKENS, adapted
+from tests.lora.test_low_rank_export import TOKENS, adapted
 
 BATCHES = [{"inputs": TOKENS}]
 
@@ -53,25 +51,6 @@ def run_of(model_type: str, ranks: list[int], tokenizer: Any) -> Any:
     return SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("model_type", ARCHITECTURES)
-@settings(max_examples=3, deadline=None)
-@given(data=st.data())
-@example(data=1)
-@example(data=8)
-def test_every_format_says_what_the_run_says(model_type, data, tokenizer, tmp_path_factory):
-    layers = LAYERS[model_type]
-    drawn = data if isinstance(data, int) else data.draw(st.lists(st.integers(1, 8), min_size=layers, max_size=layers))
-    ranks = [drawn] * layers if isinstance(drawn, int) else drawn
-    for name, kind in FORMATS.items():
-        folder = tmp_path_factory.mktemp(name)
-        run = run_of(model_type, ranks, tokenizer)
-        expected = logits(run.module.model, BATCHES)[0]
-        export = kind(run, ExportOptions())
-        export.write(folder)
-        torch.testing.assert_close(export.logits(folder, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
-
-
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression", None])
 def test_a_pipeline_answers_what_the_run_answers_whatever_the_backbone_was_trained_for(problem, tokenizer, tmp_path):
     run = run_of("bert", [2] * 8, tokenizer)
@@ -84,8 +63,10 @@ def test_a_pipeline_answers_what_the_run_answers_whatever_the_backbone_was_train
     assert [scores["no"], scores["yes"]] == pytest.approx(expected, abs=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("model_type", ["bert", "gemma3", "llama", "modernbert", "t5"])  # rotary positions in three
+@pytest.mark.parametrize(
+    ("model_type", "dtype"),
+    [("bert", torch.float16), ("gemma3", torch.bfloat16), ("modernbert", torch.bfloat16), ("t5", torch.float16)],
+)  # rotary positions in two
 def test_a_rounded_model_is_the_one_in_memory(model_type, dtype, tokenizer, tmp_path):
     model, head = classifier(model_type)
     data = SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer)
@@ -187,11 +168,6 @@ def test_damaged_and_later_native_files_are_refused(tokenizer, tmp_path):
         with pytest.raises(InputError, match=f"lacks {lacking}: it is no whole export"):
             NativeAdapter.read(tmp_path)
     NativeAdapter([1], native.tensors).write(tmp_path)
-    with pytest.raises(InputError, match="can't be read"):
-        NativeAdapter.read(tmp_path)
-    native.write(tmp_path)
-    content = (tmp_path / FILE_NAME).read_bytes()
-    (tmp_path / FILE_NAME).write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match="can't be read"):
         NativeAdapter.read(tmp_path)
 

@@ -6,15 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-import yaml
 
 import cli
-from tests import tiny
-from tests.command_line import run, write_config
+from tests.command_line import run, write_config, write_language_config
 
 ADAPTERS: dict[str, dict[str, Any]] = {
-    "lora": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6}},
     "wrapped_head": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6, "wrap_head": True}},
     "adaptive": {
         "class_path": "lora.AdaptiveLoRA",
@@ -41,62 +37,12 @@ def test_every_format_repeats_the_metric_of_the_run(finished, kind, capsys):
     assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out
 
 
-def test_a_run_starts_from_any_peft_lora_folder(tmp_path, tiny_bert, cola_folder):
-    """The folder is made by PEFT alone, with rank-stabilised scales that differ by layer."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoModelForSequenceClassification
-
-    torch.manual_seed(3)
-    base = AutoModelForSequenceClassification.from_pretrained(tiny_bert, num_labels=2)
-    config = LoraConfig(
-        task_type="SEQ_CLS",
-        r=4,
-        lora_alpha=3,
-        use_rslora=True,
-        rank_pattern={"key": 2},
-        target_modules=["query", "key"],
-    )
-    model = get_peft_model(base, config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name or "modules_to_save" in name:
-                weight.normal_(std=0.5)
-    model.save_pretrained(tmp_path / "peft")
-    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 7, "targets": ["query", "key"]}}
-    run_config = write_config(tmp_path, tiny_bert, cola_folder, adapter)
-    rates = [f"--model.optimizer.{rate}=0" for rate in ("learning_rate", "head_learning_rate")]
-    options = ["--model.init_from", str(tmp_path / "peft"), "--trainer.max_epochs=1", *rates]
-    assert run("fit", run_config, tmp_path, *options) == 0
-    assert cli.main(["export", str(tmp_path / "tiny"), "--format", "merged"]) == 0
-    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "tiny" / "exports" / "merged").eval()
-    tokens = {"input_ids": torch.tensor([[2, 5, 7, 9, 3]])}
-    with torch.no_grad():
-        torch.testing.assert_close(merged(**tokens).logits, model.eval()(**tokens).logits, rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("save", [tiny.save_tiny_gpt2, tiny.save_tiny_llama])
-def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
+def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikitext_folder, capsys):
     from transformers import pipeline
 
     adapter = {"class_path": "lora.AdaptiveLoRAXS", "init_args": {"rank_min": 2, "rank_max": 6, "rank_average": 4}}
-    config = {
-        "model": {
-            "class_path": "lightning_modules.LanguageModellingModule",
-            "init_args": {
-                "backbone": str(save(tmp_path / "backbone")),
-                "adapter": adapter,
-                "optimizer": {"learning_rate": 0.05},
-            },
-        },
-        "data": {
-            "class_path": "datamodules.WikiTextDataModule",
-            "init_args": {"data_dir": str(tiny.save_wikitext(tmp_path / "data")), "batch_size": 8, "block_size": 16},
-        },
-        "trainer": {"max_epochs": 1, "accelerator": "cpu", "devices": 1},
-    }
-    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(config))
-    assert run("fit", tmp_path / "tiny.yaml", tmp_path) == 0
+    config = write_language_config(tmp_path, tiny_gpt2, wikitext_folder, adapter)
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
     results = json.loads((tmp_path / "tiny" / "results.json").read_text())
     for kind in ("native", "peft", "merged"):
         assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 0
@@ -104,7 +50,7 @@ def test_a_language_model_is_exported_in_every_format(tmp_path, save, capsys):
         shown = re.search(r"val/perplexity\W+([\d.]+)", capsys.readouterr().out)
         assert float(shown[1]) == pytest.approx(results["metric"]["best"], rel=1e-5), kind
     peft = json.loads((tmp_path / "tiny" / "exports" / "peft" / "adapter_config.json").read_text())
-    assert (peft["task_type"], peft["fan_in_fan_out"]) == ("CAUSAL_LM", save is tiny.save_tiny_gpt2)
+    assert (peft["task_type"], peft["fan_in_fan_out"]) == ("CAUSAL_LM", True)
     generate = pipeline("text-generation", model=str(tmp_path / "tiny" / "exports" / "merged"))
     assert generate("the cat", max_new_tokens=3, max_length=None)[0]["generated_text"].startswith("the cat")
 

@@ -39,7 +39,7 @@ CURVES = {
 @pytest.fixture(scope="module")
 def rate_report(tmp_path_factory):
     folder = made_runs.write_rate_sweep(tmp_path_factory.mktemp("runs") / "rates", CURVES)
-    assert cli.main(["report", str(folder), "--baseline", "full", "--seed2_json"]) == 0
+    assert cli.main(["report", str(folder), "--baseline", "full"]) == 0
     return folder
 
 
@@ -47,13 +47,14 @@ def rate_report(tmp_path_factory):
 def rank_report(tmp_path_factory):
     """Two seeds of adaptive runs, one collapsed, one that failed and one that diverged."""
     folder = tmp_path_factory.mktemp("runs")
-    adaptive = {"adapter": "AdaptiveLoRAXS", "budget": {"requested": 100.0, "used": 98.0}, "average_rank": 5.0}
+    budget = {"requested": 100.0, "used": 98.0}
     kinds = {0: {}, 1: {}, 2: {"status": "collapsed", "collapsed_epochs": [0, 1]}, 3: {"status": "diverged"}}
     for seed, changes in kinds.items():
         best = {2: 0.0, 3: None}.get(seed, 0.6 + 0.01 * seed)
-        outcome = made_runs.results(f"run{seed}", seed, best, "matthews_correlation", **adaptive, **changes)
         final = [4, 5, 2, 8] if seed % 2 else [7, 6, 2, 3]
-        made_runs.write_run(folder / f"run{seed}", made_runs.adaptive_config(seed), outcome, made_runs.ranks(final))
+        made_runs.write_adaptive_run(
+            folder / f"run{seed}", seed, best, final, metric="matthews_correlation", budget=budget, **changes
+        )
     made_runs.write_run(folder / "run4", made_runs.adaptive_config(4), None)
     (folder / "run4" / "failure.json").write_text(json.dumps({"error": "out of memory: 2 GiB <asked>", "attempts": 1}))
     assert cli.main(["report", str(folder), "--output", str(folder / "page")]) == 0
@@ -87,17 +88,6 @@ def test_the_table_has_the_studys_columns_and_figures(rate_report):
     assert (row["n"], row["Task"], row["Rank Avg"], row["Status"]) == ("3", "news", "16", "3 finished")
     medians = [float(row["Median ± Std"].split()[0]) for row in rows]
     assert medians == sorted(medians, reverse=True)
-
-
-def test_differences_are_paired_with_the_baselines_best_settings(rate_report):
-    rows = table(rate_report)
-    baseline = next(row for row in rows if row["Difference to baseline"] == "baseline")
-    assert baseline["Method"].startswith("full") and float(baseline["LR"]) == 3e-4
-    row = next(row for row in rows if row["Method"].startswith("rank_64") and float(row["LR"]) == 1e-3)
-    ours, theirs = CURVES["rank_64"][1][1e-3], CURVES["full"][1][3e-4]
-    mean = 100 * np.mean([ours[seed] - theirs[seed] for seed in SEEDS])
-    assert row["Difference to baseline"].startswith(f"{mean:+.2f} [")
-    assert row["Difference to baseline"].endswith("(3 pairs)")
 
 
 def test_differences_are_drawn_seed_by_seed_with_mean_and_interval(tmp_path):
@@ -144,16 +134,6 @@ def test_lower_is_better_for_perplexity_which_is_a_validation_loss_already(tmp_p
     assert loss_table(make_study(read_records([folder]), None).curves).empty
 
 
-def test_the_second_studys_layout(rate_report):
-    files = {path.name for path in (rate_report / "seed2").iterdir()}
-    assert files == {f"{method}-seed_{seed}.json" for method in CURVES for seed in SEEDS}
-    layout = json.loads((rate_report / "seed2" / "full-seed_0.json").read_text())
-    assert list(layout) == ["0.0001", "0.0003", "0.001", "0.003", "0.01"]
-    accuracies = [layout["0.001"].pop(name) for name in ("test_acc", "best_epoch_test_acc")]
-    assert accuracies == [pytest.approx(CURVES["full"][1][1e-3][0] - 0.02)] * 2  # the best epoch was the last one
-    assert layout["0.001"] == {"best_val_loss": 0.6, "train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6]}
-
-
 def test_the_second_studys_test_accuracy_is_that_after_the_last_epoch(tmp_path):
     metric = {"name": "accuracy", "higher_is_better": True, "best": 0.9, "best_epoch": 0, "last": 0.8}
     tests = {"test": {"accuracy": 0.88, "loss": 0.4}, "test_last": {"accuracy": 0.77, "loss": 0.5}}
@@ -161,7 +141,11 @@ def test_the_second_studys_test_accuracy_is_that_after_the_last_epoch(tmp_path):
         outcome = {**made_runs.results(f"run{seed}", seed, 0.9), **changes}
         made_runs.write_run(tmp_path / f"run{seed}", made_runs.config(1e-3, seed, 16), outcome)
     assert cli.main(["report", str(tmp_path), "--seed2_json"]) == 0
-    layouts = [json.loads(path.read_text())["0.001"] for path in sorted((tmp_path / "seed2").iterdir())]
+    files = sorted((tmp_path / "seed2").iterdir())
+    layouts = [json.loads(path.read_text())["0.001"] for path in files]
+    assert len(files) == 2 and files[0].stem.endswith("seed_0")
+    losses = {"best_val_loss": 0.6, "train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6]}
+    assert all(losses.items() <= layout.items() for layout in layouts)
     # an earlier version's results tell the best epoch's alone
     assert [layout["test_acc"] for layout in layouts] == [0.77, None]
     assert [layout["best_epoch_test_acc"] for layout in layouts] == [0.88, 0.88]

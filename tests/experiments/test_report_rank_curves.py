@@ -6,8 +6,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cli
-from experiments.report.groups import make_curves, make_groups
-from experiments.report.rank_curves import rank_curve_figure, rank_curve_table, rank_curves
+from experiments.report.groups import make_groups
+from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
@@ -77,10 +77,3 @@ def test_swept_rates_are_compared_at_the_chosen_one(tmp_path):
     assert "| 16 | 90.00 | 88.00 |\n| 64 | 80.00 | 78.00 |" in report
     assert "](figures/rank_curve.png)" in report and (folder / "figures" / "rank_curve.png").exists()
     assert 'id="figure-rank_curve"' in (folder / "report.html").read_text()
-
-
-def test_one_rank_makes_no_curve(tmp_path):
-    folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, {1e-4: {0: 0.7}, 1e-3: {0: 0.9}})})
-    groups = make_groups(read_records([folder]))
-    shown = [curve.chosen for curve in make_curves(groups, "model.optimizer.learning_rate")]
-    assert rank_curves(shown) == [] and rank_curve_table(shown).empty and rank_curve_figure(shown) is None

@@ -7,7 +7,7 @@ from scipy import stats
 
 from experiments.report.cells import spread
 from experiments.report.groups import RATE, make_curves, make_groups
-from experiments.report.optimum import curve_optimum, find_optimum, noise_of, rate_ratio
+from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
 from experiments.report.sources import read_records
 from experiments.report.statistics import (
     bootstrap_mean,
@@ -107,13 +107,6 @@ def test_a_tie_between_an_edge_and_its_neighbour_is_the_same_from_both_sides():
         square, slope, _ = np.polyfit(x, y, 2)  # numpy's parabola through the same three points
         assert np.log10(found.rate) == pytest.approx(-slope / (2 * square))
     assert find_optimum(rates, [0.3, 0.2, 0.2, 0.1]).place == "lower edge"
-
-
-def test_noise_is_two_standard_errors():
-    scores = pd.DataFrame({1e-3: [0.1, 0.3], 1e-2: [0.5, 0.5]})
-    pooled = (np.var([0.1, 0.3], ddof=1) + 0.0) / 2
-    assert noise_of(scores) == pytest.approx(2 * np.sqrt(pooled / 2))
-    assert noise_of(scores[:1]) == 0
 
 
 def test_the_interval_of_an_optimum_holds_the_true_one():

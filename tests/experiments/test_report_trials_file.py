@@ -17,33 +17,24 @@ CURVES = {
 }
 
 
-def _at_home(settings):
-    settings["data"]["init_args"]["data_dir"] = "/home/somebody/corpora/news"
-    return settings
-
-
 @pytest.fixture
 def mixed_runs(tmp_path):
     """Adaptive runs by hand, one of them failed, one that diverged and one of full fine-tuning."""
-    folder = tmp_path / "runs"
-    adaptive = {"adapter": "AdaptiveLoRAXS", "budget": {"requested": 100.0, "used": 98.0}, "average_rank": 5.0}
-    norms = {
-        "final": {"total": 3.0, "relative": 0.1, "layers": {"a": 1.0}, "relative_layers": {"a": 0.1}},
-        "initial": None,
-    }
+    folder, budget = tmp_path / "runs", {"requested": 100.0, "used": 98.0}
+    final = {"total": 3.0, "relative": 0.1, "layers": {"a": 1.0}, "relative_layers": {"a": 0.1}}
+    norms = {"final": final, "initial": None}
     for seed in (0, 1):
-        outcome = made_runs.results(f"run{seed}", seed, 0.6 + seed / 7, update_norms=norms, **adaptive)
-        made_runs.write_run(
-            folder / f"run{seed}",
-            _at_home(made_runs.adaptive_config(seed)),
-            outcome,
-            made_runs.ranks([4, 5, 2, 8 - seed]),
-        )
-    made_runs.write_run(folder / "bad", _at_home(made_runs.adaptive_config(2)), None)
+        name, ranks = folder / f"run{seed}", [4, 5, 2, 8 - seed]
+        made_runs.write_adaptive_run(name, seed, 0.6 + seed / 7, ranks, update_norms=norms, budget=budget)
+    made_runs.write_run(folder / "bad", made_runs.adaptive_config(2), None)
     (folder / "bad" / "failure.json").write_text(json.dumps({"error": "out of memory", "attempts": 1}))
     diverged = made_runs.results("gone", 3, None, status="diverged")
-    made_runs.write_run(folder / "gone", _at_home(made_runs.config(1e-3, 3, None)), diverged)
+    made_runs.write_run(folder / "gone", made_runs.config(1e-3, 3, None), diverged)
     (folder / "gone" / "metrics.csv").write_text("step,train/epoch_loss,val/loss\n4,0.9,0.8\n9,inf,nan\n")
+    for path in folder.glob("*/config.yaml"):
+        path.write_text(
+            path.read_text().replace("batch_size: 8", "batch_size: 8\n    data_dir: /home/somebody/corpora/news")
+        )
     return folder
 
 
@@ -85,50 +76,11 @@ def test_runs_with_ranks_failures_and_losses_that_are_no_numbers(mixed_runs, tmp
     assert_same_reports(first, report(kept, tmp_path / "second"))
     assert any("out of memory" in line for line in said(tmp_path / "second"))
     assert list((tmp_path / "second" / "figures").glob("ranks_*"))
-
-
-@pytest.mark.slow
-def test_the_file_is_plain_json_small_and_names_no_folder_of_the_machine(mixed_runs, tmp_path):
-    kept = tmp_path / "kept.json"
-    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
     text = kept.read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert "somebody" not in text and str(tmp_path) not in text
     assert "layers" not in json.dumps([trial["results"] for trial in content["trials"]])
-    assert len(text.splitlines()) == len(content["trials"]) + 3
     assert content["about"]["data"]["name"] == "made/news"
-
-
-def test_data_folders_are_told_apart_without_the_folders_above(tmp_path):
-    for seed, part in enumerate(("a/train", "b/train", "b/train")):
-        settings = made_runs.config(1e-3, seed, 16)
-        settings["data"]["init_args"]["data_dir"] = f"/home/somebody/{part}"
-        made_runs.write_run(tmp_path / "runs" / f"run{seed}", settings, made_runs.results(f"run{seed}", seed, 0.8))
-    kept = tmp_path / "kept.json"
-    report(tmp_path / "runs", tmp_path / "page", "--trials", str(kept))
-    assert "somebody" not in kept.read_text()
-    assert [record.config["data.data_dir"] for record in read_records([kept])] == ["a/train", "b/train", "b/train"]
-
-
-@pytest.mark.slow
-def test_files_and_folders_may_be_reported_together_and_kept_as_one(mixed_runs, tmp_path):
-    kept, merged = tmp_path / "kept.json", tmp_path / "merged.json"
-    sweep = made_runs.write_rate_sweep(tmp_path / "rates", CURVES)
-    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
-    assert run_report([str(sweep), str(kept), "--output", str(tmp_path / "page"), "--trials", str(merged)]) == 0
-    together = read_records([sweep, kept])
-    told = [
-        [(r.seed, r.status, r.figure("best"), r.config.get("model.adapter.rank_max")) for r in records]
-        for records in (together, read_records([merged]))
-    ]
-    assert told[0] == told[1]
-    assert len(together) == 10
-
-
-@pytest.mark.slow
-def test_a_report_of_a_file_needs_a_folder_to_write_into(mixed_runs, tmp_path):
-    kept = tmp_path / "kept.json"
-    report(mixed_runs, tmp_path / "page", "--trials", str(kept))
     with pytest.raises(InputError, match="--output FOLDER"):
         run_report([str(kept)])
     assert not kept.with_suffix("").exists()
@@ -224,13 +176,6 @@ def test_one_batch_is_not_all_batches(tmp_path):
     runs = write_seeds(tmp_path / "runs", (0,), None, limit_train_batches=1)
     write_seeds(runs, (1,), None, limit_train_batches=1.0)
     assert seeds_of(runs) == seeds_of(kept_file(runs)) == [[0], [1]]
-
-
-@pytest.mark.slow
-def test_files_that_differ_in_their_ending_alone_are_two(tmp_path):
-    file = kept_file(write_seeds(tmp_path / "first", (0,), None))
-    other = kept_file(write_seeds(tmp_path / "second", (1,), None))
-    assert seeds_of(file.rename(tmp_path / "trials.2024"), other.rename(tmp_path / "trials.2025")) == [[0, 1]]
 
 
 def test_no_path_of_any_setting_and_no_error_names_the_machines_folders(tmp_path):

@@ -1,8 +1,6 @@
 import errno
-import multiprocessing
 import os
 import shutil
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -37,14 +35,6 @@ def everything(folder):
 
 def overwrite(folder):
     return cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(folder.path.parent), "--overwrite"])
-
-
-def test_overwriting_deletes_a_run(made):
-    made.clear()
-    assert not made.path.exists()
-    made.checkpoints.mkdir(parents=True)
-    made.clear()
-    assert not made.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -178,14 +168,6 @@ def test_a_run_that_is_under_way_is_neither_deleted_nor_gone_on_with(tmp_path, c
     assert not (folder.path / ".lock").exists()
 
 
-def test_two_runs_can_not_begin_in_one_folder(tmp_path, impatient):
-    folder = RunFolder.of(str(tmp_path), "run")
-    with folder.held(), pytest.raises(InputError, match="written by another run"), folder.held():
-        pass
-    with folder.held(), RunFolder.of(str(tmp_path), "other").held():
-        pass
-
-
 def test_overwriting_keeps_the_lock_that_it_holds(tmp_path, impatient):
     folder = RunFolder.of(str(tmp_path), "run")
     with folder.held():
@@ -201,23 +183,6 @@ def test_a_refused_command_leaves_no_folder(tmp_path):
     runs = tmp_path / "new" / "runs"
     assert cli.main(["fit", "--config", "debug.yaml", "--runs_dir", str(runs), "--ckpt_path", "last"]) == 2
     assert list(tmp_path.iterdir()) == []
-
-
-def _hold(path):
-    with RunFolder(path).held():
-        time.sleep(60)
-
-
-def test_a_killed_run_holds_nothing(tmp_path):
-    process = multiprocessing.get_context("fork").Process(target=_hold, args=(tmp_path / "run",))
-    process.start()
-    lock = tmp_path / "run" / ".lock"
-    while not (lock.exists() and lock.read_text()):
-        time.sleep(0.01)
-    process.kill()
-    with RunFolder(tmp_path / "run").held():  # waits, should the system be slow to free it
-        assert lock.read_text().startswith(f"process {os.getpid()} ")
-    process.join(10)
 
 
 def test_where_no_lock_can_be_had_the_run_goes_on(tmp_path, monkeypatch):

@@ -9,7 +9,7 @@ import cli
 from callbacks.checkpoints import BestCheckpoint
 from common.errors import InputError
 from experiments.arguments import parser_of
-from experiments.config_files import differences, dump_yaml, read_yaml
+from experiments.config_files import dump_yaml, read_yaml
 from experiments.parser_messages import readable
 from experiments.run import Run
 from experiments.run_folder import RunFolder
@@ -79,14 +79,14 @@ def test_what_is_typed_wins_wherever_it_stands(config):
 TEXTS = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
 
 
-@pytest.mark.parametrize("text", TEXTS)
-def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text):
-    changes = {"run_name": text, "data.data_dir": text, "runs_dir": text}
+@pytest.mark.parametrize(("text", "other"), list(zip(TEXTS[::2], TEXTS[1::2])))
+def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text, other):
+    changes = {"run_name": text, "data.data_dir": other, "runs_dir": text}
     settings = parse(["fit", "--config", str(config)]).changed(changes)
     (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
     again = parse(["fit", "--config", str(tmp_path / "saved.yaml")])
     assert again.plain == settings.plain == read_yaml(tmp_path / "saved.yaml")
-    assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, text)
+    assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, other)
 
 
 BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
@@ -197,13 +197,3 @@ def test_settings_that_change_nothing_are_said_or_refused(config):
     with pytest.raises(InputError, match="gradient_clip_algorithm is 'value', but would have no effect"):
         check_trainer({"gradient_clip_algorithm": "value"})
     check_trainer({"gradient_clip_algorithm": "value", "gradient_clip_val": 1.0})
-
-
-def test_every_setting_that_differs_is_listed_once():
-    before = {"model": {"rank": 4, "revision": None, "gone": True}, "data": {"rows": 5}, "same": [1, None]}
-    after = {"model": {"rank": 4, "revision": "main", "new": None}, "data": {"rows": None}, "same": [1, None]}
-    assert differences(before, after) == [
-        "data.rows: 5 -> None",
-        "model.gone: True -> None",
-        "model.revision: None -> main",
-    ]

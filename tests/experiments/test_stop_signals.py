@@ -7,7 +7,6 @@ import pytest
 from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
-import cli
 from experiments.run_folder import RunFolder
 from experiments.stop_signals import StopSignals
 from lightning_modules import TextClassificationModule
@@ -115,15 +114,6 @@ def test_a_signal_while_factors_are_made_says_how_to_go_on(tmp_path, tiny_bert, 
     monkeypatch.setattr(TextClassificationModule, "configure_model", signalled)
     assert run("fit", write_config(tmp_path, tiny_bert, cola_folder), tmp_path) == 1
     assert "Stopped by a signal before the first checkpoint. Begin anew: " in capsys.readouterr().out
-
-
-def test_an_interrupt_before_anything_has_begun_is_one_line(monkeypatch, capsys):
-    def interrupted(arguments):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "_run", interrupted)
-    assert cli.main(["fit"]) == 1
-    assert capsys.readouterr().err == "\nStopped by Ctrl-C.\n"
 
 
 @pytest.mark.parametrize("count", ["0", "", "x"])

@@ -8,7 +8,7 @@ from experiments.settings import parse
 from experiments.strategies import check_strategy
 from experiments.trainer_parts import evaluation_trainer
 from experiments.watched_ddp import WatchedDDP, WatchedLauncher, ddp_settings
-from tests.command_line import run, write_config
+from tests.command_line import write_config
 
 
 class OwnDDP(DDPStrategy):
@@ -58,10 +58,3 @@ def test_data_parallel_processes_are_this_projects_own(tiny_bert, cola_folder, t
     assert isinstance(made, WatchedDDP)
     assert isinstance(made.launcher, WatchedLauncher), "Lightning takes its own launcher: see WatchedDDP.launcher"
     assert {**ddp_settings(), **expected}.items() <= made._ddp_kwargs.items()
-
-
-def test_the_command_line_refuses_before_anything_is_written(tiny_bert, cola_folder, tmp_path, capsys):
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    assert run("fit", config, tmp_path, "--trainer.devices", "2", "--trainer.strategy", "fsdp") == 2
-    assert "--trainer.strategy ddp" in capsys.readouterr().err
-    assert not (tmp_path / "tiny").exists()

@@ -48,28 +48,26 @@ def test_overwrite_deletes_a_sweep_with_its_report(made, lost):
     assert not (made[1] / "small").exists()
 
 
-@pytest.mark.parametrize("dry", [["--dry_run"], []])
 @pytest.mark.parametrize(
     "name", ["thesis.tex", f"{FIRST}/notes.md", f"{FIRST}/checkpoints/mine/a.pt", ".git/HEAD", "mine/config.yaml"]
 )
-def test_overwrite_deletes_nothing_where_there_is_a_file_of_the_users(made, name, dry, capsys):
+def test_overwrite_deletes_nothing_where_there_is_a_file_of_the_users(made, name, capsys):
     path, runs_dir = made
     (runs_dir / "small" / name).parent.mkdir(exist_ok=True, parents=True)
     (runs_dir / "small" / name).write_text("years of work")
     before = files(runs_dir)
-    assert sweep(path, runs_dir, "--overwrite", *dry) == 2
+    assert sweep(path, runs_dir, "--overwrite") == 2
     assert f"{name} isn't known to be written by a sweep" in capsys.readouterr().err
     assert files(runs_dir) == before
 
 
-@pytest.mark.parametrize("dry", [["--dry_run"], []])
 @pytest.mark.parametrize("place", ["small", f"small/{FIRST}", f"small/{FIRST}/checkpoints", f"small/{FIRST}/log.txt"])
-def test_overwrite_deletes_nothing_behind_a_link(made, place, dry, capsys):
+def test_overwrite_deletes_nothing_behind_a_link(made, place, capsys):
     path, runs_dir = made
     shutil.move(runs_dir / place, runs_dir / "elsewhere")
     (runs_dir / place).symlink_to(runs_dir / "elsewhere")
     before = files(runs_dir)
-    assert sweep(path, runs_dir, "--overwrite", *dry) == 2
+    assert sweep(path, runs_dir, "--overwrite") == 2
     assert f"{runs_dir / place} is a link" in capsys.readouterr().err
     assert files(runs_dir) == before
 

@@ -41,11 +41,10 @@ def files(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dry", [["--dry_run"], []])
-def test_a_larger_grid_is_refused_with_the_option_that_takes_it(grown, capsys, dry):
+def test_a_larger_grid_is_refused_with_the_option_that_takes_it(grown, capsys):
     path, runs_dir = grown
     before = files(runs_dir / "small")
-    assert sweep(path, runs_dir, *dry) == 2
+    assert sweep(path, runs_dir) == 2
     message = capsys.readouterr().err
     assert "another grid" in message
     assert "let the grid grow" in message and "--extend" in message
@@ -79,13 +78,12 @@ def test_a_grid_without_a_trial_of_the_folder_is_refused(grown, capsys, dry):
     assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}
 
 
-@pytest.mark.parametrize("dry", [["--dry_run"], []])
-def test_trials_that_ran_with_other_settings_do_not_become_part_of_a_larger_grid(grown, capsys, dry):
+def test_trials_that_ran_with_other_settings_do_not_become_part_of_a_larger_grid(grown, capsys):
     path, runs_dir = grown
-    assert sweep(path, runs_dir, "--model.optimizer.weight_decay", "0.5", *dry) == 2
+    assert sweep(path, runs_dir, "--model.optimizer.weight_decay", "0.5") == 2
     message = capsys.readouterr().err
     assert "another grid" in message and "--extend" not in message
-    assert sweep(path, runs_dir, "--extend", "--model.optimizer.weight_decay", "0.5", *dry) == 2
+    assert sweep(path, runs_dir, "--extend", "--model.optimizer.weight_decay", "0.5") == 2
     message = capsys.readouterr().err
     assert "was run with other settings" in message and "weight_decay" in message
     assert yaml.safe_load((runs_dir / "small" / "sweep.yaml").read_text())["grid"] == {RATE: RATES[:1]}

@@ -58,11 +58,6 @@ def check_message(message: str, folder: Path) -> None:
     assert message.rstrip().endswith((".", ")")), message
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_whole_files_are_read(formats, tmp_path, name):
-    assert isinstance(outcome(formats[name], formats[name].whole(), tmp_path / "data"), list)
-
-
 @st.composite
 def damage(draw: st.DrawFn) -> list[tuple[str, float, bytes]]:
     """A few changes: what is done, where (as a share of the file), and with which bytes."""
@@ -112,10 +107,13 @@ def test_files_of_anything_at_all_are_refused_or_read(formats, tmp_path, name, c
         check_message(found, tmp_path / "data")
 
 
-@pytest.mark.parametrize("name", TEXT_FORMATS)
-def test_line_ends_of_windows_and_a_byte_order_mark_change_nothing(formats, tmp_path, name):
+@pytest.mark.parametrize("name", NAMES)
+def test_whole_files_are_read_and_line_ends_of_windows_and_a_byte_order_mark_change_nothing(formats, tmp_path, name):
     form = formats[name]
     usual = outcome(form, form.whole(), tmp_path / "data")
+    assert isinstance(usual, list)
+    if name not in TEXT_FORMATS:
+        return
     windows = b"\xef\xbb\xbf" + form.whole().replace(b"\n", b"\r\n")
     assert outcome(form, windows, tmp_path / "data") == usual
 
@@ -172,14 +170,10 @@ ROWS = "".join(f"{text},{label}\n" for text, label in tiny.sentences(24, 0))
     [
         ("text,label\n" + ROWS.replace(",1", ",0"), "all 24 train rows"),
         ("text,label\n" + ROWS + ",1\n", "line 26: text is empty"),
-        ("text,label\n" + ROWS + '"   ",1\n', "line 26: text is empty"),
         ("text,label\n" + ROWS + 'the "cat" sees,1\n"the cat,0\n', "line 27"),
         ("text,label\n" + ROWS + "the cat, a dog,1\n", "line 26: 3 comma-separated columns"),
-        ("sentence,label\n" + ROWS, "no text among its columns sentence, label"),
-        ("text,text\n" + ROWS, "more than once"),
-        ("text,label\n", "has no rows"),
     ],
-    ids=["one class", "no text", "blank text", "stray quote", "extra column", "no column", "twice", "header only"],
+    ids=["one class", "no text", "stray quote", "extra column"],
 )
 def test_the_command_line_says_what_is_wrong(tmp_path, tiny_bert, capsys, content, expected):
     code, _, message = fit(tmp_path, tiny_bert, content, capsys)

@@ -8,7 +8,7 @@ import yaml
 
 import cli
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
-from datamodules.sources_datasets import load_hub
+from datamodules.splits import hub_tables
 from tests.command_line import run, write_config
 from tests.hostile.bombs import edit_json, refused, remote_code
 
@@ -131,7 +131,7 @@ def test_what_comes_from_the_hub_comes_without_code_and_at_its_revision(monkeypa
     from lightning_modules.backbone_loading import load_backbone
 
     calls = [
-        lambda: load_hub("owner/name", None, "abc123", ""),
+        lambda: hub_tables("owner/name", None, "abc123", "", ()),
         lambda: read_tokenizer("owner/name", "abc123"),
         lambda: load_backbone(transformers.AutoModelForSequenceClassification, "owner/name", "abc123"),
         lambda: load_backbone(transformers.AutoModelForCausalLM, "owner/name", "abc123"),

@@ -13,7 +13,7 @@ import cli
 from common import backbones
 from common.errors import InputError
 from common.files import is_plain_name
-from datamodules.sources_datasets import load_saved
+from datamodules.splits import saved_tables
 from lightning_modules.backbone_loading import load_backbone
 from tests.command_line import run, write_config
 
@@ -139,7 +139,7 @@ def test_a_saved_data_set_stays_in_its_folder(tmp_path, place):
         outside = "../../outside/train/data-00000-of-00001.arrow"
         path.write_text(json.dumps({**json.loads(path.read_text()), "_data_files": [{"filename": outside}]}))
     with pytest.raises(InputError, match="names inside its folder"):
-        load_saved(tmp_path / "saved")
+        saved_tables(tmp_path / "saved", (), ())
 
 
 def test_a_sweeps_results_name_trials_inside_it(tmp_path, capsys):

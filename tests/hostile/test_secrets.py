@@ -1,7 +1,5 @@
 """Tokens in the environment stay there: no file that a run, an export, a sweep or a report writes holds one."""
 
-import json
-
 import pytest
 import yaml
 
@@ -28,6 +26,9 @@ def places_with_the_token(folder) -> list[str]:
 def test_no_file_and_no_line_of_output_holds_a_token(tokens, tmp_path, tiny_bert, cola_folder, capfd):
     runs = tmp_path / "runs"
     config = write_config(tmp_path, tiny_bert, cola_folder)
+    (tmp_path / "written").write_text(f"token: {TOKEN}")
+    assert places_with_the_token(tmp_path) == [str(tmp_path / "written")]  # the search finds what is there
+    (tmp_path / "written").unlink()
     short = ("--trainer.max_epochs", "1")
     assert run("fit", config, runs, *short) == 0
     assert run("fit", config, runs, "--ckpt_path", "last", "--trainer.max_epochs", "2") == 0
@@ -44,13 +45,3 @@ def test_no_file_and_no_line_of_output_holds_a_token(tokens, tmp_path, tiny_bert
     assert places_with_the_token(tmp_path) == []
     shown = capfd.readouterr()
     assert TOKEN not in shown.out + shown.err
-
-
-@pytest.mark.slow
-def test_the_search_finds_a_token_that_is_written(tokens, tmp_path, tiny_bert, cola_folder):
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    content = yaml.safe_load(config.read_text())
-    content["model"]["init_args"]["revision"] = TOKEN  # a setting is not a secret: it is written
-    config.write_text(json.dumps(content))
-    assert run("fit", config, tmp_path / "runs", "--trainer.max_epochs", "1") == 0
-    assert [path for path in places_with_the_token(tmp_path / "runs") if path.endswith("config.yaml")]

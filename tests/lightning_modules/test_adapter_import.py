@@ -43,7 +43,7 @@ def edit(folder: Path, change: Any) -> None:
 
 
 def test_a_whole_folder_says_what_peft_says(tmp_path):
-    theirs = save(tmp_path, lora_alpha=5, rank_pattern={"value": 4})
+    theirs = save(tmp_path, lora_alpha=5, rank_pattern={"value": 4}, use_rslora=True)
     factors, head = peft_low_rank_factors(classifier("bert")[0], tmp_path)
     ours, _ = classifier("bert")
     merge(ours, factors)

@@ -50,8 +50,7 @@ def trained(tiny_bert, cola_folder, tmp_path_factory):
         if name not in made:
             torch.manual_seed(0)
             module, data = tiny.make_module(tiny_bert, MADE[name](), **RATES), tiny.make_data(tiny_bert, cola_folder)
-            trainer = tiny.make_trainer()
-            trainer.fit(module, datamodule=data)
+            trainer = tiny.fit(module, data)
             if name == "nested":
                 module.adapter.use_rank(2)  # a step's own rank and scale are none of the checkpoint's
             trainer.save_checkpoint(path := tmp_path_factory.mktemp("trained") / "some.ckpt")
@@ -148,21 +147,16 @@ def test_a_loaded_module_equals_the_trained_one(trained, load, name):
     ("name", "adapter", "message"),
     [
         ("adaptive", lambda: LoRAXS(4), "the checkpoint's adapter is 'AdaptiveLoRAXS', this run's is 'LoRAXS'"),
-        ("adaptive", lambda: None, "adapter is 'AdaptiveLoRAXS', this run's is 'full fine-tuning'"),
         ("adaptive", lambda: adaptive(targets=["query"]), "the checkpoint's layers is .*query"),
         ("adaptive", lambda: adaptive(rank_max=5), "other frozen factors"),
-        ("adaptive", lambda: adaptive(factors="random"), "other frozen factors"),
         # the same tensors, but another update: evaluated, or exported, they would say something else without a word
         ("adaptive", lambda: adaptive(lora_alpha=160.0), r"scale \(.*\) is 4.0, this run's is 40.0"),
         ("adaptive", lambda: adaptive(scaling="constant"), "scale .* is 4.0, this run's is 16.0"),
-        ("adaptive", lambda: adaptive(allocation="bounded"), "allocation .* is 'softmax', this run's is 'bounded'"),
         ("adaptive", lambda: adaptive(rank_min=2), "rank_min .* is 1, this run's is 2"),
         ("adaptive", lambda: adaptive(rounding="plain"), "rounding .* is 'budgeted', this run's is 'plain'"),
-        ("nested", lambda: nested(lora_alpha=80.0), "scale .* is 2.0, this run's is 20.0"),
         ("peft", lambda: peft_lora(lora_alpha=80), "scale .* is 2.0, this run's is 20.0"),
         ("lora", lambda: lora(lora_alpha=24.0), "scale .* is 2.66.*, this run's is 8.0"),
         ("lora", lambda: lora(rank=4), r"shape of adapter\.[AB]\.bert/encoder/layer/\d.* is \("),
-        ("lora", lambda: lora(targets=["value"]), "the checkpoint's layers is"),
         ("lora", lambda: lora(wrap_head=True), "the checkpoint's layers is"),
         ("lora", lambda: AdaptiveLoRA(1, 3, 2, lora_alpha=8.0), "the checkpoint's adapter is 'LoRA'"),
     ],
@@ -191,11 +185,8 @@ CHANGES = {
     "moved": lambda tensors: None,
     "scaled": scaled,
     "shuffled": shuffled,
-    "embeddings": lambda tensors: tensors["embeddings.word_embeddings.weight"].mul_(1.5),
     "normalisation": lambda tensors: tensors["encoder.layer.0.output.LayerNorm.weight"].add_(0.5),
     "bias": lambda tensors: tensors["encoder.layer.1.attention.self.query.bias"].add_(1),
-    "key": lambda tensors: tensors["encoder.layer.1.attention.self.key.weight"].normal_(),
-    "intermediate": lambda tensors: tensors["encoder.layer.0.intermediate.dense.weight"].neg_(),
 }
 
 
@@ -221,7 +212,7 @@ def test_any_other_frozen_weight_is_refused_wherever_the_backbone_lies(trained, 
         ("tokenizer_config.json", "{", '{"truncation_side": "left",', "another tokenizer"),
     ],
 )
-@pytest.mark.parametrize("kind", ["adaptive", "full"])
+@pytest.mark.parametrize("kind", ["full"])
 def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refused(
     trained, load, tmp_path, file, old, new, message, kind
 ):
@@ -279,16 +270,12 @@ def moments(content):
     "change",
     [
         lambda content: moments(content).update(exp_avg=torch.zeros(3)),
-        lambda content: moments(content).update(exp_avg_sq=None),
-        lambda content: moments(content).update(step=torch.zeros(2)),
         lambda content: moments(content).pop("exp_avg"),
         lambda content: content["optimizer_states"][0]["state"].clear(),
         lambda content: content["optimizer_states"][0]["state"].update({99: moments(content)}),
         lambda content: content["optimizer_states"][0]["param_groups"].pop(),
         lambda content: content["optimizer_states"][0]["param_groups"][0].pop("eps"),
-        lambda content: content["optimizer_states"].clear(),
         lambda content: content["lr_schedulers"][0].update(last_epoch=None),
-        lambda content: content["GLUEDataModule"].clear(),
         lambda content: content["GLUEDataModule"].update(next_batch=None),
         lambda content: content.pop("GLUEDataModule"),
     ],

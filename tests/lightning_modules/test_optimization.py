@@ -61,8 +61,7 @@ def test_an_update_is_adamws_with_these_averages():
 def made_module(backbone: str, cola: str, adapter, **settings):
     """A module with its model loaded, as in a run."""
     module = tiny.make_module(backbone, adapter, **settings)
-    trainer = tiny.make_trainer(limit_train_batches=0, limit_val_batches=0)
-    trainer.fit(module, datamodule=tiny.make_data(backbone, cola))
+    tiny.fit(module, tiny.make_data(backbone, cola), limit_train_batches=0, limit_val_batches=0)
     return module
 
 
@@ -90,19 +89,6 @@ def test_each_parameter_is_in_its_group_with_the_groups_rate_and_weight_decay(mo
             if name.startswith("model."):
                 wanted = "head" if name.startswith("model.classifier.") else "backbone"
             assert group["name"] == wanted
-
-
-def test_counts_are_those_of_the_parameters(module):
-    head, weights, core = 16 * 2 + 2, 8 if module.rank_allocation is not None else 0, 8 * 4**2
-    if module.adapter is None:
-        core = sum(parameter.numel() for parameter in module.model.parameters()) - head
-    expected = {"head": head, "adapter": core, "allocation": weights, "total": head + core + weights}
-    assert module.parameter_counts() == expected
-
-
-def test_the_head_takes_the_common_rate_when_it_has_none_of_its_own():
-    assert OptimizerSettings(7e-4).group("head")["lr"] == 7e-4
-    assert OptimizerSettings(7e-4, head_learning_rate=0.0).group("head")["lr"] == 0.0
 
 
 @pytest.mark.parametrize(
@@ -149,8 +135,10 @@ OTHER = {
 }
 
 
-@pytest.mark.parametrize("first", ["linear_with_warmup", "constant"])
-@pytest.mark.parametrize("changes", [{}, OTHER, {"warmup_fraction": 0.5}])
+@pytest.mark.parametrize(
+    ("first", "changes"),
+    [("linear_with_warmup", {}), ("linear_with_warmup", OTHER), ("constant", {"warmup_fraction": 0.5})],
+)
 def test_a_resumed_run_has_the_rates_of_one_that_always_had_its_settings_and_length(
     tiny_bert, cola_folder, tmp_path, first, changes
 ):

@@ -75,7 +75,8 @@ def rows_of(batch):
 
 NO_PAD = {"pad_token": None, "eos_token": "[SEP]", "model_input_names": ["input_ids", "attention_mask"]}
 CASES = [
-    *((kind, {"padding_side": side}, {}) for kind in [*KINDS, *SEE_PADDING] for side in ("left", "right")),
+    *((kind, {"padding_side": side}, {}) for kind in ("bert", "gpt2", "xlnet") for side in ("left", "right")),
+    *((kind, {"padding_side": "left"}, {}) for kind in [*KINDS, *SEE_PADDING] if kind not in ("bert", "gpt2", "xlnet")),
     *(("gpt2", NO_PAD, {"pad_token_id": known}) for known in (None, 0)),  # the model knows of another token, or of none
 ]
 

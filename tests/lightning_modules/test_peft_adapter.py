@@ -1,9 +1,7 @@
 """PEFT's methods, trained through this project, against PEFT used on its own."""
 
-import subprocess
 import sys
 import warnings
-from pathlib import Path
 
 import pytest
 import torch
@@ -207,12 +205,6 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
     with pytest.raises(InputError, match=r"needs the package peft. Run `pip install -e '.\[peft\]'`"):
         PEFTAdapter("lora")
-
-
-@pytest.mark.slow
-def test_peft_is_not_imported_before_it_is_needed():
-    code = "import sys, lightning_modules; sys.exit('peft' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
 
 
 def test_peft_still_keeps_what_checkpoints_of_adalora_hold():

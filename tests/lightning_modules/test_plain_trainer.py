@@ -73,8 +73,7 @@ def test_a_callback_that_the_trainer_has_wins_and_none_is_there_twice(tiny_bert,
         pass
 
     module, data = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5)), tiny.make_data(tiny_bert, cola_folder)
-    trainer = tiny.make_trainer(Slower(1.0, 2.0), RankDiscretisation(0), max_epochs=1)
-    trainer.fit(module, datamodule=data)
+    trainer = tiny.fit(module, data, Slower(1.0, 2.0), RankDiscretisation(0), max_epochs=1)
     trainer.validate(module, datamodule=data, verbose=False)
     assert kinds(trainer) == [BudgetSchedule, Divergence, MergedEvaluation, RankDiscretisation, Slower, WholeSteps]
     assert module.rank_allocation.alpha == 2.0 and not module.rank_allocation.is_discrete

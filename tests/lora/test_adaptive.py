@@ -7,7 +7,6 @@ import torch
 
 from common.errors import InputError
 from lora import AdaptiveLoRA, AdaptiveLoRAXS
-from lora.rank_allocation import RankAllocation
 from tests.lora.attached import attached, dense_logits, filled, logits
 
 RANK_MAX = 6
@@ -130,12 +129,6 @@ def test_the_gradient_reaches_every_allocation_weight_and_agrees_with_finite_dif
     assert math.isclose(float(weights.grad[at]), (values[0] - values[1]) / (2 * step), rel_tol=0.05)
 
 
-def test_while_b_is_zero_the_allocation_of_lora_has_no_gradient():
-    model, adapter = attached(adaptive(AdaptiveLoRA, allocation="bounded"))
-    logits(model)[:, 0].sum().backward()
-    assert not adapter.rank_allocation.weights.grad.any()
-
-
 @either_kind
 def test_masks_and_gradients_stay_float32_under_autocast(kind):
     model, adapter = attached(adaptive(kind))
@@ -148,12 +141,6 @@ def test_masks_and_gradients_stay_float32_under_autocast(kind):
         assert model.get_submodule(adapter.layer_names[0]).core.dtype == torch.float32
 
 
-def test_a_wrapped_head_shares_the_budget():
-    _, adapter = attached(adaptive(AdaptiveLoRA, wrap_head=True), "distilbert")
-    assert {"pre_classifier", "classifier"} <= set(adapter.discrete_ranks())
-    assert len(adapter.rank_allocation.weights) == len(adapter.layer_names)
-
-
 @either_kind
 def test_looking_at_updates_draws_no_random_numbers(kind):
     _, adapter = attached(adaptive(kind, tau=0.5))
@@ -162,14 +149,3 @@ def test_looking_at_updates_draws_no_random_numbers(kind):
     assert torch.equal(torch.get_rng_state(), before)
     adapter.refresh()
     assert not torch.equal(torch.get_rng_state(), before)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_settings_go_to_the_fixed_adapter_and_to_the_allocation(kind):
-    adapter = adaptive(kind, targets=["query"], initial_weights="uniform", rounding="plain", tau=0.3)
-    _, adapter = attached(adapter)
-    assert len(adapter.layer_names) == 2 and adapter.rank == RANK_MAX
-    allocation = adapter.rank_allocation
-    assert isinstance(allocation, RankAllocation)
-    assert (allocation.rank_min, allocation.rounding, allocation.tau) == (1, "plain", 0.3)
-    assert not allocation.weights.any()

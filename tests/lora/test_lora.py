@@ -76,12 +76,10 @@ def test_scaling_rules(settings, expected):
         ({"lora_alpha": None}, "lora_alpha is None and alpha_per_rank is None; allowed: exactly one"),
         ({"alpha_per_rank": 2}, "lora_alpha is 16.0 and alpha_per_rank is 2; allowed: exactly one"),
         ({"lora_alpha": 0.0}, "lora_alpha is 0.0; allowed: a finite number above 0"),
-        ({"lora_alpha": None, "alpha_per_rank": -1.0}, "alpha_per_rank is -1.0; allowed: a finite number above 0"),
         ({"dropout": 1.0}, "dropout is 1.0; allowed: 0 to below 1"),
         ({"scaling": "alpha"}, "scaling is 'alpha'; allowed: alpha_over_rank"),
         ({"initialization": "unifrom"}, "initialization is 'unifrom'.*Did you mean 'uniform'"),
         ({"initial_std": 0.1}, "initial_std is 0.1 and initialization is 'uniform'"),
-        ({"initial_std": -0.1, "initialization": "gaussian"}, "initial_std is -0.1"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, message):
@@ -97,16 +95,6 @@ def test_all_but_both_gaussian_leave_the_logits_as_they_were(rule):
     before = logits(classifier("bert")[0])
     moved = float((logits(model) - before).norm() / before.norm())
     assert moved > 0.5 if rule == "both_gaussian" else torch.equal(logits(model), before)
-
-
-def test_parameters_are_named_after_their_layers_and_counted_once():
-    model, adapter = attached(LoRA(RANK, 16, targets=["query"]))
-    names = [f"bert/encoder/layer/{layer}/attention/self/query" for layer in range(2)]
-    assert [name for name, _ in adapter.named_parameters()] == [f"{side}.{name}" for side in "AB" for name in names]
-    assert sum(parameter.numel() for parameter in adapter.parameters()) == 2 * RANK * (8 + 8)
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-    logits(model)[:, 0].sum().backward()
-    assert all(bool(B.grad.any()) for B in adapter.B.values())
 
 
 @pytest.mark.parametrize("initialization", ["uniform", "both_gaussian"])
@@ -130,19 +118,6 @@ def test_low_rank_factors_that_do_not_fit_are_refused(make, message):
     factors = filled(attached(LoRA(RANK, lora_alpha=6.0, targets="attention"))[1]).low_rank_factors()
     with pytest.raises(InputError, match=message):
         attached(make())[1].load_low_rank_factors(factors)
-
-
-def test_another_backbone_has_another_fingerprint_but_a_wrapped_head_does_not_count():
-    prints = [attached(LoRA(RANK, 16, wrap_head=True))[1].fingerprint]
-    for path in ("classifier", "bert.encoder.layer.1.output.dense"):
-        model, head = classifier("bert")
-        with torch.no_grad():
-            model.get_submodule(path).weight.mul_(-1)
-        adapter = LoRA(RANK, 16, wrap_head=True)
-        adapter.attach(model, "bert", head)
-        prints.append(adapter.fingerprint)
-    assert torch.equal(prints[0], prints[1])
-    assert not torch.allclose(prints[0], prints[2], rtol=0, atol=0.05)
 
 
 def test_a_wrapped_head_is_adapted_over_its_random_start():

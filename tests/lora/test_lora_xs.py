@@ -1,25 +1,16 @@
 """LoRA-XS's adapter against dense weights, its parameters and settings."""
 
-import math
-
 import pytest
 import torch
 
 from common.errors import InputError
-from lora import AdaptiveLoRAXS, LoRAXS
+from lora import LoRAXS
 from lora.factors import svd_factors
 from lora.layers import dense_weight
 from tests.architectures import classifier
 from tests.lora.attached import attached, dense_logits, filled, logits
 
 RANK = 4
-
-
-@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
-@pytest.mark.parametrize("make", [LoRAXS, lambda rank, **settings: AdaptiveLoRAXS(1, rank, 2.5, **settings)])
-def test_a_core_of_zeros_leaves_the_logits_as_they_were(make, model_type):
-    model, _ = attached(make(RANK, initial_std=0), model_type)
-    torch.testing.assert_close(logits(model), logits(classifier(model_type)[0]), atol=1e-6, rtol=1e-6)
 
 
 @pytest.mark.parametrize("model_type", ["bert", "gpt2"])
@@ -38,33 +29,6 @@ def test_initial_entries_have_the_asked_standard_deviation():
     _, adapter = attached(LoRAXS(8, initial_std=1e-5))
     assert 0.9e-5 < float(adapter.R.std()) < 1.1e-5
     assert abs(float(adapter.R.mean())) < 2e-6
-
-
-@pytest.mark.parametrize(
-    ("rule", "expected"), [("alpha_over_rank", 16 / 25), ("alpha_over_sqrt_rank", 16 / 5), ("constant", 16.0)]
-)
-def test_scaling_rules(rule, expected):
-    assert math.isclose(LoRAXS(25, 16.0, rule).scaling, expected)
-    assert math.isclose(AdaptiveLoRAXS(5, 25, 20, scaling=rule).scaling, expected)  # of rank_max
-
-
-@pytest.mark.parametrize("make", [LoRAXS, lambda rank: AdaptiveLoRAXS(1, rank, 2.5)])
-def test_an_adapter_has_rank_squared_parameters_per_layer(make):
-    model, adapter = attached(make(RANK))
-    counts = {name: parameter.numel() for name, parameter in adapter.named_parameters()}
-    assert counts.pop("R") == 8 * RANK**2  # 2 blocks, 4 layers each
-    assert counts == ({"rank_allocation.weights": 8} if isinstance(adapter, AdaptiveLoRAXS) else {})
-    assert len(adapter.layer_names) == 8
-    assert not any(parameter.requires_grad for parameter in model.parameters())
-
-
-def test_layers_are_known_by_full_path_in_the_models_order():
-    model, adapter = attached(LoRAXS(RANK, targets=["output.dense", "query"]))
-    names = ("attention.self.query", "attention.output.dense", "output.dense")
-    assert adapter.layer_names == tuple(f"bert.encoder.layer.{layer}.{name}" for layer in range(2) for name in names)
-    assert adapter.discrete_ranks() == dict.fromkeys(adapter.layer_names, RANK)
-    for name, core in zip(adapter.layer_names, adapter.R, strict=True):
-        torch.testing.assert_close(model.get_submodule(name).core, adapter.scaling * core)
 
 
 @pytest.mark.parametrize(

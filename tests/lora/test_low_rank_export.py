@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
-from lora.export import merge, plain_parameters, unwrap
+from lora.export import cut_factors, merge, plain_parameters, unwrap
 from lora.factors import factorise
 from lora.rank_allocation import RankAllocation
 from tests.architectures import classifier
@@ -157,3 +157,24 @@ def test_wrapped_parameters_keep_their_plain_names():
 def test_an_adapter_that_holds_no_plain_factors_says_what_does():
     with pytest.raises(InputError, match=r"LoRAXS, which can't start from plain LoRA factors; allowed: lora\.LoRA"):
         LoRAXS().load_low_rank_factors({})
+
+
+@pytest.mark.parametrize("exponent", [1, 2])
+def test_a_cut_keeps_the_largest_singular_values_of_the_dense_updates(exponent):
+    generator = torch.Generator().manual_seed(5)
+    shapes = {"a": (9, 12), "b": (12, 7), "c": (8, 8)}
+    factors = {
+        name: (torch.randn(4, inputs, generator=generator), torch.randn(outputs, 4, generator=generator))
+        for name, (outputs, inputs) in shapes.items()
+    }
+    cut = cut_factors(factors, torch.ones(3), exponent, 6)
+    updates = {name: B @ A for name, (A, B) in factors.items()}
+    ranks = {name: len(A) for name, (A, _) in cut.items()}
+    assert sum(rank**exponent for rank in ranks.values()) <= 6
+    if exponent == 1:
+        values = torch.cat([torch.linalg.svdvals(update)[:4] for update in updates.values()])
+        sixth = values.sort(descending=True).values[5] * (1 - 1e-5)
+        assert ranks == {name: int((torch.linalg.svdvals(u) >= sixth).sum()) for name, u in updates.items()}
+    for name, (A, B) in cut.items():  # Eckart and Young: nothing of this rank is nearer
+        missed = torch.linalg.svdvals(updates[name])[ranks[name] :].square().sum().sqrt()
+        torch.testing.assert_close((updates[name] - B @ A).norm(), missed, rtol=1e-4, atol=1e-4)

@@ -65,13 +65,6 @@ def test_only_the_leading_directions_have_a_gradient(make):
         assert not gradient[2:].any()
 
 
-def test_a_fresh_adapter_has_its_full_rank():
-    _, nested = attached(NestedLoRA(2, RANK_MAX, lora_alpha=4.0))
-    assert set(nested.discrete_ranks().values()) == {RANK_MAX}
-    assert nested.evaluated_ranks == (2, 3, 4, 5)
-    assert NestedLoRAXS(1, 8, evaluated_ranks=[8, 1, 4, 4]).evaluated_ranks == (1, 4, 8)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

@@ -108,13 +108,6 @@ def test_discrete_masks_give_the_weights_a_zero_gradient_and_no_other():
     assert areas.weights.grad.abs().sum() > 0
 
 
-def test_area_of_plain_lora_is_rank_times_both_sides():
-    sides = torch.tensor([24.0, 48.0])
-    areas = RankAllocation(sides, 1, 1, 8, budget=float(sides.sum() * 4), rule="bounded")
-    assert math.isclose(float((areas.ranks().double() * sides).sum()), float(sides.sum() * 4), rel_tol=1e-6)
-    assert float((areas.discrete_ranks() * sides).sum()) <= float(sides.sum() * 4)
-
-
 @pytest.mark.parametrize(
     ("exponent", "expected"), [(2, math.sqrt((4 + 36 + 100) / 3)), (1, (2 * 1 + 6 * 2 + 10 * 3) / 6)]
 )

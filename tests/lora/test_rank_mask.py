@@ -2,8 +2,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from benchmarks.counts import count_operations
 from common.errors import InputError
 from lora.rank_allocation import RankAllocation
 from lora.rank_mask import hard_tails, soft_hard_gap, soft_masks, soft_tails, square_masks
@@ -45,13 +45,6 @@ def test_a_growing_alpha_ends_in_the_hard_mask():
     assert gaps[-1] < 1e-6
 
 
-def test_hard_masks_are_squares_of_ones():
-    masks = square_masks(hard_tails(torch.tensor([1, 3]), 4))
-    assert masks[0].sum() == 1
-    assert masks[1].sum() == 9
-    assert masks[1, :3, :3].min() == 1
-
-
 def test_gumbel_noise_changes_the_mask_and_keeps_it_nested():
     torch.manual_seed(0)
     noisy = soft_tails(torch.tensor([10.0]), 1.0, 5, 25, tau=1.0)
@@ -64,6 +57,21 @@ def test_alpha_must_be_above_zero():
         soft_tails(torch.tensor([5.0]), 0, 2, 8)
 
 
+class Counter(TorchDispatchMode):
+    operations = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.operations += 1
+        return function(*args, **(kwargs or {}))
+
+
+def count_operations(step):
+    step()
+    with Counter() as counter:
+        step()
+    return counter.operations
+
+
 @pytest.mark.parametrize("rule", ["softmax", "bounded"])
 def test_a_step_needs_at_most_100_operations_whatever_the_number_of_layers(rule):
     def step(layers):
@@ -72,5 +80,5 @@ def test_a_step_needs_at_most_100_operations_whatever_the_number_of_layers(rule)
         return lambda: (core * allocation.masks()).sum().backward()
 
     few, many = count_operations(step(4)), count_operations(step(96))
-    assert few == many
+    assert 10 < few == many
     assert many <= 100

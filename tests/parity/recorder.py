@@ -26,7 +26,6 @@ class Recorder(Callback):
         self.alphas: list[float] = []
         self.budgets: list[float] = []
         self.ranks_drawn: list[int] = []  # of nested training, for each step
-        self.step_ranks: list[list[int]] = []  # discrete ranks by layer, at the start of each step
         self.validated_ranks: list[list[int]] = []
         self.trained: list[dict[str, torch.Tensor]] = []  # what trains, after each step
 
@@ -35,10 +34,6 @@ class Recorder(Callback):
 
     def on_train_epoch_start(self, trainer, pl_module) -> None:
         self.epochs.append([])
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
-        if pl_module.adapter is not None:
-            self.step_ranks.append(list(pl_module.adapter.discrete_ranks().values()))
 
     def on_before_backward(self, trainer, pl_module, loss) -> None:
         if isinstance(pl_module.adapter, NestedRanks):

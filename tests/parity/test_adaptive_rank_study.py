@@ -115,7 +115,7 @@ def test_a_run_follows_the_studys_trajectory(name, runs, backbone):
         assert float((theirs.weights[-1] - theirs.weights[0]).abs().max()) > 5e-3
 
 
-@pytest.mark.parametrize("name", ALLOCATING[:2])
+@pytest.mark.parametrize("name", ALLOCATING[:1])
 @pytest.mark.parametrize(
     ("left_out", "seen_in"),
     [
@@ -137,11 +137,3 @@ def test_the_warm_up_is_rounded_down(runs, backbone):
     run, settings = runs("cola_adaptive"), study_settings("cola_adaptive")
     rounded_up = trained_as_in_the_study(run, backbone, replace(settings, warmup_fraction=0.08))  # 4 steps instead of 3
     assert largest_differences(run, rounded_up)["R"] > 1e-4
-
-
-def test_validations_see_the_budget_of_the_step_they_stand_at(runs, backbone):
-    name = "cola_memory/from_30000_to_60000_linear"
-    run = runs(name)
-    budget_trained_with = [run.budgets[step - 1] for step in range(5, STEPS + 1, 5)]
-    assert len(set(budget_trained_with)) > 4  # it moves, so one increment behind would be seen
-    assert run.validated_ranks == trained_as_in_the_study(run, backbone, study_settings(name)).validated_ranks

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
 
 import cli
-from experiments.sweep.definition import read_base
 from tests import tiny
 from tests.parity.recorder import Recorder, record, save_backbone
 
@@ -96,15 +95,6 @@ def test_full_fine_tuning_follows_the_studys_loop(backbone, news, tmp_path):
         # softmax doesn't see them: their gradients are rounding alone, and Adam makes whole steps of it
         del names[biases]
     assert_same_trajectory(run, names, *plain_loop(model.train(), run, rate=1e-3))
-
-
-@pytest.mark.parametrize(("config", "rate"), [("ag_news_full.yaml", 1e-5), ("ag_news_lora.yaml", 3e-4)])
-def test_rates_are_where_the_studys_curves_peak(config, rate):
-    settings = read_base((config,))
-    assert settings["model.optimizer.learning_rate"] == rate
-    assert settings["model.optimizer.weight_decay"] == 1e-3
-    assert settings["model.optimizer.schedule"] == "constant"
-    assert settings.get("model.adapter.rank", 32) == settings.get("model.adapter.lora_alpha", 32) == 32
 
 
 def test_results_hold_the_test_after_the_last_epoch_as_the_study_reports_it(backbone, news, tmp_path, capsys):

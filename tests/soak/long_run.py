@@ -85,6 +85,7 @@ def measure(steps: int, folder: Path) -> dict[str, Any]:
     epochs = -(-steps // STEPS_PER_EPOCH)
     noting = {"class_path": "tests.soak.long_run.Resources", "init_args": {"output": str(folder / "notes.json")}}
     options = ["--trainer.max_epochs", str(epochs), f"--trainer.callbacks={json.dumps(noting)}"]
+    options += ["--rank_logging.pictures_every_n_epochs=1"]
     options += ["--trainer.log_every_n_steps=10", "--rank_logging.every_n_steps=10", "--update_norms.every_n_steps=10"]
     if code := run("fit", config, folder / "runs", *options):
         raise RuntimeError(f"the run ended with exit code {code}")

@@ -1,5 +1,6 @@
 """Short versions of the long commands of this folder, and what they would say if something were wrong."""
 
+import copy
 import json
 import os
 import random
@@ -9,11 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from common.files import write_text
+from tests.command_line import differences
 from tests.soak import long_run
 from tests.soak.kill_moments import WRITING, kill_while_writing
-from tests.soak.kills import Bench, Kill
+from tests.soak.kills import Kill
 
 PROJECT = Path(__file__).parents[2]
 
@@ -29,13 +32,11 @@ def test_runs_that_are_killed_at_random_end_like_undisturbed_ones(tmp_path):
     assert all(not run["different"] for run in content["runs"])
 
 
-@pytest.mark.slow
-def test_a_run_that_ends_otherwise_is_told_apart(tmp_path, monkeypatch):
-    bench = Bench(tmp_path)
-    bench.expected("softmax")
-    monkeypatch.setitem(bench._expected["softmax"], "metrics", "other figures")
-    record = bench.disturbed("run_0", "softmax", [], random.Random(0))
-    assert [line.split(":")[0] for line in record["different"]] == ["/metrics"]
+def test_outcomes_that_differ_are_told_apart():
+    whole = {"metrics": "x", "checkpoints": {"R": torch.zeros(2)}, "losses": [1.0, 2.0]}
+    assert differences(whole, copy.deepcopy(whole)) == []
+    changed = {"metrics": "y", "checkpoints": {"R": torch.tensor([0.0, 1e-45])}, "losses": [1.0]}
+    assert [line.split(":")[0] for line in differences(whole, changed)] == ["/metrics", "/checkpoints/R", "/losses"]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # from Python 3.12 on

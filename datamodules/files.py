@@ -48,14 +48,11 @@ def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) 
         InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
     """
     ending = table_ending(path.name)
-    if ending == ".parquet":
-        table = _read_parquet(path, wanted)
-    elif ending in JSON_ENDINGS:
-        table = _read_json_lines(path, wanted)
-    elif ending in SEPARATORS:
-        table = read_delimited(path, separator or SEPARATORS[ending], quoted=ending == ".csv")
-    else:
+    if ending in SEPARATORS:
+        return read_delimited(path, separator or SEPARATORS[ending], quoted=ending == ".csv")
+    if ending not in COLUMN_ENDINGS:
         raise one_of(f"the ending of {path}", ending, TABLE_ENDINGS)
+    table = _read_parquet(path, wanted) if ending == ".parquet" else _read_json_lines(path, wanted)
     if not len(table):
         raise InputError(f"{path} has no rows. Fetch or write it again, or take it away.")
     return table
@@ -104,7 +101,12 @@ def read_delimited(
         rows, starts = list(compress(rows, whole)), list(compress(starts, whole))
     elif not all(whole):
         first = whole.index(False)
-        raise _broken_row(f"{path}, line {starts[first]}", rows[first], names, separator)
+        kind = {"\t": "tab", ",": "comma"}.get(separator, repr(separator))
+        row = separator.join(rows[first])[:80]
+        raise InputError(
+            f"{path}, line {starts[first]}: {len(rows[first])} {kind}-separated columns in {row!r}; allowed: "
+            f"{len(names)} ({listing(names)}). Correct or remove the row."
+        )
     if not rows:
         raise InputError(f"{path} has no rows, only a header. Fetch or write it again, or take it away.")
     columns = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
@@ -114,14 +116,6 @@ def read_delimited(
 def _content(row: Sequence[str]) -> int:
     """How many cells of a row are left without the empty ones at its end."""
     return next((place for place in range(len(row), 0, -1) if row[place - 1].strip()), 0)
-
-
-def _broken_row(where: str, row: Sequence[str], names: Sequence[str], separator: str) -> InputError:
-    kind = {"\t": "tab", ",": "comma"}.get(separator, repr(separator))
-    return InputError(
-        f"{where}: {len(row)} {kind}-separated columns in {separator.join(row)[:80]!r}; allowed: {len(names)} "
-        f"({listing(names)}). Correct or remove the row."
-    )
 
 
 def _cells(
@@ -149,7 +143,15 @@ def _cells(
 
 
 def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
-    records = [_parse_record(line, f"{path}, line {number}") for number, line in enumerate(read_rows(path), start=1)]
+    records: list[dict[str, Any]] = []
+    for number, line in enumerate(read_rows(path), start=1):
+        try:
+            records.append(record := json.loads(line))
+            fault = "" if isinstance(record, dict) else "a JSON object"
+        except (ValueError, RecursionError) as error:  # thousands of brackets in one another
+            fault = f"JSON ({error})"
+        if fault:
+            raise InputError(f"{path}, line {number}: {line[:60]!r} is not {fault}; allowed: one JSON object per line.")
     needed = [name for name in wanted if any(name in record for record in records)]
     columns = {name: [record.get(name) for record in records] for name in records[0]}
     table = Table(columns, lambda row: f"{path}, line {row + 1}", str(path))
@@ -158,16 +160,6 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
             found = f"no {' and no '.join(missing)} among {listing(list(record))}"
             raise table.row_error(row, found, f"{', '.join(needed)} in every line")
     return table
-
-
-def _parse_record(line: str, where: str) -> dict[str, Any]:
-    try:
-        record = json.loads(line)
-    except (ValueError, RecursionError) as error:  # thousands of brackets in one another
-        raise InputError(f"{where}: {line[:60]!r} is not JSON ({error}); allowed: one JSON object per line.") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: {line[:60]!r} is not a JSON object; allowed: one JSON object per line.")
-    return record
 
 
 def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
