@@ -63,8 +63,8 @@ def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None
     for callback in callbacks:
         asked = getattr(callback, "monitor", None) if type(callback) in (EarlyStopping, ModelCheckpoint) else None
         figure = asked and asked.partition("/rank_")[0]  # of nested training
-        if figure and figure not in (*known, "train/loss") and getattr(callback, "strict", True):
+        if figure and figure not in known and getattr(callback, "strict", True):
             raise InputError(
                 f"{type(callback).__name__}'s monitor is {asked!r}, but there is no such figure; allowed: "
-                f"{', '.join(known)} or train/loss. Correct it in trainer.callbacks."
+                f"{', '.join(known)}. Correct it in trainer.callbacks."
             )

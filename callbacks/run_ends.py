@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from callbacks.trained_module import TrainedModule
-from common.errors import InputError
+from common.errors import InputError, PausedRunError
 from common.terminal import logger
 
 
@@ -120,6 +120,24 @@ class StepLimit(EpochCheck):
         self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
+
+
+class EpochPause(Callback):
+    """Ends a run between two epochs, when last.ckpt holds the first of them, to be gone on with to the bit.
+
+    Args:
+        epochs: epochs trained in all, those before a resumption included.
+
+    Raises:
+        PausedRunError: so many are trained, and the run isn't at its end.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if trainer.current_epoch >= self.epochs:
+            raise PausedRunError(f"paused after {trainer.current_epoch} epochs; go on with --ckpt_path last.")
 
 
 class StaysStopped(Callback):

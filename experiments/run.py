@@ -77,12 +77,15 @@ class Run:
         path = self.folder.path / "results.json"
         return RunResults.read(path) if path.is_file() else None
 
-    def train(self, ckpt_path: str | None = None, overwrite: bool = False) -> RunResults | None:
+    def train(
+        self, ckpt_path: str | None = None, overwrite: bool = False, stop_after_epoch: int | None = None
+    ) -> RunResults | None:
         """Trains, tests the best epoch and writes the run's folder.
 
         Args:
             ckpt_path: last, best or a file to go on from; None begins anew.
             overwrite: whether a run that is in the folder already is deleted.
+            stop_after_epoch: pauses after so many epochs in all, to be resumed as if it hadn't; None: to the end.
 
         Returns:
             What it came to; None after a fast_dev_run, which writes nothing.
@@ -90,8 +93,9 @@ class Run:
         Raises:
             InputError: the folder holds another run, or settings, data or checkpoint are at fault.
             IncompleteRunError: the run missed what it was asked for; its results are written.
+            PausedRunError: it paused.
         """
-        fit = Fit(self.settings, self.folder, self.signals)
+        fit = Fit(self.settings, self.folder, self.signals, stop_after_epoch)
         try:
             return fit.carry_out(ckpt_path, overwrite)
         finally:

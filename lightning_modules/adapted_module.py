@@ -28,9 +28,11 @@ from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import logger
 from lightning_modules.adapter_import import adapter_kind, import_adapter
+from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
+from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
@@ -52,6 +54,10 @@ class AdaptedModule(TrainedModule):
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
+    sees_padding = False  # whether rows of different length have to go through the model apart
+    takes_ready_masks = False
+    compiles = captures = False  # the options compile and cuda_graphs
+    _compiled_loss: Any = None
 
     def __init__(
         self,
@@ -146,6 +152,8 @@ class AdaptedModule(TrainedModule):
             check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
         self._check_attention()
+        self.takes_ready_masks = not self.sees_padding and accept_ready_masks(self.model)
+        check_compiling(self, self.compiles, self.captures, self.takes_ready_masks)
         self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
         self.data_about = data_identity(self.data)
         if self.brings_its_head and self.data_about["classes"]:
@@ -234,17 +242,28 @@ class AdaptedModule(TrainedModule):
 
         The batch's denominator makes the mean come out, whatever the devices and accumulation.
         """
-        self.refresh_adapter()
-        total, counted = self.batch_loss(batch)
+        total, counted = (self._compiled_loss or self.refreshed_loss)(batch)
         rows = torch.stack([total.detach(), counted])
         self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
         loss = total / batch["loss_denominator"]
         if self.adapter is not None:
             loss = loss + self.adapter.regularisation()
-        loss = loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
-        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
-        return loss
+        return loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
+
+    def ready_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of the loader without what training doesn't use, and with a mask that no layer has to make."""
+        if self.trainer.training:
+            batch = {name: value for name, value in batch.items() if name not in ("row", "tag")}
+        if not self.takes_ready_masks:
+            return batch
+        kind, precision = self.model.config.model_type, str(self.trainer.precision)
+        always = self.trainer.training and (self.compiles or self.captures)
+        return {**batch, "inputs": with_ready_mask(batch["inputs"], kind, precision, always)}
+
+    def refreshed_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """`batch_loss` with the adapter as its parameters are now."""
+        self.refresh_adapter()
+        return self.batch_loss(batch)
 
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
@@ -274,6 +293,8 @@ class AdaptedModule(TrainedModule):
             schedule = self.lr_schedulers()
             assert isinstance(schedule, LambdaLR)
             apply_settings(self.trainer.optimizers[0], schedule, self.optimizer_settings)
+        if self.compiles or self.captures:
+            self._compiled_loss = compiled(self, self.captures, self.compiles)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()

@@ -28,6 +28,9 @@ class TextClassificationModule(AdaptedModule):
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
         init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
+        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
+            data.length_multiple there are few lengths.
     """
 
     architecture = "AutoModelForSequenceClassification"
@@ -39,13 +42,15 @@ class TextClassificationModule(AdaptedModule):
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
         init_from: str | None = None,
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(backbone, adapter, optimizer, revision, init_from)
+        self.compiles, self.captures = compile, cuda_graphs
         self.losses: Any = nn.ModuleDict()
         self.metrics: Any = nn.ModuleDict()
         self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split
         self.accuracy_by_tag: AccuracyByTag | None = None
-        self.sees_padding = False
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         from transformers import AutoModelForSequenceClassification

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.products.frozen_linear import inference_product, lora_xs_product
+from lora.products.folded_cores import FoldedCore
+from lora.products.frozen_linear import adapted_product, inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
@@ -83,6 +84,7 @@ class LoRAXSLinear(AdaptedLinear):
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
         self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
+        self.folded: FoldedCore | None = None  # what the adapter has made of the core, or not
         self.products = KeptProducts()
 
     def keep_factors(self, A: Tensor, B: Tensor) -> None:
@@ -96,9 +98,13 @@ class LoRAXSLinear(AdaptedLinear):
             return self._merged(x)
         if self.idle:
             return self.base(x)
+        if torch.compiler.is_compiling():
+            frozen = self.products.plain(dense_weight(self.base), self.bias, self.A, self.B)
+            return adapted_product(x, self.core, *frozen)
         if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
-            return lora_xs_product(x, self.core, dtype, self.products, weight, self.bias, self.A, self.B)
+            frozen = (weight, self.bias, self.A, self.B)
+            return lora_xs_product(x, self.core, self.folded, dtype, self.products, *frozen)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
 
     def update(self) -> Tensor:

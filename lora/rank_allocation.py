@@ -6,7 +6,7 @@ The areas always sum to the budget M; `area_rules` has the two rules that turn t
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,20 @@ class RankAllocation(nn.Module):
         self.check_budget(budget)
         self._hard_tails: Tensor | None = None
         self._idle: frozenset[int] | None = None
+        self.moment: Tensor | None = None  # alpha and the budget (2,) on the device, for compiled steps
+
+    def note_moment(self) -> None:
+        """Brings `moment` up to date, whose numbers a compiled step uses: the host's would be constants in it."""
+        if self.moment is None:
+            self.moment = torch.zeros(2, dtype=self._constants()[0].dtype, device=self.weights.device)
+        self.moment[0].fill_(self.alpha)
+        self.moment[1].fill_(self.budget)
+
+    def _moment(self) -> tuple[Any, Any]:
+        """Alpha and the budget, as numbers or, in a compiled step, as tensors."""
+        if self.moment is not None and torch.compiler.is_compiling():
+            return self.moment[0].float(), self.moment[1]
+        return self.alpha, self.budget
 
     @property
     def is_fixed(self) -> bool:
@@ -162,10 +176,11 @@ class RankAllocation(nn.Module):
         coefficients, area_min, span = self._constants()
         weights = self.weights.to(area_min.dtype)
         low, high = self._budget_range
+        _, budget = self._moment()
         if self.rule == "softmax":
-            areas = softmax_areas(weights, self.budget - low, area_min)
+            areas = softmax_areas(weights, budget - low, area_min)
         else:
-            areas = bounded_areas(weights, (self.budget - low) / (high - low), area_min, span, high - low)
+            areas = bounded_areas(weights, (budget - low) / (high - low), area_min, span, high - low)
         ranks = areas / coefficients
         if self.rank_min == 0:  # the slope of a square root at 0 isn't finite
             ranks = ranks.clamp_min(1e-12)
@@ -260,13 +275,13 @@ class RankAllocation(nn.Module):
         """Mask tails (N, rank_max): entry j of layer i is the weight with which its rank exceeds j."""
         if (hard := self._given_tails()) is not None:
             return hard + self._nothing()
-        return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
+        return soft_tails(self.ranks(), self._moment()[0], self.rank_min, self.rank_max, self.tau)
 
     def masks(self) -> Tensor:
         """Square masks (N, rank_max, rank_max) for the cores of LoRA-XS."""
         if (hard := self._given_tails()) is not None:
             return square_masks(hard) + self._nothing()
-        return soft_masks(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
+        return soft_masks(self.ranks(), self._moment()[0], self.rank_min, self.rank_max, self.tau)
 
     def _nothing(self) -> Tensor:
         # A gradient of zero instead of none: several processes must reduce the same set of gradients.
