@@ -58,6 +58,8 @@ class Fit:
             checkpoint = self._begin(ckpt_path, overwrite, held) if writes else None
             seed_everything(settings.values.seed_everything, workers=True)
             objects = settings.build()
+            if idle := settings.idle(objects):
+                logger.warning(f"Settings without effect in this run: {', '.join(idle)}.")
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
             self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, self.replaced)

@@ -7,8 +7,8 @@ import yaml
 from callbacks.rank_discretisation import describe_ranks
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
+from experiments.loaded_run import LoadedRun
 from experiments.report.cells import plain
-from experiments.run import LoadedRun
 from lightning_modules.quantization import BackboneStorage
 
 _LOADING = {
@@ -81,7 +81,7 @@ def _loading(run: LoadedRun, kind: str, base: str, revision: str | None) -> str:
     settings: dict[str, Any] = {"revision": revision} if revision is not None else {}
     settings |= {**gguf, "dtype": "float32"}  # as trained: transformers would take the file's own type
     if classifies:
-        settings |= head_settings(run.data)
+        settings |= head_settings(run.module.model, run.data)
     written = [repr(source), *(f"{name}={value!r}" for name, value in settings.items())]
     if gguf:  # else weights stay in blocks of four bits
         written.append("quantization_config=GgufConfig(dequantize=True)")

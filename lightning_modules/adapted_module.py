@@ -18,7 +18,7 @@ from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
 from callbacks.gradient_directions import GradientDirections
-from callbacks.lightning_callbacks import refuse_unsuitable
+from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
@@ -27,7 +27,7 @@ from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import logger
-from lightning_modules.adapter_import import import_adapter
+from lightning_modules.adapter_import import adapter_kind, import_adapter
 from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
@@ -139,6 +139,8 @@ class AdaptedModule(TrainedModule):
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
         if stage == "fit" and self.trainer.global_step == 0:  # else the same trainer goes on
             self.record = TrainingRecord()
 
@@ -146,8 +148,10 @@ class AdaptedModule(TrainedModule):
         """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
 
         Raises:
-            InputError: the adapter doesn't fit, or the backbone can't be found.
+            InputError: the adapter doesn't fit, or the backbone or what it starts from can't be found.
         """
+        if self.init_from is not None:
+            adapter_kind(self.init_from)
         if self.adapter is None or self.architecture is None:
             return
         skeleton, head = load_skeleton(getattr(transformers, self.architecture), self.backbone_name, self.revision)

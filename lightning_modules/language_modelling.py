@@ -28,6 +28,7 @@ class LanguageModellingModule(AdaptedModule):
 
     architecture = "AutoModelForCausalLM"
     metric_name = "perplexity"
+    figure_names = ("loss", "perplexity")
     higher_is_better = False
 
     def __init__(

@@ -67,6 +67,10 @@ class TextClassificationModule(AdaptedModule):
     def metric_name(self) -> str:
         return self.data.task.metrics[0]
 
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        return ("loss", *self.data.task.metrics)
+
     def make_metrics(self) -> None:
         data = self.data
         for split in (*data.validation_names, *data.test_names):
