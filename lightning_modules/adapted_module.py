@@ -8,25 +8,15 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from callbacks.adalora_allocation import AdaLoRAAllocation
-from callbacks.alpha_growth import AlphaGrowth
-from callbacks.budget_schedule import BudgetSchedule
-from callbacks.divergence import Divergence
-from callbacks.gradient_directions import GradientDirections
 from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
-from callbacks.merged_evaluation import MergedEvaluation
-from callbacks.nested_ranks import NestedRankSampling
-from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.run_ends import StaysStopped, WholeSteps
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from common.errors import InputError
 from common.terminal import logger
+from lightning_modules.accepted_settings import callbacks_for, check_attention, check_precision, check_storage
 from lightning_modules.adapter_import import adapter_kind, import_adapter
 from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
@@ -42,7 +32,6 @@ from lightning_modules.training_state import check_training_state, training_iden
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
-from lora.nested import NestedRanks
 
 
 class AdaptedModule(TrainedModule):
@@ -124,18 +113,7 @@ class AdaptedModule(TrainedModule):
         """
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         refuse_unsuitable(present)
-        needed: list[Callback] = [WholeSteps(), Divergence()]
-        if self.adapter is not None and self.adapter.allocates_ranks:
-            needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
-        if self.adapter is not None and self.adapter.gradient_pass is not None:
-            needed.append(GradientDirections())
-        if isinstance(self.adapter, NestedRanks):
-            needed.append(NestedRankSampling())
-        if isinstance(self.adapter, PEFTAdapter):
-            needed.append(AdaLoRAAllocation())
-        if any(isinstance(callback, EarlyStopping) for callback in present):
-            needed.append(StaysStopped())
-        needed.append(MergedEvaluation())
+        needed = callbacks_for(self.adapter, present)
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:
@@ -173,7 +151,7 @@ class AdaptedModule(TrainedModule):
         if not self.brings_its_head:  # else `--export` has checked them
             check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
-        self._check_attention()
+        check_attention(self)
         self.takes_ready_masks = not self.sees_padding and accept_ready_masks(self.model)
         check_compiling(self, self.compiles, self.captures, self.takes_ready_masks)
         self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
@@ -199,43 +177,9 @@ class AdaptedModule(TrainedModule):
         self.model.train()
 
     def check_precision(self) -> None:
-        precision = str(self.trainer.precision)
-        self._check_storage(precision)
-        if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
-            raise InputError(
-                f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
-                "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
-            )
-
-    def _check_storage(self, precision: str) -> None:
-        saves_memory = self.gradient_checkpointing or not self.storage.is_plain
-        if saves_memory and (self.compiles or self.captures):
-            raise InputError(
-                "model.compile or model.cuda_graphs is true with model.gradient_checkpointing, backbone_dtype or "
-                "quantization, which weren't tried together; allowed: either. Leave one of them out."
-            )
-        if self.storage.is_plain:
-            return
-        asked = f"model.backbone_dtype is {self.storage.dtype} and model.quantization is {self.storage.quantization}"
-        unfit = isinstance(self.adapter, PEFTAdapter) or (self.adapter is None and self.trainer.state.fn == "fit")
-        if unfit:
-            name = "null (full fine-tuning)" if self.adapter is None else self.adapter.name
-            raise InputError(
-                f"{asked}, but the adapter is {name}; allowed: the adapters of lora, such as lora.LoRA, under which "
-                "the backbone stays frozen. Set --model.adapter, or leave these two out."
-            )
-        if precision == "64-true":
-            raise InputError(f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed.")
-
-    def _check_attention(self) -> None:
-        asked, precision = str(self.model.config._attn_implementation), str(self.trainer.precision)
-        device = self.trainer.strategy.root_device.type
-        if "flash" in asked and ("mixed" not in precision or device != "cuda"):
-            raise InputError(
-                f"backbone {self.backbone_name!r} asks for {asked}, which runs in 16 bits on a GPU alone; this is "
-                f"{precision} on {device}; allowed: --trainer.precision bf16-mixed on a GPU, or no attn_implementation "
-                "in its config.json: torch's own attention gives the same answers."
-            )
+        """Raises `InputError` for a precision, or a way to save memory, that doesn't suit what is trained."""
+        check_precision(str(self.trainer.precision))
+        check_storage(self)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by group: head, adapter, allocation, backbone."""

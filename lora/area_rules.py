@@ -1,4 +1,4 @@
-"""Two rules that turn allocation weights w (N,) into areas (N,) which sum to the budget M.
+"""How allocation weights w (N,) start, and two rules that turn them into areas (N,) which sum to the budget M.
 
 softmax   a_i = min_i + (M − Σ min) · softmax(w)_i                    (the original rule; may exceed rank_max)
 bounded   a_i = min_i + (max_i − min_i) · σ(w_i − τ), Σ a_i = M       (τ is the one scalar that makes it so)
@@ -6,10 +6,33 @@ bounded   a_i = min_i + (max_i − min_i) · σ(w_i − τ), Σ a_i = M       (�
 
 import functools
 import math
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+
+from common.errors import one_of
+
+InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed", "gradient_energy"]
+
+
+def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
+    """Initial allocation weights (N,), float32. `random` draws from torch's global generator."""
+    position = torch.arange(layers, dtype=torch.float32)
+    spread = layers / (4 * math.sqrt(10))
+    match rule:
+        case "random":
+            return torch.randn(layers)
+        case "uniform" | "gradient_energy":  # the gradient is known later: `take_energies`
+            return torch.zeros(layers)
+        case "quadratic":
+            return torch.exp(-((position - layers // 2) ** 2) / (2 * (2 * spread) ** 2))
+        case "left_skewed":
+            centre = 3 * layers // 4
+            width = torch.where(position < centre, 3 * spread, spread)
+            return torch.exp(-((position - centre) ** 2) / (2 * width**2))
+        case _:
+            raise one_of("initial_weights", rule, ("random", "uniform", "quadratic", "left_skewed", "gradient_energy"))
 
 
 def softmax_areas(weights: Tensor, room: float | Tensor, area_min: Tensor) -> Tensor:

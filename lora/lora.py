@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank, LowRankFactors
+from lora.area_rules import InitialWeights
 from lora.factors import Factorise, Factors, Initialization, check_initialization, factorise, initial_factors
 from lora.gradient import Directions
 from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.rank_allocation import AllocationRule, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch
 from lora.target_names import Targets

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank, LowRankFactors
+from lora.area_rules import InitialWeights
 from lora.export import fold
 from lora.factors import Factorise, FactorRule, Factors, factorise
 from lora.gradient import Directions
@@ -17,7 +18,7 @@ from lora.learnable_ranks import LearnableRanks
 from lora.products.folded_cores import FoldedCore, StackedFactors
 from lora.products.frozen_products import is_packable
 from lora.products.torch_internals import content_key
-from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.rank_allocation import AllocationRule, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch, sketch_factors
 from lora.target_names import Targets

@@ -12,33 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, one_of
-from lora.area_rules import bounded_areas, softmax_areas
+from lora.area_rules import InitialWeights, bounded_areas, initial_weights, softmax_areas
 from lora.gradient import ranks_by_energy
 from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
 
 AllocationRule = Literal["softmax", "bounded", "fixed_by_energy"]
-InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed", "gradient_energy"]
 RULES = ("softmax", "bounded", "fixed_by_energy")
 Rounding = Literal["budgeted", "plain"]
-
-
-def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
-    """Initial allocation weights (N,), float32. `random` draws from torch's global generator."""
-    position = torch.arange(layers, dtype=torch.float32)
-    spread = layers / (4 * math.sqrt(10))
-    match rule:
-        case "random":
-            return torch.randn(layers)
-        case "uniform" | "gradient_energy":  # the gradient is known later: `take_energies`
-            return torch.zeros(layers)
-        case "quadratic":
-            return torch.exp(-((position - layers // 2) ** 2) / (2 * (2 * spread) ** 2))
-        case "left_skewed":
-            centre = 3 * layers // 4
-            width = torch.where(position < centre, 3 * spread, spread)
-            return torch.exp(-((position - centre) ** 2) / (2 * width**2))
-        case _:
-            raise one_of("initial_weights", rule, ("random", "uniform", "quadratic", "left_skewed", "gradient_energy"))
 
 
 class RankAllocation(nn.Module):
