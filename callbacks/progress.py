@@ -13,13 +13,16 @@ from callbacks.trained_module import Batch, TrainedModule
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's Rich bar, refreshed rarely enough not to hold up training."""
+    """Lightning's Rich bar with the loss of a step; both are looked at rarely enough not to hold up training."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
+        self._loss: dict[str, str] = {}
 
     def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
+        if trainer.training and trainer.global_step % self.refresh_rate == 0:  # reading it makes the host wait
+            self._loss = {"train/loss": f"{float(pl_module.record.step_loss):.3f}"}
+        metrics = {**self._loss, **super().get_metrics(trainer, pl_module)}
         metrics.pop("v_num", None)
         return metrics
 

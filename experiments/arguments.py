@@ -27,6 +27,12 @@ NAMED_CALLBACKS: dict[str, type[Callback]] = {
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "output", "export")
+# Settings of the data that another setting decides.
+LINKED = {
+    "backbone": "model.init_args.backbone",
+    "revision": "model.init_args.revision",
+    "seed": "seed_everything",
+}
 
 
 set_dumper("yaml", dump_yaml)  # jsonargparse's own writes the text 1e5 as it would write a number
@@ -80,9 +86,8 @@ def _add_run_arguments(parser: LightningArgumentParser) -> None:
     )
     for key, callback in NAMED_CALLBACKS.items():
         parser.add_lightning_class_args(callback, key)
-    for name in ("backbone", "revision"):
-        parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
-    parser.link_arguments("seed_everything", "data.init_args.seed")
+    for name, source in LINKED.items():
+        parser.link_arguments(source, f"data.init_args.{name}")
 
 
 def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
@@ -106,5 +111,6 @@ def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
             "--output",
             type=str | None,
             default=None,
-            help="TSV file, - for standard output; predictions.tsv in the run folder if not given.",
+            help="TSV file, - for standard output; predictions.tsv in the run folder if not given. Its rows are in the "
+            "order of the input; a text that begins like a formula has an apostrophe before it.",
         )

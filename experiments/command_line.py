@@ -23,18 +23,19 @@ from experiments.run_folder import RunFolder
 from experiments.settings import parse
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
     """Runs one verb and returns the exit code.
 
     Args:
         arguments: the verb, for all but fit maybe a run, and options.
+        stop_after_epoch: of a fit: see `Run.train`.
 
     Raises:
         InputError: the user's input is at fault.
     """
     quiet_libraries()
     try:
-        return _run(arguments)
+        return _run(arguments, stop_after_epoch)
     except Exception as error:
         cause = input_error_behind(error)
         if cause is None:
@@ -46,20 +47,20 @@ def run(arguments: list[str]) -> int:
         raise cause from error
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
     typed, base = _below(arguments)
     asked = Run(parse(typed, base))
     if asked.settings.values.get("output") in ("-", "/dev/stdout"):  # the table alone
         with redirect_stdout(sys.stderr):
-            return _follow(asked, arguments)
-    return _follow(asked, arguments)
+            return _follow(asked, arguments, None)
+    return _follow(asked, arguments, stop_after_epoch)
 
 
-def _follow(asked: Run, arguments: list[str]) -> int:
+def _follow(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:
     for path in asked.settings.configs:
         logger.info(f"config: {path}")
     try:
-        _carry_out(asked)
+        _carry_out(asked, stop_after_epoch)
     except (SIGTERMException, SystemExit):  # Lightning turns a second Ctrl-C into the latter
         if not asked.signals.requeue():
             logger.info(_how_to_go_on(arguments, asked.folder))
@@ -67,14 +68,14 @@ def _follow(asked: Run, arguments: list[str]) -> int:
     return 0
 
 
-def _carry_out(asked: Run) -> None:
+def _carry_out(asked: Run, stop_after_epoch: int | None) -> None:
     verb, values = asked.settings.verb, asked.settings.values
     ckpt_path = values.ckpt_path
     if verb == "fit":
         if ckpt_path is None and was_requeued(asked.folder):
             logger.info("SLURM has started this job again.")
             ckpt_path = "last"
-        asked.train(ckpt_path, values.overwrite)
+        asked.train(ckpt_path, values.overwrite, stop_after_epoch)
         return
     if ckpt_path is None and values.export is None:
         raise InputError(

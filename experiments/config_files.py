@@ -102,8 +102,8 @@ def read_run_config(path: Path) -> dict[str, Any]:
         InputError: see `read_yaml`; or it has a setting that no longer exists, at a value that changed the run.
     """
     content = read_yaml(path)
-    model = _group(content, "model", "init_args")
-    for group in (_group(model, "adapter", "init_args"), _group(model, "optimizer")):
+    model = group_of(content, "model", "init_args")
+    for group in (group_of(model, "adapter", "init_args"), group_of(model, "optimizer")):
         for name in _GONE.keys() & group.keys():
             if (value := group.pop(name)) != _GONE[name]:
                 raise InputError(
@@ -113,7 +113,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _group(content: Any, *names: str) -> dict[str, Any]:
+def group_of(content: Any, *names: str) -> dict[str, Any]:
     """The settings below these names; none where there are none."""
     for name in names:
         content = content.get(name) if isinstance(content, dict) else None

@@ -21,7 +21,7 @@ from experiments.sweep.trial_run import Outcome
 
 _ROWS = 20
 _RUNNING = "running"
-_UNDONE = (State.WAITING, State.BEGUN, Outcome.STOPPED, Outcome.ELSEWHERE)
+_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, Outcome.STOPPED, Outcome.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
 
 
@@ -55,7 +55,7 @@ class Progress:
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
-        self._say(self.summary())
+        self.say(self.summary())
         return self
 
     def __exit__(
@@ -68,7 +68,7 @@ class Progress:
         """A trial begins."""
         self.states[trial.name] = _RUNNING
         self._started_at[trial.name] = time.monotonic()
-        self._say(f"started   {trial.name}")
+        self.say(f"started   {trial.name}")
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial has ended, one way or the other."""
@@ -76,8 +76,8 @@ class Progress:
         state = self._read_state(trial)
         self.states[trial.name] = str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else state
         seconds = time.monotonic() - self._started_at.get(trial.name, time.monotonic())
-        self._say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
-        self._say(f"          {self.summary()}")
+        self.say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
+        self.say(f"          {self.summary()}")
 
     def summary(self) -> str:
         """Done, running, left, best so far, time left: one line."""
@@ -140,7 +140,8 @@ class Progress:
         failure = self.folder.failure(trial) if self.states[trial.name] == State.FAILED else None
         return "" if failure is None else failure.error
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line where there is no live table."""
         if self._live is None:
             print(line, file=self._output, flush=True)
 
