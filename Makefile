@@ -2,6 +2,7 @@
 # make test   set up, run every test and check
 # make test-fast   the same without tests marked slow: before every commit
 # make test-architectures   every architecture with every adapter, which takes about half an hour
+# make docs   the documentation as a site, in site/
 # make setup  .venv with everything both commands need
 # make audit  known vulnerabilities of the locked packages (needs a connection)
 
@@ -14,7 +15,7 @@ PIP_FLAGS := --disable-pip-version-check --quiet
 # A test file stays with one worker, so that its fixtures are made once.
 PYTEST = $(BIN)/python -m pytest -n auto --dist loadfile
 
-.PHONY: setup fit test test-fast test-architectures check audit clean
+.PHONY: setup fit test test-fast test-architectures check docs audit clean
 
 setup: $(STAMP)
 
@@ -43,6 +44,15 @@ test-fast: check
 test-architectures: $(STAMP)
 	$(BIN)/python -m pytest -n auto -m matrix
 
+# Reads the code without importing it, so it needs an environment of its own alone.
+docs: $(VENV)-docs/installed
+	NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/mkdocs build --strict
+
+$(VENV)-docs/installed: requirements-docs.lock
+	$(PYTHON) -m venv $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install $(PIP_FLAGS) -r requirements-docs.lock
+	touch $@
+
 # Its own environment: the project's stays as it was tested.
 audit:
 	@$(PYTHON) -m venv $(VENV)-audit && $(VENV)-audit/bin/python -m pip install $(PIP_FLAGS) pip-audit \
@@ -51,4 +61,4 @@ audit:
 		|| { echo "Audit failed: either advisories are listed above, or a package could not be looked up (no connection)."; exit 1; }
 
 clean:
-	rm -rf $(VENV) $(VENV)-audit .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-audit $(VENV)-docs site .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,6 +1,6 @@
-"""The tables of docs/results/README.md, made from the trials kept beside it: `python -m tests.docs.published`.
+"""The tables of docs/results/*.md, made from the trials kept beside them: `python -m tests.docs.published`.
 
-The page has a place for each table, between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced.
+A page has a place for each table, between `<!-- table: NAME -->` and `<!-- end -->`; what stands there is replaced.
 tables.yaml says what each shows: its files of `trials`, the title of the `first` column, the other `columns` and the
 `rows`.
 
@@ -199,9 +199,9 @@ def _between(interval: Interval | None, tell: Callable[[float], str]) -> str:
 
 
 def main() -> int:
-    """Writes the tables into the page."""
-    page = RESULTS / "README.md"
-    write_text(page, with_tables(page.read_text(encoding="utf-8")))
+    """Writes the tables into the pages."""
+    for page in RESULTS.glob("*.md"):
+        write_text(page, with_tables(page.read_text(encoding="utf-8")))
     return 0
 
 
