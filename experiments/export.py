@@ -85,7 +85,7 @@ def run_export(arguments: list[str]) -> int:
         difference = _write(run, asked, temporary)
         size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
     logger.info(f"{output}: {size:,} bytes. Loaded from these files, {difference}")
-    logger.info(f"Use it: python cli.py predict --export {shlex.quote(str(output))} --data.predict_file sentences.txt")
+    logger.info(f"Use it: python cli.py predict --export {shlex.quote(str(output))} --text 'A sentence.'")
     return 0
 
 

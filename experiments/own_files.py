@@ -12,6 +12,7 @@ _OF_AN_EXPORT = ("README.md", "config.yaml", "*.json", "*.safetensors", "*.jinja
 OF_A_RUN = (
     *("config.yaml", "metrics.csv", "results.json", "results.previous.json", "ranks.json", "ranks.previous.json"),
     *("rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*", ".lock", ".*.partial"),
+    "lightning_logs/version_*/*",  # of other loggers
     ".locks/sweep",  # of a sweep that was refused here
     *(f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "epoch=*.ckpt", ".*.partial")),
     *(f"exports/{kind}/{name}" for kind in ("peft", "merged", "native") for name in _OF_AN_EXPORT),

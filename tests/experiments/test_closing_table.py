@@ -36,16 +36,50 @@ def test_names_and_folders_are_printed_as_they_are(wide, tmp_path, capsys):
     assert shlex.split(next(line for line in shown.splitlines() if "tensorboard" in line))[2] == str(folder.parent)
 
 
-@pytest.mark.parametrize(("there", "offered"), [("last.ckpt", "last"), ("best.ckpt", "best")])
+@pytest.mark.parametrize(("there", "offered"), [("last.ckpt", " --ckpt_path last"), ("best.ckpt", "")])
 def test_the_checkpoint_that_is_offered_is_there(wide, tmp_path, capsys, there, offered):
     (tmp_path / "checkpoints").mkdir()
     (tmp_path / "checkpoints" / there).touch()
     unvalidated = made_runs.results("run", 0, 0.5)
     unvalidated["metric"] |= {"best": None, "best_epoch": None, "last": None}
-    shown_results(unvalidated, {}, tmp_path)
-    shown = capsys.readouterr().out
-    assert f"--ckpt_path {offered} " in shown
-    assert "None" not in shown
+    shown_results(unvalidated | {"test": None}, {}, tmp_path)
+    last = capsys.readouterr().out.splitlines()[-4:]
+    assert last == [
+        "No score: no validation gave a number.",
+        f'  python cli.py predict {tmp_path} --text "The cat sat on the mat."{offered}',
+        f"  python cli.py export {tmp_path} --format peft{offered}",
+        f"  python cli.py report {tmp_path}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("status", "figures", "metric", "majority", "said"),
+    [
+        ("finished", None, "accuracy", 0.5, "Validation accuracy: 0.5000 (best epoch: 2 of 2)|no better than"),
+        ("finished", None, "accuracy", 0.499, "Validation accuracy: 0.5000 (best epoch: 2 of 2)|python cli.py predict"),
+        (
+            "finished",
+            {"matthews_correlation": -0.01},
+            "matthews_correlation",
+            0.9,
+            "Test matthews correlation: -0.0100|0.0000",
+        ),
+        ("collapsed", {"f1": 0.4}, "f1", None, "Test f1: 0.4000|no better than the same answer for every row."),
+    ],
+)
+def test_the_score_comes_last_and_is_told_from_a_majority(
+    wide, tmp_path, capsys, status, figures, metric, majority, said
+):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "best.ckpt").touch()
+    content = made_runs.results("run", 0, 0.5) | {"status": status, "test": figures}
+    content["metric"] |= {"name": metric, "best": 0.5, "best_epoch": 1}
+    content["validations"] = [{"epoch": 0.0}, {"epoch": 1.0}]
+    print_closing_table(RunResults.from_dict(content, "made"), {}, tmp_path, majority)
+    shown = capsys.readouterr().out.splitlines()
+    score, below = said.split("|")
+    place = next(place for place, line in enumerate(shown) if line.startswith(score))
+    assert below in shown[place + 1] and len(shown) - place == 4 + ("no better" in shown[place + 1])
 
 
 def test_brackets_in_a_log_or_a_failure_do_not_end_the_live_table(tmp_path, capsys):
