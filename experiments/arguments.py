@@ -65,6 +65,7 @@ def parser_of(verb: str) -> LightningArgumentParser:
         prog=f"python cli.py {verb}",
         description=DESCRIPTIONS[verb],
         exit_on_error=False,
+        allow_abbrev=False,  # what is nearly an option is answered with the one it stands for
         dump_header=[f"lightning.pytorch=={lightning_version}"],
     )
     parser.add_argument("-c", "--config", action="config", help=MEANINGS["config"])

@@ -59,7 +59,7 @@ def _score(results: RunResults, majority_share: float | None) -> list[str]:
 
 def _of_epoch(results: RunResults) -> str:
     epoch = results.metric.best_epoch
-    return "" if epoch is None else f" (best epoch: {epoch + 1} of {len(results.validations)})"
+    return "" if epoch is None else f" (best epoch: {epoch + 1} of {len(results.val_losses or ())})"
 
 
 def _next_commands(results: RunResults, folder: Path) -> list[str]:

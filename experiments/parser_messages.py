@@ -37,7 +37,7 @@ def readable(message: str) -> str:
 
 def unknown_word(message: str) -> str | None:
     """The first word that the parser takes for no option, if that is what it reports."""
-    found = re.search(r"(?:unrecognized arguments|ambiguous option): (\S+)", message, re.IGNORECASE)
+    found = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
     group = re.match(r'Parser key "([^"]+)"', message)
     return None if found is None else found[1] if group is None else f"--{group[1]}.{found[1].lstrip('-')}"
 
