@@ -1,6 +1,7 @@
 """Rankwise: low-rank adapters whose ranks allocate themselves. The one entry to everything."""
 
 import os
+import re
 import signal
 import sys
 import threading
@@ -54,7 +55,7 @@ exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1
 
 VERBS = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), "experiments.command_line:run"),
-    "export": "experiments.export:run_export",
+    "export": "experiments.export_command:run_export",
     "sweep": "experiments.sweep.command:run_sweep",
     "report": "experiments.report.command:run_report",
     "configs": "experiments.config_files:list_configs",
@@ -101,7 +102,7 @@ def _run(arguments: list[str]) -> int:
     from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
 
-    verb = arguments[0]
+    verb, *arguments = _joined(arguments)
     if verb not in VERBS:
         raise one_of("the verb", verb, tuple(VERBS))
     quiet_libraries()
@@ -109,7 +110,7 @@ def _run(arguments: list[str]) -> int:
     module, _, name = VERBS[verb].partition(":")
     carry_out = getattr(_imported(module), name)
     try:
-        return carry_out(arguments if module.endswith("command_line") else arguments[1:])
+        return carry_out([verb, *arguments] if module.endswith("command_line") else arguments)
     except Exception as error:
         from experiments.error_causes import input_error_behind
 
@@ -117,6 +118,18 @@ def _run(arguments: list[str]) -> int:
         if cause is None or cause is error:
             raise
         raise cause from error
+
+
+def _joined(arguments: list[str]) -> list[str]:
+    """`--run_name -n` as `--run_name=-n`: the parsers would take -n for an option of theirs."""
+    joined: list[str] = []
+    for word in arguments:
+        before = joined[-1] if joined else ""
+        if re.match(r"-[^-\d.]", word) and word not in ("-c", "-h") and re.fullmatch(r"--[^=]+", before):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _imported(module: str) -> ModuleType:

@@ -1,4 +1,9 @@
-"""Side-by-side measurements: `python -m benchmarks --output FILE.json` measures, prints a table and writes JSON."""
+"""Side-by-side measurements.
+
+`python -m benchmarks --output FILE.json` measures the pairs, prints a table and writes JSON.
+`python -m benchmarks gpu --output FILE.json` is a self-test of one GPU, in at most ten minutes.
+`python -m benchmarks launches --output FILE.json` counts what a step launches on a GPU, without one.
+"""
 
 import sys
 from dataclasses import fields, replace
@@ -10,6 +15,7 @@ from jsonargparse import ArgumentParser, Namespace
 from rich.console import Console
 from rich.table import Column, Table
 
+from benchmarks import gpu, launches
 from benchmarks.data import data_name, with_possible_steps
 from benchmarks.machine import origin, processor
 from benchmarks.models import made_model
@@ -84,10 +90,16 @@ def _number(value: float) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measures and returns the exit code: 0 finished, 2 the input is at fault."""
+    """Measures and returns the exit code: 0 finished, 1 this GPU computes something else, 2 the input is at fault."""
+    given = sys.argv[1:] if arguments is None else arguments
     quiet_libraries()
     try:
-        measure_pairs(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] == ["gpu"]:
+            return 0 if gpu.measure_gpu(given[1:]) else 1
+        if given[:1] == ["launches"]:
+            launches.measure_launches(given[1:])
+        else:
+            measure_pairs(given)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

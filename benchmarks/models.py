@@ -23,6 +23,7 @@ from benchmarks.settings import MODEL, SEED, BenchmarkSettings
 from common.backbones import locate_backbone
 from datamodules.tokenizer import read_tokenizer
 
+_LARGE = {"num_hidden_layers": 24, "num_attention_heads": 16}
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 # The kind of model and what differs from its default config.
 ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
@@ -35,8 +36,9 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
     "roberta-base": ("roberta", _ROBERTA),
     "roberta-large": (
         "roberta",
-        _ROBERTA | {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096},
+        _ROBERTA | _LARGE | {"hidden_size": 1024, "intermediate_size": 4096},
     ),
+    "roberta-large-narrow": ("roberta", _ROBERTA | _LARGE | {"hidden_size": 64, "intermediate_size": 256}),
 }
 
 

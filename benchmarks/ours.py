@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,12 @@ def train(adapter: str, settings: BenchmarkSettings) -> Figures:
     return trained(settings, ADAPTERS[adapter])[0]
 
 
-def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
+def adaptive_softmax(settings: BenchmarkSettings, options: Sequence[str] = ()) -> Figures:
     """Adaptive LoRA-XS, ranks 5 to 25, average 20, the study's softmax allocation; masks stay soft.
 
     Then, in the same process, a large product of matrices: operations per second of both.
     """
-    figures, trainer, timer = trained(settings, ADAPTERS["adaptive_softmax"])
+    figures, trainer, timer = trained(settings, ADAPTERS["adaptive_softmax"], *options)
     lengths = trainer.datamodule.train_dataloader().split.lengths
     timed = lengths[torch.cat(batches(lengths, settings)[settings.warm_up_steps :])].double()
     assert int(timed.sum()) == timer.tokens  # these are the batches that the run had
@@ -54,12 +55,17 @@ def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
     }
 
 
-def trained(settings: BenchmarkSettings, adapter: Adapter) -> tuple[Figures, Any, StepTimer]:
+def trained(settings: BenchmarkSettings, adapter: Adapter, *options: str) -> tuple[Figures, Any, StepTimer]:
     """Trains with everything a run has by default, and times the steps as `StepWindow` says.
 
     In the window: our data module and loader, the Lightning loop, every default callback and logger (TensorBoard,
     metrics.csv, ranks, learning rates; no progress bar, because the output is no terminal). Not in it: start-up,
     validation (off), checkpoints, pictures and the test (they come between and after epochs).
+
+    Args:
+        settings: of the measurement.
+        adapter: one of `ADAPTERS`.
+        options: more settings of the run, as typed on the command line.
 
     Returns:
         The figures, the trainer, and the timer with what it counted.
@@ -74,7 +80,7 @@ def trained(settings: BenchmarkSettings, adapter: Adapter) -> tuple[Figures, Any
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "benchmark.yaml"
         config.write_text(yaml.safe_dump(run_config(settings, adapter)))
-        arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark"]
+        arguments = ["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark", *options]
         run = Run(parse(arguments))
         fit = Fit(run.settings, run.folder, run.signals)
         fit.carry_out(None, False)

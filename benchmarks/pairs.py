@@ -18,6 +18,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks import frozen, ours, seed_loop, trainer_peft
+from benchmarks.correctness import correctness
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures
 
@@ -36,8 +37,18 @@ _STUDY = (
 )
 _BARE = "forward and activation backward of the frozen model in a bare loop, no optimizer; {}"
 _TRAINER = "Hugging Face Trainer, without logging, with PEFT {}"
+
+
+def _with(*options: str) -> Callable[[BenchmarkSettings], Figures]:
+    return partial(ours.adaptive_softmax, options=options)
+
+
 SIDES = {
     "adaptive_softmax": Side(ours.adaptive_softmax, f"adaptive LoRA-XS [5, 25], softmax, soft masks, {_OURS}"),
+    "adaptive_compiled": Side(_with("--model.compile=true"), f"the same, compiled, {_OURS}"),
+    "adaptive_graphs": Side(_with("--model.cuda_graphs=true"), f"the same, in CUDA graphs, {_OURS}"),
+    "adaptive_nf4": Side(_with("--model.quantization=nf4"), f"the same, frozen weights in 4 bits, {_OURS}"),
+    "correctness": Side(correctness, "gradient of R for one batch, against the CPU's in float32"),
     "fixed_rank": Side(partial(ours.train, "fixed_rank"), f"LoRA-XS of rank 25 in every layer, {_OURS}"),
     "lora": Side(partial(ours.train, "lora"), f"LoRA r = 8 in the layers that PEFT adapts, {_OURS}"),
     "lora_all_linear": Side(partial(ours.train, "lora_all_linear"), f"LoRA of rank 32 in all linear layers, {_OURS}"),
@@ -119,15 +130,25 @@ def run_side(name: str, settings: BenchmarkSettings) -> Figures:
     """Runs one side in its own process and returns what it measured; once for all pairs with it.
 
     Raises:
+        RuntimeError: see `run_at_once`.
+    """
+    return run_at_once(name, settings, 1)[0]
+
+
+def run_at_once(name: str, settings: BenchmarkSettings, count: int) -> list[Figures]:
+    """Runs a side in several processes at the same time and returns what each measured.
+
+    Raises:
         RuntimeError: the side ran with other threads or on another device than asked.
     """
     # torch reads the number of threads from the environment when it is imported
-    with patch.dict(os.environ, settings.environment()), ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        figures, threads, device = pool.submit(_measure, name, settings).result()
-    if threads != settings.thread_count or settings.device not in ("auto", device):
-        asked = f"{settings.thread_count} threads on {settings.device}"
-        raise RuntimeError(f"{name} ran with {threads} threads on {device} instead of {asked}")
-    return figures
+    with patch.dict(os.environ, settings.environment()), ProcessPoolExecutor(count, get_context("spawn")) as pool:
+        found = [ended.result() for ended in [pool.submit(_measure, name, settings) for _ in range(count)]]
+    for _, threads, device in found:
+        if threads != settings.thread_count or settings.device not in ("auto", device):
+            asked = f"{settings.thread_count} threads on {settings.device}"
+            raise RuntimeError(f"{name} ran with {threads} threads on {device} instead of {asked}")
+    return [figures for figures, _, _ in found]
 
 
 def _measure(name: str, settings: BenchmarkSettings) -> tuple[Figures, int, str]:

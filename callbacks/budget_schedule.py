@@ -57,9 +57,14 @@ class BudgetSchedule(Callback):
         self.epochs_memory_start_to_end = epochs_memory_start_to_end
 
     def check(self, allocation: RankAllocation | None) -> None:
-        """Raises `InputError` unless the allocation has a solution for both budgets."""
+        """Raises `InputError` unless the allocation can change, and has a solution for both budgets."""
         if allocation is None or self.memory_start is None or self.memory_end is None:
             return
+        if allocation.is_fixed:
+            raise InputError(
+                f"memory_start is {self.memory_start}, but model.adapter.allocation is {allocation.rule}, whose ranks "
+                "stay as they are; allowed with a changing budget: softmax or bounded."
+            )
         for budget in (self.memory_start, self.memory_end):
             allocation.check_budget(budget)
 

@@ -87,7 +87,7 @@ class Divergence(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
-        every = 1 if pl_module.device.type == "cpu" else trainer.log_every_n_steps  # type: ignore[attr-defined]
+        every = 1 if looks_at_every_step(pl_module.device) else trainer.log_every_n_steps  # type: ignore[attr-defined]
         if pl_module.ends_step(batch_idx) and trainer.global_step % max(every, 1) == 0:
             self.look(trainer, pl_module.record)
 
@@ -115,6 +115,11 @@ class Divergence(Callback):
         elif _scaler(trainer) is None:
             record.skipped_updates += left_out
             logger.warning(f"Step {step}: {where}. Its update was left out ({record.skipped_updates} so far).")
+
+
+def looks_at_every_step(device: torch.device) -> bool:
+    """Whether a look costs nothing: the host waits for every other device."""
+    return device.type == "cpu"
 
 
 def is_sound(pl_module: TrainedModule) -> bool:

@@ -63,7 +63,7 @@ class _FirstSteps:
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
-        self._strategy, self.batches, self.rows = trainer.strategy, batches, 0
+        self.batches, self.rows = batches, 0
         self._module: Any = module
         self._loader: Any = trainer.train_dataloader
         self._precision: Any = trainer.precision_plugin
@@ -81,7 +81,8 @@ class _FirstSteps:
         places = range(first, min(first + self._accumulated, self._micro_batches))
         for place in places:
             batch = self._loader.collate(self._loader.split, self._loader.batch_sampler.micro_batch(epoch, place))
-            batch = self._strategy.batch_to_device(batch)
+            batch = self._module.data.on_before_batch_transfer(batch, 0)
+            batch = self._module.data.transfer_batch_to_device(batch, self._module.device, 0)
             with self._precision.forward_context():
                 total, _ = self._module.batch_loss(batch)
             (total / batch["loss_denominator"] / len(places)).backward()

@@ -6,13 +6,16 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
     BaseFinetuning,
     BatchSizeFinder,
+    EarlyStopping,
     GradientAccumulationScheduler,
     LearningRateFinder,
+    ModelCheckpoint,
     ModelPruning,
     StochasticWeightAveraging,
     WeightAveraging,
 )
 
+from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 
 _AVERAGES = (
@@ -42,3 +45,26 @@ def refuse_unsuitable(callbacks: Iterable[Callback]) -> None:
                 raise InputError(
                     f"trainer.callbacks holds a {type(callback).__name__}, which does not work here: {reason}"
                 )
+
+
+def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None:
+    """Refuses a figure to be watched that no validation gives, before an epoch is trained for it.
+
+    Args:
+        callbacks: all of the trainer.
+        module: its data are set up.
+
+    Raises:
+        InputError: Lightning's EarlyStopping or ModelCheckpoint would find no such figure.
+    """
+    if any(not type(callback).__module__.startswith(("lightning.", "callbacks.")) for callback in callbacks):
+        return  # a user's own callback may log what another watches
+    known = [f"{split}/{name}" for split in module.data.validation_names for name in module.figure_names]
+    for callback in callbacks:
+        asked = getattr(callback, "monitor", None) if type(callback) in (EarlyStopping, ModelCheckpoint) else None
+        figure = asked and asked.partition("/rank_")[0]  # of nested training
+        if figure and figure not in known and getattr(callback, "strict", True):
+            raise InputError(
+                f"{type(callback).__name__}'s monitor is {asked!r}, but there is no such figure; allowed: "
+                f"{', '.join(known)}. Correct it in trainer.callbacks."
+            )

@@ -13,10 +13,11 @@ from callbacks.trained_module import Batch, TrainedModule
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's Rich bar, refreshed rarely enough not to hold up training; it counts epochs from 1."""
+    """Lightning's Rich bar with the loss of a step, seldom enough not to hold up training; epochs count from 1."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
+        self._loss: dict[str, str] = {}
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -45,8 +46,9 @@ class TerminalProgress(RichProgressBar):
             self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1}{of}")
 
     def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, Any]:
-        metrics = super().get_metrics(trainer, pl_module)
-        return {name: metrics[name] for name in ("train/loss",) if name in metrics}  # more takes several lines
+        if trainer.training and trainer.global_step % self.refresh_rate == 0:  # reading it makes the host wait
+            self._loss = {"train/loss": f"{float(pl_module.record.step_loss):.3f}"}
+        return self._loss  # more would take several lines
 
 
 class TrainingLog(Callback):

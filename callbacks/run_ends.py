@@ -1,5 +1,6 @@
 """Where steps, epochs and runs end."""
 
+from math import ceil
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer
@@ -7,11 +8,39 @@ from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 
 from callbacks.trained_module import TrainedModule
-from common.errors import InputError
+from common.errors import InputError, PausedRunError
 from common.terminal import logger
 
 
-class WholeSteps(Callback):
+class EpochCheck(Callback):
+    """Refuses settings that don't fit the length of an epoch; a sweep asks before its first trial."""
+
+    def check(self, trainer: Trainer, batches: int) -> None:
+        """Raises `InputError` if an epoch of so many batches isn't what the trainer's settings need."""
+        raise NotImplementedError
+
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        self.check(trainer, int(trainer.num_training_batches))
+
+
+def check_epoch(trainer: Trainer, batches: int) -> None:
+    """Lets each `EpochCheck` of a trainer look at its epochs, before it is given module and data.
+
+    Args:
+        trainer: of a fit.
+        batches: those of the loader; the trainer may limit them.
+
+    Raises:
+        InputError: see `EpochCheck`.
+    """
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EpochCheck):
+            callback.check(trainer, batches)
+
+
+class WholeSteps(EpochCheck):
     """Refuses a limit of training batches that ends an epoch within a step that is accumulated.
 
     Lightning steps at the epoch's last batch, whatever has been accumulated; the losses are divided by the rows of the
@@ -21,8 +50,8 @@ class WholeSteps(Callback):
         InputError: trainer.limit_train_batches leaves a number of batches that accumulate_grad_batches doesn't divide.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        batches, accumulated = int(trainer.num_training_batches), trainer.accumulate_grad_batches
+    def check(self, trainer: Trainer, batches: int) -> None:
+        accumulated = trainer.accumulate_grad_batches
         if batches % accumulated == 0 or getattr(trainer, "fast_dev_run", False):
             return
         raise InputError(
@@ -32,27 +61,28 @@ class WholeSteps(Callback):
         )
 
 
-class ValidatedEpochs(Callback):
+class ValidatedEpochs(EpochCheck):
     """Refuses intervals that validate within epochs but not at their end, where best.ckpt and results.json are made.
 
     Raises:
         InputError: trainer.val_check_interval does not divide the epoch, or trainer.check_val_every_n_epoch is null.
     """
 
-    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        batches, interval = int(trainer.num_training_batches), trainer.val_check_batch
-        if not trainer.enable_validation or (trainer.check_val_every_n_epoch and interval and batches % interval == 0):
+    def check(self, trainer: Trainer, batches: int) -> None:
+        asked = getattr(trainer, "val_check_interval", None)  # None: a time
+        interval = max(1, int(batches * asked)) if isinstance(asked, float) else asked
+        divides = trainer.check_val_every_n_epoch and interval and batches % interval == 0
+        if trainer.limit_val_batches == 0 or divides:
             return
-        asked = getattr(trainer, "val_check_interval", "a time")
         raise InputError(
-            f"trainer.val_check_interval is {asked} and trainer.check_val_every_n_epoch is "
+            f"trainer.val_check_interval is {asked or 'a time'} and trainer.check_val_every_n_epoch is "
             f"{trainer.check_val_every_n_epoch}: an epoch of {batches} batches may end without a validation, and "
             "best.ckpt would hold other weights than those validated; allowed: 1 or more for check_val_every_n_epoch, "
             f"and for val_check_interval 1.0 or a number of batches that divides {batches}."
         )
 
 
-class StepLimit(Callback):
+class StepLimit(EpochCheck):
     """What trainer.max_steps asks for: stops after so many optimizer steps, validates, and ends the epoch.
 
     Lightning's own max_steps can't be resumed exactly (2.6: its loops take every restart for one in mid-epoch).
@@ -72,8 +102,18 @@ class StepLimit(Callback):
     def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         pl_module.step_limit = self.steps
 
+    def check(self, trainer: Trainer, batches: int) -> None:
+        """Lightning would go on until the least, beyond the end of every schedule."""
+        epochs = (trainer.min_epochs or 0) * ceil(batches / trainer.accumulate_grad_batches)
+        for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
+            if least > self.steps:
+                raise InputError(
+                    f"trainer.max_steps is {self.steps}, but trainer.{name} asks for {least} steps; allowed: up to "
+                    f"max_steps. Leave out trainer.{name}, or raise trainer.max_steps."
+                )
+
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self._check_least(trainer, pl_module)
+        super().on_train_start(trainer, pl_module)
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
@@ -81,15 +121,23 @@ class StepLimit(Callback):
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
-    def _check_least(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        """Lightning would go on until then, beyond the end of every schedule."""
-        epochs = (trainer.min_epochs or 0) * pl_module.steps_per_epoch()
-        for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
-            if least > self.steps:
-                raise InputError(
-                    f"trainer.max_steps is {self.steps}, but trainer.{name} asks for {least} steps; allowed: up to "
-                    f"max_steps. Leave out trainer.{name}, or raise trainer.max_steps."
-                )
+
+class EpochPause(Callback):
+    """Ends a run between two epochs, when last.ckpt holds the first of them, to be gone on with to the bit.
+
+    Args:
+        epochs: epochs trained in all, those before a resumption included.
+
+    Raises:
+        PausedRunError: so many are trained, and the run isn't at its end.
+    """
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if trainer.current_epoch >= self.epochs:
+            raise PausedRunError(f"paused after {trainer.current_epoch} epochs; go on with --ckpt_path last.")
 
 
 class StaysStopped(Callback):

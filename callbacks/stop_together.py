@@ -1,5 +1,6 @@
 """SIGTERM to any one process ends all of them at the same batch."""
 
+import time
 from typing import Any
 
 import torch
@@ -8,9 +9,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from callbacks.trained_module import TrainedModule
 
+_SECONDS = 1.0  # between two agreements, about
+_MOST_BATCHES = 100
+
 
 class StopTogether(Callback):
-    """Several processes agree after every batch on whether one of them was told to stop; then all stop, with last.ckpt.
+    """Several processes agree about every second whether one of them was told to stop; then all stop, with last.ckpt.
+
+    The next batch after which they do is a part of what they agree on, so all come to the same one.
 
     Lightning 2.6 calls a collective inside its signal handler, whatever other collective is under way: processes then
     wait for each other for ever. Here the handler only takes a note. With one process Lightning's own handler stays.
@@ -19,6 +25,7 @@ class StopTogether(Callback):
     def __init__(self) -> None:
         self._told = False
         self._group: Any = None
+        self._since, self._batches, self._agreed_batches = time.monotonic(), 0, 1
 
     def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         if trainer.world_size == 1:
@@ -31,6 +38,9 @@ class StopTogether(Callback):
         connector._sigterm_notifier_fn = handler
         # SLURM's warning: Lightning would save in the handler, into a file that --ckpt_path last doesn't look for.
         connector._slurm_sigusr_handler_fn = handler
+        # Its own agreement on the same thing, a collective and a wait for the accelerator at every batch.
+        loop: Any = trainer.fit_loop.epoch_loop
+        loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
@@ -45,10 +55,15 @@ class StopTogether(Callback):
         self._agree(trainer)
 
     def _agree(self, trainer: Trainer) -> None:
-        if trainer.world_size == 1:
+        self._batches += 1
+        if trainer.world_size == 1 or self._batches < self._agreed_batches:
             return
-        told = torch.tensor(int(self._told))
-        torch.distributed.all_reduce(told, torch.distributed.ReduceOp.MAX, group=self._group)
+        seconds = (time.monotonic() - self._since) / self._batches
+        agreed = torch.tensor([float(self._told), seconds])
+        torch.distributed.all_reduce(agreed, torch.distributed.ReduceOp.MAX, group=self._group)
+        told, slowest = agreed.tolist()
+        self._agreed_batches = max(1, min(_MOST_BATCHES, int(_SECONDS / max(slowest, 1e-9))))
+        self._since, self._batches = time.monotonic(), 0
         # The loops look at this at their next safe place, which is the same one in all processes.
         trainer._signal_connector.received_sigterm = bool(told)
 

@@ -68,6 +68,11 @@ class TrainedModule(LightningModule):
         """The metric that chooses the best epoch, logged as `val/metric_name`; known once a trainer is attached."""
         raise NotImplementedError
 
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        """The names of `split_figures`; known once the data are set up."""
+        raise NotImplementedError
+
     def head_optimizer(self) -> Optimizer | None:
         """A new optimizer of the head alone, with the run's settings; None without a head."""
         raise NotImplementedError

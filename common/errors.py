@@ -26,6 +26,10 @@ class IncompleteRunError(Exception):
     """
 
 
+class PausedRunError(IncompleteRunError):
+    """A run ended at the epoch it was asked to pause after; last.ckpt is written."""
+
+
 class DivergedRunError(IncompleteRunError):
     """A run's numbers stopped being finite."""
 

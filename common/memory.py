@@ -1,6 +1,7 @@
 """How the process asks the system for memory, and how much it has held."""
 
 import ctypes
+import os
 import platform
 import resource
 import sys
@@ -10,6 +11,9 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2**31 - 1
 _TOP_PAD = 64 * 2**20
+
+GPU_SHARE = "RANKWISE_GPU_SHARE"  # of the GPU's memory, for one of several processes on it
+_FOR_TENSORS = 0.95  # the rest is CUDA's own, outside of PyTorch's count
 
 
 def keep_freed_memory() -> bool:
@@ -29,6 +33,14 @@ def keep_freed_memory() -> bool:
         return False
     settings = ((_M_MMAP_THRESHOLD, 2**30), (_M_TRIM_THRESHOLD, _LARGEST), (_M_TOP_PAD, _TOP_PAD))
     return all(mallopt(parameter, value) == 1 for parameter, value in settings)
+
+
+def keep_to_gpu_share() -> None:
+    """Lets this process have its share of a GPU that it isn't alone on: one that needs more fails by itself."""
+    if (share := float(os.environ.get(GPU_SHARE, "1"))) < 1:
+        import torch
+
+        torch.cuda.set_per_process_memory_fraction(_FOR_TENSORS * share)
 
 
 def peak_resident_bytes() -> int:

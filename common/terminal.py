@@ -124,6 +124,7 @@ def quiet_libraries() -> None:
         "lightning.fabric.utilities.seed",
         "lightning_fabric",
         "huggingface_hub",
+        "bitsandbytes",  # it looks for optional kernels, and says so
     ):
         logging.getLogger(name).setLevel(logging.ERROR)
     for pattern in _FOREIGN_WARNINGS:

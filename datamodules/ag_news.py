@@ -81,8 +81,8 @@ class AGNewsDataModule(TextClassificationDataModule):
                 f"ag_news: left out {self.dropped_train_rows} training rows that repeat a row of the test split."
             )
         if "validation" not in examples:
-            held_out = hold_out(examples["train"], self.validation_rows, self.subset_seed)
-            examples["train"], examples["validation"] = held_out
+            train, validation = hold_out(examples["train"], self.validation_rows, self.subset_seed)
+            examples |= {"train": train, "validation": validation}
         return examples
 
     def _tables(self) -> dict[str, Table]:

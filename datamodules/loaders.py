@@ -8,6 +8,7 @@ processes gain nothing.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -21,16 +22,21 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+Places = list[tuple[int, Tensor]]
+_ALIGNED = 16  # bytes: a tensor of any type can begin there
+
+
 class Padding(NamedTuple):
-    """How rows are filled up to the longest one of their batch."""
+    """How rows are filled up to the longest one of their batch, or to the next multiple of a length."""
 
     token_id: int
     side: str = "right"
     token_type_id: int = 0
+    length_multiple: int = 1
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase") -> "Padding":
-        return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id)
+    def of(cls, tokenizer: "PreTrainedTokenizerBase", length_multiple: int = 1) -> "Padding":
+        return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id, length_multiple)
 
 
 def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
@@ -45,7 +51,7 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     rows = torch.tensor(micro_batch.indices)  # (rows,)
     weights = torch.tensor(micro_batch.weights)  # (rows,)
     starts, lengths = split.starts[rows], split.lengths[rows]
-    longest = int(lengths.max())
+    longest = -(-int(lengths.max()) // padding.length_multiple) * padding.length_multiple
     columns = torch.arange(longest)
     # Position of each cell in its row's tokens; cells outside [0, length) are padding.
     shift = (longest - lengths)[:, None] if padding.side == "left" else 0
@@ -76,6 +82,31 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     if split.tags is not None:
         batch["tag"] = split.tags[rows]
     return batch
+
+
+def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    """The batch with its tensors on the device, by one copy that the host doesn't wait for."""
+    if device.type == "cpu":
+        return batch
+    top = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
+    packed, places = pack([*batch["inputs"].values(), *top.values()], pinned=device.type == "cuda")
+    there = unpack(packed.to(device, non_blocking=True), places)
+    return {**batch, **dict(zip(top, there[len(batch["inputs"]) :])), "inputs": dict(zip(batch["inputs"], there))}
+
+
+def pack(tensors: list[Tensor], pinned: bool = False) -> tuple[Tensor, Places]:
+    """All the tensors' bytes, one after the other, and where each begins."""
+    ends = list(accumulate(-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors))
+    packed = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=pinned)
+    places = list(zip([0, *ends], tensors))
+    for view, tensor in zip(unpack(packed, places), tensors):
+        view.copy_(tensor)
+    return packed, places
+
+
+def unpack(packed: Tensor, places: Places) -> list[Tensor]:
+    """Views of the bytes with the shapes and types that `pack` was given."""
+    return [packed[start : start + like.nbytes].view(like.dtype).view(like.shape) for start, like in places]
 
 
 Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]

@@ -68,14 +68,9 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 "train_file isn't given; allowed: a text file, or a data set of the hub. Set --data.train_file or "
                 "--data.dataset."
             )
-        train = self.read_predict_file(self.train_file)
-        if self.validation_file is not None:
-            splits = {"train": train, "validation": self.read_predict_file(self.validation_file)}
-        else:
-            splits = self._drawn_from_the_end(train)
-        if self.test_file is not None:
-            splits["test"] = self.read_predict_file(self.test_file)
-        return splits
+        files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        splits = {split: self.read_predict_file(file) for split, file in files.items() if file is not None}
+        return splits if "validation" in splits else self._drawn_from_the_end(splits.pop("train")) | splits
 
     def _from_hub(self, dataset: str) -> dict[str, list[str]]:
         given = [name for name in ("train_file", "validation_file", "test_file") if getattr(self, name) is not None]
@@ -92,7 +87,7 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 f"the data set {dataset} has no train split among {', '.join(splits) or 'its splits'}; allowed: "
                 "data sets that have one. Give files instead, with --data.train_file."
             )
-        return splits if "validation" in splits else {**splits, **self._drawn_from_the_end(splits["train"])}
+        return splits if "validation" in splits else splits | self._drawn_from_the_end(splits["train"])
 
     def read_predict_file(self, file: str) -> list[str]:
         return read_running_text(Path(file).expanduser(), self.text_column)

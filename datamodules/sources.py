@@ -24,7 +24,7 @@ class Examples:
         texts: first (or only) text of each row.
         pairs: second text of each row, None for single sentences.
         labels: label index of each row, a number for regression, None when the split is unlabelled.
-        tags: a group each row belongs to (for example the phenomenon), None when there are none.
+        tags: a group each row belongs to, such as its phenomenon.
         where: names a row (file and line) in messages.
     """
 
@@ -40,12 +40,11 @@ class Examples:
     def select(self, rows: Sequence[int]) -> "Examples":
         """The given rows, in the given order."""
 
-        def pick(column: list[Any] | None) -> list[Any] | None:
+        def pick(column: list[Any] | None) -> Any:
             return None if column is None else [column[row] for row in rows]
 
-        texts = [self.texts[row] for row in rows]
-        where = self.where
-        return Examples(texts, pick(self.pairs), pick(self.labels), pick(self.tags), lambda row: where(rows[row]))
+        texts, pairs, labels, tags = map(pick, (self.texts, self.pairs, self.labels, self.tags))
+        return Examples(texts, pairs, labels, tags, lambda row: self.where(rows[row]))
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,11 @@ class Table:
 
     def require(self, needed: Sequence[str], advice: str) -> None:
         """Raises InputError, with the columns there are and near misses, unless all that are needed are there."""
-        missing = [name for name in needed if name not in self.columns]
-        if not missing:
-            return
         there = list(self.columns)
-        likely = there[:_SEARCHED]
-        near = sorted({match for name in missing for match in get_close_matches(name, likely, cutoff=0.5)} - {*needed})
+        if not (missing := [name for name in needed if name not in self.columns]):
+            return
+        close = (get_close_matches(name, there[:_SEARCHED], cutoff=0.5) for name in missing)
+        near = sorted({match for matches in close for match in matches} - {*needed})
         hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
         raise InputError(
             f"{self.source} has no {' and no '.join(missing)} among its columns {listing(there)}.{hint} {advice}"

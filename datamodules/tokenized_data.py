@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from common.errors import InputError
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
-from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader
+from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader, moved
 from datamodules.tokenization import TokenizedSplit
 
 if TYPE_CHECKING:
@@ -126,6 +127,14 @@ class TokenizedDataModule(LightningDataModule):
             self._training_loader.load_state_dict(self._position)
         self._position = {}
         return self._training_loader
+
+    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+        return self.trainer.lightning_module.ready_batch(batch)  # type: ignore[union-attr, operator]
+
+    def transfer_batch_to_device(
+        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
+    ) -> dict[str, Any]:
+        return moved(batch, device)
 
     # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
 

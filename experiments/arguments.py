@@ -28,7 +28,12 @@ NAMED_CALLBACKS: dict[str, type[Callback]] = {
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
 CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "output", "export", "text")
-LINKED = {f"data.{name}": name for name in ("backbone", "revision", "seed")}  # settings that data take from others
+# Settings of the data that another setting decides.
+LINKED = {
+    "backbone": "model.init_args.backbone",
+    "revision": "model.init_args.revision",
+    "seed": "seed_everything",
+}
 MEANINGS = {
     "config": "A YAML file of settings; of several the later wins.",
     "run_name": "Name of the run's folder.",
@@ -37,7 +42,8 @@ MEANINGS = {
     "ckpt_path": "Checkpoint to go on from, or to evaluate: last, best or a file.",
     "export": "Export folder (native, peft or merged) to use as the model.",
     "text": "A text to answer, may be repeated; the two texts of a pair have a tab between them.",
-    "output": "TSV file, - for standard output; predictions.tsv in the run folder if not given.",
+    "output": "TSV file, - for standard output; predictions.tsv in the run folder if not given. Its rows are in the "
+    "order of the input; a text that begins like a formula has an apostrophe before it.",
     "seed_everything": "Seed of every random choice.",
     "checkpoint_every_n_minutes": "How often last.ckpt is written in an epoch.",
     "checkpoint_every_n_steps": "The same, in optimizer steps, besides.",
@@ -95,9 +101,8 @@ def _add_run_arguments(parser: LightningArgumentParser) -> None:
         parser.add_argument(f"--{name}", type=kind, default=default, help=MEANINGS[name])
     for key, callback in NAMED_CALLBACKS.items():
         parser.add_lightning_class_args(callback, key)
-    for name in ("backbone", "revision"):
-        parser.link_arguments(f"model.init_args.{name}", f"data.init_args.{name}")
-    parser.link_arguments("seed_everything", "data.init_args.seed")
+    for name, source in LINKED.items():
+        parser.link_arguments(source, f"data.init_args.{name}")
 
 
 def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:

@@ -26,18 +26,19 @@ from experiments.run_folder import RunFolder
 from experiments.settings import Settings, parse
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
     """Runs one verb and returns the exit code.
 
     Args:
         arguments: the verb, for all but fit maybe a run, and options.
+        stop_after_epoch: of a fit: see `Run.train`.
 
     Raises:
         InputError: the user's input is at fault.
     """
     quiet_libraries()
     try:
-        return _run(arguments)
+        return _run(arguments, stop_after_epoch)
     except Exception as error:
         cause = input_error_behind(error)
         if cause is None:
@@ -49,7 +50,7 @@ def run(arguments: list[str]) -> int:
         raise cause from error
 
 
-def _run(arguments: list[str]) -> int:
+def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
     helped = [word for word in arguments if word not in ("-h", "--help")]
     typed, base = _below(helped)
     if len(helped) < len(arguments):
@@ -59,7 +60,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     with TemporaryDirectory() as folder:
         asked = Run(_with_texts(parse(typed, base), Path(folder) / "texts.txt"))
-        return _spoken(asked, arguments)
+        return _spoken(asked, arguments, stop_after_epoch)
 
 
 def _with_texts(settings: Settings, file: Path) -> Settings:
@@ -75,18 +76,18 @@ def _with_texts(settings: Settings, file: Path) -> Settings:
     return settings.changed({"data.predict_file": str(file), "output": settings.values.output or "-"})
 
 
-def _spoken(asked: Run, arguments: list[str]) -> int:
+def _spoken(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:
     if asked.settings.values.get("output") in ("-", "/dev/stdout"):  # the table alone
         with redirect_stdout(sys.stderr):
-            return _follow(asked, arguments)
-    return _follow(asked, arguments)
+            return _follow(asked, arguments, None)
+    return _follow(asked, arguments, stop_after_epoch)
 
 
-def _follow(asked: Run, arguments: list[str]) -> int:
+def _follow(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:
     for path in asked.settings.configs:
         logger.info(f"config: {path}")
     try:
-        _carry_out(asked)
+        _carry_out(asked, stop_after_epoch)
     except (SIGTERMException, SystemExit):  # Lightning turns a second Ctrl-C into the latter
         if not asked.signals.requeue():
             logger.info(_how_to_go_on(arguments, asked.folder))
@@ -94,14 +95,14 @@ def _follow(asked: Run, arguments: list[str]) -> int:
     return 0
 
 
-def _carry_out(asked: Run) -> None:
+def _carry_out(asked: Run, stop_after_epoch: int | None) -> None:
     verb, values = asked.settings.verb, asked.settings.values
     ckpt_path = values.ckpt_path
     if verb == "fit":
         if ckpt_path is None and was_requeued(asked.folder):
             logger.info("SLURM has started this job again.")
             ckpt_path = "last"
-        asked.train(ckpt_path, values.overwrite)
+        asked.train(ckpt_path, values.overwrite, stop_after_epoch)
         return
     if ckpt_path is None and values.export is None:
         raise InputError(

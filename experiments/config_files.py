@@ -85,7 +85,7 @@ def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
 
 def _for_the_parser(path: Path) -> str:
     content, kept = read_yaml(path), read_run_config(path)
-    trainer = _group(kept, "trainer")
+    trainer = group_of(kept, "trainer")
     trainer |= {name: completed(trainer[name]) for name in ("logger", "callbacks") if name in trainer}
     if not content:
         raise InputError(f"{path} is empty; allowed: settings by name. Correct the file, or give another one.")
@@ -114,8 +114,8 @@ def read_run_config(path: Path) -> dict[str, Any]:
         InputError: see `read_yaml`; or it has a setting that no longer exists, at a value that changed the run.
     """
     content = read_yaml(path)
-    model = _group(content, "model", "init_args")
-    for group in (_group(model, "adapter", "init_args"), _group(model, "optimizer")):
+    model = group_of(content, "model", "init_args")
+    for group in (group_of(model, "adapter", "init_args"), group_of(model, "optimizer")):
         for name in _GONE.keys() & group.keys():
             if (value := group.pop(name)) != _GONE[name]:
                 raise InputError(
@@ -125,7 +125,7 @@ def read_run_config(path: Path) -> dict[str, Any]:
     return content
 
 
-def _group(content: Any, *names: str) -> dict[str, Any]:
+def group_of(content: Any, *names: str) -> dict[str, Any]:
     """The settings below these names; none where there are none."""
     for name in names:
         content = content.get(name) if isinstance(content, dict) else None

@@ -5,6 +5,9 @@ from pathlib import Path
 from common.errors import InputError
 from common.files import NO_SPACE, storage_error
 
+# How Lightning begins what it raises about settings as something else.
+_OF_LIGHTNING = ("`val_check_interval`", "Early stopping conditioned on")
+
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
     """The `InputError` that an exception was raised from or stands for, if there is one.
@@ -36,7 +39,7 @@ def _about_settings(error: BaseException) -> InputError | None:
         return _unusable(error)
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # Path.expanduser
         return InputError(f"a path begins with ~, but {error} Write the whole path, or set HOME or RANKWISE_CACHE.")
-    if type(error).__name__ == "MisconfigurationException" or str(error).lstrip().startswith("`val_check_interval`"):
+    if type(error).__name__ == "MisconfigurationException" or str(error).lstrip().startswith(_OF_LIGHTNING):
         return lightning_refuses(error)
     if isinstance(error, RuntimeError) and "Expected to have finished reduction" in str(error):
         return InputError(

@@ -11,11 +11,12 @@ from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
-from experiments.run import LoadedRun
+from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_methods import import_peft
+from lightning_modules.quantization import restore
 from lora.adapter import FixedRank, LowRankFactors
 from lora.export import cut_factors, merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
@@ -32,14 +33,18 @@ class ExportOptions:
         max_shard_size: largest file of a merged model.
         with_factors: put the frozen factors into a native file.
         without_head: leave the head out of a native file.
-        cut: the update to write instead of the run's (`cut_update`).
+        tolerance: largest allowed difference of logits, times the largest logit if above 1.
+        force: export ranks that are still soft.
+        budget: cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA).
     """
 
     dtype: torch.dtype | None = None
     max_shard_size: str = "5GB"
     with_factors: bool = False
     without_head: bool = False
-    cut: LowRankFactors | None = None
+    tolerance: float = 1e-5
+    force: bool = False
+    budget: int | None = None
 
 
 class Export:
@@ -48,17 +53,19 @@ class Export:
     Args:
         run: the run.
         options: what the user chose.
+        cut: the update to write instead of the run's (`cut_update`).
     """
 
-    def __init__(self, run: LoadedRun, options: ExportOptions) -> None:
+    def __init__(self, run: LoadedRun, options: ExportOptions, cut: LowRankFactors | None = None) -> None:
         self.run, self.options, self.model = run, options, run.module.model
         self.head: tuple[str, ...] = run.module.head_modules
         adapter = run.module.adapter
         self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
         self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
-        if options.cut is not None:
-            self.factors, self.native = options.cut, NativeAdapter.of_factors(options.cut, **self._about())
+        if cut is not None:
+            self.factors, self.native = cut, NativeAdapter.of_factors(cut, **self._about())
         unwrap(self.model, self.factors)
+        restore(self.model)
         self._merge_head()
 
     def _merge_head(self) -> None:
@@ -168,7 +175,7 @@ class MergedExport(Export):
         if tied:  # no longer: else loading would tie them again
             self.model.config.tie_word_embeddings = False
         if task_type(self.model) == "SEQ_CLS":
-            for name, value in head_settings(self.run.data).items():
+            for name, value in head_settings(self.model, self.run.data).items():
                 setattr(self.model.config, name, value)
         self._change_parameters(self.options.dtype or torch.float32)
         self.model.save_pretrained(folder, max_shard_size=self.options.max_shard_size)
@@ -225,7 +232,7 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
     return cut
 
 
-def head_settings(data: Any) -> dict[str, Any]:
+def head_settings(model: nn.Module, data: Any) -> dict[str, Any]:
     """What transformers must be told about a classification head, by the names its configurations have.
 
     Labels by name; the padding token, by which decoders find the token to classify; the problem, whatever the backbone
@@ -235,7 +242,14 @@ def head_settings(data: Any) -> dict[str, Any]:
     named = {"id2label": labels, "label2id": {name: label for label, name in labels.items()}}
     kind = named if labels else {"num_labels": 1}
     problem = "single_label_classification" if labels else "regression"
-    return {**kind, "problem_type": problem, "pad_token_id": data.tokenizer.pad_token_id}
+    return {**kind, "problem_type": problem, "pad_token_id": _padding_token(model, data)}
+
+
+def _padding_token(model: nn.Module, data: Any) -> int:
+    """The tokenizer's; where positions are counted from the backbone's own (RoBERTa's kind), that one."""
+    tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
+    counted = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]
+    return counted[0] if counted else data.tokenizer.pad_token_id
 
 
 def task_type(model: nn.Module) -> str:

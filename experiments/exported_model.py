@@ -12,6 +12,8 @@ from lightning_modules.backbone_sketch import check_files
 from lightning_modules.native_adapter import NativeAdapter
 
 CONFIG_NAME = "config.yaml"
+_STORAGE = ("backbone_dtype", "quantization")
+_OF_THE_BACKBONE = ("backbone", "revision", *_STORAGE)
 
 
 def serving_config(config: dict[str, Any], data: Any) -> dict[str, Any]:
@@ -20,7 +22,7 @@ def serving_config(config: dict[str, Any], data: Any) -> dict[str, Any]:
     if "label_names" in settings and data.class_names:
         # as training found them: who has the export needn't have the training split
         settings = {**settings, "label_names": list(data.class_names)}
-    kept = {name: model["init_args"][name] for name in ("backbone", "revision") if name in model["init_args"]}
+    kept = {name: model["init_args"][name] for name in _OF_THE_BACKBONE if name in model["init_args"]}
     # without an adapter: what the export holds is added to the weights
     return {
         "model": {"class_path": model["class_path"], "init_args": {**kept, "adapter": None}},
@@ -47,7 +49,10 @@ def settings_of_export(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"{folder} was exported without its head, so it can't answer. Export it without --without_head."
         )
-    settings["model"]["init_args"]["backbone" if kind == "merged" else "init_from"] = str(folder)
+    model = settings["model"]["init_args"]
+    model["backbone" if kind == "merged" else "init_from"] = str(folder)
+    if kind == "merged":  # its weights are dense, and moved: they can't be rounded again
+        settings["model"]["init_args"] = {name: value for name, value in model.items() if name not in _STORAGE}
     # predictions.tsv goes into the export's folder
     return {**settings, "runs_dir": str(folder.parent), "run_name": folder.name}
 

@@ -12,7 +12,9 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
-from common.errors import DivergedRunError, IncompleteRunError
+from callbacks.run_ends import EpochPause
+from common.errors import DivergedRunError, IncompleteRunError, PausedRunError
+from common.files import write_json
 from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
 from experiments.config_files import differences, flatten, read_run_config
@@ -33,13 +35,17 @@ class Fit:
         settings: the run's.
         folder: the run's.
         signals: what ends it early.
+        stop_after_epoch: epochs after which it pauses.
 
     Attributes:
         trainer: Lightning's, once the settings are made into objects.
     """
 
-    def __init__(self, settings: Settings, folder: RunFolder, signals: StopSignals) -> None:
+    def __init__(
+        self, settings: Settings, folder: RunFolder, signals: StopSignals, stop_after_epoch: int | None = None
+    ) -> None:
         self.settings, self.folder, self.signals = settings, folder, signals
+        self.pauses = [] if stop_after_epoch is None else [EpochPause(stop_after_epoch)]
         self.figures = Results()
         self.replaced: list[Path] = []  # of an older run, to be deleted when training begins
         self.trainer: Trainer
@@ -52,16 +58,31 @@ class Fit:
             checkpoint = self._begin(ckpt_path, overwrite, held) if writes else None
             seed_everything(settings.values.seed_everything, workers=True)
             objects = settings.build()
+            if idle := settings.idle(objects):
+                logger.warning(f"Settings without effect in this run: {', '.join(idle)}.")
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
             self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, self.replaced)
+            self.trainer.callbacks += self.pauses  # type: ignore[attr-defined]
             start = None if ckpt_path is None else str(checkpoint.path if checkpoint else folder.checkpoint(ckpt_path))
             checkpoint = None  # the trainer has its content: held here, it would stay in memory until the run ends
             self.signals.install()
             if self.trainer.world_size == 1:
                 self.signals.stop_outside_loops()
-            self.trainer.fit(objects.module, datamodule=objects.data, ckpt_path=start)
+            try:
+                self.trainer.fit(objects.module, datamodule=objects.data, ckpt_path=start)
+            except PausedRunError:
+                self._note_pause(objects.module)
+                raise
             return self._conclude(objects.module) if writes else None
+
+    def _note_pause(self, module: AdaptedModule) -> None:
+        """Writes the validation figures so far, which a sweep's early exit decides by."""
+        results = summarise(
+            self.settings.values.run_name, self.settings.values.seed_everything, self.figures, self.trainer, module
+        )
+        if self.trainer.is_global_zero:
+            write_json(self.folder.path / "paused.json", results.curve)
 
     def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
         """Takes the folder for this run, and reads the checkpoint that it goes on from."""

@@ -7,8 +7,9 @@ import yaml
 from callbacks.rank_discretisation import describe_ranks
 from common.backbones import pretrained_arguments, public_name
 from experiments.export_formats import head_settings, task_type
+from experiments.loaded_run import LoadedRun
 from experiments.report.cells import plain
-from experiments.run import LoadedRun
+from lightning_modules.quantization import BackboneStorage
 
 _LOADING = {
     "peft": """```python
@@ -60,7 +61,7 @@ def model_card(run: LoadedRun, kind: str, ranks: dict[str, int], difference: str
         f"- **Data**: {told['data']}, {rows} training rows{f'; labels: {labels}' if labels else ''}.",
         f"- **Validation** (epoch {run.epoch}, discrete ranks): {_figures(run)}.",
         f"- **Adapter**: {_adapter(run, ranks)}",
-        f"- **Backbone**: {told['base']}, revision {plain(revision or 'not pinned')}.",
+        f"- **Backbone**: {told['base']}, revision {plain(revision or 'not pinned')}{_rounding(module.storage)}.",
         f"- **Made by**: Rankwise, `python cli.py export RUN --format {kind}` with the run {told['run']}, from "
         f"{plain(run.checkpoint.name)}, seed {run.config.get('seed_everything')}; config.yaml beside this file has its "
         "data settings.",
@@ -80,7 +81,7 @@ def _loading(run: LoadedRun, kind: str, base: str, revision: str | None) -> str:
     settings: dict[str, Any] = {"revision": revision} if revision is not None else {}
     settings |= {**gguf, "dtype": "float32"}  # as trained: transformers would take the file's own type
     if classifies:
-        settings |= head_settings(run.data)
+        settings |= head_settings(run.module.model, run.data)
     written = [repr(source), *(f"{name}={value!r}" for name, value in settings.items())]
     if gguf:  # else weights stay in blocks of four bits
         written.append("quantization_config=GgufConfig(dequantize=True)")
@@ -90,6 +91,13 @@ def _loading(run: LoadedRun, kind: str, base: str, revision: str | None) -> str:
         auto_class=auto_class,
         pipeline="text-classification" if classifies else "text-generation",
     )
+
+
+def _rounding(storage: BackboneStorage) -> str:
+    if storage.is_plain:
+        return ""
+    held = storage.quantization or storage.dtype
+    return f", its weights rounded to {held}: an adapter on weights that aren't gives somewhat other answers"
 
 
 def _figures(run: LoadedRun) -> str:

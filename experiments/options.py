@@ -75,7 +75,7 @@ def _of_group(name: str, owner: type, values: Mapping[str, Any], heading: str) -
             inner += _of_class(place, value)
         elif isinstance(hint := parameter.annotation, type) and is_dataclass(hint):
             inner += _of_group(place, hint, value, place)
-        elif place not in LINKED:
+        elif name != "data" or key not in LINKED:
             options.append(Option(place, value, meanings.get(key, "")))
     yield heading, options
     yield from inner
@@ -134,13 +134,13 @@ def explain_unknown(verb: str, typed: str, values: Mapping[str, Any]) -> str:
     names = [one.name for options in options_of(values).values() for one in options] + ["data", "model"]
     ends = [name.rpartition(".")[2] for name in names]
     close = get_close_matches(last, ends, n=2, cutoff=0.7)
-    meant = [
+    found = [
         *(name for name in _USUAL_NAMES.get(last, ()) if name in names),
         *(name for name, end in zip(names, ends, strict=True) if end == last),
         *get_close_matches(word, names, n=2, cutoff=0.8),
         *(name for name, end in zip(names, ends, strict=True) if end in close),
     ]
-    hint = " or ".join(f"--{name}" for name in list(dict.fromkeys(meant))[:3])
+    hint = " or ".join(f"--{name}" for name in list(dict.fromkeys(found))[:3])
     return (
         f"there is no option --{word}."
         + (f" Did you mean {hint}?" if hint else "")

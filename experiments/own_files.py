@@ -10,7 +10,15 @@ from common.errors import InputError
 
 _OF_AN_EXPORT = ("README.md", "config.yaml", "*.json", "*.safetensors", "*.jinja", "*.model", "vocab.txt", "merges.txt")
 OF_A_RUN = (
-    *("config.yaml", "metrics.csv", "results.json", "results.previous.json", "ranks.json", "ranks.previous.json"),
+    *(
+        "config.yaml",
+        "metrics.csv",
+        "results.json",
+        "results.previous.json",
+        "paused.json",
+        "ranks.json",
+        "ranks.previous.json",
+    ),
     *("rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*", ".lock", ".*.partial"),
     "lightning_logs/version_*/*",  # of other loggers
     ".locks/sweep",  # of a sweep that was refused here

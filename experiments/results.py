@@ -203,6 +203,14 @@ class RunResults(Part):
         return RankFigures(budget=self.budget, average_rank=self.average_rank, equal_area_rank=self.equal_area_rank)
 
     @property
+    def curve(self) -> dict[str, Any]:
+        """What a sweep's early exit decides by, as paused.json has it: the validation metric by epoch."""
+        tags = [tag for entry in self.validations for tag in entry if tag.rpartition("/")[2] == self.metric.name]
+        values = [entry.get(tags[0]) for entry in self.validations] if tags else []
+        rows = self.data.validation_rows
+        return {"values": values, "higher_is_better": self.metric.higher_is_better, "validation_rows": rows}
+
+    @property
     def test_figures(self) -> dict[str, float]:
         """The figures of the whole test split, those that are numbers; empty without a test."""
         return _numbers(self.test)

@@ -1,66 +1,26 @@
-"""A run: its folder, settings, checkpoints and results; trained, resumed, evaluated, predicted with and loaded."""
+"""A run: its folder, settings, checkpoints and results; trained, resumed, evaluated, predicted with and exported."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 
-from callbacks.checkpoints import read_checkpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
+from common.files import atomic_folder
 from common.terminal import logger, quiet_libraries
+from experiments.export import check_options, write_export
+from experiments.export_formats import ExportOptions
 from experiments.fit import Fit
+from experiments.loaded_run import ON_THE_CPU, LoadedRun, load_run
 from experiments.results import RunResults
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings, parse
 from experiments.stop_signals import StopSignals
 from experiments.trainer_parts import evaluation_trainer
-from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.adapter_import import export_kind
-
-# Exports are compared digit by digit, whatever machine and precision the run was trained with.
-_ON_THE_CPU = {"trainer.accelerator": "cpu", "trainer.devices": 1, "trainer.precision": "32-true"}
-
-
-@dataclass(frozen=True)
-class LoadedRun:
-    """A run at one moment, its model in memory.
-
-    Attributes:
-        folder: the run folder.
-        checkpoint: the file the weights come from.
-        epoch: the epoch it was written in.
-        ranks_are_discrete: whether the run had made its ranks discrete for good by then, or has none to learn.
-        config: the run's settings, as plain values.
-        results: None if the run didn't finish.
-        module: the trained module, in evaluation mode, at its discrete ranks.
-        data: the data module, set up.
-    """
-
-    folder: Path
-    checkpoint: Path
-    epoch: int
-    ranks_are_discrete: bool
-    config: dict[str, Any]
-    results: RunResults | None
-    module: AdaptedModule
-    data: Any
-
-    def batches(self, most: int = 3) -> list[dict[str, Any]]:
-        """A few validation batches, from the shortest rows to the longest."""
-        loader = self.data.val_dataloader()[0]
-        chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}
-        return [batch for place, batch in enumerate(loader) if place in chosen]
-
-    def metrics(self) -> dict[str, float]:
-        """Validation figures of this moment's epoch in results.json; empty if there are none."""
-        for entry in self.results.validations if self.results is not None else []:
-            if entry["epoch"] == self.epoch:
-                return {name: value for name, value in entry.items() if name != "epoch" and value is not None}
-        return {}
 
 
 class Run:
@@ -117,12 +77,15 @@ class Run:
         path = self.folder.path / "results.json"
         return RunResults.read(path) if path.is_file() else None
 
-    def train(self, ckpt_path: str | None = None, overwrite: bool = False) -> RunResults | None:
+    def train(
+        self, ckpt_path: str | None = None, overwrite: bool = False, stop_after_epoch: int | None = None
+    ) -> RunResults | None:
         """Trains, tests the best epoch and writes the run's folder.
 
         Args:
             ckpt_path: last, best or a file to go on from; None begins anew.
             overwrite: whether a run that is in the folder already is deleted.
+            stop_after_epoch: pauses after so many epochs in all, to be resumed as if it hadn't; None: to the end.
 
         Returns:
             What it came to; None after a fast_dev_run, which writes nothing.
@@ -130,8 +93,9 @@ class Run:
         Raises:
             InputError: the folder holds another run, or settings, data or checkpoint are at fault.
             IncompleteRunError: the run missed what it was asked for; its results are written.
+            PausedRunError: it paused.
         """
-        fit = Fit(self.settings, self.folder, self.signals)
+        fit = Fit(self.settings, self.folder, self.signals, stop_after_epoch)
         try:
             return fit.carry_out(ckpt_path, overwrite)
         finally:
@@ -187,27 +151,35 @@ class Run:
             InputError: no such checkpoint, a missing backbone or data, another backbone than the checkpoint's.
         """
         path = self.folder.checkpoint(ckpt_path)
-        settings = self.settings.changed(_ON_THE_CPU)
-        objects = self._built(settings, ckpt_path)
-        trainer = evaluation_trainer(objects, [])
-        module, data = objects.module, objects.data
-        trainer.datamodule = data  # type: ignore[attr-defined]
-        module.trainer = trainer
-        content = read_checkpoint(path)
-        data.setup("fit")
-        module.configure_model()
-        module.load_checkpoint(content)
-        module.use_discrete_ranks()
-        return LoadedRun(
-            folder=self.folder.path,
-            checkpoint=path,
-            epoch=int(content["epoch"]),
-            ranks_are_discrete=module.rank_allocation is None or _was_discrete(content["state_dict"]),
-            config=settings.plain,
-            results=self.results,
-            module=module.eval(),
-            data=data,
-        )
+        settings = self.settings.changed(ON_THE_CPU)
+        return load_run(path, settings, self._built(settings, ckpt_path), self.folder.path, self.results)
+
+    def export(
+        self,
+        kind: str,
+        output: Path | None = None,
+        ckpt_path: str = "best",
+        options: ExportOptions = ExportOptions(),  # noqa: B008
+    ) -> Path:
+        """Writes the model as files that other programs load, and returns their folder.
+
+        Args:
+            kind: peft, merged or native.
+            output: the folder, which must not exist; exports/KIND in the run folder if not given.
+            ckpt_path: last, best or a file.
+            options: what else can be chosen.
+
+        Raises:
+            InputError: an option has no effect on this kind, the ranks are still soft, or see `load`.
+            VerificationError: the files give other logits than the run; they are deleted.
+        """
+        check_options(kind, options)
+        output = (output or self.folder.path / "exports" / kind).expanduser()
+        with atomic_folder(output) as temporary:
+            said = write_export(self.load(ckpt_path), kind, options, temporary)
+            size = sum(path.stat().st_size for path in temporary.rglob("*") if path.is_file())
+        logger.info(f"{output}: {size:,} bytes. Loaded from these files, {said}")
+        return output
 
     def _ready(self, ckpt_path: str | None, callbacks: Sequence[Callback] = ()) -> tuple[Trainer, Objects, str | None]:
         """A trainer, its objects, and the file of the weights."""
@@ -247,7 +219,3 @@ class Run:
                     f"--output is {str(output)!r}, which {name} ({value}) reads; allowed: another file. Nothing was "
                     "written."
                 )
-
-
-def _was_discrete(state: dict[str, Any]) -> bool:
-    return any(bool(value.get("discrete")) for key, value in state.items() if key.endswith("_extra_state"))

@@ -1,5 +1,6 @@
 """The settings of a run: read from options and configs, checked, and made into objects."""
 
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +15,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
-from experiments.arguments import CALL_SETTINGS, NAMED_CALLBACKS, parser_of
-from experiments.config_files import dump_yaml, load_yaml, locate_configs
+from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
+from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
 from experiments.error_causes import input_error_behind
 from experiments.library_classes import completed_options, put_into_folder
 from experiments.options import explain_unknown
@@ -25,7 +26,7 @@ from experiments.setting_values import check_range, check_values
 from experiments.strategies import check_strategy
 from experiments.trainer_settings import check_trainer
 from experiments.watched_ddp import watched
-from lightning_modules import LanguageModellingModule, TextClassificationModule
+from lightning_modules import LanguageModellingModule, OptimizerSettings, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
 
 DATA_OF: dict[type, type] = {
@@ -91,6 +92,7 @@ class Settings:
             InputError: see `parse`.
         """
         values = _parsed(lambda parser: parser.parse_object(dict(changes), self.values), self.verb)
+        _refuse_linked(values, {name.removeprefix("data."): value for name, value in changes.items()})
         return _checked(Settings(self.verb, values, self.typed, self.configs))
 
     def check(self) -> None:
@@ -127,6 +129,31 @@ class Settings:
         _check_kinds(objects)
         self._check_effect(objects.module)
         return objects
+
+    def idle(self, objects: Objects) -> list[str]:
+        """Settings that somebody set and that change nothing in a fit, each with the reason.
+
+        They aren't refused: a sweep sets some for all its methods.
+        """
+        module, adapter, optimizer = objects.module, objects.module.adapter, objects.module.optimizer_settings
+        unlearned = adapter is None or not adapter.allocates_ranks
+        headless = isinstance(module, LanguageModellingModule)
+        reasons = {
+            "allocation_learning_rate": unlearned and "no ranks are learned",
+            "allocation_weight_decay": unlearned and "no ranks are learned",
+            "warmup_fraction": optimizer.schedule == "constant" and "the schedule is constant",
+            "warmup_rounding": optimizer.schedule == "constant" and "the schedule is constant",
+            "head_learning_rate": headless and "a language model has no head",
+        }
+        usual = OptimizerSettings()
+        set_here = [name for name in reasons if getattr(optimizer, name) != getattr(usual, name)]
+        found = [f"model.optimizer.{name} ({reasons[name]})" for name in set_here if reasons[name]]
+        if unlearned and self.values.rank_logging.as_dict() != self.defaults["rank_logging"]:
+            found.append("rank_logging (no ranks are learned)")
+        data = self.values.data.init_args
+        if data.get("cola_validation", "in_domain") != "in_domain" and data.task != "cola":
+            found.append(f"data.cola_validation (the task is {data.task})")
+        return found
 
     def _check_effect(self, module: AdaptedModule) -> None:
         data = self.values.data.init_args
@@ -171,10 +198,15 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
     try:
         values = _parsed(read, verb)
     except UnknownOptionError as error:
-        files = [f"--config={path}" for path in configs or ["quickstart.yaml"]]
+        files = [f"--config={path}" for path in configs] or ([] if base else ["--config=quickstart.yaml"])
         if typed == files:  # they hold what is unknown
             raise
-        raise InputError(explain_unknown(verb, error.word, parse([verb, *files]).values.as_dict())) from error
+        raise InputError(explain_unknown(verb, error.word, parse([verb, *files], base).values.as_dict())) from error
+    for config in configs:
+        _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
+    words = zip(options, [*options[1:], ""])
+    pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
+    _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
     return _checked(Settings(verb, values, list(arguments), configs))
 
 
@@ -184,6 +216,17 @@ class UnknownOptionError(InputError):
     def __init__(self, message: str, word: str) -> None:
         super().__init__(message)
         self.word = word
+
+
+def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
+    """Refuses another value for what the parser takes from elsewhere, and would drop without a word."""
+    for name, source in LINKED.items():
+        if name in given and str(given[name]) != str(values[source]):
+            option = source.replace("init_args.", "")
+            raise InputError(
+                f"data.{name} is {given[name]!r}, but would have no effect: it is that of {option}, "
+                f"{values[source]!r}. Set --{option}, or leave it out."
+            )
 
 
 def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> Namespace:

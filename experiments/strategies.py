@@ -7,11 +7,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
 
-_ALLOWED = "auto, ddp (one process per device), or a DDPStrategy by class_path"
-_NAMES = ("auto", "ddp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
+_ALLOWED = "auto, ddp (one process per device), fsdp (the frozen backbone in shards), or a DDPStrategy by class_path"
+_NAMES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
 _SHARDS = (
-    "it averages the gradients of what it shards; R and the allocation weights stand beside the backbone, so each "
-    "process would train its own; and checkpoints hold whole tensors"
+    "it averages the gradients of what it shards alone; R and the allocation weights stand beside the backbone, so "
+    "each process would train its own. The name fsdp shards the backbone and averages theirs"
 )
 _COPIES = "its processes are copies that hand nothing back to the first, so the trained weights would be lost"
 _REASONS = {"fsdp": _SHARDS, "deepspeed": _SHARDS, "model_parallel": _SHARDS, "ddp_": _COPIES}

@@ -28,7 +28,9 @@ from experiments.own_files import delete
 from experiments.resumption import Checkpoint
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings
+from experiments.sharded_backbone import check_sharding
 from experiments.watched_ddp import WatchedDDP, ddp_settings
+from lightning_modules.adapted_module import AdaptedModule
 
 
 def evaluation_trainer(objects: Objects, callbacks: Sequence[Callback]) -> Trainer:
@@ -38,7 +40,7 @@ def evaluation_trainer(objects: Objects, callbacks: Sequence[Callback]) -> Train
         InputError: Lightning refuses the settings.
     """
     arguments = {**objects.trainer, "logger": False, "enable_checkpointing": False}
-    return _make(arguments, [*objects.callbacks, StopTogether(), *callbacks], None)
+    return _make(arguments, [*objects.callbacks, StopTogether(), *callbacks], None, objects.module)
 
 
 def fit_trainer(
@@ -72,10 +74,12 @@ def fit_trainer(
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
-    return _make(arguments, callbacks, checkpoint)
+    return _make(arguments, callbacks, checkpoint, objects.module)
 
 
-def _make(arguments: dict[str, Any], callbacks: list[Callback], checkpoint: Checkpoint | None) -> Trainer:
+def _make(
+    arguments: dict[str, Any], callbacks: list[Callback], checkpoint: Checkpoint | None, module: AdaptedModule
+) -> Trainer:
     shows_progress = sys.stdout.isatty() and arguments["enable_progress_bar"] is not False
     if shows_progress:
         callbacks.append(TerminalProgress())
@@ -94,6 +98,7 @@ def _make(arguments: dict[str, Any], callbacks: list[Callback], checkpoint: Chec
             f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
             "allowed: one device, or data-parallel processes. Use --trainer.accelerator auto, cpu or gpu."
         )
+    check_sharding(trainer, module.adapter)
     return trainer
 
 

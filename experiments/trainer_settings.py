@@ -51,6 +51,11 @@ def check_trainer(settings: dict[str, Any]) -> None:
                 f"trainer.{name} is {value}; allowed: a number of batches from 1, or a share above 0.0 and up to 1.0. "
                 f"Set --trainer.{name}."
             )
+    if settings.get("gradient_clip_algorithm") is not None and not settings.get("gradient_clip_val"):
+        raise InputError(
+            f"trainer.gradient_clip_algorithm is {str(settings['gradient_clip_algorithm'])!r}, but would have no "
+            "effect: trainer.gradient_clip_val isn't given. Set it, or leave both out."
+        )
     if settings.get("default_root_dir") is not None:
         raise InputError(
             f"trainer.default_root_dir is {str(settings['default_root_dir'])!r}, but would have no effect: runs are in "

@@ -119,6 +119,8 @@ def watched(asked: Any) -> Any:
         asked: a name or a class_path that `check_strategy` has let through.
     """
     own = f"{WatchedDDP.__module__}.{WatchedDDP.__qualname__}"
+    if asked == "fsdp":
+        return {"class_path": "experiments.sharded_backbone.ShardedBackbone"}
     if isinstance(asked, str):
         if not asked.startswith("ddp"):
             return asked

@@ -8,50 +8,59 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import Callback
-from lightning.pytorch.callbacks import EarlyStopping
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from callbacks.adalora_allocation import AdaLoRAAllocation
-from callbacks.alpha_growth import AlphaGrowth
-from callbacks.budget_schedule import BudgetSchedule
-from callbacks.divergence import Divergence
-from callbacks.gradient_directions import GradientDirections
-from callbacks.lightning_callbacks import refuse_unsuitable
-from callbacks.merged_evaluation import MergedEvaluation
-from callbacks.nested_ranks import NestedRankSampling
-from callbacks.rank_discretisation import RankDiscretisation
-from callbacks.run_ends import StaysStopped, WholeSteps
+from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
 from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
-from common.errors import InputError
 from common.terminal import logger
-from lightning_modules.adapter_import import import_adapter
+from lightning_modules.accepted_settings import callbacks_for, check_attention, check_precision, check_storage
+from lightning_modules.adapter_import import adapter_kind, import_adapter
+from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
+from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quantization, enable_checkpointing
 from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
-from lora.nested import NestedRanks
 
 
 class AdaptedModule(TrainedModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model, and say what a batch costs and how it is evaluated.
+
+    Args:
+        backbone: hub name, folder, .gguf file, or package:NAME for a model carried by an installed package.
+        adapter: lora.LoRA, lora.AdaptiveLoRA, lora.NestedLoRA, lora.LoRAXS, lora.AdaptiveLoRAXS, lora.NestedLoRAXS,
+            lightning_modules.PEFTAdapter, or null for full fine-tuning.
+        optimizer: rates, weight decay and schedule.
+        revision: branch, tag or commit of the backbone on the hub.
+        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        backbone_dtype: type in which frozen weights are held; bfloat16 halves their memory. What trains is float32.
+        quantization: holds the frozen linear layers in 4 bits (nf4) or 8 (int8); needs bitsandbytes.
+        gradient_checkpointing: work activations out again on the way back: less memory, about a third more time.
+        compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
+        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
+            data.length_multiple there are few lengths.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
+    sees_padding = False  # whether rows of different length have to go through the model apart
+    takes_ready_masks = False
+    _compiled_loss: Any = None
 
     def __init__(
         self,
@@ -60,8 +69,16 @@ class AdaptedModule(TrainedModule):
         optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
         revision: str | None = None,
         init_from: str | None = None,
+        backbone_dtype: BackboneDtype = "float32",
+        quantization: Quantization | None = None,
+        gradient_checkpointing: bool = False,
+        compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__(adapter)
+        self.storage = BackboneStorage(backbone_dtype, quantization)
+        self.gradient_checkpointing = gradient_checkpointing
+        self.compiles, self.captures = compile, cuda_graphs
         self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
         self.optimizer_settings = optimizer
         self.model: Any = None
@@ -96,21 +113,12 @@ class AdaptedModule(TrainedModule):
         """
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         refuse_unsuitable(present)
-        needed: list[Callback] = [WholeSteps(), Divergence()]
-        if self.adapter is not None and self.adapter.allocates_ranks:
-            needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]
-        if self.adapter is not None and self.adapter.gradient_pass is not None:
-            needed.append(GradientDirections())
-        if isinstance(self.adapter, NestedRanks):
-            needed.append(NestedRankSampling())
-        if isinstance(self.adapter, PEFTAdapter):
-            needed.append(AdaLoRAAllocation())
-        if any(isinstance(callback, EarlyStopping) for callback in present):
-            needed.append(StaysStopped())
-        needed.append(MergedEvaluation())
+        needed = callbacks_for(self.adapter, present)
         return [callback for callback in needed if not any(isinstance(other, type(callback)) for other in present)]
 
     def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_monitors(self.trainer.callbacks, self)  # type: ignore[attr-defined]
         if stage == "fit" and self.trainer.global_step == 0:  # else the same trainer goes on
             self.record = TrainingRecord()
 
@@ -118,8 +126,10 @@ class AdaptedModule(TrainedModule):
         """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
 
         Raises:
-            InputError: the adapter doesn't fit, or the backbone can't be found.
+            InputError: the adapter doesn't fit, or the backbone or what it starts from can't be found.
         """
+        if self.init_from is not None:
+            adapter_kind(self.init_from)
         if self.adapter is None or self.architecture is None:
             return
         skeleton, head = load_skeleton(getattr(transformers, self.architecture), self.backbone_name, self.revision)
@@ -141,7 +151,9 @@ class AdaptedModule(TrainedModule):
         if not self.brings_its_head:  # else `--export` has checked them
             check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
-        self._check_attention()
+        check_attention(self)
+        self.takes_ready_masks = not self.sees_padding and accept_ready_masks(self.model)
+        check_compiling(self, self.compiles, self.captures, self.takes_ready_masks)
         self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
         self.data_about = data_identity(self.data)
         if self.brings_its_head and self.data_about["classes"]:
@@ -157,27 +169,17 @@ class AdaptedModule(TrainedModule):
         if self.init_from is not None:
             import_adapter(self, self.init_from)
         if self.adapter is not None:
+            self.storage.pack(self.model, self.head_modules, self.adapter.layer_names)
             prepare_frozen_layers(self.model)
+        if self.gradient_checkpointing:
+            enable_checkpointing(self.model, self.backbone_name)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 
     def check_precision(self) -> None:
-        precision = str(self.trainer.precision)
-        if precision not in ("32-true", "64-true", "bf16-mixed", "16-mixed"):
-            raise InputError(
-                f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
-                "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
-            )
-
-    def _check_attention(self) -> None:
-        asked, precision = str(self.model.config._attn_implementation), str(self.trainer.precision)
-        device = self.trainer.strategy.root_device.type
-        if "flash" in asked and ("mixed" not in precision or device != "cuda"):
-            raise InputError(
-                f"backbone {self.backbone_name!r} asks for {asked}, which runs in 16 bits on a GPU alone; this is "
-                f"{precision} on {device}; allowed: --trainer.precision bf16-mixed on a GPU, or no attn_implementation "
-                "in its config.json: torch's own attention gives the same answers."
-            )
+        """Raises `InputError` for a precision, or a way to save memory, that doesn't suit what is trained."""
+        check_precision(str(self.trainer.precision))
+        check_storage(self)
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by group: head, adapter, allocation, backbone."""
@@ -230,17 +232,28 @@ class AdaptedModule(TrainedModule):
 
         The batch's denominator makes the mean come out, whatever the devices and accumulation.
         """
-        self.refresh_adapter()
-        total, counted = self.batch_loss(batch)
+        total, counted = (self._compiled_loss or self.refreshed_loss)(batch)
         rows = torch.stack([total.detach(), counted])
         self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
         loss = total / batch["loss_denominator"]
         if self.adapter is not None:
             loss = loss + self.adapter.regularisation()
-        loss = loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
-        # for the progress bar; callbacks.TrainingLog gives the loggers the mean over processes
-        self.log("train/loss", loss.detach(), prog_bar=True, logger=False, batch_size=batch["real_rows"])
-        return loss
+        return loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
+
+    def ready_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """A batch of the loader without what training doesn't use, and with a mask that no layer has to make."""
+        if self.trainer.training:
+            batch = {name: value for name, value in batch.items() if name not in ("row", "tag")}
+        if not self.takes_ready_masks:
+            return batch
+        kind, precision = self.model.config.model_type, str(self.trainer.precision)
+        always = self.trainer.training and (self.compiles or self.captures)
+        return {**batch, "inputs": with_ready_mask(batch["inputs"], kind, precision, always)}
+
+    def refreshed_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """`batch_loss` with the adapter as its parameters are now."""
+        self.refresh_adapter()
+        return self.batch_loss(batch)
 
     def mean_epoch_loss(self) -> float:
         """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
@@ -270,6 +283,8 @@ class AdaptedModule(TrainedModule):
             schedule = self.lr_schedulers()
             assert isinstance(schedule, LambdaLR)
             apply_settings(self.trainer.optimizers[0], schedule, self.optimizer_settings)
+        if self.compiles or self.captures:
+            self._compiled_loss = compiled(self, self.captures, self.compiles)
 
     def on_train_epoch_start(self) -> None:
         self.epoch_loss.zero_()

@@ -62,6 +62,18 @@ def export_kind(folder: Path) -> str:
     )
 
 
+def adapter_kind(source: str) -> str:
+    """Whether the folder that `init_from` names is native or peft.
+
+    Raises:
+        InputError: it is neither.
+    """
+    kind = export_kind(Path(source).expanduser())
+    if kind == "merged":
+        raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    return kind
+
+
 def import_adapter(module: Any, source: str) -> None:
     """Puts an exported adapter and its head into a freshly loaded module.
 
@@ -75,10 +87,7 @@ def import_adapter(module: Any, source: str) -> None:
     Raises:
         InputError: nothing there to import, another backbone, other frozen factors, layers or head.
     """
-    folder = Path(source).expanduser()
-    kind = export_kind(folder)
-    if kind == "merged":
-        raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
+    folder, kind = Path(source).expanduser(), adapter_kind(source)
     check_files(folder)
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't

@@ -18,7 +18,7 @@ from lora.sketch import same_sketch, sketch_parameters
 
 SKETCH_FILE_NAME = "backbone_sketch.json"
 CHECKSUMS_NAME = "checksums.json"
-_FREE_TO_EDIT = ("README.md",)
+_FREE_TO_EDIT = ("README.md", "config.yaml")  # words, and settings that options change as well
 # What a configuration says that changes no answer, or that is compared by itself.
 _NOT_COMPUTED = (
     "transformers_version",
@@ -114,7 +114,8 @@ def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:
     if not same_sketch(ours, theirs):
         raise InputError(
             f"the exported adapter was trained on another backbone ({name}): the weights here have a different "
-            "fingerprint. Use the very same weights: set --model.backbone and --model.revision."
+            "fingerprint. Use the very same weights: set --model.backbone and --model.revision, and "
+            "--model.quantization and --model.backbone_dtype as it was trained with."
         )
 
 
@@ -157,7 +158,7 @@ def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
 
 
 def write_checksums(folder: Path) -> None:
-    """Notes the SHA-256 of every file of an export but its card, by its path in the folder."""
+    """Notes the SHA-256 of every file that an export's answers come from, by its path in the folder."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _FREE_TO_EDIT)
     write_json(folder / CHECKSUMS_NAME, {path.relative_to(folder).as_posix(): _sha256(path) for path in files})
 
@@ -172,7 +173,8 @@ def check_files(folder: Path) -> None:
     if not path.is_file():
         return
     try:
-        expected = dict(json.loads(path.read_text()))
+        noted = dict(json.loads(path.read_text()))
+        expected = {name: noted[name] for name in noted if name not in _FREE_TO_EDIT}  # earlier versions noted them
         odd = sorted(name for name, checksum in expected.items() if _sha256(folder / name) != checksum)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(

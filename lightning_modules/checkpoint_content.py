@@ -106,8 +106,8 @@ def _check_sketch(what: str, ours: Tensor | None, theirs: Tensor | None, *tolera
     if not (isinstance(ours, Tensor) and isinstance(theirs, Tensor) and same_sketch(ours, theirs, *tolerance)):
         raise InputError(
             f"the checkpoint was trained on other frozen {what} (their fingerprint differs): another backbone or "
-            "revision, rank_max or rule for the factors. Use the run's own config.yaml and the very same backbone, or "
-            "start a new run with --run_name."
+            "revision, quantization or backbone_dtype, rank_max or rule for the factors. Use the run's own config.yaml "
+            "and the very same backbone, or start a new run with --run_name."
         )
 
 

@@ -12,9 +12,7 @@ from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_whole
 from lightning_modules.metrics import TokenLoss
-from lightning_modules.optimization import OptimizerSettings
 from lightning_modules.prediction_tables import losses_table
-from lora.adapter import Adapter
 
 
 class LanguageModellingModule(AdaptedModule):
@@ -25,25 +23,21 @@ class LanguageModellingModule(AdaptedModule):
 
     Args:
         backbone: hub name, folder, .gguf file, or package:NAME for a model carried by an installed package.
-        adapter: an adapter of lora, such as lora.LoRAXS, or null for full fine-tuning.
-        optimizer: rates, weight decay and schedule.
-        revision: branch, tag or commit of the backbone on the hub.
-        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        others, settings: those of AdaptedModule but its backbone.
     """
 
     architecture = "AutoModelForCausalLM"
     metric_name = "perplexity"
+    figure_names = ("loss", "perplexity")
     higher_is_better = False
 
     def __init__(
         self,
         backbone: str = "distilgpt2",
-        adapter: Adapter | None = None,
-        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
-        revision: str | None = None,
-        init_from: str | None = None,
+        *others: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, adapter, optimizer, revision, init_from)
+        super().__init__(backbone, *others, **settings)
         self.losses: Any = nn.ModuleDict()
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
@@ -55,6 +49,7 @@ class LanguageModellingModule(AdaptedModule):
         from transformers import AutoModelForCausalLM
 
         model, _ = load_whole(AutoModelForCausalLM, self.backbone_name, self.revision)
+        self.storage.round(model, ())
         self._check_length(model)
         check_causal(model, self.backbone_name)
         return model, ()

@@ -48,6 +48,8 @@ class OptimizerSettings:
         for name in ("weight_decay", "allocation_weight_decay"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise InputError(f"{name} is {getattr(self, name)}; allowed: 0 or more.")
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise InputError(f"betas is {list(self.betas)}; allowed: two numbers from 0 to below 1, as 0.9, 0.999.")
         if not 0 <= self.warmup_fraction <= 1:
             raise InputError(f"warmup_fraction is {self.warmup_fraction}; allowed: 0 to 1.")
         if self.schedule not in ("constant", "linear_with_warmup"):

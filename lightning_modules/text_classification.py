@@ -12,10 +12,8 @@ from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone, load_whole
 from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
-from lightning_modules.optimization import OptimizerSettings
 from lightning_modules.padding import harmless_padding_side
 from lightning_modules.prediction_tables import answers_table
-from lora.adapter import Adapter
 
 
 class TextClassificationModule(AdaptedModule):
@@ -23,11 +21,7 @@ class TextClassificationModule(AdaptedModule):
 
     Args:
         backbone: hub name, folder, or package:NAME for a model carried by an installed package.
-        adapter: lora.LoRA, lora.AdaptiveLoRA, lora.NestedLoRA, lora.LoRAXS, lora.AdaptiveLoRAXS, lora.NestedLoRAXS,
-            lightning_modules.PEFTAdapter, or null for full fine-tuning.
-        optimizer: rates, weight decay and schedule.
-        revision: branch, tag or commit of the backbone on the hub.
-        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        others, settings: those of AdaptedModule but its backbone.
     """
 
     architecture = "AutoModelForSequenceClassification"
@@ -35,17 +29,14 @@ class TextClassificationModule(AdaptedModule):
     def __init__(
         self,
         backbone: str = "roberta-large",
-        adapter: Adapter | None = None,
-        optimizer: OptimizerSettings = OptimizerSettings(),  # noqa: B008
-        revision: str | None = None,
-        init_from: str | None = None,
+        *others: Any,
+        **settings: Any,
     ) -> None:
-        super().__init__(backbone, adapter, optimizer, revision, init_from)
+        super().__init__(backbone, *others, **settings)
         self.losses: Any = nn.ModuleDict()
         self.metrics: Any = nn.ModuleDict()
         self.ranges: Any = nn.ModuleDict()  # smallest and largest prediction of a split
         self.accuracy_by_tag: AccuracyByTag | None = None
-        self.sees_padding = False
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
         from transformers import AutoModelForSequenceClassification
@@ -56,6 +47,7 @@ class TextClassificationModule(AdaptedModule):
         model, head = load(
             AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
         )
+        self.storage.round(model, head)
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
         for config in (model.config, model.config.get_text_config()):  # where its forward looks
             config.pad_token_id = data.tokenizer.pad_token_id
@@ -74,6 +66,10 @@ class TextClassificationModule(AdaptedModule):
     @property
     def metric_name(self) -> str:
         return self.data.task.metrics[0]
+
+    @property
+    def figure_names(self) -> tuple[str, ...]:
+        return ("loss", *self.data.task.metrics)
 
     def make_metrics(self) -> None:
         data = self.data

@@ -173,6 +173,12 @@ class FixedRank(Adapter):
         if self.rank_allocation is not None and self.rank_allocation.needs_energies:
             self.rank_allocation.take_energies(torch.stack([found.energies for found in directions]))
 
+    def _mark_idle_layers(self) -> None:
+        """Nothing is computed for layers that have rank 0, and nothing below the lowest other one is differentiated."""
+        if self.rank_allocation is not None and self.rank_allocation.rank_min == 0:
+            for place, layer in enumerate(self.adapted_layers):
+                layer.idle = place in self.rank_allocation.idle_layers
+
     def replace_layer(self, model: nn.Module, name: str, layer: AdaptedLinear) -> None:
         """Puts an adapted layer in the place of its frozen one, the next in the order of `layer_names`."""
         replace_module(model, name, layer)

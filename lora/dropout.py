@@ -15,13 +15,14 @@ class SixteenBitDropout(nn.Dropout):
 
     PyTorch draws one random number per entry there, one after another; this draws one per four entries. The rate is
     rounded to a multiple of 2⁻¹⁶ (0.1 becomes 0.100006), and what is kept is scaled by the rounded rate, so the
-    expected output is exactly the input. On other devices it is PyTorch's own.
+    expected output is exactly the input. On other devices, and compiled, it is PyTorch's own.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as x."""
         dropped = round(self.p * _VALUES)
-        if not self.training or self.inplace or x.device.type != "cpu" or not 0 < dropped < _VALUES:
+        ordinary = self.inplace or x.device.type != "cpu" or torch.compiler.is_compiling()
+        if not self.training or ordinary or not 0 < dropped < _VALUES:
             return dropout(x, self.p, self.training, self.inplace)
         numbers = torch.empty(-(-x.numel() // _DRAWS_PER_NUMBER), dtype=torch.int64)
         draws = numbers.random_(-(2**63), None).view(torch.int16)[: x.numel()].view(x.shape)  # all 64 bits

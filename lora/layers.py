@@ -7,14 +7,20 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.products.frozen_linear import inference_product, lora_xs_product
+from lora.products.folded_cores import FoldedCore
+from lora.products.frozen_linear import adapted_product, inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
+from lora.products.stored_linear import StoredLinear
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)
 
 
 def dense_weight(layer: nn.Module) -> Tensor:
     """The weight of a linear layer as (out, in): Conv1D stores it transposed."""
+    if isinstance(layer, AdaptedLinear):
+        layer = layer.base
+    if isinstance(layer, StoredLinear):
+        return layer.dense()
     weight = layer.weight
     assert isinstance(weight, Tensor)
     return weight.T if isinstance(layer, Conv1D) else weight
@@ -30,6 +36,7 @@ class AdaptedLinear(nn.Module):
     def __init__(self, base: nn.Module) -> None:
         super().__init__()
         self.base = base
+        self.idle = False  # whether it has rank 0 for now: no pass goes through the update
         self._merged: Callable[[Tensor], Tensor] | None = None
 
     def update(self) -> Tensor:
@@ -40,9 +47,13 @@ class AdaptedLinear(nn.Module):
     def merge(self, update: Tensor | None = None) -> None:
         """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
 
+        A weight that is held in fewer bits, or is sharded, stays apart: W + ΔW would need the memory that this saves.
+
         Args:
-            update: ΔW (out, in); `update()` if not given.
+            update: ΔW (out, in), merged in any case; `update()` if not given.
         """
+        if update is None and isinstance(self.base, StoredLinear):
+            return
         update = self.update() if update is None else update
         self._merged = inference_product(dense_weight(self.base) + update, self.bias)
 
@@ -81,8 +92,8 @@ class LoRAXSLinear(AdaptedLinear):
         device = dense_weight(base).device
         self.register_buffer("A", A.to(device), persistent=False)
         self.register_buffer("B", B.to(device), persistent=False)
-        # (r, r), until the adapter hands over its own; None for a layer that has rank 0 for now
-        self.core: Tensor | None = torch.zeros(A.shape[0], A.shape[0])
+        self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
+        self.folded: FoldedCore | None = None  # what the adapter has made of the core, or not
         self.products = KeptProducts()
 
     def keep_factors(self, A: Tensor, B: Tensor) -> None:
@@ -94,15 +105,21 @@ class LoRAXSLinear(AdaptedLinear):
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
-        if self.core is None:
+        if self.idle:
             return self.base(x)
+        if isinstance(self.base, StoredLinear):  # nothing dense is kept
+            return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
+        if torch.compiler.is_compiling():
+            frozen = self.products.plain(dense_weight(self.base), self.bias, self.A, self.B)
+            return adapted_product(x, self.core, *frozen)
         if dtype := product_type(x, self.weight):
             weight = dense_weight(self.base)
-            return lora_xs_product(x, self.core, dtype, self.products, weight, self.bias, self.A, self.B)
+            frozen = (weight, self.bias, self.A, self.B)
+            return lora_xs_product(x, self.core, self.folded, dtype, self.products, *frozen)
         return self.base(x) + linear(linear(linear(x, self.A), self.core), self.B)
 
     def update(self) -> Tensor:
-        return self.B @ (self.A.new_zeros(len(self.A), len(self.A)) if self.core is None else self.core) @ self.A
+        return self.B @ self.core @ self.A
 
 
 class LoRALinear(AdaptedLinear):
@@ -130,6 +147,8 @@ class LoRALinear(AdaptedLinear):
         """(..., in) -> (..., out)."""
         if self._merged is not None:
             return self._merged(x)
+        if self.idle:
+            return self.base(x)
         A, B, scaling = self._handed_over()
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows

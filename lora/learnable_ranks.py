@@ -8,8 +8,9 @@ from torch import nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank
+from lora.area_rules import InitialWeights
 from lora.factors import Factorise, factorise
-from lora.rank_allocation import AllocationRule, InitialWeights, RankAllocation, Rounding
+from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
 
 
 class LearnableRanks(FixedRank):

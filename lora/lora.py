@@ -9,12 +9,13 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank, LowRankFactors
+from lora.area_rules import InitialWeights
 from lora.factors import Factorise, Factors, Initialization, check_initialization, factorise, initial_factors
 from lora.gradient import Directions
 from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.rank_allocation import AllocationRule, InitialWeights, Rounding
+from lora.rank_allocation import AllocationRule, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch
 from lora.target_names import Targets
@@ -110,6 +111,7 @@ class LoRA(FixedRank):
             factors = self._factors()
         for layer, (A, B) in zip(self.adapted_layers, factors, strict=True):
             layer.hand_over(A, B, self.scaling)
+        self._mark_idle_layers()
 
     def _pairs(self) -> list[Factors]:
         """A (rank, in) and B (out, rank) of each layer, as they are trained."""
@@ -152,6 +154,8 @@ class LoRA(FixedRank):
                 f"the update has rank {largest} in a layer, this adapter has {self.rank}; allowed: {largest} or more. "
                 "Set --model.adapter.rank (or rank_max)."
             )
+        if self.gradient_pass is not None:
+            self.has_directions.fill_(True)
         for name, (own_A, own_B) in zip(self.layer_names, self._pairs(), strict=True):
             own_B.zero_()
             if name in factors:

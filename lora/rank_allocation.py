@@ -6,39 +6,19 @@ The areas always sum to the budget M; `area_rules` has the two rules that turn t
 """
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError, one_of
-from lora.area_rules import bounded_areas, softmax_areas
+from lora.area_rules import InitialWeights, bounded_areas, initial_weights, softmax_areas
 from lora.gradient import ranks_by_energy
 from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
 
 AllocationRule = Literal["softmax", "bounded", "fixed_by_energy"]
-InitialWeights = Literal["random", "uniform", "quadratic", "left_skewed", "gradient_energy"]
 RULES = ("softmax", "bounded", "fixed_by_energy")
 Rounding = Literal["budgeted", "plain"]
-
-
-def initial_weights(rule: InitialWeights, layers: int) -> Tensor:
-    """Initial allocation weights (N,), float32. `random` draws from torch's global generator."""
-    position = torch.arange(layers, dtype=torch.float32)
-    spread = layers / (4 * math.sqrt(10))
-    match rule:
-        case "random":
-            return torch.randn(layers)
-        case "uniform" | "gradient_energy":  # the gradient is known later: `take_energies`
-            return torch.zeros(layers)
-        case "quadratic":
-            return torch.exp(-((position - layers // 2) ** 2) / (2 * (2 * spread) ** 2))
-        case "left_skewed":
-            centre = 3 * layers // 4
-            width = torch.where(position < centre, 3 * spread, spread)
-            return torch.exp(-((position - centre) ** 2) / (2 * width**2))
-        case _:
-            raise one_of("initial_weights", rule, ("random", "uniform", "quadratic", "left_skewed", "gradient_energy"))
 
 
 class RankAllocation(nn.Module):
@@ -107,6 +87,20 @@ class RankAllocation(nn.Module):
         self.check_budget(budget)
         self._hard_tails: Tensor | None = None
         self._idle: frozenset[int] | None = None
+        self.moment: Tensor | None = None  # alpha and the budget (2,) on the device, for compiled steps
+
+    def note_moment(self) -> None:
+        """Brings `moment` up to date, whose numbers a compiled step uses: the host's would be constants in it."""
+        if self.moment is None:
+            self.moment = torch.zeros(2, dtype=self._constants()[0].dtype, device=self.weights.device)
+        self.moment[0].fill_(self.alpha)
+        self.moment[1].fill_(self.budget)
+
+    def _moment(self) -> tuple[Any, Any]:
+        """Alpha and the budget, as numbers or, in a compiled step, as tensors."""
+        if self.moment is not None and torch.compiler.is_compiling():
+            return self.moment[0].float(), self.moment[1]
+        return self.alpha, self.budget
 
     @property
     def is_fixed(self) -> bool:
@@ -162,10 +156,11 @@ class RankAllocation(nn.Module):
         coefficients, area_min, span = self._constants()
         weights = self.weights.to(area_min.dtype)
         low, high = self._budget_range
+        _, budget = self._moment()
         if self.rule == "softmax":
-            areas = softmax_areas(weights, self.budget - low, area_min)
+            areas = softmax_areas(weights, budget - low, area_min)
         else:
-            areas = bounded_areas(weights, (self.budget - low) / (high - low), area_min, span, high - low)
+            areas = bounded_areas(weights, (budget - low) / (high - low), area_min, span, high - low)
         ranks = areas / coefficients
         if self.rank_min == 0:  # the slope of a square root at 0 isn't finite
             ranks = ranks.clamp_min(1e-12)
@@ -260,13 +255,13 @@ class RankAllocation(nn.Module):
         """Mask tails (N, rank_max): entry j of layer i is the weight with which its rank exceeds j."""
         if (hard := self._given_tails()) is not None:
             return hard + self._nothing()
-        return soft_tails(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
+        return soft_tails(self.ranks(), self._moment()[0], self.rank_min, self.rank_max, self.tau)
 
     def masks(self) -> Tensor:
         """Square masks (N, rank_max, rank_max) for the cores of LoRA-XS."""
         if (hard := self._given_tails()) is not None:
             return square_masks(hard) + self._nothing()
-        return soft_masks(self.ranks(), self.alpha, self.rank_min, self.rank_max, self.tau)
+        return soft_masks(self.ranks(), self._moment()[0], self.rank_min, self.rank_max, self.tau)
 
     def _nothing(self) -> Tensor:
         # A gradient of zero instead of none: several processes must reduce the same set of gradients.

@@ -14,8 +14,8 @@ from torch import Tensor
 from common.errors import InputError
 
 
-def soft_tails(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
-    """Tails (N, rank_max) of continuous ranks (N,), differentiable in the ranks.
+def soft_tails(ranks: Tensor, alpha: float | Tensor, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
+    """Tails (N, rank_max) of continuous ranks (N,), differentiable in the ranks; alpha may be a tensor ().
 
     Raises:
         InputError: alpha isn't above zero.
@@ -24,16 +24,16 @@ def soft_tails(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: f
     return _size_probabilities(ranks, alpha, rank_min, rank_max, tau) @ exceeds
 
 
-def soft_masks(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
+def soft_masks(ranks: Tensor, alpha: float | Tensor, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
     """`square_masks` of `soft_tails`, (N, rank_max, rank_max), as one product of matrices."""
     _, _, squares = _sizes(rank_min, rank_max, ranks.device)
     probabilities = _size_probabilities(ranks, alpha, rank_min, rank_max, tau)
     return (probabilities @ squares).view(-1, rank_max, rank_max)
 
 
-def _size_probabilities(ranks: Tensor, alpha: float, rank_min: int, rank_max: int, tau: float) -> Tensor:
+def _size_probabilities(ranks: Tensor, alpha: float | Tensor, rank_min: int, rank_max: int, tau: float) -> Tensor:
     """p (N, K) over the sizes rank_min … rank_max."""
-    if not alpha > 0:
+    if not isinstance(alpha, Tensor) and not alpha > 0:
         raise InputError(f"alpha is {alpha}; allowed: above 0 (the larger, the harder the mask).")
     sizes, _, _ = _sizes(rank_min, rank_max, ranks.device)
     logits = -alpha * torch.log1p((ranks[:, None] - sizes) ** 2)  # (N, K)
@@ -43,13 +43,20 @@ def _size_probabilities(ranks: Tensor, alpha: float, rank_min: int, rank_max: in
     return torch.softmax(logits, dim=1)
 
 
-@functools.lru_cache
-@torch.inference_mode(False)  # what an evaluation makes first, training must be able to use
 def _sizes(rank_min: int, rank_max: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """Sizes (K,), their tails (K, rank_max), and their square masks flattened (K, rank_max²)."""
+    make = _made_sizes if torch.compiler.is_compiling() else _kept_sizes  # a compiler can't look into a cache
+    return make(rank_min, rank_max, device)
+
+
+def _made_sizes(rank_min: int, rank_max: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     sizes = torch.arange(rank_min, rank_max + 1, device=device)
     tails = hard_tails(sizes, rank_max)
     return sizes.float(), tails, square_masks(tails).flatten(1)
+
+
+# outside of inference mode: what an evaluation makes first, training must be able to use
+_kept_sizes = functools.lru_cache(torch.inference_mode(False)(_made_sizes))
 
 
 def hard_tails(ranks: Tensor, rank_max: int) -> Tensor:

@@ -91,7 +91,7 @@ def outcome(run_folder: Path) -> dict[str, Any]:
     results = json.loads((run_folder / "results.json").read_text())
     for name in ("throughput", "wall_seconds", "peak_memory_bytes", "run_name"):
         del results[name]
-    results.get("factors", {}).pop("seconds", None)
+    (results.get("factors") or {}).pop("seconds", None)
     files = {
         name: torch.load(run_folder / "checkpoints" / name, weights_only=True) for name in ("last.ckpt", "best.ckpt")
     }
@@ -134,6 +134,19 @@ class SignalAt(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx) -> None:
         if trainer.global_step == self.step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), self.number)
+
+
+class LocalBytes(Callback):
+    """Writes down the bytes of the frozen parameters: all of them, and what this process holds."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_end(self, trainer, pl_module) -> None:
+        frozen = [parameter for parameter in pl_module.model.parameters() if not parameter.requires_grad]
+        local = [parameter.to_local() if hasattr(parameter, "to_local") else parameter for parameter in frozen]
+        if trainer.global_rank == 0:
+            self.path.write_text(" ".join(str(sum(tensor.nbytes for tensor in held)) for held in (frozen, local)))
 
 
 class SlowSteps(Callback):

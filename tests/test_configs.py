@@ -57,9 +57,9 @@ def data_options(data: dict, data_dirs: dict[str, str]) -> list[str]:
             return ["--data.data_dir", data_dirs[data["init_args"]["task"]]]
 
 
-def test_there_are_as_many_configs_as_we_think():
-    assert len(ALL) == 33
-    assert len(list((CONFIGS / "sweeps").rglob("*.yaml"))) == 26
+def test_there_are_at_least_as_many_configs_as_we_think():
+    assert len(ALL) >= 33
+    assert len(list((CONFIGS / "sweeps").rglob("*.yaml"))) >= 26
 
 
 @pytest.mark.parametrize("path", ALL, ids=NAMES)

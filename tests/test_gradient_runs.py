@@ -101,6 +101,7 @@ def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
     config = json.loads((tmp_path / "cut" / "adapter_config.json").read_text())
     ranks = config["rank_pattern"].values()
     assert 0 < sum(rank**2 for rank in ranks) <= budget if kind != "lora" else len(ranks) <= len(layers)
+    export[-1] += "_more"
     assert cli.main([*export, "--budget=1000000"]) == 2
     assert "which the run has used" in capfd.readouterr().err
 
@@ -116,7 +117,9 @@ def test_two_processes_find_the_directions_of_one(tmp_path):
     one, two = (outcome(tmp_path / name / "tiny") for name in ("one", "two"))
     for name in [name for name in one["checkpoints"]["last.ckpt"]["state_dict"] if name.endswith((".A", ".B"))]:
         ours, theirs = (run["checkpoints"]["last.ckpt"]["state_dict"].pop(name) for run in (one, two))
-        torch.testing.assert_close(theirs, ours, atol=1e-2, rtol=0)  # single vectors turn where values are close
+        rank = one["ranks"]["layers"][name.removeprefix("model.")[:-2]]  # beyond it, values are close and vectors turn
+        used = slice(rank) if name.endswith(".A") else (slice(None), slice(rank))
+        torch.testing.assert_close(theirs[used], ours[used], atol=1e-3, rtol=0)
     assert_agree(one, two)
 
 

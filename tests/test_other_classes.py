@@ -20,6 +20,7 @@ def trained(tmp_path_factory, tiny_bert) -> Path:
     """A runs folder with a run of one epoch, `tiny`, on a table of two classes, and its exports."""
     runs_dir = tmp_path_factory.mktemp("classes")
     data = tiny.save_table(runs_dir / "data")
+    shutil.copy(data / "train.csv", data / "test.csv")
     adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 2, "lora_alpha": 4}}
     config = write_config(runs_dir, tiny_bert, str(data), adapter)
     content = yaml.safe_load(config.read_text())
@@ -40,6 +41,7 @@ def calls(folder: Path) -> dict[str, list[str]]:
     fit = ["fit", "--config", str(folder / "tiny.yaml"), "--runs_dir", str(folder), "--trainer.max_epochs", "2"]
     found = {
         "validate": ["validate", named],
+        "test": ["test", named],
         "predict": ["predict", named, *rows],
         "export": ["export", named, "--format", "native", "--output", str(folder / "out")],
         "resume": [*fit, "--ckpt_path", "last"],
@@ -80,3 +82,15 @@ def test_another_folders_classes_are_refused_though_they_are_as_many(trained, tm
     (data / "train.csv").write_text(table.replace("kind 0", "good").replace("kind 1", "bad"))
     assert cli.main(["validate", str(trained / "tiny"), "--data.data_dir", str(data)]) == 2
     assert "bad, good" in capsys.readouterr().err
+
+
+def test_other_test_rows_are_said_at_a_resume_and_taken(trained, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "runs")
+    data = tmp_path / "runs" / "data"
+    rows = (data / "train.csv").read_text().splitlines()
+    (data / "test.csv").write_text("\n".join(rows[:11]) + "\n")
+    call = calls(tmp_path / "runs")["resume"]
+    assert cli.main([*call, "--data.data_dir", str(data)]) == 0
+    assert "The test split isn't what it was" in capsys.readouterr().err
+    results = json.loads((tmp_path / "runs" / "tiny" / "results.json").read_text())
+    assert results["data"]["test_rows"] == 10

@@ -11,7 +11,7 @@ import pytest
 
 from callbacks.predictions import write_table
 from common.errors import InputError
-from tests.command_line import run
+from tests.command_line import run, write_config
 
 ROOT = Path(__file__).parents[1]
 _SPEAK = """
@@ -47,9 +47,12 @@ def test_output_that_can_not_be_written_ends_nothing(tmp_path, redirection, said
     assert (done.returncode, done.stderr.splitlines()) == (0, said)
 
 
-def test_the_command_line_goes_on_without_a_reader():
-    command = f"'{sys.executable}' cli.py fit --help | true"
-    assert subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT).returncode == 0
+@pytest.mark.slow
+def test_a_fit_whose_reader_is_gone_goes_on(tmp_path, tiny_bert, cola_folder):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    command = f"'{sys.executable}' cli.py fit --config '{config}' --runs_dir '{tmp_path}' --run_name é | true"
+    subprocess.run(["bash", "-o", "pipefail", "-c", command], cwd=ROOT, check=True)
+    assert (tmp_path / "é" / "results.json").exists()
 
 
 def test_a_table_goes_through_links_and_into_pipes(tmp_path, capfd):

@@ -26,10 +26,10 @@ def config(tmp_path_factory):
     return write_config(folder, str(backbone), str(save_cola(folder / "cola", train=40, dev=13)))
 
 
-def two_processes(config: Path, runs_dir: Path, *options: str) -> tuple[int, str]:
+def two_processes(config: Path, runs_dir: Path, *options: str, strategy: str = "ddp") -> tuple[int, str]:
     """Exit code and all output of a fit in two processes."""
     command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), *options]
-    settings = ("--trainer.devices", "2", "--trainer.strategy", "ddp")
+    settings = ("--trainer.devices", "2", "--trainer.strategy", strategy)
     with subprocess.Popen(
         [*command, *settings],
         cwd=PROJECT,
@@ -47,8 +47,8 @@ def two_processes(config: Path, runs_dir: Path, *options: str) -> tuple[int, str
     return process.returncode, output
 
 
-def run_two_processes(config: Path, runs_dir: Path, *options: str) -> None:
-    code, output = two_processes(config, runs_dir, *options)
+def run_two_processes(config: Path, runs_dir: Path, *options: str, strategy: str = "ddp") -> None:
+    code, output = two_processes(config, runs_dir, *options, strategy=strategy)
     assert code == 0, output
 
 
@@ -79,9 +79,26 @@ def assert_agree(one: dict, other: dict) -> None:
 
 
 @pytest.mark.slow
-def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path):
+def test_shards_of_a_quantised_backbone_agree_with_one_process(config, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    options = (*UNEVEN, "--model.quantization", "nf4", "--trainer.accumulate_grad_batches", "2")
+    assert run("fit", config, tmp_path / "one", *options) == 0
+    noted = tmp_path / "bytes"
+    watch = callback("LocalBytes", path=str(noted))
+    run_two_processes(config, tmp_path / "two", *options, watch, strategy="fsdp")
+    one, two = (outcome(tmp_path / name / "tiny") for name in ("one", "two"))
+    assert two["results"]["processes"] == 2
+    assert_agree(one, two)
+    whole, local = map(int, noted.read_text().split())
+    assert local < 0.55 * whole  # rounded up by blocks of the packed weights
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path, strategy):
     # in the middle of the second epoch
-    code, output = two_processes(config, tmp_path, *UNEVEN, callback("SignalAt", step=7, number=signal.SIGTERM))
+    stop = callback("SignalAt", step=7, number=signal.SIGTERM)
+    code, output = two_processes(config, tmp_path, *UNEVEN, stop, strategy=strategy)
     assert code == 1, output
     assert output.count("--ckpt_path last") == 1
     assert "Traceback" not in output

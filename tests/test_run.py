@@ -11,8 +11,10 @@ from sklearn.metrics import accuracy_score, matthews_corrcoef
 import cli
 from callbacks import checkpoints
 from common.errors import InputError
+from experiments.export_formats import ExportOptions
 from experiments.results import RunResults
 from experiments.run import Run
+from lightning_modules.native_adapter import NativeAdapter
 from tests.command_line import differences, outcome, run, write_config
 
 
@@ -46,6 +48,12 @@ def test_an_opened_run_repeats_its_figures_and_takes_other_settings(trained, tmp
     loaded = again.load("best")
     assert loaded.epoch == results.metric.best_epoch
     assert loaded.metrics()[f"val/{key}"] == results.metric.best
+    exported = again.export("native", tmp_path / "native", options=ExportOptions(without_head=True))
+    native = NativeAdapter.read(exported)
+    assert (native.lacks_head, set(native.layer_names)) == (True, set(loaded.module.adapter.layer_names))
+    for kind, options in (("merged", ExportOptions(with_factors=True)), ("onnx", ExportOptions())):
+        with pytest.raises(InputError, match=kind):
+            again.export(kind, tmp_path / kind, options=options)
     with pytest.raises(InputError, match="already holds a run"):
         again.train()
 

@@ -45,16 +45,15 @@ def grammar() -> dict[str, Any]:
 @cache
 def vocabularies() -> dict[str, dict[str, list[Word]]]:
     """The words of each split by list: those of the lexicon, and the grammar's own, which all splits share."""
-    shared = {name: [_listed(entry) for entry in entries] for name, entries in grammar()["lists"].items()}
+    shared = {
+        name: [Word({"word": entry} if isinstance(entry, str) else entry) for entry in entries]
+        for name, entries in grammar()["lists"].items()
+    }
     return {split: shared | _vocabulary(lists) for split, lists in _load("lexicon.yaml").items()}
 
 
 def _load(name: str) -> dict[str, Any]:
     return yaml.safe_load((Path(__file__).parent / name).read_text(encoding="utf-8"))
-
-
-def _listed(entry: str | dict[str, str]) -> Word:
-    return Word({"word": entry} if isinstance(entry, str) else entry)
 
 
 def _vocabulary(lists: dict[str, Any]) -> dict[str, list[Word]]:
@@ -95,10 +94,10 @@ class Expander:
         scope: Scope = {**self._tables, "series": "auxiliaries"}
         self._run(grammar()["phenomena"][phenomenon], scope)
         if "frame" in scope:
-            frame = str(scope["frame"])
-            scope |= {"acceptable": frame.replace(SLOT, f"{scope['good']}")}
-            scope |= {"unacceptable": frame.replace(SLOT, f"{scope['bad']}")}
-        return _capitalized(f"{scope['acceptable']}"), _capitalized(f"{scope['unacceptable']}")
+            first, second = (str(scope["frame"]).replace(SLOT, f"{scope[filler]}") for filler in ("good", "bad"))
+        else:
+            first, second = f"{scope['acceptable']}", f"{scope['unacceptable']}"
+        return first[0].upper() + first[1:], second[0].upper() + second[1:]
 
     def _run(self, steps: Sequence[dict[str, Any]], scope: Scope) -> None:
         for step in steps:
@@ -161,10 +160,4 @@ def _drawn(cases: Mapping[str, Any], scope: Scope) -> str:
 
 def _case(cases: Mapping[str, Any], scope: Scope) -> Any:
     drawn = _drawn(cases, scope)
-    if drawn not in cases and "else" not in cases:
-        raise LookupError(f"grammar.yaml: {cases['by']} is {drawn!r}, which is none of the cases {', '.join(cases)}")
-    return cases.get(drawn, cases.get("else"))
-
-
-def _capitalized(text: str) -> str:
-    return text[0].upper() + text[1:]
+    return cases[drawn if drawn in cases else "else"]

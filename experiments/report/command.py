@@ -14,6 +14,7 @@ from experiments.report.cells import as_csv, as_markdown, plain, without_empty_c
 from experiments.report.content import Content, draw, gather, make_study
 from experiments.report.drawing import style
 from experiments.report.groups import Curve
+from experiments.report.replay import SEARCHED, replay_table, replays
 from experiments.report.sources import read_records
 from experiments.report.trials_file import check_place, write_trials
 from experiments.results import RunResults
@@ -29,6 +30,11 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
+    add("--bootstrap", action="store_true", help="intervals from resampling seeds, too: too narrow for a handful")
+    help_law = "fit best rates against rank and scale (takes three ranks), forecast full fine-tuning's from LoRA's"
+    add("--law", action="store_true", help=help_law)
+    help_replay = "would sweep --stop_early have chosen the same? NAMES: what was searched besides learning rates"
+    add("--replay", nargs="*", metavar="NAME", help=help_replay)
     add("--output", type=Path, help="folder to write into (default: the first folder given)")
     add("--trials", type=Path, help="also write the runs into this one small file, which report reads back")
     add("--seed2_json", action="store_true", help="also write {rate: losses and test accuracy} files into seed2/")
@@ -46,8 +52,10 @@ def run_report(arguments: list[str]) -> int:
     if options.trials:
         check_place(options.trials)
     records = read_records(options.sources)
-    study = make_study(records, options.baseline)
+    study = make_study(records, options.baseline, options.bootstrap, options.law)
     content = gather(study, options.sources, output, options.baseline)
+    if options.replay is not None:
+        content.replay = replay_table(replays(study.groups, (*SEARCHED, *options.replay)))
     with style():
         draw(content, study, output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))

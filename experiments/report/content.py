@@ -9,14 +9,17 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from experiments.report.audit import audit_table
 from experiments.report.cells import spread, without_empty_columns
 from experiments.report.drawing import as_svg, write_png
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
-from experiments.report.figures_ranks import allocating, rank_figures
-from experiments.report.figures_rates import MOST_LINES, rate_curves, training_curves
+from experiments.report.figures_ranks import allocating, allocation_figures
+from experiments.report.figures_rates import MOST_LINES, law_figure, rate_curves, training_curves
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.provenance import mixtures, provenance
 from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
+from experiments.report.rate_forecast import forecast_table, forecasts
+from experiments.report.rate_law import Law, fit_law, law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.record import Record
 from experiments.report.tables import (
@@ -28,8 +31,9 @@ from experiments.report.tables import (
     settings_table,
     trouble_table,
 )
+from experiments.report.verdict import answers
 
-_SECTIONS = ("settings", "differences", "rates", "rank_curve", "training")  # of the page, those with figures
+_SECTIONS = ("settings", "differences", "rates", "law", "rank_curve", "training")  # of the page, those with figures
 _RANK_SECTIONS = 6
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
     "best": ("learning_rate_validation", "Validation figure"),
@@ -60,6 +64,8 @@ class Study:
         compared: where rates were swept, each curve's group at its chosen rate, and those without such a rate; else
             all groups.
         baseline: what differences are to.
+        bootstrap: whether intervals from resampling seeds stand beside Student's.
+        law: of the learning rate, if that was asked for.
     """
 
     records: list[Record]
@@ -68,6 +74,8 @@ class Study:
     curves: list[Curve]
     compared: list[Group]
     baseline: Group | None
+    bootstrap: bool = False
+    law: Law | None = None
 
     @property
     def is_rate_study(self) -> bool:
@@ -91,6 +99,8 @@ class Content:
     title: str
     headline: str
     numbers: dict[str, str]
+    answers: list[str]
+    audit: pd.DataFrame
     settings: pd.DataFrame
     baseline: str
     differences: pd.DataFrame
@@ -107,13 +117,15 @@ class Content:
     pictures: dict[str, list[Picture]] = field(default_factory=lambda: {section: [] for section in _SECTIONS})
     rank_sections: dict[str, list[Picture]] = field(default_factory=dict)  # by the label of the settings
     ranks_left_out: int = 0
+    law: dict[str, pd.DataFrame] = field(default_factory=dict)  # tables by their titles
+    replay: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
-def make_study(records: list[Record], baseline: str | None) -> Study:
+def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:
     """The runs in order.
 
     Raises:
-        InputError: the baseline's name is unknown.
+        InputError: the baseline's name is unknown, or there are too few curves for the law.
     """
     groups, rate = make_groups(records), swept_rate(records)
     curves = make_curves(groups, rate)
@@ -121,7 +133,8 @@ def make_study(records: list[Record], baseline: str | None) -> Study:
     if any(len(curve.groups) > 1 for curve in curves):
         swept = {group for curve in curves for group in curve.groups.values()}
         compared = [curve.chosen for curve in curves] + [group for group in groups if group not in swept]
-    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline))
+    fitted = fit_law(points_of(records)) if law else None
+    return Study(records, groups, rate, curves, compared, find_baseline(groups, compared, baseline), bootstrap, fitted)
 
 
 def gather(study: Study, sources: list[Path], output: Path, baseline_name: str | None) -> Content:
@@ -131,15 +144,18 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         title=" + ".join(source.stem if source.is_file() else source.resolve().name for source in sources),
         headline=headline(groups),
         numbers=_numbers(study),
+        answers=answers(sources, study.records, groups, study.compared),
+        audit=audit_table(groups, swept, study.compared, study.baseline),
         settings=settings_table(groups, study.baseline),
         baseline=study.baseline.label if study.baseline else "",
-        differences=difference_table(study.compared, study.baseline),
+        differences=difference_table(study.compared, study.baseline, study.bootstrap),
         other_measures=[
             f"{m.metric.replace('_', ' ')} on {m.data} ({m.validation_rows:,} rows)" for m in study.measures[1:]
         ],
         mixtures=mixtures(groups),
-        rates=without_empty_columns(rate_table(swept)),
-        loss_rates=without_empty_columns(loss_table(swept)),
+        rates=without_empty_columns(rate_table(swept, study.bootstrap)),
+        loss_rates=without_empty_columns(loss_table(swept, study.bootstrap)),
+        law=_law_tables(study),
         rank_curve=rank_curve_table(study.on_one_axis),
         troubles=trouble_table([record for group in groups for record in group.records]),
         provenance=provenance(study.records),
@@ -147,6 +163,18 @@ def gather(study: Study, sources: list[Path], output: Path, baseline_name: str |
         commands=_commands(study.records, sources, output, baseline_name),
         runs=len(study.records),
     )
+
+
+def _law_tables(study: Study) -> dict[str, pd.DataFrame]:
+    if study.law is None:
+        return {}
+    points = points_of(study.records)
+    found = {
+        "The law": law_table(study.law),
+        "Each rank predicted from the others": left_out(points),
+        "Full fine-tuning's rate, forecast from LoRA's": forecast_table(forecasts(points)),
+    }
+    return {title: table for title, table in found.items() if not table.empty}
 
 
 def draw(content: Content, study: Study, folder: Path) -> None:
@@ -161,7 +189,7 @@ def draw(content: Content, study: Study, folder: Path) -> None:
         if figure is not None:
             content.pictures[section].append(picture(name, caption, figure))
     for number, group in enumerate(_best_of_methods(study.groups)):
-        found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in rank_figures(group)]
+        found = [picture(f"{name}_{number}", caption, figure) for name, caption, figure in allocation_figures(group)]
         content.rank_sections[group.label] = found
     content.ranks_left_out = sum(1 for group in study.groups if allocating(group)) - len(content.rank_sections)
 
@@ -174,8 +202,8 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
     yield "settings", "runs", caption + _left_out(len(shown) - MOST_BARS), run_bars(shown, baseline)
     if baseline is not None:
         caption = (
-            "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a thick line for its "
-            "95 % bootstrap interval, a thin one for Student's (cut off at the axis' ends)."
+            "Differences to the baseline: a grey dot per common seed; a diamond for the mean, a line for its 95 % "
+            "Student interval (cut off at the axis' ends)."
         )
         caption += _left_out(len(comparable(study.compared, baseline)) - MOST_ROWS)
         yield "differences", "differences", caption, difference_figure(study.compared, baseline)
@@ -184,6 +212,9 @@ def _figures(study: Study, with_loss: bool) -> Iterator[tuple[str, str, str, Fig
             caption = f"{told} against the learning rate: mean over seeds, band from lowest to highest seed."
             caption += "" if kind == "test" else " Dotted: the parabola's optimum."
             yield "rates", name, caption, rate_curves(curves, kind, study.rate) if kind != "loss" or with_loss else None
+    if study.law is not None:
+        caption = "Best rates against the rank, with one standard error; lines: the law, for each study and alpha rule."
+        yield "law", "learning_rate_law", caption, law_figure(study.law)
     caption = "Figure against the rank: mean over seeds, band from lowest to highest seed."
     yield "rank_curve", "rank_curve", caption, rank_curve_figure(shown)
     caption = "One line per run" + (", each curve at its chosen rate." if study.is_rate_study else ".")

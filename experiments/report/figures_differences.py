@@ -53,11 +53,11 @@ def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
 
 
 def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
-    """A row per settings, best first: a dot per common seed, the mean with its 95 % intervals.
+    """A row per settings, best first: a dot per common seed, the mean with its 95 % Student interval.
 
-    Student's, the thin line, is cut off where dots and the bootstrap interval end the axis. Groups that were measured
-    otherwise than the baseline are left out, and those for which there is no room. Where differences exceed 10, the
-    axis is logarithmic beyond 5, so that a collapsed seed doesn't squash the rest.
+    Student's interval is cut off at the ends of an axis that the dots set. Groups that were measured otherwise than the
+    baseline are left out, and those for which there is no room. Where differences exceed 10, the axis is logarithmic
+    beyond 5, so that a collapsed seed doesn't squash the rest.
     """
     rows = comparable(groups, baseline)[:MOST_ROWS]
     metric = baseline.metric
@@ -76,7 +76,7 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
         axes.autoscale(False)
         for row, difference in differences.items():
             if difference.student is not None:
-                axes.plot([factor * end for end in difference.student], [row, row], color=COLORS[0], lw=0.8)
+                axes.plot([factor * end for end in difference.student], [row, row], color=COLORS[0], lw=2)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_yticks(range(len(rows)), [group.label for group in rows] if place == 0 else [""] * len(rows))
         axes.set_title(label, fontsize=10)
@@ -88,8 +88,6 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
 def _draw_row(axes: Any, row: int, difference: PairedDifference, factor: float) -> None:
     dots = factor * difference.by_seed.to_numpy()
     axes.plot(dots, [row] * len(dots), ".", color=COLORS[7], ms=6, zorder=3)
-    if difference.interval is not None:
-        axes.plot([factor * end for end in difference.interval], [row, row], color=COLORS[0], lw=2.5)
     axes.plot([factor * difference.mean], [row], "D", color=COLORS[0], ms=5, zorder=4)
 
 

@@ -13,7 +13,7 @@ from common.errors import InputError
 from experiments.report.drawing import COLORS, MARKERS, legend_below, panels
 from experiments.report.groups import Group
 from experiments.report.record import RankHistory, Record
-from experiments.report.statistics import Array, stability
+from experiments.report.statistics import Agreement, Array, agreement
 from lora.rank_mask import hard_tails, soft_tails, square_masks
 
 _MOST_NAMED_ROWS = 32
@@ -24,7 +24,7 @@ def allocating(group: Group) -> list[Record]:
     return [record for record in group.records if record.ranks is not None]
 
 
-def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
+def allocation_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
     """Name, caption and figure of each picture of a group's ranks, means over its seeds.
 
     Raises:
@@ -46,8 +46,9 @@ def rank_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
     if len(records) > 1:
         spread = ends.std(0, ddof=1)
         deviations, highest = dict(zip(names, spread.tolist(), strict=True)), max(int(np.ceil(spread.max())), 1)
+        told = agreement_text(ends, starts.clip(low, high))
         picture = rank_map(deviations, 0, highest, "deviation over seeds", "standard deviation of the rank", 1)
-        yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {stability_text(ends)}", picture
+        yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {told}", picture
     caption = f"Continuous ranks over training, layer by layer: seed {records[0].seed}."
     yield "ranks_over_time", caption, _over_time(histories[0])
     yield "ranks_by_type", f"Mean rank of each type of layer: {seeds}.", _by_type(names, histories, ends)
@@ -76,11 +77,27 @@ def _check_layers(records: list[Record], names: list[str]) -> None:
             )
 
 
-def stability_text(ends: Array) -> str:
-    """How alike the seeds' final ranks (seeds, layers) are, in a sentence."""
-    correlation, deviation = stability(ends)
-    told = "not defined (constant ranks)" if correlation is None else f"{correlation:.2f}"
-    return f"Rank correlation between seeds {told} (1: the same layers win; 0: chance), deviation {deviation:.1f}."
+def agreement_text(ends: Array, starts: Array) -> str:
+    """How much of a rank map is signal, in a sentence: see `agreement_parts`."""
+    told = ", ".join(f"{name} {found}" for name, found in agreement_parts(ends, starts).items())
+    return f"Rank correlation between seeds (1: the same layers win; 0: chance) {told}."
+
+
+def agreement_parts(ends: Array, starts: Array) -> dict[str, str]:
+    """Agreement of seeds' ranks (seeds, layers) at the end, of a frozen allocation, and of what training changed.
+
+    A frozen allocation ends where it starts, so the starts of the same seeds tell what it would score.
+    """
+    parts = {"at the end": agreement(ends), "of a frozen allocation": agreement(starts)}
+    if np.abs(ends - starts).max() >= 1:  # else rounding is all there is
+        parts["of what training changed"] = agreement(ends, starts)
+    return {name: _agreement(found) for name, found in parts.items()}
+
+
+def _agreement(found: Agreement) -> str:
+    if found.value is None or found.interval is None:
+        return "not defined (constant ranks)"
+    return f"{found.value:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]"
 
 
 def _over_time(content: RankHistory) -> Figure:

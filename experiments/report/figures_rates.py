@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
@@ -9,6 +11,7 @@ from experiments.metrics import scale, title
 from experiments.report.drawing import COLORS, INK, MARKERS, draw_band, legend_below, panels
 from experiments.report.groups import Curve, Group
 from experiments.report.optimum import curve_optimum
+from experiments.report.rate_law import Law
 from experiments.report.record import Record
 from experiments.report.tables import metric_of
 from experiments.results import Metric
@@ -88,6 +91,31 @@ def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
             va="top",
             color=line.get_color(),
         )
+
+
+def law_figure(law: Law) -> Figure:
+    """Best rates against the rank with one standard error, and the law, a colour for each study and alpha rule."""
+    figure, (axes,) = panels(1, 7.2, 4.8)
+    lines: dict[str, Any] = {}
+    points = pd.DataFrame([{**vars(point), "alpha": point.alpha, "law": law.predict(point)[0]} for point in law.points])
+    alone = points.groupby(["study", "alpha"])["rank"].transform("size") == 1  # then its scale may be what stays
+    told = {name: f"{name} " + points[name].map("{:g}".format) for name in ("scale", "alpha")}
+    points["rule"] = np.where(alone, told["scale"], told["alpha"])
+    for number, ((study, rule), found) in enumerate(points.sort_values("rank").groupby(["study", "rule"])):
+        color, rates, factors = COLORS[number % len(COLORS)], 10 ** found["log_rate"], 10 ** found["error"].fillna(0)
+        ends = [rates - rates / factors, rates * factors - rates]
+        look = {"fmt": MARKERS[number % len(MARKERS)], "color": color, "capsize": 3}
+        lines[f"{study}, {rule}"] = axes.errorbar(found["rank"], rates, ends, **look)
+        axes.plot(found["rank"], 10 ** found["law"], color=color, lw=1)
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    ticks = sorted(set(points["rank"]))
+    axes.set_xticks(ticks, [f"{rank:g}" for rank in ticks])
+    axes.set_xlabel("rank")
+    axes.set_ylabel("best learning rate")
+    legend_below(figure, list(lines.values()), list(lines))
+    return figure
 
 
 def training_curves(groups: list[Group]) -> Figure | None:

@@ -56,7 +56,7 @@ def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -
     if best in (0, len(values) - 1):
         return Optimum("lower edge" if best == 0 else "upper edge", chosen, chosen)
     around = slice(best - 1, best + 2)
-    return Optimum("inside", float(10 ** _vertex(np.log10(grid[around]), values[around])), chosen)
+    return Optimum("inside", float(10 ** parabola(np.log10(grid[around]), values[around])[0]), chosen)
 
 
 def _best_place(values: Array) -> int:
@@ -66,13 +66,20 @@ def _best_place(values: Array) -> int:
     return int(inside[0] if len(inside) else tied[0])
 
 
-def _vertex(x: Array, y: Array) -> float:
-    """Vertex of the parabola through three points, the middle one the highest (x need not be evenly spaced)."""
+def parabola(x: Array, y: Array) -> tuple[float, float]:
+    """Vertex and downward curvature of the parabola through the best inner point and its neighbours.
+
+    Args:
+        x: rising, not always evenly spaced.
+        y: as many; higher is better.
+    """
+    best = 1 + int(np.argmax(y[1:-1]))
+    x, y = x[best - 1 : best + 2], y[best - 1 : best + 2]
     left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
     curvature = (right - left) / (x[2] - x[0])
     if curvature == 0:  # three equal values
-        return float(x[1])
-    return float((x[0] + x[1]) / 2 - left / (2 * curvature))
+        return float(x[1]), 0.0
+    return float((x[0] + x[1]) / 2 - left / (2 * curvature)), float(-curvature)
 
 
 def noise_of(scores: pd.DataFrame) -> float:
@@ -101,6 +108,15 @@ def curve_optimum(scores: pd.DataFrame) -> Optimum:
     return Optimum("inside", found.rate, found.chosen, _as_rates(percentile_interval(logs)), edge_share)
 
 
+def optimum_error(scores: pd.DataFrame) -> float:
+    """Standard error of the log10 of the best rate, from resampling seeds; NaN below two of them."""
+    samples = _resampled_optima([scores])
+    if samples is None:
+        return float("nan")
+    seeds = len(_common_seeds([scores]))
+    return float(np.std(samples[0][0]) * np.sqrt(seeds / (seeds - 1)))  # a bootstrap's variance lacks this factor
+
+
 def _as_rates(logs: Interval) -> Interval:
     return float(10 ** logs[0]), float(10 ** logs[1])
 
@@ -111,14 +127,14 @@ class Ratio:
 
     Attributes:
         value: the mean curves' ratio.
-        interval: from resampling seeds; too narrow for a handful of them.
+        bootstrap: from resampling seeds; too narrow for a handful of them.
         reason: why there is no value.
         by_seed: each common seed's own ratio; empty unless all of them lie inside.
         student: 95 % Student interval of the mean logarithm of `by_seed`, as a ratio.
     """
 
     value: float | None
-    interval: Interval | None
+    bootstrap: Interval | None
     reason: str = ""
     by_seed: tuple[float, ...] = ()
     student: Interval | None = None

@@ -49,7 +49,7 @@ def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
     return chosen
 
 
-def rate_table(curves: list[Curve]) -> pd.DataFrame:
+def rate_table(curves: list[Curve], bootstrap: bool = False) -> pd.DataFrame:
     """One row per curve: chosen rate, optimum, ratio to full fine-tuning, test figure and update norm at the choice."""
     return make_table(
         choose_rates(curves),
@@ -61,12 +61,12 @@ def rate_table(curves: list[Curve]) -> pd.DataFrame:
             "Validation there": lambda row: row.group.spread("best"),
             "Test there": lambda row: row.group.spread("test"),
             "Update norm there": lambda row: text(row.update_norm),
-            **_ratio_columns(curves),
+            **_ratio_columns(curves, bootstrap),
         },
     )
 
 
-def loss_table(curves: list[Curve]) -> pd.DataFrame:
+def loss_table(curves: list[Curve], bootstrap: bool = False) -> pd.DataFrame:
     """The same by validation loss, where the metric isn't one: smooth where an accuracy is flat."""
     measured = [curve for curve in curves if curve.chosen.metric and curve.chosen.metric.name != "perplexity"]
     return make_table(
@@ -76,18 +76,22 @@ def loss_table(curves: list[Curve]) -> pd.DataFrame:
             "Rate of the lowest loss": lambda row: text(row.optimum.chosen),
             "Loss there": lambda row: spread(row.group.values("loss"), "", digits=4),
             "Optimum (parabola)": _told,
-            **_ratio_columns(curves),
+            **_ratio_columns(curves, bootstrap),
         },
     )
 
 
-def _ratio_columns(curves: list[Curve]) -> dict[str, Callable[[ChosenRate], str]]:
+def _ratio_columns(curves: list[Curve], bootstrap: bool) -> dict[str, Callable[[ChosenRate], str]]:
     if not any(curve.is_full for curve in curves):
         return {}
     return {
         "Optimum / full fine-tuning's": _ratio,
         "Ratio of each seed": _ratio_by_seed,
-        "Ratio, 95 % Student": lambda row: _interval(row.ratio.student) if row.ratio else "",
+        **(
+            {"Ratio, 95 % bootstrap": lambda row: _interval(row.ratio.bootstrap) if row.ratio else ""}
+            if bootstrap
+            else {}
+        ),
     }
 
 
@@ -103,7 +107,7 @@ def _ratio(row: ChosenRate) -> str:
         return "unknown (no full fine-tuning on the same data and backbone)"
     if row.ratio.value is None:
         return f"unknown ({row.ratio.reason})"
-    return f"{row.ratio.value:.2g}× {_interval(row.ratio.interval)}".strip()
+    return f"{row.ratio.value:.2g}× {_interval(row.ratio.student)}".strip()
 
 
 def _ratio_by_seed(row: ChosenRate) -> str:

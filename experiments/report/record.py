@@ -11,7 +11,7 @@ from experiments.config_files import flatten, read_yaml
 from experiments.results import RunResults, read_json
 from experiments.typed_json import Part, WrongPartError
 
-STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "waiting")
+STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "paused", "waiting")
 
 Config = dict[str, Any]  # settings by command-line name, without init_args
 

@@ -7,10 +7,10 @@ import pandas as pd
 
 from common.errors import InputError
 from experiments.metrics import scale, title
-from experiments.report.cells import make_table, mean, span, text
+from experiments.report.cells import make_table, mean, number, span, text
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
 from experiments.report.record import Record
-from experiments.report.statistics import PairedDifference, paired_difference
+from experiments.report.statistics import PairedDifference, holm, paired_difference
 from experiments.results import Metric, RunResults
 
 FIGURES = {"best": "best epoch", "last": "last epoch", "test": "test"}
@@ -86,12 +86,12 @@ def _difference(group: Group, baseline: Group) -> str:
     if difference is None:
         return "no common seed"
     factor = scale(group.metric.name if group.metric else "")
-    interval = difference.interval and f" {span(difference.interval, factor)}"
+    interval = difference.student and f" {span(difference.student, factor)}"
     pairs = "1 pair" if difference.pairs == 1 else f"{difference.pairs} pairs"
     return f"{factor * difference.mean:+.2f}{interval or ''} ({pairs})"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison:
     """Settings against the baseline in one figure: best, last or test."""
 
@@ -100,20 +100,27 @@ class Comparison:
     difference: PairedDifference
 
 
-def difference_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
-    """A row per settings and figure, best settings first; empty without a baseline that has results."""
+def difference_table(groups: list[Group], baseline: Group | None, bootstrap: bool = False) -> pd.DataFrame:
+    """A row per settings and figure, best settings first; empty without a baseline that has results.
+
+    The p-values are corrected for all comparisons in the table (Holm).
+    """
     rows, factor = [], 1.0
     if baseline is not None and baseline.metric is not None:
         rows = [found for group in comparable(groups, baseline) for found in comparisons(group, baseline)]
         factor = scale(baseline.metric.name)
+    corrected = dict(zip(rows, holm(row.difference.p_value for row in rows), strict=True))
+    resampled = {"95 % bootstrap": lambda row: span(row.difference.bootstrap, factor)}
     return make_table(
         rows,
         {
             "Settings": lambda row: row.group.label,
             "Figure": lambda row: FIGURES[row.figure],
             "Mean difference": lambda row: f"{factor * row.difference.mean:+.2f}",
-            "95 % bootstrap": lambda row: span(row.difference.interval, factor),
             "95 % Student": lambda row: span(row.difference.student, factor),
+            **(resampled if bootstrap else {}),
+            "p": lambda row: number(row.difference.p_value),
+            f"p, Holm over {len(rows)}": lambda row: number(corrected[row]),
             "Seeds in common": lambda row: str(row.difference.pairs),
         },
     )
@@ -170,6 +177,8 @@ def trouble_table(records: list[Record]) -> pd.DataFrame:
 
 def _trouble(record: Record) -> str:
     results = record.results
+    if record.status == "paused":
+        return "others did better: stopped early, with its checkpoint"
     if record.status in ("begun", "waiting"):
         return "not finished: run the sweep again"
     if results is None:

@@ -28,7 +28,7 @@ _OF_THE_MACHINE = ("runs_dir", "run_name")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(Part):
+class KeptTrial(Part):
     """One trial of a list; a sweep's results.json has no settings, metrics and ranks, which lie in the run's folder.
 
     Attributes:
@@ -86,7 +86,7 @@ class TrialList(Part):
     """
 
     about: dict[str, Any] = field(default_factory=dict)
-    trials: list[Trial]
+    trials: list[KeptTrial]
 
 
 def read_trials(path: Path) -> list[Record]:
@@ -106,7 +106,7 @@ def read_trials(path: Path) -> list[Record]:
         ) from error
 
 
-def _record(path: Path, place: int, about: dict[str, Any], trial: Trial) -> Record:
+def _record(path: Path, place: int, about: dict[str, Any], trial: KeptTrial) -> Record:
     """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
     if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
         raise WrongPartError("has ranks of no layer or no moment")
@@ -170,8 +170,8 @@ def _without(content: dict[str, Any], names: Any) -> dict[str, Any]:
     return {name: value for name, value in content.items() if name not in names}
 
 
-def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> Trial:
-    return Trial(
+def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> KeptTrial:
+    return KeptTrial(
         name=record.folder.name,
         method=record.method or None,
         status=record.status,

@@ -1,13 +1,15 @@
 """sweep.yaml: a folder holds one grid, which may grow when that is asked for."""
 
+from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, shown
 from common.files import write_text
 from experiments.config_files import differences, dump_yaml, load_yaml, read_run_config, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import FAILURE, SweepFolder
 from experiments.sweep.grid import Trial
+from experiments.sweep.question import QUESTION, REGISTERED, registration
 
 _TRACES = ("config.yaml", "results.json", FAILURE)  # one of them lies in every trial's folder that was begun
 # Where a run lies and how often it is saved doesn't change what comes out.
@@ -36,8 +38,14 @@ def check_claim(
     if not path.exists() and RunFolder(folder.path).holds_a_run:
         raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
     asked = load_yaml(dump_yaml(definition))
-    there = read_yaml(path) if path.exists() else asked
-    lost = sorted({found.parent.name for name in _TRACES for found in folder.path.glob(f"*/{name}")} - set(configs))
+    there = _definition_there(path) if path.exists() else asked
+    lost = sorted(_begun(folder) - set(configs))
+    if there.get(QUESTION) != asked.get(QUESTION) and _begun(folder):
+        raise InputError(
+            f"question is {shown(asked.get(QUESTION))}, but {folder.path} has trials that were run for "
+            f"{shown(there.get(QUESTION))}; allowed: the question as it was asked. Nothing was changed: put it "
+            "back, or ask the new one of fresh seeds with --run_name NAME."
+        )
     changed = _changed_trial(folder, configs)
     if there == asked or (extend and not lost):
         if changed is not None:
@@ -57,8 +65,25 @@ def check_claim(
 
 
 def claim(folder: SweepFolder, definition: dict[str, Any]) -> None:
-    """Writes sweep.yaml, which `check_claim` has compared with the one there."""
-    write_text(folder.path / "sweep.yaml", dump_yaml(definition))
+    """Writes sweep.yaml, which `check_claim` has compared with the one there; a question is registered with it.
+
+    From the first trial on the registration stays as it is, so that what is changed later shows.
+    """
+    path = folder.path / "sweep.yaml"
+    if QUESTION in definition:
+        late = path.exists() and _begun(folder)
+        kept = read_yaml(path).get(REGISTERED) if late else registration(load_yaml(dump_yaml(definition)))
+        definition = {**definition, REGISTERED: kept}
+    write_text(path, dump_yaml(definition))
+
+
+def _definition_there(path: Path) -> dict[str, Any]:
+    return {name: part for name, part in read_yaml(path).items() if name != REGISTERED}
+
+
+def _begun(folder: SweepFolder) -> set[str]:
+    """Names of the trials that have left a trace."""
+    return {found.parent.name for name in _TRACES for found in folder.path.glob(f"*/{name}")}
 
 
 def _some(lines: list[str], separator: str, most: int) -> str:

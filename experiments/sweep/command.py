@@ -18,10 +18,12 @@ from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.definition import make_trials, read_definition, with_settings
 from experiments.sweep.deletion import KEPT, clear, drop_checkpoints, sweep_files
+from experiments.sweep.early_exit import check_epochs, stopping_early
 from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
+from experiments.sweep.question import SEARCHED, Question
 from experiments.sweep.ray_engine import RayEngine
 from experiments.sweep.trial_config import check_trials, trial_command
 
@@ -47,6 +49,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")
     add("--runs_dir", default="runs", help="folder that holds it (default: runs)")
     add("--dry_run", action="store_true", help="list the trials, where they stand and the time left; run nothing")
+    help_pilot = "with --dry_run: trials that tell how many seeds the question needs (default: those finished here)"
+    add("--pilot", type=Path, nargs="+", help=help_pilot)
     add("--jobs", type=int, default=1, help="trials at once on this machine, in worker processes (default: 1, here)")
     add("--engine", default="local", choices=("local", "ray"), help="local, or ray: this machine's or a cluster's")
     add("--ray_address", help="join this Ray cluster (auto: the one this machine belongs to); default: start one here")
@@ -56,6 +60,8 @@ def _parser() -> argparse.ArgumentParser:
     help_kept = "what finished trials keep: all, best (best.ckpt alone), or none (default: all)"
     add("--keep_checkpoints", default="all", choices=KEPT, help=help_kept)
     add("--part", help="K/N: only every N-th trial from the K-th (1 to N), for arrays of jobs")
+    help_early = "pause trials whose searched settings (learning rates) do worse; docs/deciding.md has the rule"
+    add("--stop_early", action="store_true", help=help_early)
     help_extend = "let the grid in the folder grow (more seeds, rates, methods): its trials stay and aren't run again"
     add("--extend", action="store_true", help=help_extend)
     add("--overwrite", action="store_true", help="delete a sweep of this name with all its trials first")
@@ -82,12 +88,16 @@ def run_sweep(arguments: list[str]) -> int:
         _list_trials(folder, mine, at_once, overwrite)
     if misfit is not None:
         raise misfit
+    if options.stop_early:
+        epochs = check_epochs(trials, configs)
+        engine = stopping_early(engine, trials, epochs, definition.get(SEARCHED) or [])
     command = f"python cli.py sweep {shlex.join(arguments)}"
     if options.dry_run:
         if overwrite:
             sweep_files(folder)  # refuses what can't be deleted
         else:
             check_claim(folder, definition, configs, command, options.extend)
+        _tell_seeds(definition, trials, options.pilot or folder)
         return 0
     logger.info(f"sweep: {path}, {len(trials)} trials, folder {folder.path}")
     with folder.sweep_lock(is_part=options.part is not None):
@@ -101,7 +111,7 @@ def run_sweep(arguments: list[str]) -> int:
             drop_checkpoints(folder, trials, options.keep_checkpoints)
 
         complete = _carry_out(engine, folder, Progress(folder, mine, at_once, keep_account), keep_account)
-        return _close(folder, mine, complete, command)
+        return _close(folder, mine, complete, command, options.stop_early)
 
 
 def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_account: Callable[[], None]) -> bool:
@@ -118,20 +128,23 @@ def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_acc
     return complete
 
 
-def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str) -> int:
+def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str, stops_early: bool) -> int:
     if not complete:
         again = command.replace(" --overwrite", "").replace(" --extend", "")
         logger.info(f"Stopped. Every finished trial is kept; go on with:\n  {again}")
         return 1
     states = [folder.state(trial) for trial in mine]
-    finished, failed = states.count(State.FINISHED), states.count(State.FAILED)
+    finished, failed, paused = (states.count(state) for state in (State.FINISHED, State.FAILED, State.PAUSED))
     logger.info(
         f"{finished} of {len(mine)} trials finished. {folder.path}/results.json holds them. Next:\n"
         f"  python cli.py report {shlex.quote(str(folder.path))}"
     )
     if failed:
         logger.info(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
-    return 0 if finished == len(mine) else 1
+    if paused:
+        again = command.replace(" --stop_early", "")
+        logger.info(f"{paused} paused early, with their checkpoints. Train them to the end with:\n  {again}")
+    return 0 if (stops_early and not failed) or finished == len(mine) else 1
 
 
 def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwrite: bool) -> None:
@@ -144,6 +157,24 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
         return
     left = [trial for trial in trials if overwrite or folder.state(trial) is not State.FINISHED]
     logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
+
+
+def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
+    """How many seeds the sweep's question needs, if it asks one."""
+    if (question := Question.of(definition)) is None:
+        return
+    from experiments.report.content import make_study
+    from experiments.report.sources import read_records
+    from experiments.report.verdict import improvement, seeds_needed
+
+    found = None
+    if isinstance(pilot, SweepFolder):
+        pilot = [pilot.path] if (pilot.path / "results.json").exists() else []
+    if pilot:
+        study = make_study(read_records(pilot), None)
+        found = improvement(question, study.groups, study.compared)
+    seeds = {str(trial.overrides.get("seed_everything")) for trial in trials}
+    logger.info(seeds_needed(question, found, len(seeds)))
 
 
 def _settings(rest: list[str]) -> dict[str, Any]:
@@ -185,11 +216,15 @@ def _check_options(options: argparse.Namespace) -> None:
             raise InputError(f"--{name} is given without --engine ray; add it, or leave --{name} out.")
         if isinstance(value, float) and not 0 <= value < float("inf"):  # NaN, too
             raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
+    if options.pilot and not options.dry_run:
+        raise InputError(f"--pilot is {options.pilot[0]}, but it belongs to --dry_run. Add that, or leave it out.")
     if options.overwrite and options.part is not None:
         raise InputError(
             "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "
             "parts start, and leave --overwrite out."
         )
+    if options.stop_early and options.part is not None:
+        raise InputError("--stop_early compares trials that --part leaves to others; leave one of them out.")
     if options.extend and options.overwrite:
         raise InputError("--extend keeps the trials that --overwrite deletes; leave one of them out.")
     if options.extend and options.part is not None:

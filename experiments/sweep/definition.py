@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError
+from common.errors import InputError, one_of
 from experiments.config_files import flatten, locate_config, read_yaml
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
+from experiments.sweep.question import REGISTERED, SEARCHED, Question
 
 _LONGEST_NAME = 120
 # What a sweep, its report or its locks write beside the trials' folders, and what would make the folder a run's.
@@ -23,14 +24,23 @@ def read_definition(path: Path) -> dict[str, Any]:
     """The content of a sweep file, with settings by their command-line names.
 
     Raises:
-        InputError: no YAML, or parts that a sweep doesn't have.
+        InputError: no YAML, parts that a sweep doesn't have, or a question it can't answer.
     """
     content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
-    definition: dict[str, Any] = _normal(content)
-    read_sections(definition)
+    definition: dict[str, Any] = _normal({name: part for name, part in content.items() if name != REGISTERED})
+    sections = read_sections(definition)
+    Question.of(definition)
+    _check_searched(definition.get(SEARCHED) or [], {name for section in sections.values() for name in section.varied})
     return definition
+
+
+def _check_searched(searched: Any, varied: set[str]) -> None:
+    allowed = sorted(varied - {"seed_everything"})
+    for name in searched if isinstance(searched, list) else [searched]:
+        if name not in allowed:
+            raise one_of("a setting of searched", name, allowed)
 
 
 def make_trials(definition: dict[str, Any]) -> list[Trial]:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from common.cores import usable_cores
+from common.memory import GPU_SHARE
 from common.terminal import logger
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
@@ -40,7 +41,8 @@ class WorkerProcesses:
     """Trials in N worker processes of this machine; a worker that dies costs its trial one attempt, no more.
 
     Args:
-        jobs: workers at once. Cores are shared evenly; with several GPUs, worker k gets GPU k modulo their number.
+        jobs: workers at once. Cores are shared evenly; with several GPUs, worker k gets GPU k modulo their number, and
+            its share of that GPU's memory.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -125,8 +127,9 @@ def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
     """A process that runs `experiments.sweep.worker` with its share of the machine."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // jobs, 1)))
-    if (gpu := _gpu_of(place)) is not None:
-        environment["CUDA_VISIBLE_DEVICES"] = gpu
+    if gpus := _visible_gpus():
+        environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+        environment[GPU_SHARE] = str(1 / len(range(place % len(gpus), jobs, len(gpus))))
     return subprocess.Popen(
         [sys.executable, "-m", "experiments.sweep.worker"],
         stdin=subprocess.PIPE,
@@ -137,12 +140,9 @@ def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
     )
 
 
-def _gpu_of(place: int) -> str | None:
+def _visible_gpus() -> list[str]:
     import torch
 
     count = torch.cuda.device_count()  # asks the driver's management library: this process takes no GPU memory
-    if not count:
-        return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = visible.split(",") if visible else [str(number) for number in range(count)]
-    return gpus[place % len(gpus)]
+    return visible.split(",") if visible and count else [str(number) for number in range(count)]

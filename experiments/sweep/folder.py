@@ -20,6 +20,7 @@ from experiments.typed_json import Part, WrongPartError
 LOCKS = ".locks"
 LOG = "log.txt"
 FAILURE = "failure.json"
+PAUSED = "paused.json"
 _ENTRANCE_SECONDS = 2.0  # parts of an array that start together pass the entrance one after the other
 
 
@@ -30,6 +31,7 @@ class State(StrEnum):
     BEGUN = "begun"
     FINISHED = "finished"
     FAILED = "failed"
+    PAUSED = "paused"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,8 @@ class SweepFolder:
             return State.FINISHED
         if (folder / FAILURE).exists():
             return State.FAILED
+        if (folder / PAUSED).exists():
+            return State.PAUSED
         return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
 
     def results(self, trial: Trial) -> RunResults | None:

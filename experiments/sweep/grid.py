@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from common.errors import InputError, one_of
 from experiments.sweep.expressions import evaluate
+from experiments.sweep.question import QUESTION, REGISTERED, SEARCHED
 
 Overrides = dict[str, Any]
 PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
@@ -30,6 +31,7 @@ class Trial:
         configs: its base configs.
         overrides: what the grid sets, by command-line name: {"model.optimizer.learning_rate": 0.001}.
         settings: what holds for the whole sweep or method.
+        stop_after_epoch: pauses it after so many epochs, to be resumed; None: to its end.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Trial:
     configs: tuple[str, ...]
     overrides: Overrides
     settings: Overrides = field(default_factory=dict)
+    stop_after_epoch: int | None = None
 
     @property
     def asked(self) -> Overrides:
@@ -119,7 +122,8 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
     Raises:
         InputError: see `Section.of`.
     """
-    shared = Section.of("the sweep file", {part: value for part, value in definition.items() if part != "methods"})
+    of_the_file = ("methods", QUESTION, REGISTERED, SEARCHED)
+    shared = Section.of("the sweep file", {name: v for name, v in definition.items() if name not in of_the_file})
     methods = _mapping("methods", definition.get("methods") or {})
     sections = {name: shared.with_method(Section.of(f"methods.{name}", own or {})) for name, own in methods.items()}
     return sections or {"": shared}

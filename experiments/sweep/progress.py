@@ -26,7 +26,7 @@ _RESULT = 27  # characters: matthews correlation 0.1234
 _OTHER_COLUMNS = 29 + _RESULT  # beside a name: state, result, time and the frame
 _SHORTEST_NAME = 24
 _RUNNING = "running"
-_UNDONE = (State.WAITING, State.BEGUN, Outcome.STOPPED, Outcome.ELSEWHERE)
+_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, Outcome.STOPPED, Outcome.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
 
 
@@ -60,7 +60,7 @@ class Progress:
     def __enter__(self) -> Self:
         if self._live is not None:
             self._live.start()
-        self._say(self.summary())
+        self.say(self.summary())
         return self
 
     def __exit__(
@@ -73,7 +73,7 @@ class Progress:
         """A trial begins."""
         self.states[trial.name] = _RUNNING
         self._started_at[trial.name] = time.monotonic()
-        self._say(f"started   {trial.name}")
+        self.say(f"started   {trial.name}")
 
     def ended(self, trial: Trial, outcome: Outcome) -> None:
         """A trial has ended, one way or the other."""
@@ -81,8 +81,8 @@ class Progress:
         state = self._read_state(trial)
         self.states[trial.name] = str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else state
         seconds = time.monotonic() - self._started_at.get(trial.name, time.monotonic())
-        self._say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
-        self._say(f"          {self.summary()}")
+        self.say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
+        self.say(f"          {self.summary()}")
 
     def summary(self) -> str:
         """Done, running, left, best so far, time left: one line."""
@@ -154,7 +154,8 @@ class Progress:
         failure = self.folder.failure(trial) if self.states[trial.name] == State.FAILED else None
         return "" if failure is None else failure.error
 
-    def _say(self, line: str) -> None:
+    def say(self, line: str) -> None:
+        """Prints a line where there is no live table."""
         if self._live is None:
             print(line, file=self._output, flush=True)
 

@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 from callbacks.budget_schedule import BudgetSchedule
+from callbacks.lightning_callbacks import check_monitors
 from callbacks.results import Results
+from callbacks.run_ends import check_epoch
 from common.errors import InputError
 from common.terminal import logger
 from experiments.run_folder import RunFolder
@@ -118,6 +120,7 @@ def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here
     folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
     trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])
     objects.module.trainer = objects.data.trainer = trainer
+    trainer.datamodule = objects.data  # type: ignore[attr-defined]
     objects.module.check_precision()
     if trainer.max_epochs == -1:
         objects.module.training_steps()  # refuses a run without end
@@ -131,14 +134,16 @@ def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here
         fitting.add(key)
         return not known
 
-    if is_new("adapter", model.get("adapter"), config["budget_schedule"]):
+    if is_new("adapter", model.get("adapter"), config["budget_schedule"], model.get("init_from")):
         objects.module.check_adapter()
         for callback in objects.callbacks:
             if isinstance(callback, BudgetSchedule):
                 callback.check(objects.module.rank_allocation)
-    if run_here and is_new("data", config["data"], trainer.world_size, trainer.accumulate_grad_batches):
+    asked = {**config["trainer"], "max_epochs": None}  # most say something about the length of an epoch
+    if run_here and is_new("data", config["data"], trainer.world_size, asked):
         objects.data.prepare_data()  # the trials find the tokens in the cache
-        objects.data.train_dataloader()
+        check_epoch(trainer, len(objects.data.train_dataloader()))
+        check_monitors(trainer.callbacks, objects.module)  # type: ignore[attr-defined]
 
 
 def _refusal(trial: Trial, error: InputError) -> InputError:

@@ -6,9 +6,9 @@ import traceback
 from enum import StrEnum
 from pathlib import Path
 
-from common.errors import DivergedRunError, InputError
+from common.errors import DivergedRunError, InputError, PausedRunError
 from experiments.sweep.deletion import begin_anew
-from experiments.sweep.folder import FAILURE, LOG, State, SweepFolder
+from experiments.sweep.folder import FAILURE, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_config import trial_arguments
 
@@ -26,6 +26,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     STOPPED = "stopped"  # by a signal: the sweep stops, too
     ELSEWHERE = "elsewhere"  # another process is running it
+    PAUSED = "paused"  # at the epoch it was asked to
 
 
 def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
@@ -74,10 +75,12 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
         contextlib.redirect_stderr(log),
     ):
         try:
-            if run(arguments) != 0:
+            if run(arguments, trial.stop_after_epoch) != 0:
                 return Outcome.STOPPED
         except (KeyboardInterrupt, SystemExit):
             return Outcome.STOPPED
+        except PausedRunError:
+            return Outcome.PAUSED
         except DivergedRunError as error:  # its results are written, and tell a rate that is too high
             print(f"error: {error}")
         except Exception as error:
@@ -85,7 +88,8 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
             kept = _KEPT if isinstance(error, InputError) and "--ckpt_path" in arguments else ""
             folder.record_failure(trial, describe(error) + kept)
             return Outcome.FAILED
-    (run_folder / FAILURE).unlink(missing_ok=True)
+    for name in (FAILURE, PAUSED):
+        (run_folder / name).unlink(missing_ok=True)
     return Outcome.FINISHED
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> None:
     """Runs trials until the input ends."""
-    from common.memory import keep_freed_memory
+    from common.memory import keep_freed_memory, keep_to_gpu_share
     from common.terminal import quiet_libraries
     from experiments.sweep.folder import SweepFolder
     from experiments.sweep.grid import Trial
@@ -20,6 +20,7 @@ def main() -> None:
     _end_with_the_sweep()
     quiet_libraries()
     keep_freed_memory()
+    keep_to_gpu_share()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
     for line in sys.stdin:

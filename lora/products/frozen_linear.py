@@ -5,64 +5,98 @@ Results agree with the ordinary products up to rounding: of float32, or of autoc
 
 from collections.abc import Callable
 from typing import Any
+from weakref import ref
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
+from lora.products.folded_cores import FoldedCore
 from lora.products.frozen_products import KeptProducts, is_packable, product_type
 from lora.products.torch_internals import multiply, pack
+
+
+class _LastCast:
+    """The 16-bit copy of the tensor that was cast last: layers that read the same one (query, key, value) share it."""
+
+    def __init__(self) -> None:
+        self._source: Callable[[], Tensor | None] = lambda: None
+        self._version, self._cast = 0, torch.empty(0)
+
+    def of(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """x in this type, differentiable."""
+        # a compiler finds equal casts itself; tensors of inference mode don't tell whether they were changed
+        if x.dtype == dtype or torch.compiler.is_compiling() or x.is_inference():
+            return x.to(dtype)
+        differentiable = x.requires_grad and torch.is_grad_enabled()
+        known = self._source() is x and self._version == x._version
+        if not (known and self._cast.dtype == dtype and self._cast.requires_grad == differentiable):
+            self._source, self._version, self._cast = ref(x), x._version, x.to(dtype)
+        return self._cast
+
+
+_last_cast = _LastCast()
 
 
 class _FrozenProduct(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, products: Any) -> Tensor:
-        ctx.products, ctx.type_of_x = products, x.dtype
-        return products.frozen(x.to(products.dtype))
+        ctx.products = products
+        return products.frozen(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return ctx.products.frozen_back(gradients[0].contiguous()).to(ctx.type_of_x), None
+        return ctx.products.frozen_back(gradients[0]), None
 
 
 class _LoRAXSProduct(torch.autograd.Function):
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ; of x only x Aᵀ (tokens, r) is kept."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, core: Tensor, products: Any) -> Tensor:
-        ctx.products, ctx.types = products, (x.dtype, core.dtype)
+    def forward(ctx: Any, x: Tensor, core: Tensor, folded: FoldedCore | None, products: Any) -> Tensor:
+        ctx.products, ctx.folded, ctx.type_of_core = products, folded, core.dtype
         core = core.to(products.dtype)
-        y, reduced = products.adapted(x.to(products.dtype), core)
+        y, reduced = products.adapted(x, core, folded)
         ctx.save_for_backward(reduced, core)
         return y
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None]:
-        gradient = gradients[0].contiguous()  # (tokens, out)
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, None, None]:
         reduced, core = ctx.saved_tensors
-        type_of_x, type_of_core = ctx.types
-        if not ctx.needs_input_grad[0]:
-            return None, ((gradient @ ctx.products.B).T @ reduced).to(type_of_core), None
-        towards_x, towards_core = ctx.products.adapted_back(gradient, core)
-        return towards_x.to(type_of_x), (towards_core.T @ reduced).to(type_of_core), None
+        towards_x, towards_core = ctx.products.adapted_back(gradients[0], core, ctx.folded, ctx.needs_input_grad[0])
+        return towards_x, (towards_core.T @ reduced).to(ctx.type_of_core), None, None
 
 
 def lora_xs_product(
-    x: Tensor, core: Tensor, dtype: torch.dtype, kept: KeptProducts, weight: Tensor, *others: Tensor | None
+    x: Tensor,
+    core: Tensor,
+    folded: FoldedCore | None,
+    dtype: torch.dtype,
+    kept: KeptProducts,
+    weight: Tensor,
+    *others: Tensor | None,
 ) -> Tensor:
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ in this type (`product_type`), (..., in) -> (..., out).
 
     Args:
         x: (..., in).
         core: C (r, r), the only one that is trained.
+        folded: the same core between its factors already, or None.
         dtype: float32, or the 16-bit type.
         kept: the layer's prepared products.
         weight: W (out, in).
         others: b (out,) or None, A (r, in), B (out, r).
     """
     products = kept.of(dtype, weight, *others)
-    flat = _LoRAXSProduct.apply(x.reshape(-1, x.shape[-1]), core, products)
+    rows = _last_cast.of(x, dtype).reshape(-1, x.shape[-1])
+    flat = _LoRAXSProduct.apply(rows, core, folded, products)
     return flat.view(*x.shape[:-1], weight.shape[0])
+
+
+def adapted_product(x: Tensor, core: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
+    """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ by plain operations, for a compiler to put together; arguments as for `lora_xs_product`."""
+    x = x.to(weight.dtype)
+    return linear(x, weight, bias) + linear(linear(linear(x, A), core.to(x.dtype)), B)
 
 
 def inference_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
@@ -88,10 +122,29 @@ class FrozenLinear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
+        if torch.compiler.is_compiling():
+            weight, bias = self.products.plain(self.weight, self.bias)
+            return linear(x.to(weight.dtype), weight, bias)
         dtype = product_type(x, self.weight)
         if dtype is None:
             return linear(x, self.weight, self.bias)
         products = self.products.of(dtype, self.weight, self.bias)
-        y = _FrozenProduct.apply(x.reshape(-1, x.shape[-1]), products)
+        y = _FrozenProduct.apply(_last_cast.of(x, dtype).reshape(-1, x.shape[-1]), products)
         # no view of rows: who adds to them in place (LoRA) would copy gradients
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+
+def cast_for_compiling(model: nn.Module, dtype: torch.dtype) -> None:
+    """Makes the copies that a compiled step uses of every frozen layer.
+
+    Args:
+        model: with its adapted and frozen layers.
+        dtype: autocast's 16-bit type.
+    """
+    for layer in model.modules():
+        if not isinstance(kept := getattr(layer, "products", None), KeptProducts):
+            continue
+        base: Any = getattr(layer, "base", layer)
+        factors = (layer.A, layer.B) if hasattr(layer, "A") else ()
+        weight = base.weight if isinstance(base, nn.Linear) else base.weight.T
+        kept.cast(dtype, weight, base.bias, *factors)

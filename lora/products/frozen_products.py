@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from lora.products.folded_cores import FoldedCore
 from lora.products.torch_internals import can_pack, content_key, multiply, pack
 
 # Packed copies hold every weight twice more: a larger one isn't packed (an output embedding, say).
 LARGEST_PACKED_WEIGHT = 2**24
+_ALIGNED = 8  # 16-bit numbers: GPUs multiply fastest where every row begins at a multiple of 16 bytes
 
 
 def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
@@ -43,7 +45,8 @@ def _cast(dtype: torch.dtype, *frozen: Tensor | None) -> list[Any]:
 class CastProducts:
     """Products with copies of W (out, in), b (out,), A (r, in) and B (out, r), cast once.
 
-    Every tensor that is handed over has the copies' type.
+    Every tensor that is handed over has the copies' type. B is appended to W going back; A is not going forward,
+    where x Aᵀ is kept, and would keep the whole product in memory.
     """
 
     def __init__(
@@ -51,6 +54,11 @@ class CastProducts:
     ) -> None:
         self.dtype = dtype
         self.weight, self.bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
+        self.inputs = self.weight.shape[1]
+        if self.B is not None:
+            room = self.weight.new_zeros(len(self.weight), -self.B.shape[1] % _ALIGNED)
+            self._backward = torch.cat([self.weight, self.B, room], dim=1)  # (out, in + r and a bit)
+            self.weight = self._backward[:, : self.inputs]
 
     def frozen(self, x: Tensor) -> Tensor:
         """x Wᵀ + b: (tokens, in) -> (tokens, out)."""
@@ -60,15 +68,24 @@ class CastProducts:
         """g W: (tokens, out) -> (tokens, in)."""
         return gradient @ self.weight
 
-    def adapted(self, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+    def adapted(self, x: Tensor, core: Tensor, folded: FoldedCore | None = None) -> tuple[Tensor, Tensor]:
         """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
         reduced = x @ self.A.T
+        if folded is not None:
+            return self.frozen(x).addmm_(reduced, folded.up.T), reduced
         return self.frozen(x).addmm_(reduced @ core.T, self.B.T), reduced
 
-    def adapted_back(self, gradient: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
-        """g W + g B C A (tokens, in), and g B (tokens, r)."""
-        towards_core = gradient @ self.B
-        return self.frozen_back(gradient).addmm_(towards_core @ core, self.A), towards_core
+    def adapted_back(
+        self, gradient: Tensor, core: Tensor, folded: FoldedCore | None = None, towards_x: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
+        """g W + g B C A (tokens, in) if asked for, and g B (tokens, r)."""
+        if not towards_x:
+            return None, gradient @ self.B
+        both = gradient @ self._backward
+        onto, towards_core = both[:, : self.inputs], both[:, self.inputs : self.inputs + self.B.shape[1]]
+        if folded is not None:
+            return onto.addmm_(towards_core, folded.down), towards_core
+        return onto.addmm_(towards_core @ core, self.A), towards_core
 
 
 class PackedProducts:
@@ -97,16 +114,21 @@ class PackedProducts:
 
     def frozen_back(self, gradient: Tensor) -> Tensor:
         """g W: (tokens, out) -> (tokens, in)."""
-        return multiply(gradient, self._backward, None)
+        return multiply(gradient.contiguous(), self._backward, None)
 
-    def adapted(self, x: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
+    def adapted(self, x: Tensor, core: Tensor, folded: None = None) -> tuple[Tensor, Tensor]:
         """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
         both = multiply(x, self._forward, self.bias)  # (tokens, out + r)
         reduced = both[:, self.outputs :].contiguous()
         return torch.addmm(both[:, : self.outputs], reduced @ core.T, self.B.T), reduced
 
-    def adapted_back(self, gradient: Tensor, core: Tensor) -> tuple[Tensor, Tensor]:
-        """g W + g B C A (tokens, in), and g B (tokens, r)."""
+    def adapted_back(
+        self, gradient: Tensor, core: Tensor, folded: None = None, towards_x: bool = True
+    ) -> tuple[Tensor | None, Tensor]:
+        """g W + g B C A (tokens, in) if asked for, and g B (tokens, r)."""
+        gradient = gradient.contiguous()
+        if not towards_x:
+            return None, gradient @ self.B
         both = multiply(gradient, self._backward, None)  # (tokens, in + r)
         towards_core = both[:, self.inputs :].contiguous()
         return torch.addmm(both[:, : self.inputs], towards_core @ core, self.A), towards_core
@@ -116,6 +138,7 @@ class KeptProducts:
     """A layer's products, prepared when first used and again if a weight or the type has changed."""
 
     def __init__(self) -> None:
+        self._plain: list[Any] | None = None
         self._key: tuple[Hashable, ...] = ()
         self._products: CastProducts | PackedProducts | None = None
 
@@ -133,3 +156,11 @@ class KeptProducts:
             kind = PackedProducts if is_packable(weight, dtype) else CastProducts
             self._products, self._key = kind(dtype, weight, *others), key
         return self._products
+
+    def cast(self, dtype: torch.dtype, *frozen: Tensor | None) -> None:
+        """Makes the copies that `plain` gives, before a step is compiled: it can't see whether they are up to date."""
+        self._plain = _cast(dtype, *frozen)
+
+    def plain(self, *frozen: Any) -> Any:
+        """The copies that `cast` has made of these tensors, or the tensors themselves."""
+        return self._plain or frozen

@@ -47,7 +47,7 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "bart": _ENCODER_DECODER,
     "big_bird": _SIZES | {"block_size": 4, "num_random_blocks": 1, "attention_type": "original_full"},
     "bloom": _GPT | {"hidden_size": 8},
-    "convbert": _SIZES | {"embedding_size": 8, "conv_kernel_size": 3},
+    "convbert": _SIZES | {"embedding_size": 8, "conv_kernel_size": 5},
     "deberta": _SIZES | {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "max_relative_positions": 16},
     "distilbert": {
         **{"vocab_size": 40, "dim": 8, "n_layers": 2, "n_heads": 2, "hidden_dim": 12, "max_position_embeddings": 40},
@@ -82,14 +82,16 @@ TINY_CONFIGS: dict[str, dict[str, Any]] = {
     "xlnet": {"vocab_size": 64, "d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 24, "initializer_range": 0.3},
 }
 
-CAUSAL_ONLY = ("falcon_mamba", "mamba", "mamba2")  # transformers has no classifier of these
+# Language models: transformers has no classifier of some, and looks for another class in a composite model.
+TINY_CONFIGS["gemma3-causal"] = TINY_CONFIGS["gemma3"]
+CAUSAL = ("falcon_mamba", "gemma3-causal", "mamba", "mamba2")
 
 
 def configuration(model_type: str, **settings: Any) -> Any:
     """The tiny configuration of an architecture."""
     from transformers import AutoConfig
 
-    return AutoConfig.for_model(model_type, **(TINY_CONFIGS[model_type] | settings))
+    return AutoConfig.for_model(model_type.removesuffix("-causal"), **(TINY_CONFIGS[model_type] | settings))
 
 
 def classifier(model_type: str) -> tuple[Any, tuple[str, ...]]:
@@ -106,12 +108,12 @@ def save_backbone(model_type: str, folder: Path) -> Path:
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     torch.manual_seed(0)
-    causal = model_type in CAUSAL_ONLY
+    causal = model_type in CAUSAL
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
     model = auto.from_config(configuration(model_type))
     (model if causal else model.base_model).save_pretrained(folder)
     tiny.save_tokenizer(folder)
     path = folder / "tokenizer_config.json"
-    inputs = ["input_ids"] if model_type == "fnet" else ["input_ids", "attention_mask"]
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"model_input_names": inputs}))
+    inputs = {"model_input_names": ["input_ids", "attention_mask"]}
+    path.write_text(json.dumps(json.loads(path.read_text()) | inputs))
     return folder

@@ -43,6 +43,15 @@ def test_a_callback_that_breaks_a_runs_meaning_is_refused(tiny_bert, cola_folder
     assert module.model is None
 
 
+@pytest.mark.parametrize("kind", [callbacks.EarlyStopping, callbacks.ModelCheckpoint])
+def test_a_figure_that_no_validation_gives_is_refused_before_an_epoch_is_trained(tiny_bert, cola_folder, kind):
+    module = tiny.make_module(tiny_bert)
+    trainer = tiny.make_trainer(kind(monitor="val/none"), enable_checkpointing=True)
+    with pytest.raises(InputError, match=r"monitor is 'val/none'.*val/matthews_correlation"):
+        trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    assert module.model is None
+
+
 def early(*others, **settings):
     stop = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {**EARLY, **settings}}
     return f"--trainer.callbacks={json.dumps([*others, stop])}"
@@ -68,7 +77,7 @@ def test_a_run_that_was_stopped_early_is_trained_no_further(copy, capsys):
     config, runs_dir, expected = copy
     assert len(expected["results"]["val_losses"]) == 2 and expected["checkpoints"]["last.ckpt"]["epoch"] == 1
     assert run("fit", config, runs_dir, early(), "--trainer.max_epochs=4", "--ckpt_path", "last") == 0
-    assert "EarlyStopping stopped this run after epoch 1" in capsys.readouterr().out
+    assert "EarlyStopping stopped this run after epoch 2" in capsys.readouterr().out
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 

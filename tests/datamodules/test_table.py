@@ -10,7 +10,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
 
 from common.errors import InputError
 from datamodules import TableDataModule
-from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS
+from datamodules.task import CLASSIFICATION_METRICS, GLUE_TASKS, REGRESSION_METRICS
 from lightning_modules.metrics import METRICS
 from tests.datamodules.conftest import rows_of
 
@@ -264,7 +264,8 @@ def test_settings_that_cannot_be_are_refused(make_table, settings, message):
 
 
 def test_metrics_are_those_that_modules_know(make_table, tmp_path):
-    assert {*CLASSIFICATION_METRICS, *REGRESSION_METRICS} <= set(METRICS)
+    assert {*CLASSIFICATION_METRICS, *REGRESSION_METRICS, "average"} == set(METRICS)  # GLUE alone has averages
+    assert {metric for task in GLUE_TASKS.values() for metric in task.metrics} <= set(METRICS)
     frame(30).to_csv(tmp_path / "train.csv", index=False)
     data = make_table(data_dir=str(tmp_path), metric="matthews_correlation")
     assert data.task.metrics == ("matthews_correlation", "accuracy")

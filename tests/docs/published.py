@@ -74,7 +74,7 @@ class Cell:
     def difference(self) -> str:
         """Mean and bootstrap interval; from two pairs the interval is their range, in parentheses."""
         found, tell = self._compared()
-        interval = _between(found.interval, tell)
+        interval = _between(found.bootstrap, tell)
         return f"{tell(found.mean)} " + (interval if found.pairs > 2 else f"({interval[1:-1]})")
 
     def student(self) -> str:
@@ -160,7 +160,7 @@ class Cell:
     def ratio(self) -> str:
         """Its optimum over full fine-tuning's, with its bootstrap interval."""
         ratio = self.chosen.ratio
-        return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.interval, _two_digits)}" if ratio else "1"
+        return f"{_two_digits(ratio.value or np.nan)} {_between(ratio.bootstrap, _two_digits)}" if ratio else "1"
 
     def ratio_of_each_seed(self) -> str:
         return ", ".join(map(_two_digits, self.chosen.ratio.by_seed)) if self.chosen.ratio else ""
@@ -208,8 +208,12 @@ def main() -> int:
 def with_tables(page: str) -> str:
     """The page with its tables made anew."""
     content = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
-    tables = {name: as_markdown(_made(table)) for name, table in content.items()}
-    return _PLACE.sub(lambda found: f"{found[1]}\n{tables[found[2]]}\n\n{found[3]}", page)
+    return filled(page, lambda name: _made(content[name]))
+
+
+def filled(page: str, make: Callable[[str], pd.DataFrame]) -> str:
+    """A page whose places for tables hold what is made by their names."""
+    return _PLACE.sub(lambda found: f"{found[1]}\n{as_markdown(make(found[2]))}\n\n{found[3]}", page)
 
 
 def _made(table: dict[str, Any]) -> pd.DataFrame:

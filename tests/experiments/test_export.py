@@ -213,8 +213,12 @@ def test_a_file_that_changed_since_the_export_is_refused_wherever_it_is_used(
     folder = tmp_path / "copy"
     shutil.copytree(exports(runs) / kind, folder)
     listed = json.loads((folder / CHECKSUMS_NAME).read_text())
-    assert {"config.yaml", next(path.name for path in folder.glob("*.safetensors"))} <= set(listed)
-    assert set(listed) == {path.name for path in folder.iterdir()} - {CHECKSUMS_NAME, "README.md", "predictions.tsv"}
+    free = {CHECKSUMS_NAME, "README.md", "config.yaml", "predictions.tsv"}
+    assert set(listed) == {path.name for path in folder.iterdir()} - free
+    for name in ("README.md", "config.yaml"):  # also where an earlier version noted its checksum
+        (folder / name).write_text((folder / name).read_text() + "# mine\n")
+    (folder / CHECKSUMS_NAME).write_text(json.dumps({**listed, "config.yaml": "0"}))
+    assert cli.main(["validate", "--export", str(folder)]) == 0
     config = write_config(tmp_path, tiny_bert, cola_folder)
     start = "--model.backbone" if kind == "merged" else "--model.init_from"
     for name in listed:

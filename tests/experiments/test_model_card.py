@@ -2,6 +2,7 @@
 
 import os
 import re
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,10 +16,16 @@ from experiments.model_card import _loading, model_card
 from lightning_modules import TextClassificationModule
 from lora import LoRA
 from tests import tiny
+from tests.architectures import save_backbone
 
 TEXTS = ["the cat sees a dog", "the dog", "a bird"]
 LABELS = ("World", "Sports", "Sci/Tech")
-SAVE = {"bert": tiny.save_tiny_bert, "gpt2": tiny.save_tiny_gpt2, "llama": tiny.save_tiny_llama}
+SAVE = {
+    "bert": tiny.save_tiny_bert,
+    "gpt2": tiny.save_tiny_gpt2,
+    "llama": tiny.save_tiny_llama,
+    "camembert": partial(save_backbone, "camembert"),  # its positions count from another padding token
+}
 
 
 def run_of(backbone: str, model_type: str, labels: tuple[str, ...]) -> Any:

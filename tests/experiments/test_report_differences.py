@@ -18,7 +18,7 @@ ALONE = {9: 0.60}
 def report(tmp_path_factory):
     curves = {"fixed": (16, {1e-3: FIXED}), "adaptive": (64, {1e-3: ADAPTIVE}), "alone": (32, {1e-3: ALONE})}
     folder = made_runs.write_rate_sweep(tmp_path_factory.mktemp("runs") / "pairs", curves)
-    assert cli.main(["report", str(folder), "--baseline", "fixed"]) == 0
+    assert cli.main(["report", str(folder), "--baseline", "fixed", "--bootstrap"]) == 0
     return folder
 
 
@@ -34,13 +34,16 @@ def test_every_figure_has_its_difference_with_both_intervals(report):
         ("adaptive", "test"),
     ]
     ours, theirs = ([100 * values[seed] for seed in ADAPTIVE] for values in (ADAPTIVE, FIXED))
-    expected = stats.ttest_rel(ours, theirs).confidence_interval(0.95)
+    test = stats.ttest_rel(ours, theirs)
+    expected = test.confidence_interval(0.95)
     for row in rows:
         assert float(row["Mean difference"]) == pytest.approx(2.0, abs=0.01)
         assert numbers(row["95 % Student"]) == pytest.approx([expected.low, expected.high], abs=0.006)
         low, high = numbers(row["95 % bootstrap"])
         assert expected.low < low < 2.0 < high < expected.high
         assert row["Seeds in common"] == "3"
+        p_values = [float(row[name]) for name in ("p", "p, Holm over 3")]
+        assert p_values == pytest.approx([test.pvalue, min(1, 3 * test.pvalue)], rel=0.05)
         assert all(row["95 % Student"] in (report / f"report.{kind}").read_text() for kind in ("html", "md"))
 
 

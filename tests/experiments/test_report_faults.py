@@ -11,7 +11,7 @@ import cli
 from common.errors import InputError
 from experiments.report.command import markdown, rate_layouts
 from experiments.report.content import gather, make_study
-from experiments.report.figures_ranks import allocating, rank_figures
+from experiments.report.figures_ranks import allocating, allocation_figures
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
@@ -90,7 +90,7 @@ def test_a_part_of_a_wrong_type_is_named_or_harmless(runs, name):
             report = gather(study, [runs], runs, None)
             markdown(report), rate_layouts(study.curves)
             if name == "ranks.json":
-                list(itertools.chain.from_iterable(map(rank_figures, filter(allocating, study.groups))))
+                list(itertools.chain.from_iterable(map(allocation_figures, filter(allocating, study.groups))))
         except InputError as error:
             assert str(path.parent) in str(error)
             outcomes.add("refused")

@@ -15,7 +15,7 @@ from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
 from experiments.report.content import make_study
 from experiments.report.figures_differences import difference_figure, run_bars
-from experiments.report.figures_ranks import rank_figures
+from experiments.report.figures_ranks import allocation_figures
 from experiments.report.figures_rates import training_curves
 from experiments.report.groups import make_groups
 from experiments.report.record import RankHistory
@@ -60,7 +60,7 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
 
 def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
     group, final = adaptive
-    figures = {name: figure for name, _, figure in rank_figures(group)}
+    figures = {name: figure for name, _, figure in allocation_figures(group)}
     for name, values in (("ranks_end", final.mean(0)), ("ranks_spread", final.std(0, ddof=1))):
         by_projection = values.reshape(2, 2).T.ravel()  # made_runs.LAYERS: layer by layer
         assert cells(figures[name]) == [f"{value:.1f}" for value in by_projection]
@@ -71,7 +71,7 @@ def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
 
 def test_lines_of_each_type_of_layer_are_means_over_seeds_and_layers(adaptive):
     group, final = adaptive
-    at_end, over_time = next(figure for name, _, figure in rank_figures(group) if name == "ranks_by_type").axes
+    at_end, over_time = next(figure for name, _, figure in allocation_figures(group) if name == "ranks_by_type").axes
     by_layer = final.mean(0).reshape(2, 2)  # made_runs.LAYERS: layer by layer, query and value
     for place, (line, moments) in enumerate(zip(at_end.lines, over_time.lines, strict=True)):
         np.testing.assert_allclose(line.get_xydata(), [[0, by_layer[0, place]], [1, by_layer[1, place]]])

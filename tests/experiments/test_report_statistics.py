@@ -1,19 +1,23 @@
 """The report's statistics, and best rates with their ratios, against SciPy, NumPy and closed forms."""
 
+import itertools
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
 from experiments.report.cells import spread
+from experiments.report.figures_ranks import agreement_text
 from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
 from experiments.report.sources import read_records
 from experiments.report.statistics import (
+    agreement,
     bootstrap_mean,
+    holm,
     paired_difference,
     rank_correlations,
-    stability,
     student_mean,
 )
 from tests.experiments import made_runs
@@ -42,31 +46,61 @@ def test_a_paired_difference_uses_common_seeds_only():
     difference = paired_difference(ours, baseline)
     assert difference.pairs == 3
     assert difference.mean == pytest.approx(np.mean([0.01, 0.02, 0.0]))
-    assert difference.interval[0] <= difference.mean <= difference.interval[1]
+    assert difference.bootstrap[0] <= difference.mean <= difference.bootstrap[1]
     one = pd.Series({0: 1.0})
     assert paired_difference(one, pd.Series({1: 1.0})) is None
-    assert paired_difference(one, one).interval is None and paired_difference(one, one).student is None
+    assert paired_difference(one, one).bootstrap is None and paired_difference(one, one).student is None
 
 
 def test_students_interval_is_that_of_scipys_paired_test_and_covers_the_mean_from_three_seeds():
     generator = np.random.default_rng(2)
     ours, baseline = generator.normal(0.3, 1.0, 4), generator.normal(0.0, 1.0, 4)
-    expected = stats.ttest_rel(ours, baseline).confidence_interval(0.95)
-    assert paired_difference(pd.Series(ours), pd.Series(baseline)).student == pytest.approx(tuple(expected))
+    expected, found = stats.ttest_rel(ours, baseline), paired_difference(pd.Series(ours), pd.Series(baseline))
+    assert found.student == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.p_value == pytest.approx(expected.pvalue)
     assert student_mean([2.0, 2.0]) == (2.0, 2.0)
     intervals = [student_mean(generator.normal(2.0, 1.0, 3)) for _ in range(2000)]
     assert 0.935 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.965
 
 
-def test_stability_over_seeds():
-    sets = np.random.default_rng(2).integers(0, 6, (3, 30)).astype(float)  # with ties
+def test_holms_p_values_are_those_of_closed_testing_with_bonferroni():
+    """A hypothesis falls where every set of hypotheses that holds it does (Marcus, Peritz and Gabriel 1976)."""
+    values = [0.011, 0.02, 0.6, 0.012, 0.5]
+    sets = [chosen for size in range(1, 6) for chosen in itertools.combinations(range(5), size)]
+    rejected_at = {chosen: min(1.0, len(chosen) * min(values[place] for place in chosen)) for chosen in sets}
+    expected = [max(level for chosen, level in rejected_at.items() if place in chosen) for place in range(5)]
+    assert holm(values) == pytest.approx(expected)
+    assert holm([0.03, np.nan, 0.02]) == pytest.approx([0.04, np.nan, 0.04], nan_ok=True) and len(holm([])) == 0
+
+
+def test_agreement_is_the_mean_of_spearmans_correlations_and_taking_the_start_out_that_of_partial_ones():
+    generator = np.random.default_rng(2)
+    sets, starts = (generator.integers(0, 6, (3, 30)).astype(float) for _ in range(2))  # with ties
     ranks = pd.DataFrame(sets.T).rank()  # Spearman's correlation is Pearson's of ranks
     expected = [ranks[i].corr(ranks[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert rank_correlations(sets) == pytest.approx(expected)
-    correlation, deviation = stability(sets)
-    assert correlation == pytest.approx(np.mean(expected)) and deviation == pytest.approx(sets.std(0, ddof=1).mean())
-    assert np.isnan(rank_correlations([[1, 1], [1, 2]])).all() and stability([[1, 1], [1, 2]])[0] is None
-    assert stability(sets[:1]) == (None, None)
+    assert agreement(sets).value == pytest.approx(np.mean(expected))
+    begun = pd.DataFrame(starts.T).rank()
+    rest = pd.DataFrame({i: ranks[i] - np.polyval(np.polyfit(begun[i], ranks[i], 1), begun[i]) for i in range(3)})
+    partial = [rest[i].corr(rest[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
+    assert agreement(sets, starts).value == pytest.approx(np.mean(partial))
+    assert agreement([[1, 1], [1, 2]]).value is None and agreement(sets[:1]).value is None
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_noise_scores_zero_even_from_a_shared_start_and_a_signal_what_it_is(shared):
+    """Of seeds with one signal and noise of the same size the correlation is 1/2, Spearman's 6/π·asin(1/4)."""
+    generator, layers = np.random.default_rng(4), 60
+    found = {name: [] for name in ("noise", "signal")}
+    for _ in range(60):
+        starts = np.tile(generator.normal(size=layers), (4, 1)) if shared else generator.normal(size=(4, layers))
+        noise, signal = generator.normal(size=(4, layers)), generator.normal(size=layers)
+        found["noise"].append(agreement(starts + noise, starts))
+        found["signal"].append(agreement(noise + signal))
+    for name, true in (("noise", 0.0), ("signal", 6 / np.pi * np.arcsin(0.25))):
+        assert np.mean([one.value for one in found[name]]) == pytest.approx(true, abs=0.03)
+        assert np.mean([one.interval[0] <= true <= one.interval[1] for one in found[name]]) >= 0.85
+    assert "training changed" not in agreement_text(np.round(starts), starts)  # frozen, but for rounding
 
 
 def parabola(best, seeds=(0,), noise=0.0, width=0.05):
@@ -120,7 +154,7 @@ def test_the_ratio_of_two_optima():
     ours, full = parabola(1e-3, seeds=range(5), noise=0.002), parabola(1e-4, seeds=range(5), noise=0.002)
     ratio = rate_ratio(ours, full)
     assert ratio.value == pytest.approx(10, rel=0.35)
-    assert ratio.interval[0] < 10 < ratio.interval[1] or ratio.interval[1] / ratio.interval[0] < 1.5
+    assert ratio.bootstrap[0] < 10 < ratio.bootstrap[1] or ratio.bootstrap[1] / ratio.bootstrap[0] < 1.5
     at_edge = rate_ratio(parabola(1.0), full)
     assert at_edge.value is None and "upper edge" in at_edge.reason
 
@@ -137,13 +171,13 @@ def test_each_seeds_ratio_and_students_interval_of_their_logarithm():
     np.testing.assert_allclose(np.log10(ratio.by_seed), logs)
     expected = stats.ttest_1samp(logs, 0).confidence_interval(0.95)
     np.testing.assert_allclose(np.log10(ratio.student), [expected.low, expected.high])
-    assert ratio.student[0] < ratio.interval[0] < ratio.value < ratio.interval[1] < ratio.student[1]
+    assert ratio.student[0] < ratio.bootstrap[0] < ratio.value < ratio.bootstrap[1] < ratio.student[1]
 
 
 def test_a_single_seed_or_one_whose_optimum_lies_outside_has_no_students_interval():
     alone = rate_ratio(parabola(1e-3), parabola(1e-4))
     np.testing.assert_allclose(alone.by_seed, [10])
-    assert (alone.interval, alone.student) == (None, None)
+    assert (alone.bootstrap, alone.student) == (None, None)
     outside = rate_ratio(moved(1e-3, [-0.5, 0.0, 0.6]), moved(1e-4, [0.0, 0.0, 0.0]))
     assert outside.value is not None and (outside.by_seed, outside.student) == ((), None)
 

@@ -42,6 +42,27 @@ def test_what_is_typed_lies_above_a_base_and_changes_above_both(config):
         again.changed({"seed_everything": -1})
 
 
+def test_a_name_that_looks_like_an_option_is_a_value(config, tmp_path, capsys):
+    assert run("fit", config, tmp_path, "--run_name", "-n", "--trainer.max_epochs", "-5") == 2
+    assert "trainer.max_epochs is -5" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "value"), [("seed", "seed_everything", 7), ("backbone", "model.backbone", "7")]
+)
+def test_what_follows_another_setting_cant_be_set_to_something_else(config, tmp_path, name, source, value):
+    said = rf"data.{name} is '?7'?, but would have no effect: it is that of {source}"
+    again = parse(["fit", "--config", str(config)])
+    changed = tmp_path / "changed.yaml"
+    changed.write_text(dump_yaml({"data": {"init_args": {name: value}}}))
+    for typed in ([f"--data.{name}", "7"], [f"--data.init_args.{name}=7"], ["--config", str(changed)]):
+        with pytest.raises(InputError, match=said):
+            parse(["fit", "--config", str(config), *typed])
+    with pytest.raises(InputError, match=said):
+        again.changed({f"data.{name}": value})
+    assert parse(["fit", "--config", str(config), "--data.seed", "1"]).plain == again.plain  # as it is anyway
+
+
 def test_a_setting_of_an_earlier_call_is_no_default_of_the_next(config):
     parse(["fit", "--config", str(config), "--trainer.max_epochs=9", "--run_name=other"])
     settings = parse(["fit", "--config", str(config)])
@@ -159,3 +180,20 @@ def test_without_validation_no_epoch_is_the_best(config, tmp_path, batches, kept
     settings = parse(["fit", "--config", str(config)])
     made = file_callbacks({"limit_val_batches": batches}, RunFolder(tmp_path), settings)
     assert any(isinstance(callback, BestCheckpoint) for callback in made) is kept
+
+
+def test_settings_that_change_nothing_are_said_or_refused(config):
+    typed = ["--model.optimizer.schedule=constant", "--model.optimizer.warmup_fraction=0.1"]
+    said = parse(["fit", "--config", str(config), *typed])
+    assert said.idle(said.build()) == ["model.optimizer.warmup_fraction (the schedule is constant)"]
+    plain = ["--model.adapter=lora.LoRA", "--model.adapter.lora_alpha=4", "--data.task=sst2"]
+    said = parse(["fit", "--config", str(config), *plain, "--data.cola_validation=combined"])
+    found = said.idle(said.build())
+    assert [line.split()[0].split(".")[-1] for line in found] == [
+        "allocation_learning_rate",
+        "rank_logging",
+        "cola_validation",
+    ]
+    with pytest.raises(InputError, match="gradient_clip_algorithm is 'value', but would have no effect"):
+        check_trainer({"gradient_clip_algorithm": "value"})
+    check_trainer({"gradient_clip_algorithm": "value", "gradient_clip_val": 1.0})

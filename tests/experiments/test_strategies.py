@@ -5,10 +5,11 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
 from experiments.settings import parse
+from experiments.sharded_backbone import ShardedBackbone
 from experiments.strategies import check_strategy
 from experiments.trainer_parts import evaluation_trainer
 from experiments.watched_ddp import WatchedDDP, WatchedLauncher, ddp_settings
-from tests.command_line import write_config
+from tests.command_line import run, write_config
 
 
 class OwnDDP(DDPStrategy):
@@ -22,7 +23,6 @@ def by_path(name: str, **settings: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("strategy", "reason"),
     [
-        ("fsdp", "each process would train its own"),
         (by_path("FSDPStrategy"), "each process would train its own"),
         ("deepspeed_stage_2", "each process would train its own"),
         ("ddp_spawn", "hand nothing back"),
@@ -43,6 +43,7 @@ def test_what_would_fail_later_is_refused_with_a_reason(strategy, reason):
         ("auto", 2, {}),
         ("ddp", 2, {}),
         ("ddp_find_unused_parameters_true", 2, {"find_unused_parameters": True}),
+        ("fsdp", 2, None),
         (by_path("DDPStrategy", process_group_backend="gloo"), 2, {}),
         (by_path("SingleDeviceStrategy", device="cpu"), 1, {}),
     ],
@@ -57,4 +58,22 @@ def test_data_parallel_processes_are_this_projects_own(tiny_bert, cola_folder, t
         return
     assert isinstance(made, WatchedDDP)
     assert isinstance(made.launcher, WatchedLauncher), "Lightning takes its own launcher: see WatchedDDP.launcher"
-    assert {**ddp_settings(), **expected}.items() <= made._ddp_kwargs.items()
+    assert isinstance(made, ShardedBackbone) == (expected is None)
+    assert expected is None or {**ddp_settings(), **expected}.items() <= made._ddp_kwargs.items()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--trainer.devices", "2", "--trainer.strategy", "deepspeed"), "--trainer.strategy ddp"),
+        (("--trainer.devices", "1", "--trainer.strategy", "fsdp"), "one process; allowed: two or more"),
+        (("--trainer.devices", "2", "--trainer.strategy", "fsdp", "--model.adapter", "null"), "adapter is null"),
+    ],
+)
+def test_the_command_line_refuses_before_anything_is_written(
+    tiny_bert, cola_folder, tmp_path, capsys, options, message
+):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, *options) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "tiny").exists()

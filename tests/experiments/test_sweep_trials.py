@@ -41,6 +41,28 @@ def test_a_seed_that_is_none_is_refused_for_its_own_trial(base, tmp_path, seed):
         check_trials(SweepFolder(tmp_path), trials)
 
 
+EARLY = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/f1"}}
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "values", "said"),
+    [
+        ({}, "trainer.val_check_interval", [5, 2], "a number of batches that divides 5"),
+        ({}, "trainer.check_val_every_n_epoch", [1, None], "check_val_every_n_epoch is None"),
+        ({"trainer.accumulate_grad_batches": 2}, "trainer.limit_train_batches", [4, 3], "a multiple of 2"),
+        ({"trainer.max_steps": 6}, "trainer.min_steps", [6, 9], "asks for 9 steps"),
+        ({}, "model.init_from", [None, "nowhere"], "nowhere holds no exported adapter"),
+        ({}, "trainer.callbacks", [None, EARLY], "monitor is 'val/f1'"),
+    ],
+)
+def test_what_does_not_fit_an_epoch_or_a_place_is_found_before_the_first_trial(
+    base, tmp_path, settings, name, values, said
+):
+    trials = make_trials({"config": str(base), "settings": settings, "grid": {name: values}})
+    _, misfit = check_trials(SweepFolder(tmp_path), trials)
+    assert f"trial {trials[1].name} can't run, so none was started" in str(misfit) and said in str(misfit)
+
+
 BASE = {
     "class_path": "lora.AdaptiveLoRA",
     "init_args": {"allocation": "bounded", "targets": "all-linear", "rank_max": 64},

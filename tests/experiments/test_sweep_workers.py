@@ -4,8 +4,10 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from common.errors import InputError
+from common.memory import keep_to_gpu_share
 from experiments.sweep import engines
 from experiments.sweep.engines import WorkerProcesses, start_worker
 from experiments.sweep.folder import State, SweepFolder
@@ -89,3 +91,29 @@ def test_workers_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
     start_worker(0, 12)
     assert seen == ["16", "5", "1", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("gpus", "jobs", "expected"),
+    [
+        (None, 3, [("4", 0.5), ("7", 1.0), ("4", 0.5)]),
+        ("", 3, [(None, None)] * 3),  # none
+    ],
+)
+def test_each_worker_gets_a_gpu_and_its_share_of_the_memory(monkeypatch, gpus, jobs, expected):
+    seen, limits = [], []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0 if gpus == "" else 2)
+    monkeypatch.setattr(torch.cuda, "set_per_process_memory_fraction", limits.append)
+    monkeypatch.setattr(subprocess, "Popen", lambda command, **options: seen.append(options["env"]))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if gpus is None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    for place in range(jobs):
+        start_worker(place, jobs)
+    shares = [environment.get("RANKWISE_GPU_SHARE") for environment in seen]
+    found = [environment.get("CUDA_VISIBLE_DEVICES") for environment in seen]
+    assert list(zip(found, [share and float(share) for share in shares])) == expected
+    for share in shares:
+        monkeypatch.setenv("RANKWISE_GPU_SHARE", share or "1")
+        keep_to_gpu_share()
+    assert limits == [0.475, 0.475] * (gpus is None)  # one alone isn't limited

@@ -103,6 +103,8 @@ def test_each_parameter_is_in_its_group_with_the_groups_rate_and_weight_decay(mo
         {"warmup_fraction": 1.5},
         {"warmup_rounding": "nearest"},
         {"schedule": "cosine"},
+        {"betas": (2, 3)},
+        {"betas": (0.9, 1.0)},
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(settings):

@@ -137,8 +137,9 @@ def test_masks_and_gradients_stay_float32_under_autocast(kind):
         logits(model).float().sum().backward()
     assert all(A.dtype == torch.float32 for A, _ in adapter.update_factors())
     assert all(parameter.grad.dtype == torch.float32 for parameter in adapter.parameters())
-    if kind is AdaptiveLoRAXS:
-        assert model.get_submodule(adapter.layer_names[0]).core.dtype == torch.float32
+    if kind is AdaptiveLoRAXS:  # cast once they are whole
+        exact = (adapter.scaling * adapter.R * adapter.allocation.masks())[0]
+        assert torch.equal(model.get_submodule(adapter.layer_names[0]).core, exact.bfloat16())
 
 
 @either_kind

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora import AdaptiveLoRAXS, LoRAXS
+from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRAXS
 from lora.gradient import gradient_directions, ranks_by_energy
 from lora.layers import dense_weight
 from tests.lora.attached import attached
@@ -161,6 +161,20 @@ def test_layers_of_rank_0_are_left_alone_and_nothing_below_them_is_differentiate
     model(input_ids=torch.arange(2, 8)[None]).logits.sum().backward()
     assert list(seen.values()) == [False] * (len(energies) - 1) + [True]
     assert adapter.R.grad[-1].abs().sum() > 0
+
+
+def test_a_layer_of_rank_0_of_plain_lora_is_left_alone_once_ranks_are_discrete():
+    _, adapter = attached(AdaptiveLoRA(0, 4, budget=48, lora_alpha=4))
+    with torch.no_grad():
+        adapter.allocation.weights.copy_(torch.linspace(-30, 30, len(adapter.layer_names)))
+    adapter.allocation.discretise()
+    adapter.refresh()
+    ranks = list(adapter.discrete_ranks().values())
+    assert [layer.idle for layer in adapter.adapted_layers] == [rank == 0 for rank in ranks]
+    assert ranks[0] == 0
+    adapter.allocation.soften()
+    adapter.refresh()
+    assert not any(layer.idle for layer in adapter.adapted_layers)
 
 
 @pytest.mark.parametrize("rule", ["softmax", "bounded"])

@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import InputError
-from lora.rank_allocation import RankAllocation, initial_weights
+from lora.area_rules import initial_weights
+from lora.rank_allocation import RankAllocation
 
 
 def allocation(layers=8, rank_min=2, rank_max=12, average=6.0, **settings):

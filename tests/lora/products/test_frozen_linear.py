@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from benchmarks.launches import StepCounter
 from lora import layers
 from lora.injection import prepare_frozen_layers
 from lora.layers import LoRALinear, LoRAXSLinear
@@ -144,6 +145,32 @@ def test_frozen_weights_are_cast_once_under_autocast_also_for_training_after_an_
         y.float().square().sum().backward()
     assert prepared == [torch.bfloat16]
     assert all(tensor.grad.abs().max() > 0 for tensor in trained)
+
+
+def test_layers_that_read_one_tensor_share_its_cast_until_it_changes(monkeypatch):
+    monkeypatch.setattr(frozen_products, "can_pack", lambda dtype: False)
+    query, key = FrozenLinear(frozen()), FrozenLinear(frozen())
+    leaf = torch.randn(5, 12, requires_grad=True)
+    x = leaf * 1
+
+    def casts():
+        with StepCounter() as counter, torch.autocast("cpu", torch.bfloat16):
+            counter.counting = True
+            sums = query(x).float(), key(x).float()
+        return sums, counter.launched["_to_copy"] - 2
+
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):  # prepares them
+        query(x), key(x)
+    (q, k), count = casts()
+    assert count == 1  # and not the one that was made without gradients
+    exact = (query.weight + key.weight).bfloat16().double().sum(dim=0).expand(5, -1)
+    (gradient,) = torch.autograd.grad(q.sum() + k.sum(), leaf)
+    torch.testing.assert_close(gradient.double(), exact, rtol=0.03, atol=0.03)
+    with torch.no_grad():
+        x.mul_(2)
+    (doubled, _), count = casts()
+    assert count == 1
+    torch.testing.assert_close(doubled - query.bias, 2 * (q - query.bias), rtol=0.03, atol=0.03)
 
 
 def test_only_frozen_linear_layers_of_a_model_are_replaced():

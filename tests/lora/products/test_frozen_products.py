@@ -5,6 +5,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from lora.products import frozen_products
+from lora.products.folded_cores import StackedFactors
 from lora.products.frozen_products import CastProducts, KeptProducts, PackedProducts, product_type
 from lora.products.torch_internals import can_pack
 
@@ -42,6 +43,24 @@ def test_products_are_the_dense_ones(kind, dtype, bias):
     assert_near(towards_x, gradient.double() @ adapted, dtype)
     assert_near(towards_core, gradient.double() @ B, dtype)
     assert y.is_contiguous() and y.dtype == reduced.dtype == towards_x.dtype == towards_core.dtype == dtype
+    assert products.adapted_back(gradient, core, towards_x=False)[0] is None
+
+
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_cores_that_are_folded_into_the_factors_of_many_layers_give_the_same(dtype):
+    shapes = [(OUT, IN), (2 * OUT, IN), (OUT, IN), (OUT, 3 * IN)]
+    A, B = [torch.randn(RANK, inputs) for _, inputs in shapes], [torch.randn(outputs, RANK) for outputs, _ in shapes]
+    cores = torch.randn(len(shapes), RANK, RANK).to(dtype)
+    for a, b, core, folded in zip(A, B, cores, StackedFactors(A, B, dtype).fold(cores), strict=True):
+        a, b = a.to(dtype), b.to(dtype)
+        weight = torch.randn(len(b), a.shape[1])
+        products = CastProducts(dtype, weight, None, a, b)
+        x, gradient = torch.randn(TOKENS, a.shape[1]).to(dtype), torch.randn(TOKENS, len(b)).to(dtype)
+        exact = weight.to(dtype).double() + b.double() @ core.double() @ a.double()
+        assert_near(products.adapted(x, core, folded)[0], x.double() @ exact.T, dtype)
+        towards_x, towards_core = products.adapted_back(gradient, core, folded)
+        assert_near(towards_x, gradient.double() @ exact, dtype)
+        assert_near(towards_core, gradient.double() @ b.double(), dtype)
 
 
 def test_products_are_prepared_once_and_again_when_a_tensor_or_the_type_changes():

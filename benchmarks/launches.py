@@ -1,0 +1,166 @@
+"""Operations that one training step launches on a GPU, and reads that make the host wait for it: counted on the CPU.
+
+Each side runs as it is measured elsewhere, on a model with as many layers as roberta-large but narrow, because widths
+don't change the number of operations. What differs between CPU and GPU is made as on a GPU: weights are cast instead of
+packed, dropout is PyTorch's fused one, attention is one operation each way, and the device is looked at as rarely. An
+operation counts as one launch unless it makes a view or takes memory; what one of them launches inside isn't seen.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from functools import partial, wraps
+from importlib import import_module
+from io import StringIO
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from benchmarks import frozen, ours, trainer_peft
+from benchmarks.machine import origin
+from benchmarks.models import made_model
+from benchmarks.settings import BenchmarkSettings
+from benchmarks.timing import Figures, StepWindow
+from common.files import write_json
+
+SIDES: dict[str, Callable[[BenchmarkSettings], Figures]] = {
+    "ours": partial(ours.train, "adaptive_softmax"),
+    "ours_fixed_rank": partial(ours.train, "fixed_rank"),
+    "ours_lora": partial(ours.train, "lora"),
+    "peft_lora": trainer_peft.trainer_peft_lora,
+    "peft_adalora": trainer_peft.trainer_peft_adalora,
+    "bare": frozen.frozen_backbone,
+}
+# A whole step, from the end of one to the end of the next, at no logging interval and no end of an epoch.
+SETTINGS = BenchmarkSettings(model="roberta-large-narrow", precision="bf16-mixed", steps=2, warm_up_steps=3)
+_ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh")
+_NOTES = ("_record_function_enter_new", "_record_function_exit")
+_WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
+_READS = (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy)
+# What happens on the host before a batch goes to the device, and a line that is printed twice a minute.
+_ON_THE_HOST = (
+    "callbacks.progress:EpochLines.on_train_batch_end",
+    "datamodules.batching:TrainingBatchSampler.micro_batch",
+    "datamodules.language_modelling:collate_windows",
+    "datamodules.text_classification:collate",
+    "lightning_modules.adapted_module:AdaptedModule.ready_batch",
+    "transformers:DataCollatorWithPadding.__call__",
+)
+
+
+class StepCounter(TorchDispatchMode):
+    """What is launched, and what makes the host wait, while `counting` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counting = False
+        self.launched: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.overloadpacket.__name__
+        if self.counting and name in _WAITS:
+            self.waits[name] += 1
+        elif self.counting and name not in _ALLOCATES + _NOTES and not function.is_view:
+            self.launched[name] += 1
+        return function(*args, **(kwargs or {}))
+
+    def on_the_host(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The same function, uncounted."""
+
+        @wraps(function)
+        def uncounted(*args: Any, **kwargs: Any) -> Any:
+            counting, self.counting = self.counting, False
+            try:
+                return function(*args, **kwargs)
+            finally:
+                self.counting = counting
+
+        return uncounted
+
+
+class _GPUFunctions(TorchFunctionMode):
+    """Dropout and attention as one operation each, and notes of what is read without one."""
+
+    def __init__(self, counter: StepCounter) -> None:
+        super().__init__()
+        self.counter = counter
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if function is nn.functional.dropout:
+            return _fused_dropout(*args, **kwargs)
+        if function is nn.functional.scaled_dot_product_attention:
+            kwargs = {**kwargs, "dropout_p": 0.0}  # with dropout it is one operation on a GPU only
+        if self.counter.counting and function in _READS:
+            self.counter.waits[function.__name__] += 1
+        return function(*args, **kwargs)
+
+
+def _fused_dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> torch.Tensor:
+    return torch.native_dropout(x, p, training)[0] if training and p else x
+
+
+@contextmanager
+def as_on_a_gpu(counter: StepCounter) -> Iterator[None]:
+    """Lets training on the CPU take the way that it takes on a GPU, for `counter` to look at."""
+    from lora.dropout import SixteenBitDropout
+
+    with ExitStack() as stack:
+        stack.enter_context(patch("lora.products.frozen_products.can_pack", lambda dtype: False))
+        stack.enter_context(patch.object(SixteenBitDropout, "forward", nn.Dropout.forward))
+        stack.enter_context(patch("callbacks.divergence.looks_at_every_step", lambda device: False))
+        for place in _ON_THE_HOST:
+            module, _, path = place.partition(":")
+            *owner, name = path.split(".")
+            found: Any = import_module(module)
+            found = getattr(found, owner[0]) if owner else found
+            stack.enter_context(patch.object(found, name, counter.on_the_host(getattr(found, name))))
+        stack.enter_context(counter)
+        stack.enter_context(_GPUFunctions(counter))
+        yield
+
+
+def count(side: str, settings: BenchmarkSettings = SETTINGS) -> StepCounter:
+    """Runs one of `SIDES` and counts its last step.
+
+    Args:
+        side: which.
+        settings: with at least two timed steps; the model is a folder or the like, see `made_model`.
+    """
+    counter, ended = StepCounter(), StepWindow.step_ended
+
+    def step_ended(window: StepWindow) -> None:
+        counter.counting = False
+        ended(window)
+        counter.counting = window.done == settings.all_steps - 1
+
+    with as_on_a_gpu(counter), patch.object(StepWindow, "step_ended", step_ended):
+        SIDES[side](settings)
+    return counter
+
+
+def measure_launches(arguments: list[str]) -> None:
+    """Counts all sides, prints a table and writes JSON."""
+    parser = ArgumentParser(prog="python -m benchmarks launches", description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path("launches.json"), help="JSON file to write")
+    output = parser.parse_args(arguments).output
+    with made_model(SETTINGS) as made, redirect_stdout(StringIO()):
+        counted = {side: count(side, made) for side in SIDES}
+    launches = {side: counter.launched.total() for side, counter in counted.items()}
+    waits = {side: counter.waits.total() for side, counter in counted.items()}
+    operations = {side: dict(counter.launched.most_common()) for side, counter in counted.items()}
+    content = {"launches": launches, "synchronisations_per_step": waits["ours"], "synchronisations": waits}
+    write_json(output, {**content, "operations": operations, "model": SETTINGS.model, **origin(SETTINGS)})
+    table = Table("side", "launches", "of the bare model's", "synchronisations", title="one step, bf16-mixed")
+    for side, number in launches.items():
+        table.add_row(side, f"{number:,}", f"{number / launches['bare']:.2f}", str(waits[side]))
+    Console().print(table)

@@ -1,0 +1,80 @@
+"""The verb export: a run's model as files that other programs load."""
+
+import argparse
+import shlex
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from common.errors import InputError
+from common.terminal import logger, quiet_libraries
+from experiments.export_formats import FORMATS, ExportOptions
+from experiments.run import Run
+
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"export: {message}. See `python cli.py export --help`.")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python cli.py export",
+        description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
+        epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", help="Run folder, or a run's name below --runs_dir.")
+    parser.add_argument(
+        "--format",
+        required=True,
+        choices=list(FORMATS),
+        help="peft: plain LoRA with a rank per layer; merged: the whole model; native: R blocks in one small file.",
+    )
+    parser.add_argument("--output", type=Path, help="Folder to write; RUN/exports/FORMAT if not given.")
+    parser.add_argument("--ckpt_path", default="best", help="best (default), last or a file.")
+    parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
+    parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
+    parser.add_argument(
+        "--budget", type=int, help="Cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA)."
+    )
+    parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
+    parser.add_argument("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
+    parser.add_argument(
+        "--with_factors", action="store_true", help="native: put in the frozen factors, cut to the ranks."
+    )
+    parser.add_argument("--without_head", action="store_true", help="native: leave the head out.")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-5,
+        help="Largest allowed difference of logits (1e-5), times the largest logit if above 1.",
+    )
+    return parser
+
+
+def run_export(arguments: list[str]) -> int:
+    """Exports a run and returns the exit code.
+
+    Raises:
+        InputError: the user's input is at fault.
+        VerificationError: the files give other logits than the run; they are deleted.
+    """
+    quiet_libraries()
+    asked, overrides = _parser().parse_known_args(arguments)
+    options = ExportOptions(
+        _DTYPES[asked.dtype] if asked.dtype else None,
+        asked.max_shard_size,
+        asked.with_factors,
+        asked.without_head,
+        asked.tolerance,
+        asked.force,
+        asked.budget,
+    )
+    run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
+    output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
+    logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")
+    return 0

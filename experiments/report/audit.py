@@ -1,0 +1,136 @@
+"""What makes a comparison unfair, where a report's runs show it: a line for each fault, none where there is none."""
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import NamedTuple
+
+import pandas as pd
+
+from experiments.report.cells import make_table
+from experiments.report.groups import (
+    ALLOCATION_RATE,
+    HEAD_RATE,
+    NOT_STUDIED,
+    RANK,
+    RANK_AVERAGE,
+    RATE,
+    Curve,
+    Group,
+    alike,
+)
+from experiments.report.optimum import curve_optimum
+
+_RATES = (RATE, ALLOCATION_RATE, HEAD_RATE)
+_BUDGETS = (RANK, RANK_AVERAGE, "model.adapter.budget")
+_BUDGETS_ALIKE = 0.02  # relative: what rounding to discrete ranks can make of one budget
+
+
+class Finding(NamedTuple):
+    """One fault, and the rows it concerns."""
+
+    fault: str
+    rows: list[str]
+
+
+def audit_table(
+    groups: list[Group], curves: list[Curve], compared: list[Group], baseline: Group | None
+) -> pd.DataFrame:
+    """A row per fault; empty for a clean study.
+
+    Args:
+        groups: all settings.
+        curves: those over a swept learning rate.
+        compared: each curve at its chosen rate, and settings without a swept rate.
+        baseline: what differences are to.
+    """
+    found = [*_edges(curves, baseline)]
+    for same in _by_measure(groups):
+        found += _tries(same)
+    for same in _by_measure(compared):
+        found += [*_budgets(same, baseline), *_counts(same), *_splits(same)]
+    return make_table(
+        [finding for finding in found if finding.rows],
+        {"Not fair": lambda finding: finding.fault, "Rows": lambda finding: "; ".join(finding.rows)},
+    )
+
+
+def _by_measure(groups: list[Group]) -> Iterable[list[Group]]:
+    """Groups with results, those that can be compared together."""
+    measured = sorted((group for group in groups if group.results), key=lambda group: str(group.measure))
+    return (list(found) for _, found in groupby(measured, key=lambda group: group.measure))
+
+
+def _edges(curves: list[Curve], baseline: Group | None) -> Iterator[Finding]:
+    rows = []
+    for curve in curves:
+        optimum = curve_optimum(curve.scores())
+        if len(curve.scores().columns) > 1 and optimum.place not in ("inside", "flat"):
+            place = "of two rates" if optimum.place == "too few rates" else optimum.place
+            whose = ", the baseline" if baseline in curve.groups.values() else ""
+            rows.append(f"{curve.label} ({optimum.chosen:g}, {place}{whose})")
+    yield Finding("the best rate lies at the edge of its grid: a better one may lie outside", rows)
+
+
+def _tries(groups: list[Group]) -> Iterator[Finding]:
+    tries = {label: len(found) for label, found in alike(groups, (*NOT_STUDIED, *_RATES))}
+    fewest = min(tries.values())
+    rows = [f"{label} ({count})" for label, count in tries.items() if count > fewest]
+    yield Finding(f"more learning rates were tried than for others, which had {fewest}", rows)
+
+
+def _budgets(groups: list[Group], baseline: Group | None) -> Iterator[Finding]:
+    """Where ranks vary within a method, budgets are what is studied; full fine-tuning has none."""
+    by_method: dict[str, set[str]] = {}
+    for group in groups:
+        by_method.setdefault(group.method, set()).add(repr([group.setting(name) for name in _BUDGETS]))
+    used = {group: budget for group in groups if (budget := _budget(group)) is not None}
+    if len(used) < 2 or any(len(settings) > 1 for settings in by_method.values()):
+        return
+    middle = sorted(used.values())[(len(used) - 1) // 2] if baseline not in used else used[baseline]
+    rows = [
+        f"{group.label} ({budget:,.0f})"
+        for group, budget in used.items()
+        if abs(budget - middle) > _BUDGETS_ALIKE * middle
+    ]
+    whose = "the baseline's" if baseline in used else "the median"
+    yield Finding(f"the budget used is more than 2 % from {whose}, {middle:,.0f} adapter entries", rows)
+
+
+def _budget(group: Group) -> float | None:
+    """Mean entries in use at the best epoch; all trained ones where ranks are fixed."""
+    if any(results.adapter == "full fine-tuning" for results in group.results):
+        return None
+    used = [
+        moment.budget.used
+        if (moment := results.at_best_epoch or results).budget
+        else results.trainable_parameters.adapter
+        for results in group.results
+    ]
+    return sum(used) / len(used)
+
+
+def _counts(groups: list[Group]) -> Iterator[Finding]:
+    """Parameters and passes that one side has and the other lacks."""
+    without = [group.label for group in groups if not any(one.trainable_parameters.head for one in group.results)]
+    yield Finding("a head is trained and counted for the others only", without if len(without) < len(groups) else [])
+    passes = {group: max(_pass_rows(group), default=0) for group in groups}
+    rows = [f"{group.label} ({count:,} rows)" for group, count in passes.items() if count]
+    yield Finding("passes over data before training, which the others lack", rows if len(rows) < len(groups) else [])
+
+
+def _pass_rows(group: Group) -> Iterator[int]:
+    for results in group.results:
+        yield results.factors.rows if results.factors else 0
+
+
+def _splits(groups: list[Group]) -> Iterator[Finding]:
+    choosing = [group for group in groups if any(len(results.val_losses or []) > 1 for results in group.results)]
+    untested = [group.label for group in choosing if group.values("test").empty]
+    yield Finding("no test figure: the best epoch was chosen on the split it is reported on", untested)
+    same = [group.label for group in choosing if len(group.records) > 1 and _is_validation_again(group)]
+    yield Finding("the test split gives the validation's figures: epochs were chosen on it", same)
+
+
+def _is_validation_again(group: Group) -> bool:
+    both = pd.DataFrame({figure: group.values(figure) for figure in ("best", "test")}).dropna()
+    return len(both) > 1 and bool((both["best"] == both["test"]).all())

@@ -1,0 +1,88 @@
+"""Would `sweep --stop_early` have chosen the same? Finished sweeps, replayed on resampled seeds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from experiments.report.cells import make_table
+from experiments.report.groups import ALLOCATION_RATE, HEAD_RATE, NOT_STUDIED, RATE, Group, alike
+from experiments.report.statistics import SEED, Array
+from experiments.sweep.halving import least_share, race, score
+
+SEARCHED = (RATE, ALLOCATION_RATE, HEAD_RATE)
+_RESAMPLES = 1000
+_SAME, _SPENT = 0.95, 0.35  # what stopping early should keep and spend
+
+
+@dataclass(frozen=True)
+class Replay:
+    """One search: settings that differ in what is searched alone.
+
+    Attributes:
+        curves: best validation score so far, (seeds, candidates, epochs); −∞ after a run diverged.
+        same: share of resamples in which the winner is as good as the full sweep's.
+        spent: mean share of its steps.
+    """
+
+    label: str
+    curves: Array
+    same: float
+    spent: float
+
+    @property
+    def verdict(self) -> str:
+        seeds, candidates, epochs = self.curves.shape
+        if least_share(seeds, candidates, epochs) > _SPENT:
+            return "too short to spend so little"
+        return "yes" if self.same >= _SAME and self.spent <= _SPENT else "no"
+
+
+def replays(groups: list[Group], searched: tuple[str, ...] = SEARCHED) -> list[Replay]:
+    """A replay of each search among the groups that has values by epoch."""
+    found = []
+    for label, candidates in alike(groups, (*NOT_STUDIED, *searched)):
+        curves = _curves(candidates)
+        if len(candidates) < 2 or curves is None:
+            continue
+        rows = candidates[0].results[0].data.validation_rows
+        seeds, generator = len(curves), np.random.default_rng(SEED)
+        draws = generator.integers(0, seeds, (_RESAMPLES if seeds > 1 else 1, seeds))
+        outcomes = [(race(curves[draw], rows), curves[draw, :, -1].mean(axis=0)) for draw in draws]
+        same = [full[raced.winner] == full.max() for raced, full in outcomes]
+        found.append(
+            Replay(label, curves, float(np.mean(same)), float(np.mean([raced.spent for raced, _ in outcomes])))
+        )
+    return found
+
+
+def _curves(groups: list[Group]) -> Array | None:
+    """Curves over the seeds that all groups have; None where a run lacks values."""
+    by_seed = [{record.seed: record.results for record in group.records if record.results} for group in groups]
+    seeds = sorted(set.intersection(*(set(found) for found in by_seed)))
+    runs = [[found[seed] for found in by_seed] for seed in seeds]
+    epochs = max((len(results.validations) for row in runs for results in row), default=0)
+    if not epochs:
+        return None
+    metric = runs[0][0].metric
+    found = np.full((len(seeds), len(groups), epochs), np.nan)
+    for place, row in enumerate(runs):
+        for column, results in enumerate(row):
+            known = [np.nan if value is None else value for value in results.curve["values"]]
+            found[place, column, : len(known)] = score(known, metric.higher_is_better)
+    return np.maximum.accumulate(np.nan_to_num(found, nan=-np.inf), axis=2)
+
+
+def replay_table(found: list[Replay]) -> pd.DataFrame:
+    """A row per search: its size, how often the winner stays, what is spent, and the least that could be."""
+    return make_table(
+        found,
+        {
+            "Search": lambda row: row.label,
+            "Seeds × settings × epochs": lambda row: " × ".join(map(str, row.curves.shape)),
+            "Same winner": lambda row: f"{row.same:.0%}" if len(row.curves) > 1 else ("yes" if row.same else "no"),
+            "Steps spent": lambda row: f"{row.spent:.0%}",
+            "Least possible": lambda row: f"{least_share(*row.curves.shape):.0%}",
+            "≥ 95 % at ≤ 35 %": lambda row: row.verdict,
+        },
+    )

@@ -1,0 +1,87 @@
+"""A training step that torch.compile sees as one graph: masks of the adapter, forward pass, and loss."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from callbacks.trained_module import TrainedModule
+from common.errors import InputError
+from lora.lora import LoRA
+from lora.lora_xs import LoRAXS
+from lora.nested import NestedRanks
+from lora.products.frozen_linear import cast_for_compiling
+
+Step = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
+_GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks become discrete
+
+
+def check_compiling(module: TrainedModule, compiles: bool, captures: bool, takes_ready_masks: bool) -> None:
+    """Refuses what can't be compiled or captured.
+
+    Args:
+        module: with its model and adapter.
+        compiles: --model.compile.
+        captures: --model.cuda_graphs.
+        takes_ready_masks: whether the model leaves masks as they are.
+
+    Raises:
+        InputError: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
+    """
+    device = module.trainer.strategy.root_device.type
+    if captures and device != "cuda":
+        raise InputError(
+            f"model.cuda_graphs is true, but this run is on {device}; allowed: on an NVIDIA GPU. Leave it out; "
+            "--model.compile true works on every device."
+        )
+    if not (compiles or captures):
+        return
+    option = "cuda_graphs" if captures else "compile"
+    adapter = module.adapter
+    if isinstance(adapter, NestedRanks) or not isinstance(adapter, LoRA | LoRAXS | None):
+        raise InputError(
+            f"model.{option} is true with {adapter.name if adapter else None}, which can't be traced as one graph; "
+            f"allowed: lora.LoRA, lora.LoRAXS, their adaptive kinds, or null. Leave out --model.{option}."
+        )
+    if not takes_ready_masks:
+        raise InputError(
+            f"model.{option} is true with a {module.model.config.model_type}, whose attention masks depend on values "
+            "and can't be traced; allowed: BERT's and RoBERTa's kinds, DistilBERT, ELECTRA, GPT-2 and Llama with "
+            f"torch's own attention. Leave out --model.{option}."
+        )
+
+
+def compiled(module: Any, captures: bool, compiles: bool = True, backend: str | None = None) -> Step:
+    """The module's step, compiled at the first batch; with `captures` once for each shape, else for all together.
+
+    Args:
+        module: on its device.
+        captures: whether CUDA graphs replay it.
+        compiles: whether Inductor compiles it.
+        backend: of torch.compile, instead of what follows from the two.
+    """
+    # torch.compile has no argument for it; at the limit it would raise instead of compiling one more length
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
+    device, is_cast = module.device.type, False
+    made = torch.compile(
+        module.refreshed_loss,
+        fullgraph=True,
+        dynamic=not captures,
+        backend=backend or ("inductor" if compiles else "cudagraphs"),
+        mode="reduce-overhead" if captures and compiles and backend is None else None,
+    )
+
+    def step(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        nonlocal is_cast
+        if not is_cast and torch.is_autocast_enabled(device):
+            cast_for_compiling(module.model, torch.get_autocast_dtype(device))
+        is_cast = True
+        if module.rank_allocation is not None:
+            module.rank_allocation.note_moment()
+        if captures:
+            torch.compiler.cudagraph_mark_step_begin()
+        tensors = {name: value for name, value in batch.items() if name == "inputs" or isinstance(value, Tensor)}
+        return made(tensors)
+
+    return step

@@ -1,0 +1,98 @@
+"""Planted faults in a fair study: the audit names each with its rows, and invents none."""
+
+import json
+
+import pytest
+
+from experiments.report.audit import audit_table
+from experiments.report.content import make_study
+from experiments.report.sources import read_records
+from tests.experiments import made_runs
+
+SEEDS = (0, 1, 2)
+HUMP = {1e-4: 0.70, 1e-3: 0.90, 1e-2: 0.60}
+
+
+def curve(heights):
+    return {rate: {seed: height + seed / 100 for seed in SEEDS} for rate, height in heights.items()}
+
+
+def more_adapter(results):
+    results["trainable_parameters"]["adapter"] = 1021
+
+
+def less_used(results):
+    results["budget"] = {"requested": 1000.0, "used": 979.0}
+
+
+def no_head(results):
+    results["trainable_parameters"]["head"] = 0
+
+
+def passes(results):
+    results["factors"] = {"rule": "gradient", "rows": 512, "seconds": 3.0}
+
+
+def untested(results):
+    results["test"] = None
+
+
+def validation_again(results):
+    results["test"]["accuracy"] = results["metric"]["best"]
+
+
+def audited(folder, changes=None, ours=HUMP, rank=16, baseline="fixed"):
+    """Fault -> rows of a study of two methods and full fine-tuning, where `changes` are made to the runs of ours."""
+    curves = {"fixed": (16, curve(HUMP)), "ours": (rank, curve(ours)), "full": (None, curve(HUMP))}
+    made_runs.write_rate_sweep(folder, curves)
+    content = json.loads((folder / "results.json").read_text())
+    for trial in content["trials"]:
+        if changes and trial["method"] == "ours":
+            changes(trial["results"])
+    (folder / "results.json").write_text(json.dumps(content))
+    study = make_study(read_records([folder]), baseline)
+    return dict(audit_table(study.groups, study.curves, study.compared, study.baseline).to_numpy().tolist())
+
+
+@pytest.mark.parametrize("baseline", ["fixed", None])
+def test_a_fair_study_is_passed_in_silence(tmp_path, baseline):
+    assert audited(tmp_path / "fair", baseline=baseline) == {}
+    within = audited(tmp_path / "within", lambda results: results["trainable_parameters"].update(adapter=1019))
+    assert within == {}
+
+
+@pytest.mark.parametrize(
+    ("planted", "told", "rows"),
+    [
+        ({"ours": {1e-4: 0.7, 1e-3: 0.8, 1e-2: 0.9}}, "edge of its grid", "ours (0.01, upper edge)"),
+        ({"ours": {1e-4: 0.7, **HUMP, 3e-2: 0.2}}, "more learning rates were tried", "ours (4)"),
+        ({"changes": more_adapter}, "more than 2 % from the baseline's, 1,000", "ours rate 0.001 (1,021)"),
+        ({"changes": less_used}, "more than 2 % from the baseline's, 1,000", "ours rate 0.001 (979)"),
+        ({"changes": no_head}, "a head is trained", "ours rate 0.001"),
+        ({"changes": passes}, "passes over data", "ours rate 0.001 (512 rows)"),
+        ({"changes": untested}, "no test figure", "ours rate 0.001"),
+        ({"changes": validation_again}, "gives the validation's figures", "ours rate 0.001"),
+    ],
+)
+def test_a_planted_fault_is_caught_and_no_other_invented(tmp_path, planted, told, rows):
+    ((fault, found),) = audited(tmp_path / "study", **planted).items()
+    assert told in fault and found == rows
+
+
+def test_the_baseline_at_an_edge_is_called_so_and_two_rates_have_no_middle(tmp_path):
+    (rows,) = audited(tmp_path / "edge", ours={1e-4: 0.9, 1e-3: 0.8, 1e-2: 0.7}, baseline="ours").values()
+    assert rows == "ours (0.0001, lower edge, the baseline)"
+    found = audited(tmp_path / "two", ours={1e-4: 0.7, 1e-3: 0.8})
+    assert set(found.values()) == {"ours (0.001, of two rates)", "fixed (3); full (3)"}
+
+
+def test_where_the_rank_is_studied_budgets_differ_rightly(tmp_path):
+    curves = {"fixed": (16, curve(HUMP)), "full": (None, curve(HUMP))}
+    folder = made_runs.write_rate_sweep(tmp_path / "ranks", curves)
+    wide = made_runs.write_rate_sweep(tmp_path / "wide", {"fixed": (64, curve(HUMP))})
+    content = json.loads((wide / "results.json").read_text())
+    for trial in content["trials"]:
+        trial["results"]["trainable_parameters"]["adapter"] = 4000
+    (wide / "results.json").write_text(json.dumps(content))
+    study = make_study(read_records([folder, wide]), None)
+    assert audit_table(study.groups, study.curves, study.compared, None).empty
