@@ -1,16 +1,26 @@
 """TensorBoard's event files of a run, also of one that goes on."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+_OVERVIEW = {  # charts of the tab CUSTOM SCALARS: regular expressions of tags
+    "loss": ["train/loss", "train/epoch_loss", "val[^/]*/loss"],
+    "validation": ["val[^/]*/(?!loss)"],
+    "average rank": ["allocation/average_rank"],
+    "budget": ["allocation/budget_(used|requested)"],
+    "learning rates": ["learning_rate/"],
+}
 
 
 class RunTensorBoard(TensorBoardLogger):
     """Writes each step's epoch once, and makes TensorBoard forget what an interrupted run has logged from a step on.
 
-    The latter once there is something new: `purge_step` of the logger does so as soon as a trainer is set up, so that
-    a resumption that is then refused would take the run's last figures from the screen.
+    The latter, and an overview with the run's settings, once there is something new: `purge_step` of the logger does so
+    as soon as a trainer is set up, so that a resumption that is then refused would take the run's last figures from
+    the screen.
 
     Args:
         folder: the run folder.
@@ -21,12 +31,19 @@ class RunTensorBoard(TensorBoardLogger):
         super().__init__(folder, name="", version="", default_hp_metric=False)
         self._purge_step = resumed_step
         self._epoch_step: int | None = None
+        self._has_overview = False
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._purge_step is not None:
             self.experiment.close()  # the next entry opens another file, which begins by saying what to forget
             self.experiment.purge_step, self._purge_step = self._purge_step, None
+        if not self._has_overview:
+            self._has_overview = True
+            charts = {title: ["Multiline", tags] for title, tags in _OVERVIEW.items()}
+            self.experiment.add_custom_scalars({"Overview": charts})
+            if (config := Path(self.save_dir) / "config.yaml").is_file():
+                self.experiment.add_text("settings", f"```\n{config.read_text(encoding='utf-8')}```")
         if "epoch" in metrics:  # Lightning adds it to the figures of training and, at the same step, of validation
             if step == self._epoch_step:
                 metrics = {name: value for name, value in metrics.items() if name != "epoch"}

@@ -1,7 +1,10 @@
-"""What TensorBoard itself shows of a run that was interrupted."""
+"""What TensorBoard itself shows of a run, also of one that was interrupted."""
+
+import re
 
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from callbacks.tensor_board import RunTensorBoard
 from tests.command_line import run, write_config
@@ -49,3 +52,19 @@ def test_a_refused_resumption_costs_no_figure(tmp_path, tiny_bert, cola_folder):
     assert run("fit", config, tmp_path, "--ckpt_path", "last", "--trainer.max_epochs", "1") == 0
     assert (folder / "metrics.csv").read_text() == table  # finished once more: nothing twice
     assert shown(folder) == figures
+
+
+def test_the_overview_has_charts_of_what_a_run_logs_and_its_settings(finished_run):
+    events = EventAccumulator(str(finished_run[1] / "tiny")).Reload()
+    (written,) = events.Tensors(metadata.CONFIG_SUMMARY_TAG)
+    (overview,) = layout_pb2.Layout.FromString(written.tensor_proto.string_val[0]).category
+    tags = events.Tags()["scalars"]
+    shown = {
+        chart.title: [t for t in tags if any(re.match(p, t) for p in chart.multiline.tag)] for chart in overview.chart
+    }
+    assert sorted(shown["loss"]) == ["train/epoch_loss", "train/loss", "val/loss"]
+    assert sorted(shown["validation"]) == ["val/accuracy", "val/matthews_correlation"]
+    assert sorted(shown["budget"]) == ["allocation/budget_requested", "allocation/budget_used"]
+    assert len(shown["learning rates"]) == 3 and shown["average rank"] == ["allocation/average_rank"]
+    (settings,) = events.Tensors("settings/text_summary")
+    assert "rank_max: 8" in settings.tensor_proto.string_val[0].decode()
