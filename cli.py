@@ -9,6 +9,7 @@ import traceback
 from importlib import import_module
 from types import ModuleType
 
+VERSION = "0.1.0"
 USAGE = """\
 usage: python cli.py fit --config NAME.yaml [options]
        python cli.py VERB RUN [options]              RUN: a run's folder, or its name below --runs_dir
@@ -17,11 +18,13 @@ verbs
   fit        train, validate every epoch, test the best epoch, write runs/<run_name>/
   validate   evaluate a run on the validation split    (--ckpt_path best|last|FILE; default: best)
   test       evaluate a run on the labelled test split
-  predict    write predictions.tsv for the test split, or for --data.predict_file sentences.txt
+  predict    answer sentences: predict RUN --text "..." (repeatable), predict RUN FILE, or - for standard input;
+             without any the test split goes into predictions.tsv
   export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
              (validate, test and predict take it back with --export DIR instead of RUN)
   sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
   report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
+  configs    list the configs that come with Rankwise
 
 start here
   python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
@@ -46,7 +49,8 @@ options that work with every config
   --print_config         show the complete configuration and stop
   --debug                show the traceback of an error
 
-  python cli.py VERB --help lists every option of a verb with its meaning.
+  python cli.py fit --config NAME --help lists every option with its meaning and its value there.
+  python cli.py --version says which version this is.
 exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
 
 VERBS = {
@@ -54,17 +58,23 @@ VERBS = {
     "export": "experiments.export_command:run_export",
     "sweep": "experiments.sweep.command:run_sweep",
     "report": "experiments.report.command:run_report",
+    "configs": "experiments.config_files:list_configs",
 }
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
-    from common.terminal import keep_output_going
+    from common.terminal import as_called, keep_output_going
 
     keep_output_going()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
-        print(USAGE)  # without importing anything more: answers at once
+        print(as_called(USAGE))  # without importing anything more: answers at once
+        return 0
+    if arguments[0] == "--version":
+        from common.code_version import code_version
+
+        print(f"rankwise {VERSION} ({code_version() or 'unknown commit'})")
         return 0
     debug = "--debug" in arguments
     arguments = [argument for argument in arguments if argument != "--debug"]
@@ -75,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, IncompleteRunError, VerificationError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {as_called(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         print("\nStopped by Ctrl-C.", file=sys.stderr)

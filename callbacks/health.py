@@ -22,7 +22,7 @@ class CollapseDetection(Callback):
             return
         record.collapsed_epochs.append(epoch)
         logger.warning(
-            f"Collapsed: after epoch {epoch} the model answers {answer} for every validation row. "
+            f"Collapsed: after epoch {epoch + 1} the model answers {answer} for every validation row. "
             "A lower learning rate, a longer warm-up, a larger rank or a stronger backbone may help."
         )
 

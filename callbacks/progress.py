@@ -13,18 +13,42 @@ from callbacks.trained_module import Batch, TrainedModule
 
 
 class TerminalProgress(RichProgressBar):
-    """Lightning's Rich bar with the loss of a step; both are looked at rarely enough not to hold up training."""
+    """Lightning's Rich bar with the loss of a step, seldom enough not to hold up training; epochs count from 1."""
 
     def __init__(self) -> None:
         super().__init__(refresh_rate=20)
         self._loss: dict[str, str] = {}
 
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._leave_nothing()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        super().on_validation_start(trainer, pl_module)
+        self._leave_nothing()
+
+    def on_test_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        super().on_test_start(trainer, pl_module)
+        self._leave_nothing()
+
+    def on_predict_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        super().on_predict_start(trainer, pl_module)
+        self._leave_nothing()
+
+    def _leave_nothing(self) -> None:
+        if self.progress is not None:
+            self.progress.live.transient = True  # a bar that has ended gives its line back
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        super().on_train_epoch_start(trainer, pl_module)
+        if self.progress is not None and self.train_progress_bar_id is not None:
+            of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
+            self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1}{of}")
+
     def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, Any]:
         if trainer.training and trainer.global_step % self.refresh_rate == 0:  # reading it makes the host wait
             self._loss = {"train/loss": f"{float(pl_module.record.step_loss):.3f}"}
-        metrics = {**self._loss, **super().get_metrics(trainer, pl_module)}
-        metrics.pop("v_num", None)
-        return metrics
+        return self._loss  # more would take several lines
 
 
 class TrainingLog(Callback):
@@ -60,7 +84,7 @@ class TrainingLog(Callback):
 
 
 class EpochLines(Callback):
-    """One line per epoch, and one every half minute within an epoch; it comes after TrainingLog among the callbacks.
+    """One line per epoch, and where no bar moves one every half minute; it comes after TrainingLog among the callbacks.
 
     Args:
         every_n_seconds: the interval within an epoch.
@@ -79,18 +103,26 @@ class EpochLines(Callback):
         self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         early = time.monotonic() - self._printed < self.every_n_seconds
-        if early or not trainer.is_global_zero or not pl_module.ends_step(batch_idx):
+        if (
+            early
+            or trainer.progress_bar_callback is not None
+            or not trainer.is_global_zero
+            or not pl_module.ends_step(batch_idx)
+        ):
             return
         self._printed = time.monotonic()
         loss = float(pl_module.record.step_loss)
-        print(f"epoch {trainer.current_epoch}  {self._position(trainer, pl_module)}  train loss {loss:.4f}", flush=True)
+        print(
+            f"epoch {trainer.current_epoch + 1}  {self._position(trainer, pl_module)}  train loss {loss:.4f}",
+            flush=True,
+        )
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
         parts = [
-            f"epoch {trainer.current_epoch}",
+            f"epoch {trainer.current_epoch + 1}",
             self._position(trainer, pl_module),
             f"train loss {pl_module.record.train_losses[-1]:.4f}",
         ]

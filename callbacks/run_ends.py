@@ -155,8 +155,8 @@ class StaysStopped(Callback):
             waits = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
             if callback.wait_count >= max(patience, 1) or callback.stopping_reason not in waits:
                 logger.info(
-                    f"EarlyStopping stopped this run after epoch {callback.stopped_epoch}, so there is nothing left to "
-                    "train. To go on, raise its patience or leave it out of trainer.callbacks."
+                    f"EarlyStopping stopped this run after epoch {callback.stopped_epoch + 1}, so there is nothing "
+                    "left to train. To go on, raise its patience or leave it out of trainer.callbacks."
                 )
                 trainer.should_stop = True
 

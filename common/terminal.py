@@ -4,6 +4,7 @@ import errno
 import io
 import logging
 import os
+import shutil
 import sys
 import threading
 import warnings
@@ -60,13 +61,27 @@ def is_first_process() -> bool:
     return all(os.environ.get(name, "0") == "0" for name in names)
 
 
+def as_called(text: str) -> str:
+    """Text with commands that begin as this program was begun: `rankwise` once that is installed."""
+    return text.replace("python cli.py", "rankwise") if os.path.basename(sys.argv[0]) == "rankwise" else text
+
+
+def print_columns(rows: list[tuple[str, str]]) -> None:
+    """Prints two columns, one line a row: as much as a terminal has room for, 160 characters elsewhere."""
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 160
+    left = max(len(first) for first, _ in rows)
+    for first, second in rows:
+        line = f"{first:<{left}}  {second}".rstrip()
+        print(line if len(line) <= width else f"{line[: width - 1]}…")
+
+
 class _TerminalHandler(logging.Handler):
     """Prints what a run says on standard output, and warnings on standard error; the first process alone speaks."""
 
     def emit(self, record: logging.LogRecord) -> None:
         if not is_first_process():
             return
-        message = record.getMessage()
+        message = as_called(record.getMessage())
         if record.levelno >= logging.WARNING:
             print(f"warning: {message}", file=sys.stderr, flush=True)
         else:

@@ -136,6 +136,10 @@ class TextClassificationDataModule(TokenizedDataModule):
         """Rows of each split that were cut to `max_length`."""
         return {name: split.truncated_rows for name, split in self._splits.items()}
 
+    def majority_share(self) -> float | None:
+        labels = self._examples["test" if self.has_labelled_test else "validation"].labels
+        return Counter(labels).most_common(1)[0][1] / len(labels) if labels and self.class_names else None
+
     def predict_examples(self) -> Examples:
         """The rows `predict` runs over, in file order: the predict file, else test, else validation."""
         if self.predict_file is not None:

@@ -69,6 +69,10 @@ class TokenizedDataModule(LightningDataModule):
     def has_labelled_test(self) -> bool:
         return bool(self.test_names)
 
+    def majority_share(self) -> float | None:
+        """How often the most frequent label is right, in the test split or, without labels there, in validation."""
+        return None
+
     @property
     def tag_names(self) -> tuple[str, ...]:
         """What the numbers in a batch's `tag` mean; empty when the data has no tags."""

@@ -8,6 +8,7 @@ from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import LightningArgumentParser
 
+import datamodules
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
@@ -26,12 +27,32 @@ NAMED_CALLBACKS: dict[str, type[Callback]] = {
     "divergence": Divergence,
 }
 # What belongs to one call, not to the experiment that config.yaml describes.
-CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "output", "export")
+CALL_SETTINGS = ("config", "ckpt_path", "overwrite", "output", "export", "text")
 # Settings of the data that another setting decides.
 LINKED = {
     "backbone": "model.init_args.backbone",
     "revision": "model.init_args.revision",
     "seed": "seed_everything",
+}
+MEANINGS = {
+    "config": "A YAML file of settings; of several the later wins.",
+    "run_name": "Name of the run's folder.",
+    "runs_dir": "Folder that holds the run folders.",
+    "overwrite": "Delete a run of this name first.",
+    "ckpt_path": "Checkpoint to go on from, or to evaluate: last, best or a file.",
+    "export": "Export folder (native, peft or merged) to use as the model.",
+    "text": "A text to answer, may be repeated; the two texts of a pair have a tab between them.",
+    "output": "TSV file, - for standard output; predictions.tsv in the run folder if not given. Its rows are in the "
+    "order of the input; a text that begins like a formula has an apostrophe before it.",
+    "seed_everything": "Seed of every random choice.",
+    "checkpoint_every_n_minutes": "How often last.ckpt is written in an epoch.",
+    "checkpoint_every_n_steps": "The same, in optimizer steps, besides.",
+}
+DESCRIPTIONS = {
+    "fit": "Trains, validates every epoch, tests the best epoch, and writes the run's folder.",
+    "validate": "Evaluates a checkpoint on the validation split.",
+    "test": "Evaluates a checkpoint on the labelled test split.",
+    "predict": "Writes a checkpoint's answers to rows or sentences as a table.",
 }
 
 
@@ -44,14 +65,17 @@ def parser_of(verb: str) -> LightningArgumentParser:
 
     Kept once made: reading the options from every signature and docstring takes most of a second.
     """
+    for name in datamodules.__all__:  # classes are known by their short names once they are imported
+        getattr(datamodules, name)
     parser = LightningArgumentParser(
         prog=f"python cli.py {verb}",
-        description=_DESCRIPTIONS[verb],
+        description=DESCRIPTIONS[verb],
         exit_on_error=False,
+        allow_abbrev=False,  # what is nearly an option is answered with the one it stands for
         dump_header=[f"lightning.pytorch=={lightning_version}"],
     )
-    parser.add_argument("-c", "--config", action="config", help="A YAML file of settings; of several the later wins.")
-    parser.add_argument("--seed_everything", type=int, default=42, help="Seed of every random choice.")
+    parser.add_argument("-c", "--config", action="config", help=MEANINGS["config"])
+    parser.add_argument("--seed_everything", type=int, default=42, help=MEANINGS["seed_everything"])
     parser.add_lightning_class_args(Trainer, "trainer")
     parser.set_defaults(
         {
@@ -66,24 +90,15 @@ def parser_of(verb: str) -> LightningArgumentParser:
     return parser
 
 
-_DESCRIPTIONS = {
-    "fit": "Trains, validates every epoch, tests the best epoch, and writes the run's folder.",
-    "validate": "Evaluates a checkpoint on the validation split.",
-    "test": "Evaluates a checkpoint on the labelled test split.",
-    "predict": "Writes a checkpoint's answers to rows or sentences as a table.",
-}
-
-
 def _add_run_arguments(parser: LightningArgumentParser) -> None:
     """Settings of this project, which a run's config.yaml holds."""
-    parser.add_argument("--run_name", type=str, default="unnamed", help="Name of the run's folder.")
-    parser.add_argument("--runs_dir", type=str, default="runs", help="Folder that holds the run folders.")
-    parser.add_argument(
-        "--checkpoint_every_n_minutes", type=float, default=10.0, help="How often last.ckpt is written in an epoch."
-    )
-    parser.add_argument(
-        "--checkpoint_every_n_steps", type=int | None, default=None, help="The same, in optimizer steps, besides."
-    )
+    for name, kind, default in (
+        ("run_name", str, "unnamed"),
+        ("runs_dir", str, "runs"),
+        ("checkpoint_every_n_minutes", float, 10.0),
+        ("checkpoint_every_n_steps", int | None, None),
+    ):
+        parser.add_argument(f"--{name}", type=kind, default=default, help=MEANINGS[name])
     for key, callback in NAMED_CALLBACKS.items():
         parser.add_lightning_class_args(callback, key)
     for name, source in LINKED.items():
@@ -92,25 +107,10 @@ def _add_run_arguments(parser: LightningArgumentParser) -> None:
 
 def _add_call_arguments(parser: LightningArgumentParser, verb: str) -> None:
     """What is said once: see `CALL_SETTINGS`."""
-    parser.add_argument(
-        "--ckpt_path",
-        type=str | None,
-        default=None,
-        help="Checkpoint to go on from, or to evaluate.",
-    )
+    names = {"fit": ("ckpt_path",), "predict": ("ckpt_path", "export", "output")}.get(verb, ("ckpt_path", "export"))
+    for name in names:
+        parser.add_argument(f"--{name}", type=str | None, default=None, help=MEANINGS[name])
     if verb == "fit":
-        parser.add_argument(
-            "--overwrite", type=bool, default=False, nargs="?", const=True, help="Delete a run of this name first."
-        )
-        return
-    parser.add_argument(
-        "--export", type=str | None, default=None, help="Export folder (native, peft or merged) to use as the model."
-    )
+        parser.add_argument("--overwrite", type=bool, default=False, nargs="?", const=True, help=MEANINGS["overwrite"])
     if verb == "predict":
-        parser.add_argument(
-            "--output",
-            type=str | None,
-            default=None,
-            help="TSV file, - for standard output; predictions.tsv in the run folder if not given. Its rows are in the "
-            "order of the input; a text that begins like a formula has an apostrophe before it.",
-        )
+        parser.add_argument("--text", type=str, action="append", help=MEANINGS["text"])

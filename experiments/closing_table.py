@@ -9,37 +9,75 @@ from rich.table import Table
 from rich.text import Text
 
 from callbacks.rank_pictures import rank_grid
-from common.terminal import is_first_process
+from common.terminal import as_called, is_first_process
 from experiments.results import Figure, RankFigures, RunResults
 
 
-def print_closing_table(results: RunResults, ranks: dict[str, int], folder: Path) -> None:
-    """Prints figures, the rank map and the next commands."""
+def print_closing_table(
+    results: RunResults, ranks: dict[str, int], folder: Path, majority_share: float | None = None
+) -> None:
+    """Prints figures and the rank map, then the score, and below it the next commands.
+
+    Args:
+        results: what the run came to.
+        ranks: the discrete rank of each adapted layer.
+        folder: the run's.
+        majority_share: the accuracy of always giving the most frequent label; None if nobody knows.
+    """
     console = Console()
-    console.print(_figures(results))
-    if results.budget is not None:
-        console.print(_rank_table(ranks))
     if results.accuracy_by_tag:
         console.print(_tag_table(results.accuracy_by_tag))
+    if results.budget is not None:
+        console.print(_rank_table(ranks))
+    console.print(_figures(results))
+    lines = [
+        f"{folder}/results.json holds every figure (fractions, not percent). Their course over time:",
+        f"  tensorboard --logdir {shlex.quote(str(folder.parent))}",
+        "",
+        *_score(results, majority_share),
+        *(f"  {as_called('python cli.py')} {command}" for command in _next_commands(results, folder)),
+    ]
+    console.print("\n".join(lines), highlight=False, markup=False, soft_wrap=True)  # a name may hold brackets
+
+
+def _score(results: RunResults, majority_share: float | None) -> list[str]:
+    """The figure the run is judged by, in words."""
+    metric = results.metric
+    name = metric.name.replace("_", " ")
+    test = results.test_figures.get(metric.name)
+    score = metric.best if test is None else test
+    if score is None:
+        return ["No score: no validation gave a number."]
+    split = "Validation" if test is None else "Test"
+    lines = [f"{split} {name}: {_number(score)}{_of_epoch(results)}"]
+    baseline = {"accuracy": majority_share, "matthews_correlation": 0.0}.get(metric.name)
+    if results.status == "collapsed" or (baseline is not None and score <= baseline):
+        than = "" if baseline is None else f", which scores {_number(baseline)}"
+        lines.append(f"That is no better than the same answer for every row{than}.")
+    return lines
+
+
+def _of_epoch(results: RunResults) -> str:
+    epoch = results.metric.best_epoch
+    return "" if epoch is None else f" (best epoch: {epoch + 1} of {len(results.val_losses or ())})"
+
+
+def _next_commands(results: RunResults, folder: Path) -> list[str]:
     run = shlex.quote(str(folder))
     there = [which for which in ("best", "last") if (folder / "checkpoints" / f"{which}.ckpt").exists()]
-    options = f"--ckpt_path {there[0]} --data.predict_file sentences.txt" if there else ""
-    console.print(
-        f"\n{folder}/results.json holds every figure (fractions, not percent). Next:\n"
-        f"  tensorboard --logdir {shlex.quote(str(folder.parent))}\n"
-        + (f"  python cli.py predict {run} {options}\n" if there else ""),
-        highlight=False,
-        markup=False,  # a folder's name may hold brackets
-        soft_wrap=True,
-    )
+    if not there:
+        return [f"report {run}"]
+    which = "" if there[0] == "best" else " --ckpt_path last"
+    kind = "merged" if results.adapter == "full fine-tuning" else "peft"
+    predict = f'predict {run} --text "The cat sat on the mat."{which}'
+    return [predict, f"export {run} --format {kind}{which}", f"report {run}"]
 
 
 def _figures(results: RunResults) -> Table:
     metric, parameters = results.metric, results.trainable_parameters
     table = Table(title=escape(f"{results.run_name}: {results.status}"), show_header=False)
     name = metric.name.replace("_", " ")
-    epoch = f" (epoch {metric.best_epoch})" if metric.best_epoch is not None else ""
-    table.add_row(f"best {name}", f"{_number(metric.best)}{epoch}")
+    table.add_row(f"best {name}", f"{_number(metric.best)}{_of_epoch(results)}")
     table.add_row(f"last {name}", _number(metric.last))
     for key, value in results.test_figures.items():
         table.add_row(f"test {key.replace('_', ' ')} (best epoch)", _number(value))

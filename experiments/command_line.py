@@ -7,6 +7,7 @@ import time
 from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -14,13 +15,15 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from common.errors import InputError
 from common.terminal import is_first_process, logger, quiet_libraries
 from experiments.closing_table import print_evaluation
+from experiments.config_files import locate_configs
 from experiments.error_causes import input_error_behind
 from experiments.exported_model import settings_of_export
+from experiments.options import print_help
 from experiments.process_watch import COURTESY_SECONDS
 from experiments.resumption import was_requeued
 from experiments.run import Run
 from experiments.run_folder import RunFolder
-from experiments.settings import parse
+from experiments.settings import Settings, parse
 
 
 def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
@@ -48,8 +51,32 @@ def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
 
 
 def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
-    typed, base = _below(arguments)
-    asked = Run(parse(typed, base))
+    helped = [word for word in arguments if word not in ("-h", "--help")]
+    typed, base = _below(helped)
+    if len(helped) < len(arguments):
+        settings = parse(typed if base or locate_configs(typed)[1] else [*typed, "--config", "quickstart.yaml"], base)
+        source = ", ".join(path.name for path in settings.configs) or "this run"
+        print_help(typed[0], settings.values.as_dict(), source)
+        return 0
+    with TemporaryDirectory() as folder:
+        asked = Run(_with_texts(parse(typed, base), Path(folder) / "texts.txt"))
+        return _spoken(asked, arguments, stop_after_epoch)
+
+
+def _with_texts(settings: Settings, file: Path) -> Settings:
+    """Texts that are typed or come from standard input are read from a file, and answered on standard output."""
+    texts = settings.values.get("text")
+    if texts:
+        lines = [" ".join(text.replace("\\t", "\t").splitlines()) for text in texts]
+    elif settings.verb == "predict" and settings.values.data.init_args.get("predict_file") == "-":
+        lines = sys.stdin.read().splitlines()
+    else:
+        return settings
+    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return settings.changed({"data.predict_file": str(file), "output": settings.values.output or "-"})
+
+
+def _spoken(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:
     if asked.settings.values.get("output") in ("-", "/dev/stdout"):  # the table alone
         with redirect_stdout(sys.stderr):
             return _follow(asked, arguments, None)
@@ -111,7 +138,10 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
         if given.export is not None:
             raise InputError(f"{verb} is given the run {options[0]!r} and --export, too; allowed: one of them.")
         settings = RunFolder.find(options[0], given.runs_dir).settings()
-        return [verb, *rest[1:]], {**settings, "ckpt_path": "best"}
+        rest = rest[1:]
+        if verb == "predict" and rest and (rest[0] == "-" or not rest[0].startswith("-")):
+            rest[0] = f"--data.predict_file={rest[0]}"
+        return [verb, *rest], {**settings, "ckpt_path": "best"}
     if given.export is not None:
         return arguments, settings_of_export(Path(given.export).expanduser().resolve())
     return arguments, None

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 import yaml
 
 from common.errors import InputError
+from common.terminal import print_columns
+from experiments.library_classes import completed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
@@ -52,6 +54,14 @@ def locate_config(name: str) -> Path:
     )
 
 
+def list_configs(arguments: list[str]) -> int:
+    """Prints each shipped config with the first line of its comment."""
+    paths = sorted(CONFIGS.rglob("*.yaml"), key=lambda path: (path.parent != CONFIGS, path))
+    first = [path.read_text(encoding="utf-8").partition("\n")[0].strip("# ") for path in paths]
+    print_columns([(str(path.relative_to(CONFIGS)), line) for path, line in zip(paths, first, strict=True)])
+    return 0
+
+
 def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """The options with each `--config NAME` put first, so that what is typed wins wherever it stands, and their files.
 
@@ -75,6 +85,8 @@ def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
 
 def _for_the_parser(path: Path) -> str:
     content, kept = read_yaml(path), read_run_config(path)
+    trainer = group_of(kept, "trainer")
+    trainer |= {name: completed(trainer[name]) for name in ("logger", "callbacks") if name in trainer}
     if not content:
         raise InputError(f"{path} is empty; allowed: settings by name. Correct the file, or give another one.")
     return str(path) if content == kept else dump_yaml(kept)

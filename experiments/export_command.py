@@ -76,5 +76,5 @@ def run_export(arguments: list[str]) -> int:
     )
     run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
-    logger.info(f"Use it: python cli.py predict --export {output} --data.predict_file sentences.txt")
+    logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")
     return 0

@@ -128,7 +128,7 @@ class Fit:
         _log_hyperparameters(trainer, self.settings.plain, results)
         write_files(self.folder.path, results, ranks, trainer, module)
         if trainer.is_global_zero:
-            print_closing_table(results, ranks, self.folder.path)
+            print_closing_table(results, ranks, self.folder.path, module.data.majority_share())
         # In the first process alone: the end of another one would cut the first off before all is written.
         if trainer.is_global_zero and results.status == "diverged":
             raise DivergedRunError(self._after_divergence())

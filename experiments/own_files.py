@@ -20,6 +20,7 @@ OF_A_RUN = (
         "ranks.previous.json",
     ),
     *("rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*", ".lock", ".*.partial"),
+    "lightning_logs/version_*/*",  # of other loggers
     ".locks/sweep",  # of a sweep that was refused here
     *(f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "epoch=*.ckpt", ".*.partial")),
     *(f"exports/{kind}/{name}" for kind in ("peft", "merged", "native") for name in _OF_AN_EXPORT),

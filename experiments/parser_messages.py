@@ -35,6 +35,19 @@ def readable(message: str) -> str:
     return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
 
 
+def unknown_word(message: str) -> str | None:
+    """The first word that the parser takes for no option, if that is what it reports."""
+    found = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
+    group = re.match(r'Parser key "([^"]+)"', message)
+    return None if found is None else found[1] if group is None else f"--{group[1]}.{found[1].lstrip('-')}"
+
+
+def missing_package(message: str) -> str | None:
+    """The package that a library says must be installed first."""
+    found = re.search(r"pip install (?:-U )?'?([A-Za-z][\w-]*)|No module named '(\w+)|requires '([\w-]+)", message)
+    return None if found is None else next(name for name in found.groups() if name)
+
+
 def _without_keys(message: str) -> str:
     if message.startswith("the following arguments are required"):
         return f"{message}. Give a config that has them, such as `--config quickstart.yaml`."

@@ -136,6 +136,8 @@ class Run:
             self._refuse_to_replace_input(table.path)
         trainer, objects, path = self._ready(ckpt_path, [table])
         trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
+        if str(table.path) == "-":
+            return table.path
         logger.info(
             f"Predictions for {len(objects.data.predict_examples().texts):,} rows: {table.path}\n"
             "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."

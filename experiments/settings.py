@@ -1,6 +1,7 @@
 """The settings of a run: read from options and configs, checked, and made into objects."""
 
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,10 @@ from datamodules.text_classification import TextClassificationDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
 from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
 from experiments.error_causes import input_error_behind
-from experiments.parser_messages import innermost, readable
+from experiments.library_classes import completed_options, put_into_folder
+from experiments.options import explain_unknown
+from experiments.parser_messages import innermost, missing_package, readable, unknown_word
+from experiments.run_folder import RunFolder
 from experiments.setting_values import check_range, check_values
 from experiments.strategies import check_strategy
 from experiments.trainer_settings import check_trainer
@@ -114,6 +118,7 @@ class Settings:
         try:
             values = self.values.clone()
             values.trainer.strategy = watched(values.trainer.strategy)
+            put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
             made = parser_of(self.verb).instantiate(values)
         except Exception as error:
             if (cause := _refusal(error)) is not None:
@@ -183,19 +188,34 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
     """
     verb, *typed = arguments
     options, configs = locate_configs(typed)
+    options = completed_options(options)
 
     def read(parser: LightningArgumentParser) -> Namespace:
         parser.set_defaults({"run_name": configs[0].stem if configs else "unnamed"})
         below = None if base is None else parser.parse_object(dict(base))
         return parser.parse_args(options, namespace=below)
 
-    values = _parsed(read, verb)
+    try:
+        values = _parsed(read, verb)
+    except UnknownOptionError as error:
+        files = [f"--config={path}" for path in configs] or ([] if base else ["--config=quickstart.yaml"])
+        if typed == files:  # they hold what is unknown
+            raise
+        raise InputError(explain_unknown(verb, error.word, parse([verb, *files], base).values.as_dict())) from error
     for config in configs:
         _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
     words = zip(options, [*options[1:], ""])
     pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
     _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
     return _checked(Settings(verb, values, list(arguments), configs))
+
+
+class UnknownOptionError(InputError):
+    """A word that is no option; `word` is the first such."""
+
+    def __init__(self, message: str, word: str) -> None:
+        super().__init__(message)
+        self.word = word
 
 
 def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
@@ -213,6 +233,8 @@ def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> 
     try:
         return read(parser_of(verb))
     except ArgumentError as error:
+        if (word := unknown_word(str(error))) is not None:
+            raise UnknownOptionError(readable(str(error)), word) from error
         raise InputError(readable(str(error))) from error
     except ValueError as error:  # a value that the parser tried to open as a file
         raise InputError(f"a setting can't be read: {error}. See `python cli.py {verb} --help`.") from error
@@ -227,6 +249,11 @@ def _refusal(error: Exception) -> InputError | None:
     """What was wrong with the settings, if a class couldn't be made because of them."""
     if (cause := input_error_behind(error)) is not None:
         return cause
+    if (package := missing_package(str(error))) is not None:
+        return InputError(
+            f"a setting asks for a class of {package}, which isn't installed. Install it with `{sys.executable} -m pip "
+            f"install {package}`, or leave the setting out."
+        )
     if isinstance(error, ArgumentError):
         return InputError(readable(str(error)))
     if isinstance(error, ValueError | TypeError) and str(error).startswith("Does not validate"):

@@ -8,12 +8,10 @@ from typing import Any
 import torch
 import transformers
 from lightning.pytorch import Callback
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
-from callbacks.trained_module import TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.terminal import logger
 from lightning_modules.accepted_settings import callbacks_for, check_attention, check_precision, check_storage
@@ -24,17 +22,18 @@ from lightning_modules.backbone_sketch import backbone_identity, check_data, che
 from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
 from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
-from lightning_modules.optimization import OptimizerSettings, apply_settings, make_optimizer, make_schedule
+from lightning_modules.optimization import OptimizerSettings, apply_settings
+from lightning_modules.optimized_module import OptimizedModule
 from lightning_modules.peft_adalora import AdaLoRABudget
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quantization, enable_checkpointing
 from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import describe_share, freeze, is_inside, matrix_sizes, prepare_frozen_layers
+from lora.injection import describe_share, freeze, matrix_sizes, prepare_frozen_layers
 
 
-class AdaptedModule(TrainedModule):
+class AdaptedModule(OptimizedModule):
     """A pretrained model with a head, adapted by low rank or trained in full.
 
     Subclasses load their model, and say what a batch costs and how it is evaluated.
@@ -82,7 +81,6 @@ class AdaptedModule(TrainedModule):
         self.backbone_name, self.revision, self.init_from = backbone, revision, init_from
         self.optimizer_settings = optimizer
         self.model: Any = None
-        self.head_modules: tuple[str, ...] = ()
         self.backbone_about: dict[str, Any] = {}  # what a checkpoint notes of them, known once the model is loaded
         self.data_about: dict[str, Any] = {}
         self.epoch_loss: Tensor
@@ -180,52 +178,6 @@ class AdaptedModule(TrainedModule):
         """Raises `InputError` for a precision, or a way to save memory, that doesn't suit what is trained."""
         check_precision(str(self.trainer.precision))
         check_storage(self)
-
-    def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
-        """Trainable parameters by group: head, adapter, allocation, backbone."""
-        groups: dict[str, list[nn.Parameter]] = {"head": [], "adapter": [], "allocation": [], "backbone": []}
-        for name, parameter in self.model.named_parameters():
-            if parameter.requires_grad:
-                rest = "backbone" if self.adapter is None else "adapter"  # an adapter may train parts of the model
-                groups["head" if is_inside(name, self.head_modules) else rest].append(parameter)
-        for name, parameter in self.adapter.named_parameters() if self.adapter is not None else ():
-            groups["allocation" if name.startswith("rank_allocation.") else "adapter"].append(parameter)
-        return groups
-
-    def parameter_counts(self) -> dict[str, int]:
-        """Trainable parameters as numbers, with their total; a trained backbone counts as adapter."""
-        counts = {name: sum(p.numel() for p in group) for name, group in self.parameter_groups().items()}
-        counts["adapter"] += counts.pop("backbone")
-        return {**counts, "total": sum(counts.values())}
-
-    def head_optimizer(self) -> Optimizer | None:
-        head = self.parameter_groups()["head"]
-        return make_optimizer({"head": head}, self.optimizer_settings) if head else None
-
-    def configure_optimizers(self) -> Any:
-        optimizer = make_optimizer(self.parameter_groups(), self.optimizer_settings)
-        schedule = make_schedule(optimizer, self.optimizer_settings, self.training_steps())
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step", "name": "learning_rate"},
-        }
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: int | float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips in mixed precision, too, where Lightning refuses to: a fused optimizer can take scaled gradients."""
-        if not gradient_clip_val:
-            return
-        precision: Any = self.trainer.precision_plugin
-        if (scaler := getattr(precision, "scaler", None)) is not None:
-            scaler.unscale_(optimizer)  # it notes that, and the optimizer's step then doesn't divide again
-        if gradient_clip_algorithm == "value":
-            precision.clip_grad_by_value(optimizer, gradient_clip_val)
-        else:
-            precision.clip_grad_by_norm(optimizer, gradient_clip_val)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """The loss to differentiate: this process's share of the mean over the global batch.

@@ -20,6 +20,11 @@ from experiments.sweep.grid import Trial
 from experiments.sweep.trial_run import Outcome
 
 _ROWS = 20
+_LOGS = 3  # running trials whose last line is shown
+_OTHER_LINES = 9  # title, frame and header of the table, and a summary of up to three lines
+_RESULT = 27  # characters: matthews correlation 0.1234
+_OTHER_COLUMNS = 29 + _RESULT  # beside a name: state, result, time and the frame
+_SHORTEST_NAME = 24
 _RUNNING = "running"
 _UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, Outcome.STOPPED, Outcome.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
@@ -108,25 +113,34 @@ class Progress:
         return max(left, 0) / self.at_once
 
     def table(self, trials: list[Trial]) -> Table:
-        """A row for each of these trials."""
+        """A row for each of these trials, at most as wide as the terminal; long names lose their middle."""
         table = Table(title=escape(self.folder.path.name), expand=False)
         for column in ("trial", "state", "result", "time"):
-            table.add_column(column, overflow="fold" if column == "trial" else "ellipsis", no_wrap=column != "trial")
-        for trial in trials:
-            state, note, clock = self.states[trial.name], self._figure(trial), ""
-            if state == _RUNNING:
-                note = _last_line(self.folder.trial_folder(trial) / LOG)
-                clock = _clock(time.monotonic() - self._started_at[trial.name])
-            # as Text: brackets in a name, a log or an error are no markup
-            table.add_row(Text(trial.name), Text(state, style=_STYLES.get(state, "")), Text(note), clock)
+            table.add_column(column, overflow="ellipsis", no_wrap=True)
+        room = max(self._console.width - _OTHER_COLUMNS, _SHORTEST_NAME)
+        names = [_without_middle(trial.name, room) for trial in trials]
+        left = self._console.width - _OTHER_COLUMNS + _RESULT - max(map(len, names), default=0)
+        for trial, name in zip(trials, names, strict=True):
+            state, note = self.states[trial.name], Text(self._figure(trial))
+            note.truncate(max(left, _RESULT), overflow="ellipsis")
+            # as Text: brackets in a name or an error are no markup
+            table.add_row(Text(name), Text(state, style=_STYLES.get(state, "")), note, self._time(trial))
         return table
 
+    def _time(self, trial: Trial) -> str:
+        if self.states[trial.name] == _RUNNING:
+            return _clock(time.monotonic() - self._started_at[trial.name])
+        results = self._results.get(trial.name)
+        return "" if results is None else _clock(results.wall_seconds)
+
     def __rich__(self) -> Group:
-        """As many rows as fit: around the running ones."""
-        rows = max(min(_ROWS, self._console.height - 8), 3)
+        """As many rows as fit, around the running ones; below them what these have said last."""
         running = [place for place, trial in enumerate(self.trials) if self.states[trial.name] == _RUNNING]
+        said = [_last_line(self.folder.trial_folder(self.trials[place]) / LOG) for place in running[:_LOGS]]
+        rows = max(min(_ROWS, self._console.height - _OTHER_LINES - len(said)), 3)
         first = max(min((running[0] if running else 0) - rows // 2, len(self.trials) - rows), 0)
-        return Group(self.table(self.trials[first : first + rows]), Text(self.summary()))
+        logs = [Text(line, style="dim", no_wrap=True, overflow="ellipsis") for line in said if line]
+        return Group(self.table(self.trials[first : first + rows]), *logs, Text(self.summary()))
 
     def _read_state(self, trial: Trial) -> str:
         if (results := self.folder.results(trial)) is None:
@@ -152,7 +166,11 @@ def _last_line(path: Path) -> str:
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - 300, 0))
         lines = file.read().decode(errors="replace").strip().splitlines()
-    return lines[-1][:80] if lines else ""
+    return lines[-1] if lines else ""
+
+
+def _without_middle(name: str, room: int) -> str:
+    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
 
 
 def _clock(seconds: float) -> str:

@@ -24,7 +24,7 @@ def validated(answers, epochs=None, sanity=False) -> TrainingRecord:
 
 def test_a_collapse_is_said_and_recorded(capsys):
     record = validated([None, "'acceptable'", None])
-    assert "after epoch 1 the model answers 'acceptable' for every validation row" in capsys.readouterr().err
+    assert "after epoch 2 the model answers 'acceptable' for every validation row" in capsys.readouterr().err
     assert record.collapsed_epochs == [1]
     assert not record.collapsed  # it has recovered
     assert validated([None, "'x'"]).collapsed

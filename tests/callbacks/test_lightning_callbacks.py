@@ -77,7 +77,7 @@ def test_a_run_that_was_stopped_early_is_trained_no_further(copy, capsys):
     config, runs_dir, expected = copy
     assert len(expected["results"]["val_losses"]) == 2 and expected["checkpoints"]["last.ckpt"]["epoch"] == 1
     assert run("fit", config, runs_dir, early(), "--trainer.max_epochs=4", "--ckpt_path", "last") == 0
-    assert "EarlyStopping stopped this run after epoch 1" in capsys.readouterr().out
+    assert "EarlyStopping stopped this run after epoch 2" in capsys.readouterr().out
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
