@@ -23,7 +23,8 @@ class LanguageModellingModule(AdaptedModule):
 
     Args:
         backbone: hub name, folder, .gguf file, or package:NAME for a model carried by an installed package.
-        others, settings: those of AdaptedModule but its backbone.
+        *others: those of AdaptedModule after its backbone, in its order.
+        **settings: the same, by name.
     """
 
     architecture = "AutoModelForCausalLM"

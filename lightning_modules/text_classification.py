@@ -21,7 +21,8 @@ class TextClassificationModule(AdaptedModule):
 
     Args:
         backbone: hub name, folder, or package:NAME for a model carried by an installed package.
-        others, settings: those of AdaptedModule but its backbone.
+        *others: those of AdaptedModule after its backbone, in its order.
+        **settings: the same, by name.
     """
 
     architecture = "AutoModelForSequenceClassification"

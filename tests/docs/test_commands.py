@@ -14,7 +14,7 @@ from experiments.sweep.definition import make_trials, read_definition
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_BLOCK = re.compile(r"^```(?:bash)?\n(.*?)^```", flags=re.DOTALL | re.MULTILINE)
+_BLOCK = re.compile(r"^```\w*\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)  # of any language: fences come in pairs
 _LEFT_OPEN = ("…", "$")  # what the reader fills in
 
 
