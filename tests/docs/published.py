@@ -6,7 +6,7 @@ tables.yaml says what each shows: its files of `trials`, the title of the `first
 
 A column has a `cell` (a method of `Cell`), and may have `figure` (best, last or test), `where` (settings of its runs),
 `minus` (the method that differences are to) and `by` (what a curve's rate is chosen by: best or loss). A row has a
-`label`, and may have `of` (its method), `minus`, `where`, `without` (the status of runs that are left out), `curve` (a
+`label`, and may have `of` (its method), `minus`, `minus_where`, `where`, `without` (the status of runs that are left out), `curve` (a
 curve over learning rates, by the report's label), `rank` (at which nested runs are evaluated), `trials` (files of its
 own) and `cells` (text that no trial tells, by the column's title).
 """
@@ -231,10 +231,11 @@ def _text(table: dict[str, Any], row: dict[str, Any], title: str) -> str:
         return getattr(Cell(chosen.group, figure, chosen=chosen), column["cell"])()
     settings = row.get("where", {}) | column.get("where", {})
     method, minus = row.get("of"), row.get("minus", column.get("minus", ""))
-    found = [one for one in _records(trials) if one.status != row.get("without") and _has(one, settings)]
-    ours = Group(tuple(record for record in found if method in (None, record.method)), row["label"])
-    other = Group(tuple(record for record in found if record.method == minus), minus)
-    if not ours.records or minus == method:
+    kept = [one for one in _records(trials) if one.status != row.get("without")]
+    ours = Group(tuple(one for one in kept if method in (None, one.method) and _has(one, settings)), row["label"])
+    others = row["minus_where"] if "minus_where" in row else column.get("minus_where", settings)
+    other = Group(tuple(one for one in kept if one.method == minus and _has(one, others)), minus)
+    if not ours.records or ours.records == other.records:
         return ""
     return getattr(Cell(ours, figure, other, rank=row.get("rank", 0)), column["cell"])()
 
