@@ -235,7 +235,7 @@ def _text(table: dict[str, Any], row: dict[str, Any], title: str) -> str:
     ours = Group(tuple(one for one in kept if method in (None, one.method) and _has(one, settings)), row["label"])
     others = row["minus_where"] if "minus_where" in row else column.get("minus_where", settings)
     other = Group(tuple(one for one in kept if one.method == minus and _has(one, others)), minus)
-    if not ours.records or ours.records == other.records:
+    if not ours.records or (minus and ours.records == other.records):
         return ""
     return getattr(Cell(ours, figure, other, rank=row.get("rank", 0)), column["cell"])()
 
