@@ -6,9 +6,9 @@ tables.yaml says what each shows: its files of `trials`, the title of the `first
 
 A column has a `cell` (a method of `Cell`), and may have `figure` (best, last or test), `where` (settings of its runs),
 `minus` (the method that differences are to) and `by` (what a curve's rate is chosen by: best or loss). A row has a
-`label`, and may have `of` (its method), `minus`, `minus_where`, `where`, `without` (the status of runs that are left out), `curve` (a
-curve over learning rates, by the report's label), `rank` (at which nested runs are evaluated), `trials` (files of its
-own) and `cells` (text that no trial tells, by the column's title).
+`label`, and may have `of` (its method), `minus`, `where` and `minus_where` (settings of either), `without` (the status
+of runs that are left out), `curve` (a curve over learning rates, by the report's label), `rank` (at which nested runs
+are evaluated), `trials` (files of its own) and `cells` (text that no trial tells, by the column's title).
 """
 
 import re
