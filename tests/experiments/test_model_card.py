@@ -13,8 +13,8 @@ from transformers import AutoTokenizer
 
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.model_card import _loading, model_card
-from lightning_modules.quantization import BackboneStorage
 from lightning_modules import TextClassificationModule
+from lightning_modules.quantization import BackboneStorage
 from lora import LoRA
 from tests import tiny
 from tests.architectures import save_backbone

@@ -1,8 +1,8 @@
 """Files that would write a marker if anyone ran what they carry."""
 
 import json
-import re
 import pickle
+import re
 import shutil
 from pathlib import Path
 from typing import Any
