@@ -111,9 +111,11 @@ def _frozen(module: TrainedModule) -> Iterator[None]:
         module.eval()
         for parameter in trained:
             parameter.requires_grad_(False)
-        module.refresh_adapter()
+        module.use_discrete_ranks()  # soft masks may draw noise
         yield
     finally:
+        if module.rank_allocation is not None:
+            module.rank_allocation.soften()
         for part in training:
             part.training = True
         for parameter in trained:

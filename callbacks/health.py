@@ -42,7 +42,7 @@ class AllocationMovement(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         allocation = pl_module.rank_allocation
-        if allocation is not None and self._start is None:
+        if allocation is not None and not allocation.is_fixed and self._start is None:
             self._start = allocation.weights.detach().cpu().clone()
             self._start_ranks = allocation.discrete_ranks()
 

@@ -224,8 +224,9 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
         )
     coefficients, exponent = adapter.layer_areas()
     used = float((coefficients * torch.tensor(list(adapter.discrete_ranks().values())) ** exponent).sum())
-    if not 1 <= budget <= used:
-        raise InputError(f"--budget is {budget:,}; allowed: 1 to {used:,.0f}, which the run has used.")
+    least = float(coefficients.min())  # of rank 1
+    if not least <= budget <= used:
+        raise InputError(f"--budget is {budget:,}; allowed: {least:,.0f} to {used:,.0f}, which the run has used.")
     cut = cut_factors(adapter.low_rank_factors(), coefficients, exponent, budget)
     for layer, (A, B) in zip(adapter.adapted_layers, cut.values(), strict=True):
         layer.merge(B @ A)

@@ -134,10 +134,8 @@ class NativeAdapter:
     def check_factors(self, fingerprint: Tensor | None) -> None:
         """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between.
 
-        Those of the gradient are in the file.
+        With those of the gradient, which are in the file, it is that of the weights.
         """
-        if self.description["factors"] == "gradient":
-            return
         if fingerprint is None or not same_sketch(fingerprint, self.tensors["fingerprint"], MADE_AGAIN):
             raise InputError(
                 "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "

@@ -33,7 +33,7 @@ def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
     Raises:
         InputError: the rank exceeds the smaller side of the weight.
     """
-    smaller_side = _checked_side(weight, rank)
+    smaller_side = _checked_side(weight.shape, rank)
     transposed = weight.detach().float().cpu().T  # (in, out)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -44,11 +44,11 @@ def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
     return (U * (S * signs)).T.contiguous(), (V * signs).contiguous()
 
 
-def _checked_side(weight: Tensor, rank: int) -> int:
-    smaller_side = min(weight.shape)
+def _checked_side(shape: torch.Size, rank: int) -> int:
+    smaller_side = min(shape)
     if not 1 <= rank <= smaller_side:
         raise InputError(
-            f"rank is {rank}, but the weight has shape {tuple(weight.shape)}; allowed: 1 to {smaller_side}. "
+            f"rank is {rank}, but the weight has shape {tuple(shape)}; allowed: 1 to {smaller_side}. "
             "Lower the rank (or rank_max), or leave this layer out of targets."
         )
     return smaller_side
@@ -62,7 +62,7 @@ def empty_factors(weights: list[Tensor], rank: int, rule: FactorRule) -> list[Fa
     """
     zero = torch.zeros(())
     for weight in weights:
-        _checked_side(weight, rank)
+        _checked_side(weight.shape, rank)
     return [(zero.expand(rank, weight.shape[1]), zero.expand(weight.shape[0], rank)) for weight in weights]
 
 
@@ -90,7 +90,7 @@ def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42
         return [
             (torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank))
             for weight in weights
-            if _checked_side(weight, rank)
+            if _checked_side(weight.shape, rank)
         ]
     raise one_of("factors", rule, ("svd", "random", "gradient"))
 
@@ -105,9 +105,14 @@ def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: flo
         shape: (out, in).
         rank: r.
         std: of `gaussian`; 1 / rank if not given.
+
+    Raises:
+        InputError: an unknown rule; a gradient has fewer directions than the rank.
     """
     outputs, inputs = shape
     B = torch.zeros(outputs, rank)
+    if rule == "gradient":
+        _checked_side(shape, rank)
     match rule:
         case "uniform" | "kaiming" | "gradient":
             return torch.empty(rank, inputs).uniform_(-1 / math.sqrt(inputs), 1 / math.sqrt(inputs)), B

@@ -98,8 +98,8 @@ class LoRAXSLinear(AdaptedLinear):
 
     def keep_factors(self, A: Tensor, B: Tensor) -> None:
         """Takes other frozen factors, A (r, in) and B (out, r), which no rule makes again: state dicts hold them."""
-        self.register_buffer("A", A.to(self.A.device))
-        self.register_buffer("B", B.to(self.B.device))
+        self.register_buffer("A", A.to(self.A))
+        self.register_buffer("B", B.to(self.B))
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""

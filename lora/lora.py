@@ -205,6 +205,11 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
             "the update to the weights. Set --model.adapter."
         )
 
+    def regularisation(self) -> Tensor | float:
+        # gradients of zero for layers of rank 0: several processes must reduce the same set of gradients
+        pairs = self._pairs()
+        return sum(part[:0].sum() for place in self.allocation.idle_layers for part in pairs[place])
+
     def _factors(self) -> list[Factors]:
         return self._masked(self.allocation.tails())
 

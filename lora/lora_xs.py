@@ -140,8 +140,14 @@ class LoRAXS(FixedRank):
         return {name: R[:k, :k].detach().clone() for (name, k), R in zip(ranks, self.R, strict=True)}
 
     def frozen_factors(self) -> dict[str, Factors]:
-        """A (k, in) and B (out, k) of each layer at its discrete rank k, by full module path."""
+        """A (k, in) and B (out, k) of each layer at its discrete rank k, by full module path.
+
+        All of them where ranks are learned between directions of the gradient: no rule makes those that ranks may
+        reach when training goes on.
+        """
         ranks = self.discrete_ranks().items()
+        if self.gradient_pass is not None and not self._keeps_ranks():
+            ranks = dict.fromkeys(self.layer_names, self.rank).items()
         return {
             name: (layer.A[:k], layer.B[:, :k]) for (name, k), layer in zip(ranks, self.adapted_layers, strict=True)
         }
@@ -175,16 +181,20 @@ class LoRAXS(FixedRank):
         for name, R in zip(self.layer_names, self.R, strict=True):
             R[: len(blocks[name]), : len(blocks[name])] = blocks[name]
 
+    def _keeps_ranks(self) -> bool:
+        return self.rank_allocation is not None and self.rank_allocation.is_fixed
+
     def _load_factors(self, factors: dict[str, Factors]) -> None:
         for name, layer in zip(self.layer_names, self.adapted_layers, strict=True):
             A, B = factors.get(name, (layer.A[:0], layer.B[:, :0]))
-            if len(A) < self.rank and not self.allocates_ranks:
+            if len(A) < self.rank and not self._keeps_ranks():  # further ones would be zero, and never learn
                 raise InputError(
                     f"the exported adapter has {len(A)} directions in {name}, this run has rank {self.rank}; allowed "
-                    f"with factors: gradient: the same. Set --model.adapter.rank {len(A)}."
+                    f"with factors: gradient: {len(A)} at most. Set --model.adapter.rank (or rank_max), or go on with "
+                    "--model.adapter lora.LoRA."
                 )
             full_A, full_B = torch.zeros_like(layer.A), torch.zeros_like(layer.B)
-            full_A[: len(A)], full_B[:, : len(A)] = A, B
+            full_A[: len(A)], full_B[:, : len(A)] = A[: self.rank], B[:, : self.rank]
             layer.keep_factors(full_A, full_B)
         self.has_directions.fill_(True)
 

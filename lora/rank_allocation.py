@@ -59,8 +59,6 @@ class RankAllocation(nn.Module):
                 f"rank_min is {rank_min} and rank_max is {rank_max}; allowed: 0 <= rank_min < rank_max. "
                 "For one fixed rank use lora.LoRAXS or lora.LoRA."
             )
-        if budget <= 0:
-            raise InputError(f"the budget is {budget:,.0f}; allowed: above 0. Raise rank_average (or budget).")
         if tau < 0:
             raise InputError(f"tau is {tau}; allowed: 0 (no Gumbel noise) or more.")
         if rule not in RULES:
@@ -95,6 +93,7 @@ class RankAllocation(nn.Module):
             self.moment = torch.zeros(2, dtype=self._constants()[0].dtype, device=self.weights.device)
         self.moment[0].fill_(self.alpha)
         self.moment[1].fill_(self.budget)
+        self._idle = self.idle_layers  # a compiled step can't read ranks
 
     def _moment(self) -> tuple[Any, Any]:
         """Alpha and the budget, as numbers or, in a compiled step, as tensors."""
@@ -134,6 +133,7 @@ class RankAllocation(nn.Module):
     def check_budget(self, budget: float) -> None:
         """Raises `InputError` unless some ranks between rank_min and rank_max have this total area."""
         low, high = self._budget_range
+        low = low or float(self.coefficients.min())  # of a single rank: with less, nothing could be adapted
         if not low <= budget <= high:
             raise InputError(
                 f"a budget of {budget:,.0f} has no solution for {len(self.coefficients)} layers with ranks "

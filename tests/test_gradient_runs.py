@@ -106,6 +106,71 @@ def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
     assert "which the run has used" in capfd.readouterr().err
 
 
+def exported(config, folder, *options):
+    """A native export of a run in `folder`, and its validation losses."""
+    assert run("fit", config, folder, *options) == 0
+    output = folder / "native"
+    assert cli.main(["export", str(folder / "tiny"), "--format", "native", "--output", str(output)]) == 0
+    return output, results_of(folder)["val_losses"]
+
+
+def test_learned_ranks_can_grow_when_started_from(tiny_bert, cola_folder, tmp_path):
+    settings = {"rank_min": 0, "rank_max": 4, "rank_average": 1.5, "factors": "gradient", **PASS}
+    config = write_config(
+        tmp_path, tiny_bert, cola_folder, {"class_path": "lora.AdaptiveLoRAXS", "init_args": settings}
+    )
+    folder, losses = exported(config, tmp_path)
+    ranks = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["layers"].values()
+    assert max(ranks) < 4
+    rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
+    best = results_of(tmp_path)["metric"]["best_epoch"]
+    more = ("--model.adapter.rank_average=2", "--model.optimizer.allocation_learning_rate=0")
+    assert run("fit", config, tmp_path / "more", f"--model.init_from={folder}", *rest, *more) == 0
+    assert results_of(tmp_path / "more")["val_losses"] == pytest.approx([losses[best]], abs=1e-5)
+    state = torch.load(tmp_path / "more" / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert all(bool(A.any(dim=1).all()) for name, A in state.items() if name.endswith(".A"))
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ({"rank": 3, "factors": "svd"}, "belongs to other frozen factors"),
+        ({"rank": 4, "factors": "gradient", **PASS}, "has 3 directions in"),
+    ],
+)
+def test_an_export_is_not_put_between_other_directions(tiny_bert, cola_folder, tmp_path, capfd, other, message):
+    folder, _ = exported(write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"]), tmp_path)
+    config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": other})
+    assert run("fit", config, tmp_path / "other", f"--model.init_from={folder}") == 2
+    assert message in capfd.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize(
+    "option", ["--trainer.precision=64-true", pytest.param("--model.compile=true", marks=pytest.mark.slow)]
+)
+def test_ranks_by_energy_train_in_double_precision_and_compiled(tmp_path, cola_folder, option):
+    backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)
+    config = write_config(tmp_path, str(backbone), cola_folder, ADAPTERS["by_energy"])
+    assert run("fit", config, tmp_path / "plain", "--trainer.max_epochs=1") == 0
+    assert run("fit", config, tmp_path, option, "--trainer.max_epochs=1") == 0
+    assert results_of(tmp_path)["val_losses"] == pytest.approx(results_of(tmp_path / "plain")["val_losses"], abs=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_train_layers_of_rank_0_of_plain_lora(tmp_path):
+    backbone = str(save_tiny_bert(tmp_path / "bert", dropout=0.0))
+    settings = {"rank_min": 0, "rank_max": 4, "rank_average": 1.0, "lora_alpha": 4, "allocation": "fixed_by_energy"}
+    adapter = {"class_path": "lora.AdaptiveLoRA", "init_args": {**settings, "initialization": "gradient", **PASS}}
+    config = write_config(tmp_path, backbone, str(save_cola(tmp_path / "cola", train=40, dev=13)), adapter)
+    assert run("fit", config, tmp_path / "one") == 0
+    run_two_processes(config, tmp_path / "two")
+    one, two = (outcome(tmp_path / name / "tiny") for name in ("one", "two"))
+    assert 0 in one["ranks"]["layers"].values()
+    assert two["ranks"]["layers"] == one["ranks"]["layers"]
+    assert two["results"]["val_losses"] == pytest.approx(one["results"]["val_losses"], abs=1e-5)
+
+
 @pytest.mark.slow
 def test_two_processes_find_the_directions_of_one(tmp_path):
     backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)

@@ -9,7 +9,7 @@ from torch.nn import functional
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRAXS
+from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS
 from lora.gradient import gradient_directions, ranks_by_energy
 from lora.layers import dense_weight
 from tests.lora.attached import attached
@@ -199,7 +199,9 @@ def test_learned_ranks_reach_0_with_finite_gradients(rule):
         (lambda: LoRAXS(factors="gradient", gradient_batches=0), "gradient_batches from 1"),
         (lambda: LoRAXS(initial_step=1.0), "initial_step is 1.0"),
         (lambda: AdaptiveLoRAXS(rank_average=9, allocation="fixed_by_energy"), "energies aren't known"),
-        (lambda: attached(AdaptiveLoRAXS(0, 4, budget=0)), "the budget is 0"),
+        (lambda: attached(LoRA(999, 4, initialization="gradient")), "rank is 999, but the weight"),
+        (lambda: attached(AdaptiveLoRA(0, 4, budget=5, lora_alpha=4)), "a budget of 5 has no solution"),
+        (lambda: attached(AdaptiveLoRAXS(0, 4, budget=0)), "a budget of 0 has no solution"),
     ],
 )
 def test_settings_that_can_t_work_are_refused(make, message):
