@@ -93,16 +93,13 @@ def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("jobs", ["1", "2"])
-def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
-    tmp_path, tiny_bert, cola_folder, monkeypatch, capsys, jobs
-):
+def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(tmp_path, tiny_bert, cola_folder, monkeypatch, capsys):
     monkeypatch.setattr(halving, "MARGIN", -1.0)  # the tiny runs tie: the half decides
     config = write_config(tmp_path, tiny_bert, cola_folder)
     grid = {RATE: [1e-4, 0.02, 0.05], "seed_everything": [0, 1]}
     path = write_sweep(tmp_path, config, grid=grid, settings={"trainer.max_epochs": 3})
     early, full = tmp_path / "early", tmp_path / "full"
-    assert sweep(path, early, "--stop_early", "--jobs", jobs) == 0
+    assert sweep(path, early, "--stop_early", "--jobs", "2") == 0
     assert "paused early, with any checkpoints" in capsys.readouterr().out
     folders = trial_folders(early / "small")
     states = {folder.name: (folder / "results.json").exists() for folder in folders}
@@ -112,9 +109,9 @@ def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
     begun = [one for one in paused if (one / "checkpoints" / "last.ckpt").exists()]
     assert begun and all("seed_everything_0" in one.name for one in begun)
     before = {file: file.stat().st_mtime_ns for folder in folders for file in folder.rglob("*.ckpt")}
-    assert sweep(path, early, "--stop_early", "--jobs", jobs) == 0
+    assert sweep(path, early, "--stop_early") == 0
     assert {file: file.stat().st_mtime_ns for file in before} == before
-    assert sweep(path, early, "--jobs", jobs) == 0 and sweep(path, full, "--jobs", jobs) == 0
+    assert sweep(path, early) == 0 and sweep(path, full) == 0
     for folder in trial_folders(full / "small"):
         assert differences(outcome(folder), outcome(early / "small" / folder.name)) == []
     assert not list(early.rglob("paused.json"))
