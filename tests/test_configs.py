@@ -101,6 +101,8 @@ def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
             options.append(f"--budget_schedule.{name}={content['budget_schedule'][name] * layers / 96}")
     if "tfinal" in str(content["model"]):  # AdaLoRA's schedule is for 13,400 steps
         options += ["--model.adapter.settings.tinit", "1", "--model.adapter.settings.tfinal", "1"]
+    if "gradient" in str(content["model"]):
+        options += ["--model.adapter.gradient_batches=2"]
     options += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
     options += ["--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
     if path.stem != "quickstart":  # pictures take longer than all the rest

@@ -63,7 +63,9 @@ def test_a_resumed_run_goes_on_with_the_record_of_its_checkpoint(tiny_bert, cola
 
 
 def test_every_part_survives_a_checkpoint_of_either_layout():
-    record = TrainingRecord([0.5], True, [0], 3, [{"step": 0, "ranks": [1.0]}], {"total": 0.0}, {"total": 2.0}, 7)
+    record = TrainingRecord(
+        [0.5], True, [0], 3, [{"step": 0, "ranks": [1.0]}], {"total": 0.0}, {"total": 2.0}, diverged_at=7
+    )
     checkpoint: dict = {"callbacks": {}}
     record.save(checkpoint)
     record.train_losses.append(0.25)  # the checkpoint is of the moment before

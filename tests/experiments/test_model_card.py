@@ -13,6 +13,7 @@ from transformers import AutoTokenizer
 
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.model_card import _loading, model_card
+from lightning_modules.quantization import BackboneStorage
 from lightning_modules import TextClassificationModule
 from lora import LoRA
 from tests import tiny
@@ -43,6 +44,7 @@ def run_of(backbone: str, model_type: str, labels: tuple[str, ...]) -> Any:
     adapter.refresh()
     parts = {"model": model.eval(), "adapter": adapter, "head_modules": head, "backbone_name": backbone}
     known = {"classes": list(labels)}
+    parts["storage"] = BackboneStorage()
     about = SimpleNamespace(**parts, revision=None, load_model=module.load_model, data_about=known)
     return SimpleNamespace(module=about, data=data)
 
