@@ -113,5 +113,6 @@ def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(tmp_path, tiny_be
     assert {file: file.stat().st_mtime_ns for file in before} == before
     assert sweep(path, early) == 0 and sweep(path, full) == 0
     for folder in trial_folders(full / "small"):
+        assert json.loads((folder / "results.json").read_text())["width"] == 16
         assert differences(outcome(folder), outcome(early / "small" / folder.name)) == []
     assert not list(early.rglob("paused.json"))
