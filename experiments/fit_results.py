@@ -50,6 +50,7 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
         seed=seed,
         data=DataCounts.from_plain(module.data.summary),
         backbone=module.backbone_name,
+        width=getattr(module.model.config.get_text_config(), "hidden_size", None),
         adapter=module.adapter.name if module.adapter is not None else "full fine-tuning",
         metric=best_of(figures.validations, f"{split}/{module.metric_name}", module.higher_is_better),
         validations=figures.validations,

@@ -113,6 +113,7 @@ class RunResults(Part):
     Parts with a default are missing from files of some versions, or from files of trials.
 
     Attributes:
+        width: the backbone's hidden size.
         adapter: its name, "full fine-tuning" without one.
         validations: the figures of each epoch by their tags, with "epoch".
         test: the figures of the best epoch on the test split; None where it has no labels.
@@ -128,12 +129,13 @@ class RunResults(Part):
         other: parts that this version doesn't know.
     """
 
-    LEFT_OUT = ("run_name", "throughput", "device", "device_name")
+    LEFT_OUT = ("run_name", "throughput", "device", "device_name", "width")
 
     run_name: str | None = None
     seed: int | None
     data: DataCounts
     backbone: str
+    width: int | None = None
     adapter: str
     metric: Metric
     validations: list[dict[str, Figure]] = field(default_factory=list)

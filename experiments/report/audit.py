@@ -45,7 +45,7 @@ def audit_table(
     """
     found = [*_edges(curves, baseline)]
     for same in _by_measure(groups):
-        found += _tries(same)
+        found += _tries([*same, *(group for group in groups if group.was_paused and not group.results)])
     for same in _by_measure(compared):
         found += [*_budgets(same, baseline), *_counts(same), *_splits(same)]
     return make_table(
@@ -63,16 +63,20 @@ def _by_measure(groups: list[Group]) -> Iterable[list[Group]]:
 def _edges(curves: list[Curve], baseline: Group | None) -> Iterator[Finding]:
     rows = []
     for curve in curves:
-        optimum = curve_optimum(curve.scores())
-        if len(curve.scores().columns) > 1 and optimum.place not in ("inside", "flat"):
-            place = "of two rates" if optimum.place == "too few rates" else optimum.place
-            whose = ", the baseline" if baseline in curve.groups.values() else ""
-            rows.append(f"{curve.label} ({optimum.chosen:g}, {place}{whose})")
+        scores = curve.scores()
+        tried = [rate for rate, group in curve.groups.items() if rate in scores or group.was_paused]
+        place = next((place for place, rate in enumerate(tried) if curve.groups[rate] is curve.chosen), 0)
+        if len(tried) < 2 or 0 < place < len(tried) - 1 or curve_optimum(scores).place == "flat":
+            continue
+        edge = "of two rates" if len(tried) == 2 else "upper edge" if place else "lower edge"
+        whose = ", the baseline" if baseline in curve.groups.values() else ""
+        rows.append(f"{curve.label} ({tried[place]:g}, {edge}{whose})")
     yield Finding("the best rate lies at the edge of its grid: a better one may lie outside", rows)
 
 
 def _tries(groups: list[Group]) -> Iterator[Finding]:
-    tries = {label: len(found) for label, found in alike(groups, (*NOT_STUDIED, *_RATES))}
+    searches = alike(groups, (*NOT_STUDIED, *_RATES))
+    tries = {label: len(found) for label, found in searches if any(group.results for group in found)}
     fewest = min(tries.values())
     rows = [f"{label} ({count})" for label, count in tries.items() if count > fewest]
     yield Finding(f"more learning rates were tried than for others, which had {fewest}", rows)

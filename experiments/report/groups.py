@@ -72,6 +72,11 @@ class Group:
         """Median ± sample standard deviation of a figure over seeds, as text."""
         return spread(self.values(figure), self.metric.name if self.metric else "")
 
+    @property
+    def was_paused(self) -> bool:
+        """Whether `sweep --stop_early` left it behind: some of its seeds aren't trained to their end."""
+        return any(record.status == "paused" for record in self.records)
+
     @cached_property
     def statuses(self) -> dict[str, int]:
         """How many records ended how, in a fixed order."""
@@ -132,6 +137,9 @@ class Curve:
     def chosen(self) -> Group:
         """The group whose rate is best on the validation split: its test figures are the ones to report."""
         means = self.scores().mean()
+        # of a setting that was left behind, the first seed alone may be known
+        whole = means[[not self.groups[rate].was_paused for rate in means.index]]
+        means = means if whole.dropna().empty else whole
         rate = find_optimum(means.index, means).chosen
         return next(iter(self.groups.values())) if rate is None else self.groups[rate]
 

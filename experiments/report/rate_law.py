@@ -5,7 +5,7 @@ effects: Paule and Mandel 1982), one intercept for each study. Intervals are Stu
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -80,7 +80,7 @@ def _point(study: str, curve: Curve) -> Point | None:
         scale=1.0 if curve.is_full else _scale(curve),
         log_rate=float(np.log10(optimum.rate)),
         error=optimum_error(scores),
-        width=curve.chosen.results[0].other.get("width"),
+        width=curve.chosen.results[0].width,
         curvature=parabola(places, scores.mean().to_numpy())[1],
     )
 
@@ -172,7 +172,7 @@ def fit_law(points: list[Point]) -> Law:
     Raises:
         InputError: fewer than three ranks, or no more curves than coefficients.
     """
-    lora = [point for point in points if point.rank > 0]
+    lora = _across_widths(points)
     ranks = sorted({point.rank for point in lora})
     if len(ranks) < _FEWEST_RANKS:
         told = ", ".join(f"{rank:g}" for rank in ranks) or "none"
@@ -181,6 +181,14 @@ def fit_law(points: list[Point]) -> Law:
             "another rank, widen the grids whose optimum lies at an edge, give more sweeps, or leave --law out."
         )
     return _fitted(lora)
+
+
+def _across_widths(points: list[Point]) -> list[Point]:
+    """LoRA's points; where all tell a width and these differ, it takes the place of the backbone's own intercept."""
+    lora = [point for point in points if point.rank > 0]
+    if len({point.width for point in lora}) < 2 or any(point.width is None for point in lora):
+        return lora
+    return [replace(point, study=point.study.rpartition(", ")[0]) for point in lora]
 
 
 def _fitted(lora: list[Point]) -> Law:
@@ -233,8 +241,9 @@ def law_table(law: Law) -> pd.DataFrame:
 def left_out(points: list[Point]) -> pd.DataFrame:
     """Each rank's optima as a law of the other ranks predicts them, and by what factor it misses."""
     rows = []
-    for rank in sorted({point.rank for point in points if point.rank > 0}):
-        others = [point for point in points if point.rank not in (0, rank)]
+    points = _across_widths(points)
+    for rank in sorted({point.rank for point in points}):
+        others = [point for point in points if point.rank != rank]
         try:
             law = _fitted(others)
         except InputError:  # too few are left

@@ -178,7 +178,7 @@ def trouble_table(records: list[Record]) -> pd.DataFrame:
 def _trouble(record: Record) -> str:
     results = record.results
     if record.status == "paused":
-        return "others did better: stopped early, with its checkpoint"
+        return "others did better: stopped early; to train it to the end, run the sweep without --stop_early"
     if record.status in ("begun", "waiting"):
         return "not finished: run the sweep again"
     if results is None:

@@ -21,7 +21,7 @@ from experiments.results import RunResults
 from experiments.typed_json import Part, WrongPartError
 
 # What is alike in most studies, and told once then.
-_SHARED = ("data", "backbone", "versions", "device", "device_name", "processes")
+_SHARED = ("data", "backbone", "width", "versions", "device", "device_name", "processes")
 _DRAWN = ("train/epoch_loss", "allocation/budget_used")
 # Where a run lay, and its name: settings of a machine, not of a study.
 _OF_THE_MACHINE = ("runs_dir", "run_name")

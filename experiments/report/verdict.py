@@ -108,6 +108,6 @@ def _exploratory(definition: dict[str, object], records: list[Record]) -> list[s
         reasons.append("the code that was registered is no commit")
     elif codes - {commit}:
         reasons.append(f"trials ran with other code than {commit}: {', '.join(sorted(codes - {commit}))}")
-    if waiting := sum(record.results is None for record in records):
+    if waiting := sum(record.results is None and record.status != "paused" for record in records):
         reasons.append(f"{waiting} trials are still to come")
     return reasons

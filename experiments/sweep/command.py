@@ -143,7 +143,7 @@ def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str,
         logger.info(f"{failed} failed: log.txt in a trial's folder says why. Run the sweep again to try them again.")
     if paused:
         again = command.replace(" --stop_early", "")
-        logger.info(f"{paused} paused early, with their checkpoints. Train them to the end with:\n  {again}")
+        logger.info(f"{paused} paused early, with any checkpoints. Train them to the end with:\n  {again}")
     return 0 if (stops_early and not failed) or finished == len(mine) else 1
 
 
@@ -172,7 +172,14 @@ def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Pat
         pilot = [pilot.path] if (pilot.path / "results.json").exists() else []
     if pilot:
         study = make_study(read_records(pilot), None)
-        found = improvement(question, study.groups, study.compared)
+        try:
+            found = improvement(question, study.groups, study.compared)
+        except InputError as error:
+            named = ", ".join(sorted({record.method or "none" for record in study.records}))
+            raise InputError(
+                f"question.compare is {list(question.compare)}, but the pilot {', '.join(map(str, pilot))} has the "
+                f"methods {named}; allowed: a pilot of both. Give another --pilot, or leave it out."
+            ) from error
     seeds = {str(trial.overrides.get("seed_everything")) for trial in trials}
     logger.info(seeds_needed(question, found, len(seeds)))
 

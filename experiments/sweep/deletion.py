@@ -5,7 +5,7 @@ from pathlib import Path
 from common.errors import InputError
 from experiments.own_files import OF_A_RUN, delete, own_files
 from experiments.run_folder import RunFolder
-from experiments.sweep.folder import FAILURE, LOCKS, LOG, State, SweepFolder
+from experiments.sweep.folder import FAILURE, LOCKS, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
 
 KEPT = ("all", "best", "none")  # what finished trials keep of their checkpoints
@@ -33,7 +33,7 @@ def sweep_files(folder: SweepFolder) -> list[Path]:
         InputError: the folder holds something else, or is a link.
     """
     there = [path for path in folder.path.glob("*") if path.name != LOCKS]
-    trials = [path.name for path in there if (path / LOG).exists() or (path / FAILURE).exists()]
+    trials = [path.name for path in there if any((path / name).exists() for name in (LOG, FAILURE, PAUSED))]
     if there and not trials and not (folder.path / "sweep.yaml").exists():
         raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
     patterns = (*_OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))

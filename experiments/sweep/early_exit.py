@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import InputError
+from common.files import write_json
 from experiments.report.replay import SEARCHED
 from experiments.results import read_json
 from experiments.sweep.engines import Engine
@@ -68,11 +69,14 @@ def stopping_early(engine: Engine, trials: list[Trial], epochs: int, searched: l
 
     def carry_out(folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
         competing = searches(trials, searched)
+        failed: set[str] = set()
         seeds = len({str(trial.overrides.get(_SEED)) for trial in trials})
         for rung in rungs(seeds, epochs):
             part = [one for search in competing for one in _next(folder, search, rung, epochs)]
+            part = [one for one in part if one.name not in failed]
             if part and not engine(folder, part, progress):
                 return False
+            failed |= {one.name for one in part if folder.state(one) is State.FAILED}  # tried again by the next call
             for search in competing:
                 _decide(folder, search, rung, progress.say)
         return True
@@ -93,6 +97,11 @@ def _decide(folder: SweepFolder, search: Search, rung: Rung, say: Callable[[str]
     rows = next((rows for found in first for trial in found if (rows := _rows(folder, trial))), 1)
     kept = survivors(pd.Series(means, index=search.alive), rows)
     for place in set(search.alive) - set(kept):
+        for trial in search.candidates[place]:
+            if folder.state(trial) is State.WAITING:  # so that a report tells it from one that is still to come
+                path = folder.trial_folder(trial) / PAUSED
+                path.parent.mkdir(exist_ok=True)
+                write_json(path, {"values": [], "higher_is_better": True, "validation_rows": 0})
         say(f"paused    {search.candidates[place][0].name} and its seeds: worse after epoch {rung.epochs}")
     search.alive = kept
 

@@ -86,6 +86,23 @@ def test_the_baseline_at_an_edge_is_called_so_and_two_rates_have_no_middle(tmp_p
     assert set(found.values()) == {"ours (0.001, of two rates)", "fixed (3); full (3)"}
 
 
+def test_settings_that_were_stopped_early_count_as_tried_and_are_never_chosen(tmp_path):
+    heights = {**HUMP, 3e-2: 0.89}
+    folder = made_runs.write_rate_sweep(tmp_path, {"ours": (16, curve(heights)), "fixed": (16, curve(HUMP))})
+    content = json.loads((folder / "results.json").read_text())
+    for trial in content["trials"]:  # 1e-2 at a quarter; 3e-2 with a lucky first seed, at its end
+        seed = trial["results"]["seed"]
+        if trial["method"] == "ours" and (trial["name"].startswith("ours-0.01") or ("0.03" in trial["name"] and seed)):
+            trial.update(status="paused", results=None)
+        elif "0.03" in trial["name"]:
+            trial["results"]["metric"]["best"] = 0.95
+    (folder / "results.json").write_text(json.dumps(content))
+    study = make_study(read_records([folder]), "fixed")
+    assert [group.setting("model.optimizer.learning_rate") for group in study.compared] == [1e-3, 1e-3]
+    found = audit_table(study.groups, study.curves, study.compared, study.baseline).to_numpy().tolist()
+    assert found == [["more learning rates were tried than for others, which had 3", "ours (4)"]]
+
+
 def test_where_the_rank_is_studied_budgets_differ_rightly(tmp_path):
     curves = {"fixed": (16, curve(HUMP)), "full": (None, curve(HUMP))}
     folder = made_runs.write_rate_sweep(tmp_path / "ranks", curves)

@@ -4,6 +4,8 @@ tinker_sft_rates.csv holds the facts of github.com/thinking-machines-lab/tinker-
 sft_sweep.md (commit 9dfcc3a): test loss by model, rank and rate, the lower of two runs, and which it calls best.
 """
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,8 @@ from common.errors import InputError
 from experiments.report.figures_rates import law_figure
 from experiments.report.optimum import find_optimum, optimum_error
 from experiments.report.rate_forecast import forecast_table, forecasts
-from experiments.report.rate_law import Point, fit_law, law_table, left_out, regime, weighted_fit
+from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of, regime, weighted_fit
+from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
 PUBLIC = pd.read_csv(Path(__file__).parents[1] / "reference" / "tinker_sft_rates.csv")
@@ -25,6 +28,22 @@ RANKS = (4, 16, 64, 256)
 
 def point(rank, log_rate, study="a, 1 rows, b", scale=1.0, error=0.05, **more):
     return Point(study, f"rank {rank:g}", rank, scale, log_rate, error, curvature=0.1, **more)
+
+
+def test_a_width_that_results_tell_takes_the_place_of_each_backbones_intercept(tmp_path):
+    made = []
+    for width, best in ((100, 1e-3), (1000, 1e-4)):
+        for rank in (4, 16, 64):
+            curves = {"lora": (rank, {best * 10**step: {0: 0.9} for step in (-1, 0, 1)})}
+            folder = made_runs.write_rate_sweep(tmp_path / f"{width}-{rank}", curves)
+            content = json.loads((folder / "results.json").read_text())
+            for trial, loss in zip(content["trials"], (0.8, 0.6, 0.8), strict=True):
+                trial["results"] |= {"width": width, "backbone": f"made-{width}", "best_val_loss": loss}
+            (folder / "results.json").write_text(json.dumps(content))
+            made += points_of(read_records([folder]))
+    law = fit_law(made)
+    assert law.slope(width=1)[0] == pytest.approx(-1, abs=1e-6) and law.studies == ["made/news, 100 rows"]
+    assert "width" not in fit_law([replace(one, width=None) for one in made]).terms
 
 
 def test_equal_errors_give_ordinary_least_squares():

@@ -1,5 +1,7 @@
 """A sweep's question: asked beforehand, hashed with grid and commit, and answered as often wrongly as it says."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -98,6 +100,17 @@ def test_what_was_changed_later_makes_it_exploratory(asked):
     assert "wasn't registered" in answer(asked)[0]
 
 
+@pytest.mark.parametrize(("status", "kind"), [("paused", "Confirmatory"), ("waiting", "Exploratory (1 trials")])
+def test_rates_that_were_stopped_early_arent_still_to_come(asked, status, kind):
+    path = asked.path / "results.json"
+    content = json.loads(path.read_text())
+    overrides = {"model.optimizer.learning_rate": 0.1, "seed_everything": 0}
+    content["trials"].append({"name": "ours-0.1-0", "method": "ours", "overrides": overrides, "results": None})
+    content["trials"][-1]["status"] = status
+    path.write_text(json.dumps(content))
+    assert answer(asked)[0].startswith(kind)
+
+
 @pytest.mark.parametrize("question", [{**ASKED, "at_least": 0.5}, None])
 def test_a_question_cant_be_changed_once_trials_have_run(asked, question):
     later = {**DEFINITION, "question": question}
@@ -167,5 +180,7 @@ def test_a_dry_run_counts_seeds_from_a_pilot(tmp_path, tiny_bert, cola_folder, c
     dry = ["sweep", "--config", str(path), "--runs_dir", str(tmp_path), "--dry_run", "--pilot", str(trials)]
     assert cli.main(dry) == 0
     told = " ".join(capsys.readouterr().out.split())
+    assert cli.main([*dry[:-1], "docs/results/rte_mpnet_equal_budget.json"]) == 2
+    assert "question.compare is ['ours', 'fixed'], but the pilot" in capsys.readouterr().err
     assert "standard deviation 1.00 (80 % limit 2.12), so 80% power takes 10 seeds" in told
     assert "The sweep has 2: " in told and code_version() is not None
