@@ -10,7 +10,7 @@ whose singular vectors are G's (randomised SVD: Halko, Martinsson and Tropp, arX
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -78,14 +78,12 @@ class Directions:
 
 @dataclass
 class _Sketch:
-    """What one layer accumulates: at first Gᵀ Ψ (in, q), then G P (out, q) and, of `held` directions, uᵀ G v (r,)."""
+    """What one layer accumulates: at first Gᵀ Ψ (in, q), then, once it has a basis P, G P (out, q)."""
 
     layer: nn.Module
     test_matrix: Tensor  # Ψ (out, q), then P (in, q)
     sums: Tensor
     has_basis: bool = False
-    held: tuple[Tensor, Tensor, Tensor] | None = None
-    products: Tensor = field(default_factory=lambda: torch.zeros(()))
 
     @torch.no_grad()
     def add(self, x: Tensor, delta: Tensor) -> None:
@@ -94,9 +92,6 @@ class _Sketch:
             x, delta = x.reshape(-1, x.shape[-1]).float(), delta.reshape(-1, delta.shape[-1]).float()
             one, other = (delta, x) if self.has_basis else (x, delta)
             self.sums.addmm_(one.T, other @ self.test_matrix)
-            if self.held is not None:
-                U, _, V = self.held
-                self.products = self.products + ((delta @ U) * (x @ V)).sum(dim=0)
 
 
 def gradient_directions(
@@ -108,7 +103,8 @@ def gradient_directions(
 ) -> dict[str, Directions]:
     """The directions of each layer, by its full path, from backward passes over `batches`, their first half twice.
 
-    A layer needs (in + out) · (rank + 10) numbers of memory. Random numbers are the same on every machine.
+    A layer needs (in + out) · (rank + 10) numbers of memory on its device, and as many on the host. Random numbers are
+    the same on every machine.
 
     Args:
         layers: Linear, Conv1D or anything that wraps them and calls itself with one input.
@@ -127,18 +123,14 @@ def gradient_directions(
         for name, sketch in sketches.items():
             _take_basis(name, sketch, mean_over_processes)
         _run(backward, batches[:half])
-        for sketch in sketches.values():
-            sketch.held = _decomposed(mean_over_processes(sketch.sums.clone()) / half, sketch.test_matrix, rank)
+        firsts = {name: mean_over_processes(sketch.sums).to("cpu", copy=True) for name, sketch in sketches.items()}
         _run(backward, batches[half:])
     found = {}
     for name, sketch in sketches.items():
-        Y = mean_over_processes(sketch.sums) / len(batches)
-        _check(name, Y)
-        U, S, V = _decomposed(Y, sketch.test_matrix, rank)
-        assert sketch.held is not None
-        products = mean_over_processes(sketch.products) / max(len(batches) - half, 1)
-        energies = (products * sketch.held[1]).clamp_min(0).expand(rank)
-        found[name] = Directions(*(part.cpu() for part in (U, S, V, energies)))
+        sums, first, basis = mean_over_processes(sketch.sums).cpu(), firsts[name], sketch.test_matrix.cpu()
+        _check(name, sums)
+        later = (sums - first) / max(len(batches) - half, 1)
+        found[name] = _found(sums / len(batches), first / half, later, basis, rank)
     return found
 
 
@@ -189,12 +181,14 @@ def _check(name: str, sums: Tensor) -> None:
         )
 
 
-def _decomposed(Y: Tensor, basis: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
-    """U (out, r), S (r,), V (in, r) of Y Pᵀ, for Y (out, q) and a basis P (in, q)."""
-    U, S, Vh = torch.linalg.svd(Y, full_matrices=False)
-    U, V = U[:, :rank], basis @ Vh[:rank].T
-    signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True)))  # (1, r)
-    return U * signs, S[:rank], V * signs
+def _found(mean: Tensor, early: Tensor, later: Tensor, basis: Tensor, rank: int) -> Directions:
+    """The directions of a layer from G P (out, q), the mean over all batches and over either half, and P (in, q)."""
+    U, S, Vh = torch.linalg.svd(mean, full_matrices=False)
+    signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True)))[:, :rank]  # (1, r)
+    early_U, early_S, early_Vh = torch.linalg.svd(early, full_matrices=False)
+    products = (early_U * (later @ early_Vh.T)).sum(dim=0)  # uᵀ G' v, because v is P times its row of Vh
+    energies = (products * early_S).clamp_min(0)[:rank]
+    return Directions(U[:, :rank] * signs, S[:rank], basis @ Vh[:rank].T * signs, energies)
 
 
 def ranks_by_energy(

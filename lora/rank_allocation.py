@@ -184,7 +184,10 @@ class RankAllocation(nn.Module):
             return self.fixed_ranks.cpu()
         ranks = self.ranks().cpu().clamp(self.rank_min, self.rank_max)
         if self.rounding == "plain":
-            return ranks.round().long()
+            rounded = ranks.round().long()
+            if not rounded.any():  # a model without any update couldn't train on
+                rounded[ranks.argmax()] = 1
+            return rounded
         return self._round_within_budget(ranks)
 
     def _round_within_budget(self, ranks: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
 """The report's statistics, from SciPy and pandas, with seeded resampling. Values are pandas series by seed."""
 
-import warnings
 from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -140,14 +138,6 @@ def deviation_limit(deviation: float, pairs: int, level: float = 0.8) -> float:
     A sample size worked out from it has the power asked for in `level` of all pilots (Browne 1995).
     """
     return deviation * float(np.sqrt((pairs - 1) / stats.chi2.ppf(1 - level, pairs - 1)))
-
-
-def rank_correlations(rank_sets: ArrayLike) -> list[float]:
-    """Spearman's correlation of each pair of seeds' ranks (seeds, layers); NaN where one side is constant."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.ConstantInputWarning)
-        pairs = combinations(np.asarray(rank_sets, dtype=float), 2)
-        return [float(stats.spearmanr(first, second).statistic) for first, second in pairs]
 
 
 @dataclass(frozen=True)

@@ -69,9 +69,8 @@ def race(curves: Array, rows: int) -> Raced:
     for rung in rungs(seeds, epochs):
         spent[: rung.seeds, alive] = np.maximum(spent[: rung.seeds, alive], rung.epochs)
         means = curves[: rung.seeds, alive, rung.epochs - 1].mean(axis=0)
-        last = means  # of the candidates that were alive
         reached, alive = alive, survivors(pd.Series(means, index=alive), rows)
-    return Raced(reached[int(np.argmax(last))], float(spent.sum() / (seeds * candidates * epochs)))
+    return Raced(reached[int(np.argmax(means))], float(spent.sum() / (seeds * candidates * epochs)))
 
 
 def least_share(seeds: int, candidates: int, epochs: int) -> float:

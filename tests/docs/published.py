@@ -13,15 +13,19 @@ are evaluated), `trials` (files of its own) and `cells` (text that no trial tell
 
 import re
 import sys
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import yaml
+from numpy.typing import ArrayLike
+from scipy import stats
 
 from common.files import write_text
 from experiments.metrics import scale
@@ -31,7 +35,7 @@ from experiments.report.rank_curves import nested_values
 from experiments.report.rate_tables import ChosenRate, choose_rates
 from experiments.report.record import Record
 from experiments.report.sources import read_records
-from experiments.report.statistics import Interval, PairedDifference, paired_difference, rank_correlations
+from experiments.report.statistics import Interval, PairedDifference, paired_difference
 
 RESULTS = Path(__file__).resolve().parents[2] / "docs" / "results"
 _PLACE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", flags=re.DOTALL)
@@ -167,6 +171,14 @@ class Cell:
 
     def ratio_student(self) -> str:
         return _between(self.chosen.ratio.student, _two_digits) if self.chosen.ratio else ""
+
+
+def rank_correlations(rank_sets: ArrayLike) -> list[float]:
+    """Spearman's correlation of each pair of seeds' ranks (seeds, layers); NaN where one side is constant."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", stats.ConstantInputWarning)
+        pairs = combinations(np.asarray(rank_sets, dtype=float), 2)
+        return [float(stats.spearmanr(first, second).statistic) for first, second in pairs]
 
 
 def _printed(group: Group, figure: str) -> pd.Series:

@@ -177,6 +177,13 @@ def test_a_layer_of_rank_0_of_plain_lora_is_left_alone_once_ranks_are_discrete()
     assert not any(layer.idle for layer in adapter.adapted_layers)
 
 
+def test_plain_rounding_leaves_one_layer_its_update():
+    _, adapter = attached(AdaptiveLoRAXS(0, 4, budget=1, rounding="plain"))
+    with torch.no_grad():
+        adapter.allocation.weights.copy_(torch.linspace(0, 0.1, len(adapter.layer_names)))  # each rank below a half
+    assert list(adapter.discrete_ranks().values()) == [0] * (len(adapter.layer_names) - 1) + [1]
+
+
 @pytest.mark.parametrize("rule", ["softmax", "bounded"])
 def test_learned_ranks_reach_0_with_finite_gradients(rule):
     _, adapter = attached(AdaptiveLoRAXS(0, 4, rank_average=1, allocation=rule))
