@@ -155,9 +155,11 @@ class Progress:
         return "" if failure is None else failure.error
 
     def say(self, line: str) -> None:
-        """Prints a line where there is no live table."""
+        """Draws the live table at once, since a short trial may be over before its next drawing, or prints a line."""
         if self._live is None:
             print(line, file=self._output, flush=True)
+        else:
+            self._live.refresh()
 
 
 def _last_line(path: Path) -> str:
