@@ -134,16 +134,19 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     places.add_argument("--runs_dir", default="runs")
     places.add_argument("--export")
     given, rest = places.parse_known_args(options)
-    if options and not options[0].startswith("-"):
+    is_run = bool(options) and not options[0].startswith("-")
+    rest = rest[1:] if is_run else rest
+    has_file = verb == "predict" and bool(rest) and (rest[0] == "-" or not rest[0].startswith("-"))
+    if has_file:
+        rest[0] = f"--data.predict_file={rest[0]}"
+    if is_run:
         if given.export is not None:
             raise InputError(f"{verb} is given the run {options[0]!r} and --export, too; allowed: one of them.")
         settings = RunFolder.find(options[0], given.runs_dir).settings()
-        rest = rest[1:]
-        if verb == "predict" and rest and (rest[0] == "-" or not rest[0].startswith("-")):
-            rest[0] = f"--data.predict_file={rest[0]}"
         return [verb, *rest], {**settings, "ckpt_path": "best"}
     if given.export is not None:
-        return arguments, settings_of_export(Path(given.export).expanduser().resolve())
+        words = [verb, f"--export={given.export}", f"--runs_dir={given.runs_dir}", *rest] if has_file else arguments
+        return words, settings_of_export(Path(given.export).expanduser().resolve())
     return arguments, None
 
 

@@ -3,29 +3,24 @@
 import argparse
 import shlex
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
-from common.errors import InputError
 from common.terminal import logger, quiet_libraries
+from experiments.arguments import MEANINGS
 from experiments.export_formats import FORMATS, ExportOptions
+from experiments.parser_messages import VerbParser
 from experiments.run import Run
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"export: {message}. See `python cli.py export --help`.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = VerbParser(
         prog="python cli.py export",
         description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
         epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
-        allow_abbrev=False,
+        handed_on=MEANINGS,
     )
     parser.add_argument("run", help="Run folder, or a run's name below --runs_dir.")
     parser.add_argument(
