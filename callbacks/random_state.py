@@ -63,8 +63,8 @@ def _check(states: Any) -> None:
         states[0]
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
         raise InputError(
-            "the checkpoint's random states are missing or damaged, so training can't go on as it would have. Use "
-            "another checkpoint (--ckpt_path FILE), or begin anew with --overwrite."
+            "the checkpoint's random states are missing or damaged, so the run can't be repeated exactly. Use "
+            "another checkpoint (--ckpt_path FILE), or start again with --overwrite."
         ) from error
 
 

@@ -154,7 +154,7 @@ def _how_to_go_on(arguments: list[str], folder: RunFolder) -> str:
     if arguments[0] != "fit":
         return "\nStopped by a signal."
     if not (folder.checkpoints / "last.ckpt").exists():
-        return f"\nStopped by a signal before the first checkpoint. Begin anew: python cli.py {shlex.join(arguments)}"
+        return f"\nStopped by a signal before the first checkpoint. Start again: python cli.py {shlex.join(arguments)}"
     kept = [argument for argument in arguments if argument.partition("=")[0] != "--overwrite"]
     # the last one counts: a run that began at another checkpoint goes on from its own
     resume = kept if _asks_for_last(kept) else [*kept, "--ckpt_path", "last"]

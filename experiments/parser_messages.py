@@ -32,7 +32,7 @@ class VerbParser(argparse.ArgumentParser):
         self._typed: Sequence[str] = ()
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        self._typed = args
+        self._typed = args or ()
         options, rest = super().parse_known_args(args, namespace)
         if self._meant():
             self.error(f"unrecognized arguments: {' '.join(rest)}")
