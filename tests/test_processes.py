@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.architectures import save_backbone
 from tests.command_line import CrashError, outcome, run, write_config, write_language_config
 from tests.tiny import save_cola, save_tiny_bert, save_tiny_llama, save_wikitext
 
@@ -76,6 +77,19 @@ def assert_agree(one: dict, other: dict) -> None:
     for name, value in other["checkpoints"]["last.ckpt"]["state_dict"].items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_parameters_that_no_answer_depends_on_stay_as_they_are(config, tmp_path):
+    backbone = save_backbone("big_bird", tmp_path / "backbone")  # its pooler feeds no classifier
+    about = json.loads((backbone / "config.json").read_text())
+    about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    (backbone / "config.json").write_text(json.dumps(about))
+    options = ("--model.backbone", str(backbone), "--model.adapter", "null", "--trainer.max_epochs", "1")
+    options += ("--model.optimizer.learning_rate", "1e-3")
+    assert run("fit", config, tmp_path / "one", *options) == 0
+    run_two_processes(config, tmp_path / "two", *options)
+    assert_agree(*(outcome(tmp_path / name / "tiny") for name in ("one", "two")))
 
 
 @pytest.mark.slow
