@@ -22,7 +22,7 @@ class AdaLoRAAllocation(EpochCheck):
             pl_module.adapter.check_steps(planned_steps(trainer, batches))
 
     def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        if (budget := pl_module.adalora) is not None:
+        if pl_module.adapter is not None and (budget := pl_module.adalora) is not None:
             steps = pl_module.training_steps()
             pl_module.adapter.check_steps(steps)
             budget.schedule(steps)

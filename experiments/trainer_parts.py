@@ -96,10 +96,10 @@ def _make(
     }
     trainer = make_trainer({**arguments, **own})
     is_parallel = isinstance(trainer.strategy, DDPStrategy)
-    looks = {"find_unused_parameters": True} if is_parallel and may_look and module.may_leave_parameters_out() else {}
+    looks = is_parallel and may_look and module.may_leave_parameters_out()
     if is_parallel and (looks or not isinstance(trainer.strategy, WatchedDDP)):
         # "auto" has found several devices; Lightning has no say in which class it takes then
-        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings(), **looks)})
+        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings(looks))})
     if not isinstance(trainer.strategy, SingleDeviceStrategy | WatchedDDP):
         raise InputError(
             f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
