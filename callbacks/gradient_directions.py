@@ -63,13 +63,13 @@ class FirstSteps:
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
-        self.batches, self.rows = batches, 0
         self._module: Any = module
         self._loader: Any = trainer.train_dataloader
         self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         self._steps = module.steps_per_epoch()
-        if batches > self._steps:
+        self.batches, self.rows = min(batches, self._steps) if trainer.fast_dev_run else batches, 0
+        if self.batches > self._steps:
             raise InputError(
                 f"gradient_batches is {batches}, but an epoch has {self._steps} batches; allowed: 1 to {self._steps}. "
                 f"Set --model.adapter.gradient_batches {self._steps}, or a smaller --data.batch_size."
