@@ -68,7 +68,8 @@ class FirstSteps:
         self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         self._steps = module.steps_per_epoch()
-        self.batches, self.rows = min(batches, self._steps) if trainer.fast_dev_run else batches, 0
+        fast_dev_run = getattr(trainer, "fast_dev_run", False)  # set by Lightning, but not declared
+        self.batches, self.rows = min(batches, self._steps) if fast_dev_run else batches, 0
         if self.batches > self._steps:
             raise InputError(
                 f"gradient_batches is {batches}, but an epoch has {self._steps} batches; allowed: 1 to {self._steps}. "
