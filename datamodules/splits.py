@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from common.errors import InputError, listing, one_of, reason
 from common.files import is_plain_name
 from datamodules.files import COLUMN_ENDINGS, read_table
 from datamodules.sources import Table, stacked
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # Names under which a split may be stored, the hub's own first.
 SPLIT_NAMES = {
@@ -190,7 +193,7 @@ def hub_tables(
 
 
 def _split_tables(
-    loaded: Mapping[str, Any],
+    loaded: Mapping[str, "Dataset"],
     source: str,
     wanted: Sequence[str],
     needed: Sequence[str],
@@ -210,7 +213,7 @@ def _split_tables(
     return tables
 
 
-def _table(data: Any, source: str, wanted: Sequence[str]) -> Table:
+def _table(data: "Dataset", source: str, wanted: Sequence[str]) -> Table:
     if not len(data):
         raise InputError(f"{source} has no rows. Fetch or write it again.")
     named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}

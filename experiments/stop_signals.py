@@ -4,7 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
-from typing import Any
+from types import FrameType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
@@ -44,20 +44,20 @@ class StopSignals:
             if signal.getsignal(number) == handler:
                 signal.signal(number, signal.SIG_DFL)
 
-    def _terminate(self, number: int, frame: Any) -> None:
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
         if signal.getsignal(signal.SIGTERM) == self._terminate:  # else Lightning calls this besides its own
             raise SIGTERMException
 
-    def _interrupt(self, number: int, frame: Any) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
         logger.info("\nStopping after this step; press Ctrl-C again to stop at once.")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _hang_up(self, number: int, frame: Any) -> None:
+    def _hang_up(self, number: int, frame: FrameType | None) -> None:
         logger.info("\nThe terminal is gone: stopping after this step.")
         os.kill(os.getpid(), signal.SIGTERM)
 
-    def _warn(self, number: int, frame: Any) -> None:
+    def _warn(self, number: int, frame: FrameType | None) -> None:
         self.warned_by_slurm = "SLURM_JOB_ID" in os.environ
         logger.info("\nSIGUSR1: stopping after this step.")
         os.kill(os.getpid(), signal.SIGTERM)

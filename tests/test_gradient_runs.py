@@ -199,9 +199,3 @@ def test_passes_that_can_t_be_made_are_refused(tiny_bert, cola_folder, tmp_path,
     config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["lora"])
     assert run("fit", config, tmp_path, *options) == 2
     assert message in capfd.readouterr().err
-
-
-def test_without_a_checkpoint_there_is_nothing_to_validate(tiny_bert, cola_folder, tmp_path, capfd):
-    config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"])
-    assert run("validate", config, tmp_path) == 2
-    assert "--ckpt_path" in capfd.readouterr().err
