@@ -61,7 +61,7 @@ class TableDataModule(TextClassificationDataModule):
         separator: what separates the cells of .csv files, if not a comma, such as ; or \\t (a tab).
     """
 
-    predict_advice: ClassVar = "Set --data.text_column and --data.pair_column."
+    predict_advice: ClassVar[str] = "Set --data.text_column and --data.pair_column."
 
     train_file: str | None = None
     validation_file: str | None = None

@@ -43,7 +43,9 @@ class TextClassificationDataModule(TokenizedDataModule):
             the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """
 
-    predict_advice: ClassVar = "A file of this ending is read by its columns: rename them, or call plain lines .txt."
+    predict_advice: ClassVar[str] = (
+        "A file of this ending is read by its columns: rename them, or call a file of plain lines .txt."
+    )
 
     backbone: str = "roberta-large"
     max_length: int = 128
