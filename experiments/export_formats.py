@@ -227,7 +227,10 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
     used = float((coefficients * torch.tensor(list(adapter.discrete_ranks().values())) ** exponent).sum())
     least = float(coefficients.min())  # of rank 1
     if not least <= budget <= used:
-        raise InputError(f"--budget is {budget:,}; allowed: {least:,.0f} to {used:,.0f}, which the run has used.")
+        raise InputError(
+            f"--budget is {budget:,}; allowed: {least:,.0f} to {used:,.0f}, which the run has used. Give one of these, "
+            "or train with a larger budget: an update can only be cut."
+        )
     cut = cut_factors(adapter.low_rank_factors(), coefficients, exponent, budget)
     for layer, (A, B) in zip(adapter.adapted_layers, cut.values(), strict=True):
         layer.merge(B @ A)

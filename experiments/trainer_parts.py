@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
+from callbacks.eva_initialisation import EVAInitialisation
 from callbacks.gradient_directions import GradientDirections
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
@@ -125,9 +126,10 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        # the module would bring these two too late: an older run may be deleted by then
+        # the module would bring these too late: an older run may be deleted by then
         WholeSteps(),
         GradientDirections(),
+        EVAInitialisation(),
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),

@@ -10,6 +10,7 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.eva_initialisation import EVAInitialisation
 from callbacks.gradient_directions import GradientDirections
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
@@ -38,7 +39,7 @@ def callbacks_for(adapter: Adapter | None, present: Sequence[Callback]) -> list[
     if isinstance(adapter, NestedRanks):
         needed.append(NestedRankSampling())
     if isinstance(adapter, PEFTAdapter):
-        needed.append(AdaLoRAAllocation())
+        needed += [AdaLoRAAllocation(), EVAInitialisation()]
     if any(isinstance(callback, EarlyStopping) for callback in present):
         needed.append(StaysStopped())
     return [*needed, MergedEvaluation()]

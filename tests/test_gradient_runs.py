@@ -199,3 +199,9 @@ def test_passes_that_can_t_be_made_are_refused(tiny_bert, cola_folder, tmp_path,
     config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["lora"])
     assert run("fit", config, tmp_path, *options) == 2
     assert message in capfd.readouterr().err
+
+
+def test_a_fast_dev_run_takes_the_batches_that_it_has(tiny_bert, cola_folder, tmp_path, capfd):
+    config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"])
+    assert run("fit", config, tmp_path, "--trainer.fast_dev_run=2") == 0
+    assert "3 steps of the head alone, 2 batches" in capfd.readouterr().out
