@@ -157,15 +157,9 @@ def _delete(path: Path) -> None:
         path.unlink()
 
 
-def finite(content: object) -> object:
+def finite(content: object) -> Any:
     """The content with null in the place of NaN and infinities, which JSON has no name for."""
-    if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
-        return None
-    return content
+    return json.loads(json.dumps(content), parse_constant=lambda name: None)
 
 
 def _umask() -> int:

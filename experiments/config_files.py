@@ -163,16 +163,11 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
     return count
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ between two configs, one line each: name: before -> after."""
-    lines: list[str] = []
-    for key in sorted({*before, *after}, key=str):
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {old} -> {new}")
-    return lines
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Settings that differ between two configs, one line each: name: before -> after; null is as good as absent."""
+    old, new = flatten(before), flatten(after)
+    known = {name: (old.get(name, "None"), new.get(name, "None")) for name in sorted({*old, *new})}
+    return [f"{name}: {one} -> {other}" for name, (one, other) in known.items() if one != other]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
