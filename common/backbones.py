@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from common.files import atomic_write, cache_directory, is_plain_name, write_cache, write_text
 from common.terminal import logger
 
@@ -189,8 +189,7 @@ def public_name(backbone: str, revision: str | None = None) -> tuple[str, str | 
 
 
 def _locate_packaged(name: str) -> Path:
-    if name not in PACKAGED_BACKBONES:
-        raise one_of("packaged backbone", name, sorted(PACKAGED_BACKBONES))
+    check_one_of("packaged backbone", name, PACKAGED_BACKBONES)
     packaged = PACKAGED_BACKBONES[name]
     for module in packaged.modules:
         if importlib.util.find_spec(module) is None:

@@ -7,14 +7,13 @@ accumulation only decide how each global batch is cut, so a run means the same o
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
-BATCHING = ("length_grouped", "random", "neighbour_pairs")
 Batching = Literal["length_grouped", "random", "neighbour_pairs"]
 
 # Rows are sorted by length inside windows of this many batches: little padding, and still a random order.
@@ -68,8 +67,7 @@ def global_batches(
 
 
 def _check_batching(lengths: Tensor, batch_size: int, batching: str) -> None:
-    if batching not in BATCHING:
-        raise one_of("batching", batching, BATCHING)
+    check_one_of("batching", batching, get_args(Batching))
     if batching == "neighbour_pairs" and (len(lengths) % 2 or batch_size % 2):
         raise InputError(
             f"batching is 'neighbour_pairs' with {len(lengths)} rows and batch_size {batch_size}; allowed: even "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from common.terminal import logger
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding
 from datamodules.model_limits import read_limits
@@ -72,8 +72,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     def check_settings(self) -> None:
         super().check_settings()
         check_positive("test_rows", self.test_rows)
-        if self.packing not in get_args(Packing):
-            raise one_of("packing", self.packing, get_args(Packing))
+        check_one_of("packing", self.packing, get_args(Packing))
         if self.block_size < 2:
             raise InputError(
                 f"block_size is {self.block_size}; allowed: 2 or more, because a row's first token isn't scored. Set "

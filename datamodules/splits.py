@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common.errors import InputError, listing, one_of, reason
+from common.errors import InputError, check_one_of, listing, reason
 from common.files import is_plain_name
 from datamodules.files import COLUMN_ENDINGS, read_table
 from datamodules.sources import Table, stacked
@@ -205,8 +205,7 @@ def _split_tables(
         name = chosen.get(split) or next((name for name in usual if name in loaded and name not in taken), None)
         if name is None:
             continue
-        if name not in loaded:
-            raise one_of(f"{split}_split of {source}", name, tuple(loaded))
+        check_one_of(f"{split}_split of {source}", name, loaded)
         tables[split] = _table(loaded[name], f"{source}, {name}", wanted)
     hint = "; --data.train_split chooses" if chosen else ""
     check_complete(tables, needed, f"{source} (it has: {listing(tuple(loaded))}{hint})")

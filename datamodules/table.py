@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import ClassVar, Literal, get_args
 
-from common.errors import InputError, listing, one_of
+from common.errors import InputError, check_one_of, listing
 from common.terminal import logger
 from datamodules.files import TABLE_ENDINGS
 from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
@@ -116,11 +116,10 @@ class TableDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.problem not in get_args(Problem):
-            raise one_of("problem", self.problem, get_args(Problem))
+        check_one_of("problem", self.problem, get_args(Problem))
         allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
-        if self.metric is not None and self.metric not in allowed:
-            raise one_of(f"metric for {self.problem}", self.metric, allowed)
+        if self.metric is not None:
+            check_one_of(f"metric for {self.problem}", self.metric, allowed)
         self._check_labels_and_columns()
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}; allowed: between 0 and 1.")

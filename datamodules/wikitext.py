@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.running_text import read_running_text, running_texts
 from datamodules.sources import Table
@@ -36,8 +36,7 @@ class WikiTextDataModule(LanguageModellingDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.variant not in VARIANTS:
-            raise one_of("variant", self.variant, VARIANTS)
+        check_one_of("variant", self.variant, VARIANTS)
 
     def load_texts(self) -> dict[str, list[str]]:
         if self.data_dir is not None:
