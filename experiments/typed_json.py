@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, field, fields
-from functools import cache
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
@@ -60,15 +59,19 @@ class Part:
                 yield key, value.as_plain() if isinstance(value, Part) else value
 
 
-@cache  # working types out anew would cost more than reading a file
 def _parts(kind: type[Part]) -> dict[str, tuple[Any, bool]]:
     """The type of each field, and whether it has no default."""
-    hints = get_type_hints(kind)
-    return {
-        one.name: (hints[one.name], one.default is MISSING and one.default_factory is MISSING)
-        for one in fields(kind)
-        if one.name != "other"
-    }
+    if kind not in _KNOWN:
+        hints = get_type_hints(kind)
+        _KNOWN[kind] = {
+            one.name: (hints[one.name], one.default is MISSING and one.default_factory is MISSING)
+            for one in fields(kind)
+            if one.name != "other"
+        }
+    return _KNOWN[kind]
+
+
+_KNOWN: dict[type, dict[str, tuple[Any, bool]]] = {}  # working types out anew would cost more than reading a file
 
 
 def _checked(hint: Any, value: Any, name: str) -> Any:
