@@ -13,7 +13,7 @@ from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
 from callbacks.run_ends import EpochPause
-from common.errors import DivergedRunError, IncompleteRunError, PausedRunError
+from common.errors import DivergedRunError, IncompleteRunError, InputError, PausedRunError
 from common.files import write_json
 from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
@@ -74,6 +74,11 @@ class Fit:
             except PausedRunError:
                 self._note_pause(objects.module)
                 raise
+            if start is None and self.trainer.global_step == 0:
+                raise InputError(
+                    f"the run ended before its first step: trainer.max_time is {settings.values.trainer.max_time}. "
+                    "Raise it, or leave it out. Nothing was written."
+                )
             return self._conclude(objects.module) if writes else None
 
     def _note_pause(self, module: AdaptedModule) -> None:
