@@ -1,13 +1,13 @@
 """Where steps, epochs and runs end."""
 
 from math import ceil, inf
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError, PausedRunError
 from common.terminal import logger
 
@@ -125,7 +125,7 @@ class StepLimit(EpochCheck):
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
