@@ -26,8 +26,8 @@ class VerbParser(argparse.ArgumentParser):
         handed_on: options of a run, which such a verb hands on; they are no mistakes.
     """
 
-    def __init__(self, *args: Any, handed_on: Iterable[str] = (), **kwargs: Any) -> None:
-        super().__init__(*args, allow_abbrev=False, **kwargs)
+    def __init__(self, handed_on: Iterable[str] = (), **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
         self._handed_on = set(handed_on)
         self._typed: Sequence[str] = ()
 
