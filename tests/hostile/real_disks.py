@@ -67,7 +67,7 @@ def full(folder: Path) -> None:
         found = fit(folder, place)
         subprocess.run(["mount", "-o", "remount,size=64m", str(place)], check=True)
         whole = (place / "tiny" / "checkpoints" / "last.ckpt").exists()
-        again = fit(folder, place, *(["--ckpt_path", "last"] if whole else []))
+        again = fit(folder, place, *(["--ckpt_path", "last"] if whole else ["--overwrite"]))
         subprocess.run(["cp", "-r", str(place / "tiny"), str(folder / f"after_{size}")], check=True)
         tell(f"full {size}", {**found, "resumed": whole, "again": again["code"], "then": again["said"]})
 
