@@ -1,22 +1,20 @@
 """The verb export: a run's model as files that other programs load."""
 
-import argparse
 import shlex
 from dataclasses import fields
 from pathlib import Path
 
 import torch
 
-from common.terminal import logger, quiet_libraries
+from common.terminal import VerbParser, logger, quiet_libraries
 from experiments.arguments import MEANINGS
 from experiments.export_formats import FORMATS, ExportOptions
-from experiments.parser_messages import VerbParser
 from experiments.run import Run
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> VerbParser:
     parser = VerbParser(
         prog="python cli.py export",
         description="Writes a run's model into a folder that other programs load, and checks that it says the same.",

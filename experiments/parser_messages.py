@@ -1,13 +1,9 @@
 """Turns the parsers' reports into one sentence: which setting, what was given, what is allowed."""
 
-import argparse
 import re
-from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from importlib import import_module
-from typing import Any, NoReturn
 
-from common.errors import InputError
 from experiments.setting_values import parameters_of
 
 # Lines that tell how the parser searched, not what is wrong.
@@ -17,38 +13,6 @@ _NOISE = re.compile(
 )
 _SHOWN = 200  # characters of a value
 _TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
-
-
-class VerbParser(argparse.ArgumentParser):
-    """Parser of sweep, report and export: a mistake is an `InputError` that names the option probably meant.
-
-    Args:
-        handed_on: options of a run, which such a verb hands on; they are no mistakes.
-    """
-
-    def __init__(self, handed_on: Iterable[str] = (), **kwargs: Any) -> None:
-        super().__init__(allow_abbrev=False, **kwargs)
-        self._handed_on = set(handed_on)
-        self._typed: Sequence[str] = ()
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        self._typed = args or ()
-        options, rest = super().parse_known_args(args, namespace)
-        if self._meant():
-            self.error(f"unrecognized arguments: {' '.join(rest)}")
-        return options, rest
-
-    def error(self, message: str) -> NoReturn:
-        hints = [f" {typed} is no option; did you mean {meant}?" for typed, meant in self._meant().items()]
-        raise InputError(f"{message}.{''.join(hints)} See `{self.prog} --help`.")
-
-    def _meant(self) -> dict[str, str]:
-        """The options that were mistyped, each with this parser's own one that is nearest to it."""
-        own = [option for action in self._actions for option in action.option_strings]
-        typed = {word.partition("=")[0] for word in self._typed if re.match(r"--\w+(=|$)", word)}
-        unknown = sorted(typed - {*own, *(f"--{name}" for name in self._handed_on)})
-        near = {word: get_close_matches(word, own, n=1, cutoff=0.75) for word in unknown}
-        return {word: found[0] for word, found in near.items() if found}
 
 
 def readable(message: str) -> str:
@@ -87,6 +51,8 @@ def missing_package(message: str) -> str | None:
 def _without_keys(message: str) -> str:
     if message.startswith("the following arguments are required"):
         return f"{message}. Give a config that has them, such as `--config quickstart.yaml`."
+    if message.endswith("expected one argument"):
+        return f"{message}. A value that begins with a dash is given as --NAME=VALUE."
     return message
 
 

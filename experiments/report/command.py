@@ -9,8 +9,7 @@ import jinja2
 
 from common.errors import InputError
 from common.files import write_json, write_text
-from common.terminal import logger
-from experiments.parser_messages import VerbParser
+from common.terminal import VerbParser, logger
 from experiments.report.cells import as_csv, as_markdown, plain, without_empty_columns
 from experiments.report.content import Content, draw, gather, make_study
 from experiments.report.drawing import style

@@ -11,10 +11,9 @@ import yaml
 from rich.console import Console
 
 from common.errors import InputError
-from common.terminal import logger
+from common.terminal import VerbParser, logger
 from experiments.arguments import MEANINGS
 from experiments.config_files import load_yaml, locate_config
-from experiments.parser_messages import VerbParser
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim

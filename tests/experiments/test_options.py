@@ -9,9 +9,9 @@ import pytest
 
 import cli
 from common.errors import InputError
-from common.terminal import as_called, print_columns
+from common.terminal import VerbParser, as_called, print_columns
 from experiments.config_files import CONFIGS, flatten
-from experiments.parser_messages import VerbParser, missing_package
+from experiments.parser_messages import missing_package
 from experiments.settings import parse
 from tests.command_line import run, write_config
 
