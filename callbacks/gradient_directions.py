@@ -3,11 +3,13 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
+from callbacks.run_ends import EpochCheck
 from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from common.terminal import logger
@@ -15,7 +17,7 @@ from lora.adapter import FixedRank
 from lora.gradient import gradient_directions
 
 
-class GradientDirections(Callback):
+class GradientDirections(EpochCheck):
     """Trains the head alone for some steps, and gives the adapter the directions of the gradient (`lora.gradient`).
 
     Once, before the first step, on the first batches of the run's own data order, which training then begins anew. In
@@ -23,10 +25,22 @@ class GradientDirections(Callback):
     checkpoint has its directions already. The module brings this callback along.
     """
 
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
+        """Raises `InputError` if an epoch has fewer batches than the gradient is to be taken over."""
+        adapter, steps = pl_module.adapter, ceil(batches / trainer.accumulate_grad_batches)
+        if getattr(trainer, "fast_dev_run", False):  # set by Lightning, but not declared
+            return
+        if adapter is not None and adapter.gradient_pass is not None and adapter.gradient_pass.batches > steps:
+            raise InputError(
+                f"gradient_batches is {adapter.gradient_pass.batches}, but an epoch has {steps} batches; allowed: 1 to "
+                f"{steps}. Set --model.adapter.gradient_batches {steps}, or a smaller --data.batch_size."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         adapter = pl_module.adapter
         if not isinstance(adapter, FixedRank) or adapter.gradient_pass is None or not adapter.lacks_directions:
             return
+        super().on_train_start(trainer, pl_module)
         started, order = time.monotonic(), FirstSteps(trainer, pl_module, adapter.gradient_pass.batches)
         head = pl_module.head_optimizer()
         warmup = adapter.gradient_pass.head_warmup_steps if head is not None else 0
@@ -57,9 +71,6 @@ class FirstSteps:
 
     Attributes:
         rows: gone through so far, by this process.
-
-    Raises:
-        InputError: an epoch has fewer batches.
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
@@ -68,13 +79,7 @@ class FirstSteps:
         self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         self._steps = module.steps_per_epoch()
-        fast_dev_run = getattr(trainer, "fast_dev_run", False)  # set by Lightning, but not declared
-        self.batches, self.rows = min(batches, self._steps) if fast_dev_run else batches, 0
-        if self.batches > self._steps:
-            raise InputError(
-                f"gradient_batches is {batches}, but an epoch has {self._steps} batches; allowed: 1 to {self._steps}. "
-                f"Set --model.adapter.gradient_batches {self._steps}, or a smaller --data.batch_size."
-            )
+        self.batches, self.rows = min(batches, self._steps), 0  # fewer are there in a fast_dev_run alone
 
     def micro_batches(self, step: int) -> list[Batch]:
         """A step's batches as the loader makes them, on the host."""

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
+from datamodules.tokenized_data import TokenizedDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
 from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
 from experiments.error_causes import input_error_behind
@@ -48,7 +49,7 @@ class Objects:
     """
 
     module: AdaptedModule
-    data: Any
+    data: TokenizedDataModule
     callbacks: list[Callback]
     trainer: dict[str, Any]
 

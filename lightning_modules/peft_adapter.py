@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lightning_modules.peft_adalora import AdaLoRABudget
+from lightning_modules.peft_adalora import AdaLoRABudget, check_schedule
 from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, make_config
 from lora.adapter import Adapter
 from lora.factors import Factorise, factorise
@@ -76,10 +76,14 @@ class PEFTAdapter(Adapter):
         """Layers and rank alone: PEFT can't make every method's start without the model's values."""
         self._find_layers(skeleton, model_type, head)
 
+    def check_steps(self, steps: float) -> None:
+        if self.method.title == "AdaLoRA":
+            check_schedule(self._config.tinit, self._config.tfinal, steps)
+
     def _find_layers(self, model: nn.Module, model_type: str, head: Sequence[str]) -> dict[str, nn.Module]:
-        found = choose_layers(model, model_type, self.targets, head)
-        if self.method.rank_bounded_by_layer:
-            _check_rank(self._config.r, found)
+        rank = self._config.r if self.method.rank_bounded_by_layer else 1
+        found = choose_layers(model, model_type, self.targets, head, rank)
+        _check_rank(rank, found)
         return found
 
     def _inject(self, model: nn.Module) -> Any:

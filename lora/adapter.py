@@ -60,6 +60,9 @@ class Adapter(nn.Module):
         """
         self.attach(skeleton, model_type, head, empty_factors)
 
+    def check_steps(self, steps: float) -> None:
+        """Raises `InputError` for a run of so many optimizer steps if this adapter can't be trained in it."""
+
     @property
     def lacks_directions(self) -> bool:
         """Whether `take_directions` must be called before training: neither a checkpoint nor an export brought them."""

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -55,7 +55,7 @@ def check_trials(
     """
     configs: dict[str, dict[str, Any]] = {}
     alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
-    fitting: set[str] = set()
+    known: dict[str, Any] = {}
     notes: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
@@ -71,7 +71,7 @@ def check_trials(
         configs[trial.name] = alike[kind] = settings.plain
         notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, settings.plain))
         try:
-            _check_fit(settings, objects, fitting, run_here)
+            _check_fit(settings, objects, known, run_here)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
@@ -110,8 +110,14 @@ def _kind_and_seed(trial: Trial) -> tuple[str, Any]:
     return json.dumps([trial.configs, asked], default=str), seed
 
 
-def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here: bool) -> None:
-    """Makes the trainer, reads the data, and tries adapter and budgets on the backbone's shape; equal ones once.
+def _check_fit(settings: Settings, objects: Objects, known: dict[str, Any], run_here: bool) -> None:
+    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape.
+
+    Args:
+        settings: the trial's.
+        objects: made of them.
+        known: what equal settings came to, so that each is tried once.
+        run_here: see `check_trials`.
 
     Raises:
         InputError: they don't fit.
@@ -126,24 +132,29 @@ def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here
         objects.module.training_steps()  # refuses a run without end
     config = settings.plain
     model = config["model"]["init_args"]
-    backbone = [config["model"]["class_path"], model["backbone"], model.get("revision")]
 
-    def is_new(*asked: Any) -> bool:
-        key = json.dumps([backbone, asked], sort_keys=True, default=str)
-        known = key in fitting
-        fitting.add(key)
-        return not known
+    def batches() -> int:
+        objects.data.prepare_data()  # the trials find the tokens in the cache
+        check_monitors(trainer.callbacks, objects.module)  # type: ignore[attr-defined]
+        return len(objects.data.train_dataloader())
 
-    if is_new("adapter", model.get("adapter"), config["budget_schedule"], model.get("init_from")):
-        objects.module.check_adapter()
+    def check_shape() -> None:
+        objects.module.check_shape()
         for callback in objects.callbacks:
             if isinstance(callback, BudgetSchedule):
                 callback.check(objects.module.rank_allocation)
-    asked = {**config["trainer"], "max_epochs": None}  # most say something about the length of an epoch
-    if run_here and is_new("data", config["data"], trainer.world_size, asked):
-        objects.data.prepare_data()  # the trials find the tokens in the cache
-        check_epoch(trainer, len(objects.data.train_dataloader()))
-        check_monitors(trainer.callbacks, objects.module)  # type: ignore[attr-defined]
+
+    def once(find: Callable[[], Any], *asked: Any) -> Any:
+        key = json.dumps([find.__name__, model["backbone"], *asked], sort_keys=True, default=str)
+        if key not in known:
+            known[key] = find()
+        return known[key]
+
+    if run_here:
+        same = {**config["trainer"], "max_epochs": None}  # most say something about the length of an epoch
+        check_epoch(trainer, objects.module, once(batches, config["data"], trainer.world_size, same))
+    others = {**config["model"], "init_args": {**model, "optimizer": None}}
+    once(check_shape, others, config["data"], config["budget_schedule"], config["trainer"]["precision"])
 
 
 def _refusal(trial: Trial, error: InputError) -> InputError:

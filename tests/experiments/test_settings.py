@@ -1,7 +1,5 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
-from copy import deepcopy
-
 import pytest
 from jsonargparse import ArgumentError
 
@@ -11,7 +9,6 @@ from common.errors import InputError
 from experiments.arguments import parser_of
 from experiments.config_files import dump_yaml, read_yaml
 from experiments.parser_messages import readable
-from experiments.run import Run
 from experiments.run_folder import RunFolder
 from experiments.settings import parse
 from experiments.trainer_parts import file_callbacks
@@ -111,29 +108,6 @@ def test_a_file_that_says_something_twice_or_without_end_is_refused(tmp_path, ca
     assert cli.main([verb, "--config", str(tmp_path / "x.yaml"), "--runs_dir", str(tmp_path)]) == 2
     assert said in (message := capsys.readouterr().err) and "x.yaml" in message
     assert len(message.splitlines()) <= 10
-
-
-def _of_an_earlier_version(settings, masking="soft", fraction=0.0):
-    content = deepcopy(settings.plain)
-    content["model"]["init_args"]["adapter"]["init_args"]["masking"] = masking
-    content["model"]["init_args"]["optimizer"]["allocation_delay_fraction"] = fraction
-    return content
-
-
-def test_settings_that_are_gone_are_dropped_where_they_changed_nothing(config, tmp_path, capsys):
-    settings = parse(["fit", "--config", str(config)])
-    folder = tmp_path / "runs" / "old"
-    (folder / "checkpoints").mkdir(parents=True)
-    saved = folder / "config.yaml"
-    saved.write_text(dump_yaml(_of_an_earlier_version(settings)))
-    assert parse(["fit", "--config", str(saved)]).plain == settings.plain
-    opened = Run.open("old", str(tmp_path / "runs")).settings.plain
-    assert opened == {**settings.plain, "run_name": "old", "runs_dir": str(tmp_path / "runs")}
-    for values in (("straight_through", 0.0), ("soft", 0.25)):
-        saved.write_text(dump_yaml(_of_an_earlier_version(settings, *values)))
-        for command in (["test", str(folder)], ["fit", "--config", str(saved)]):
-            assert cli.main(command) == 2
-            assert "check out commit 2ab6823" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
