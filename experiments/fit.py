@@ -19,6 +19,7 @@ from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
 from experiments.config_files import differences, flatten, read_yaml
 from experiments.fit_results import rank_figures, summarise, write_files
+from experiments.idle_settings import idle_settings
 from experiments.results import Figure, RunResults
 from experiments.resumption import Checkpoint, checkpoint_to_resume
 from experiments.run_folder import RunFolder
@@ -58,7 +59,7 @@ class Fit:
             checkpoint = self._begin(ckpt_path, overwrite, held) if writes else None
             seed_everything(settings.values.seed_everything, workers=True)
             objects = settings.build()
-            if idle := settings.idle(objects):
+            if idle := idle_settings(settings, objects):
                 logger.warning(f"Settings without effect in this run: {', '.join(idle)}.")
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it

@@ -12,6 +12,7 @@ from callbacks.results import Results
 from callbacks.run_ends import check_epoch
 from common.errors import InputError
 from common.terminal import logger
+from experiments.idle_settings import idle_settings
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings, parse
 from experiments.sweep.definition import by_short_names, read_base
@@ -57,6 +58,7 @@ def check_trials(
     alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
     known: dict[str, Any] = {}
     notes: dict[str, None] = {}
+    without_effect: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
         kind, seed = _kind_and_seed(trial)
@@ -70,12 +72,16 @@ def check_trials(
             raise _refusal(trial, error) from error
         configs[trial.name] = alike[kind] = settings.plain
         notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, settings.plain))
+        idle = [line for line in idle_settings(settings, objects) if line.partition(" (")[0] in trial.overrides]
+        without_effect |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}" for line in idle)
         try:
             _check_fit(settings, objects, known, run_here)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
         logger.warning(f"{note} Name it in the sweep, too, if it should be otherwise.")
+    if without_effect:
+        logger.warning(f"The grid sets what changes nothing. {', '.join(without_effect)}.")
     return configs, misfit
 
 

@@ -44,6 +44,15 @@ def test_a_seed_that_is_none_is_refused_for_its_own_trial(base, tmp_path, seed):
 EARLY = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/f1"}}
 
 
+def test_a_grid_over_what_changes_nothing_is_named(base, tmp_path, capsys):
+    settings = {"model.optimizer.schedule": "constant"}
+    grid = {"model.optimizer.warmup_fraction": [0.1, 0.2], "model.optimizer.learning_rate": [0.1]}
+    check_trials(SweepFolder(tmp_path), make_trials({"config": str(base), "settings": settings, "grid": grid}))
+    said = capsys.readouterr().err
+    assert "changes nothing. Trials: model.optimizer.warmup_fraction (the schedule is constant)." in said
+    assert said.count("warmup_fraction") == 1
+
+
 FINDER = {"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}
 ADALORA = {
     "class_path": "lightning_modules.PEFTAdapter",
