@@ -68,7 +68,7 @@ def test_a_runs_own_option_is_no_mistyped_one_of_a_sweep(capsys):
     parser = VerbParser()
     parser.add_argument("--run_name")
     with pytest.raises(InputError, match=r"--run_names is no option; did you mean --run_name\?"):
-        parser.parse_known_args(["--run_names", "a"])
+        parser.parse_args(["--run_names", "a"])
 
 
 def test_a_config_that_has_the_unknown_option_is_named_as_it_is(config, tmp_path, capsys):
