@@ -8,7 +8,7 @@ import pandas as pd
 from experiments.report.cells import make_table
 from experiments.report.groups import ALLOCATION_RATE, HEAD_RATE, NOT_STUDIED, RATE, Group, alike
 from experiments.report.statistics import SEED, Array
-from experiments.sweep.halving import least_share, race, score
+from experiments.sweep.halving import least_share, race
 
 SEARCHED = (RATE, ALLOCATION_RATE, HEAD_RATE)
 _RESAMPLES = 1000
@@ -64,12 +64,11 @@ def _curves(groups: list[Group]) -> Array | None:
     epochs = max((len(results.validations) for row in runs for results in row), default=0)
     if not epochs:
         return None
-    metric = runs[0][0].metric
     found = np.full((len(seeds), len(groups), epochs), np.nan)
     for place, row in enumerate(runs):
         for column, results in enumerate(row):
-            known = [np.nan if value is None else value for value in results.curve["values"]]
-            found[place, column, : len(known)] = score(known, metric.higher_is_better)
+            scores = results.curve.scores()
+            found[place, column, : len(scores)] = scores
     return np.maximum.accumulate(np.nan_to_num(found, nan=-np.inf), axis=2)
 
 

@@ -9,15 +9,14 @@ from typing import Any
 
 from common.errors import InputError, one_of
 from experiments.config_files import flatten, locate_config, read_yaml
+from experiments.own_files import OF_A_RUN
+from experiments.sweep.deletion import OF_A_SWEEP
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
 from experiments.sweep.question import REGISTERED, SEARCHED, Question
 
 _LONGEST_NAME = 120
 # What a sweep, its report or its locks write beside the trials' folders, and what would make the folder a run's.
-_TAKEN = {
-    *("sweep", "sweep.yaml", "results", "results.json", "report.html", "report.md", "table.csv", "differences.csv"),
-    *("figures", "seed2", "config.yaml", "checkpoints", "metrics.csv", "ranks.json"),
-}
+_TAKEN = {"sweep", "results", *(pattern.split("/")[0] for pattern in (*OF_A_SWEEP, *OF_A_RUN))}
 
 
 def read_definition(path: Path) -> dict[str, Any]:
