@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from common.errors import InputError, one_of
 from experiments.report.cells import make_table
 from experiments.report.groups import ALLOCATION_RATE, HEAD_RATE, NOT_STUDIED, RATE, Group, alike
 from experiments.report.statistics import SEED, Array
@@ -38,10 +39,23 @@ class Replay:
         return "yes" if self.same >= _SAME and self.spent <= _SPENT else "no"
 
 
-def replays(groups: list[Group], searched: tuple[str, ...] = SEARCHED) -> list[Replay]:
-    """A replay of each search among the groups that has values by epoch."""
+def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]:
+    """A replay of each search among the groups that has values by epoch.
+
+    Args:
+        groups: settings that were trained to their end.
+        searched: what competed beside learning rates.
+
+    Raises:
+        InputError: one of these doesn't vary, or there is no search.
+    """
+    settings = [group.first.config for group in groups]
+    for name in searched:
+        if len({repr(config.get(name)) for config in settings}) < 2:
+            varied = {key for config in settings for key in config if repr(config[key]) != repr(settings[0].get(key))}
+            raise one_of("a setting of --replay", name, sorted(varied - {*NOT_STUDIED, *SEARCHED}) or ["no name"])
     found = []
-    for label, candidates in alike(groups, (*NOT_STUDIED, *searched)):
+    for label, candidates in alike(groups, (*NOT_STUDIED, *SEARCHED, *searched)):
         curves = _curves(candidates)
         if len(candidates) < 2 or curves is None:
             continue
@@ -52,6 +66,11 @@ def replays(groups: list[Group], searched: tuple[str, ...] = SEARCHED) -> list[R
         same = [full[raced.winner] == full.max() for raced, full in outcomes]
         found.append(
             Replay(label, curves, float(np.mean(same)), float(np.mean([raced.spent for raced, _ in outcomes])))
+        )
+    if not found:
+        raise InputError(
+            "--replay finds no search; allowed: settings that differ in learning rates alone (or in --replay NAME, "
+            "too), trained to their end on a common seed, with validation figures by epoch. Leave --replay out."
         )
     return found
 

@@ -95,7 +95,8 @@ def run_sweep(arguments: list[str]) -> int:
         _list_trials(folder, mine, at_once, overwrite)
     if misfit is not None:
         raise misfit
-    epochs = check_epochs(trials, configs) if options.stop_early else 0
+    searched = definition.get(SEARCHED) or []
+    epochs = check_epochs(trials, configs, searched) if options.stop_early else 0
     command = f"python cli.py sweep {shlex.join(arguments)}"
     if options.dry_run:
         if overwrite:
@@ -119,7 +120,7 @@ def run_sweep(arguments: list[str]) -> int:
         progress = Progress(folder, mine, at_once, keep_account, may_pause=options.stop_early)
         rounds: Iterable[list[Trial]] = [progress.unfinished]
         if options.stop_early:
-            rounds = rounds_of(folder, trials, epochs, definition.get(SEARCHED) or [], progress.say)
+            rounds = rounds_of(folder, trials, epochs, searched, progress.say)
         complete = not progress.unfinished or _carry_out(engine, rounds, progress)
         keep_account()
         return _close(folder, mine, complete, command, options.stop_early)
@@ -167,6 +168,11 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
 def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
     """How many seeds the sweep's question needs, if it asks one."""
     if (question := Question.of(definition)) is None:
+        if isinstance(pilot, list):
+            raise InputError(
+                f"--pilot is {pilot[0]}, but the sweep asks no question. Leave it out, or add to the sweep file "
+                "question: {compare: [A, B], figure: test, at_least: 1.0}."
+            )
         return
     from experiments.report.content import make_study
     from experiments.report.sources import read_records

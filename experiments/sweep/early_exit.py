@@ -28,13 +28,18 @@ class Search:
     alive: list[int]
 
 
-def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]]) -> int:
+def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], searched: list[str]) -> int:
     """Epochs of every trial.
 
     Raises:
-        InputError: they differ or aren't told, don't end with one validation each, or there are too few of them and of
-            seeds to decide anything early.
+        InputError: nothing competes; epochs differ, aren't told, or don't end with one validation each; or there are
+            too few of them and of seeds to decide anything early.
     """
+    if all(len(search.candidates) < 2 for search in searches(trials, searched)):
+        raise InputError(
+            "--stop_early is given, but all trials are compared and none compete; allowed: a grid of learning rates, "
+            "or of settings that the sweep file lists under searched. Add one, or leave --stop_early out."
+        )
     trainers = [configs[trial.name]["trainer"] for trial in trials]
     asked = {name: sorted({str(trainer[name]) for trainer in trainers}) for name in ("max_epochs", *_EVERY_EPOCH)}
     if len(asked["max_epochs"]) > 1 or not asked["max_epochs"][0].isdecimal():

@@ -81,7 +81,15 @@ def test_what_cant_be_decided_early_is_refused(changes, seeds, told):
     trials = [trial(place % seeds, **{RATE: place}) for place in range(2)]
     configs = {one.name: {"trainer": {**TRAINER, **changed}} for one, changed in zip(trials, changes, strict=True)}
     with pytest.raises(InputError, match=told):
-        check_epochs(trials, configs)
+        check_epochs(trials, configs, [])
+
+
+def test_a_sweep_in_which_nothing_competes_is_refused():
+    trials = [trial(0, **{"model.adapter.rank": rank}) for rank in (2, 4)]
+    configs = {one.name: {"trainer": TRAINER} for one in trials}
+    with pytest.raises(InputError, match="none compete"):
+        check_epochs(trials, configs, [])
+    assert check_epochs(trials, configs, ["model.adapter.rank"]) == 4
 
 
 def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how_often_not(tmp_path):
@@ -101,6 +109,19 @@ def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how
     assert found.curves.shape == (3, 3, 4)
     # the race is lost where the first seed drawn is 2 (a third) and not all three are (1/27)
     assert found.same == pytest.approx(1 - (1 / 3 - 1 / 27), abs=0.04)
+
+
+@pytest.mark.parametrize(
+    ("rates", "searched", "told"),
+    [
+        ([1e-3, 1e-2], ("model.optimizer.foo",), "setting of --replay is 'model.optimizer.foo'; allowed: no name"),
+        ([1e-3], (), "--replay finds no search"),
+    ],
+)
+def test_nothing_to_replay_is_said(tmp_path, rates, searched, told):
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, {rate: {0: 0.5} for rate in rates})})
+    with pytest.raises(InputError, match=told):
+        replays(make_groups(read_records([folder])), searched)
 
 
 @pytest.mark.slow
