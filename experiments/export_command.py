@@ -1,27 +1,20 @@
 """The verb export: a run's model as files that other programs load."""
 
-import argparse
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
-from common.errors import InputError
-from common.terminal import logger, quiet_libraries
+from common.terminal import VerbParser, logger, quiet_libraries
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.run import Run
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"export: {message}. See `python cli.py export --help`.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> VerbParser:
+    parser = VerbParser(
         prog="python cli.py export",
         description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
         epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
@@ -65,15 +58,8 @@ def run_export(arguments: list[str]) -> int:
     """
     quiet_libraries()
     asked, overrides = _parser().parse_known_args(arguments)
-    options = ExportOptions(
-        _DTYPES[asked.dtype] if asked.dtype else None,
-        asked.max_shard_size,
-        asked.with_factors,
-        asked.without_head,
-        asked.tolerance,
-        asked.force,
-        asked.budget,
-    )
+    chosen = {field.name: getattr(asked, field.name) for field in fields(ExportOptions)}
+    options = ExportOptions(**{**chosen, "dtype": _DTYPES.get(asked.dtype)})
     run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
     logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.checkpoints import read_checkpoint
+from datamodules.loaders import Batch
+from datamodules.tokenized_data import TokenizedDataModule
 from experiments.results import RunResults
 from experiments.settings import Objects, Settings
 from experiments.trainer_parts import evaluation_trainer
@@ -41,9 +43,9 @@ class LoadedRun:
     config: dict[str, Any]
     results: RunResults | None
     module: AdaptedModule
-    data: Any
+    data: TokenizedDataModule
 
-    def batches(self, most: int = 3) -> list[dict[str, Any]]:
+    def batches(self, most: int = 3) -> list[Batch]:
         """A few validation batches, from the shortest rows to the longest."""
         loader = self.data.val_dataloader()[0]
         chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}
