@@ -122,7 +122,7 @@ def run_sweep(arguments: list[str]) -> int:
 
 
 def _carry_out(engine: Engine, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
-    with progress:
+    with progress.shown():
         try:
             return engine(progress.folder, rounds, progress)
         except KeyboardInterrupt:

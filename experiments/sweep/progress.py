@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -60,17 +60,12 @@ class Progress:
         self._console, self._output = Console(file=sys.stdout), sys.stdout
         self._live = Live(self, console=self._console, refresh_per_second=1) if sys.stdout.isatty() else None
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        self.say(self.summary())
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows them while the context lasts."""
+        with self._live or nullcontext():
+            self.say(self.summary())
+            yield
 
     @property
     def unfinished(self) -> list[Trial]:
@@ -183,6 +178,4 @@ def _without_middle(name: str, room: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return str(timedelta(seconds=round(seconds)))
