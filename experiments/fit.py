@@ -88,7 +88,7 @@ class Fit:
             self.settings.values.run_name, self.settings.values.seed_everything, self.figures, self.trainer, module
         )
         if self.trainer.is_global_zero:
-            write_json(self.folder.path / "paused.json", results.curve)
+            write_json(self.folder.path / "paused.json", results.curve.as_plain())
 
     def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
         """Takes the folder for this run, and reads the checkpoint that it goes on from."""
