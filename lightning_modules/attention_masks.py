@@ -26,7 +26,8 @@ def accept_ready_masks(model: Any) -> bool:
     if kind in _OWN_ATTENTION:
         return attention == "eager"
     slides = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
-    if attention not in ("sdpa", _ATTENTION) or slides or kind not in (*_ENCODERS, *_DECODERS):
+    looks_back = kind in _ENCODERS and getattr(model.config, "is_decoder", False)
+    if attention not in ("sdpa", _ATTENTION) or slides or looks_back or kind not in (*_ENCODERS, *_DECODERS):
         return False
     if kind in _DECODERS:
         from transformers import AttentionInterface, AttentionMaskInterface

@@ -45,8 +45,10 @@ def test_a_ready_mask_gives_the_answers_of_transformers_own_without_a_wait(kind,
     assert not ours.waits
 
 
-def test_sliding_windows_and_other_attention_take_no_ready_masks():
+def test_sliding_windows_encoders_that_look_back_and_other_attention_take_no_ready_masks():
     assert not accept_ready_masks(made("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=0))
     model = made("bert")
     model.set_attn_implementation("eager")
-    assert not accept_ready_masks(model) and not accept_ready_masks(made("megatron-bert"))
+    assert not accept_ready_masks(model)
+    assert not accept_ready_masks(made("megatron-bert"))
+    assert not accept_ready_masks(made("roberta", is_decoder=True))
