@@ -22,8 +22,8 @@ class BenchmarkSettings:
     Args:
         data_dir: folder of the data, as their data module reads it; the quickstart corpus if not given.
         data: what data_dir holds: cola, ag_news, or wikitext (language modelling on blocks of 128 tokens).
-        model: package:NAME, a folder or a hub name; or an architecture with random weights: minilm, distilbert,
-            distilgpt2, roberta-base, roberta-large.
+        model: package:NAME, a folder or a hub name; or an architecture with random weights: tiny, minilm,
+            distilbert, distilgpt2, roberta-base, roberta-large.
         device: auto takes the GPU if there is one.
         precision: of both sides: 32-true, or bf16-mixed (autocast).
         batch_size: rows of a batch.
