@@ -150,12 +150,12 @@ class LoRALinear(AdaptedLinear):
         if self.idle:
             return self.base(x)
         A, B, scaling = self._handed_over()
-        fused = isinstance(self.base, FrozenLinear) and not (self.dropout and self.training)
-        if fused and (y := self.base.with_low_rank(x, A, B, scaling)) is not None:
+        base, drops = self.base, self.dropout and self.training
+        if isinstance(base, FrozenLinear) and not drops and (y := base.with_low_rank(x, A, B, scaling)) is not None:
             return y
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows
-        y = _own_output(self.base, rows)  # (tokens, out)
+        y = _own_output(base, rows)  # (tokens, out)
         # in place; autocast has no say there, so B gets the type that it gave y
         y = y.addmm_(linear(dropped, A), B.T.to(y.dtype), alpha=scaling)
         return y.view(*x.shape[:-1], y.shape[-1])
