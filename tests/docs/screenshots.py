@@ -1,7 +1,7 @@
 """Makes the pictures of terminal and browser in docs/screenshots/ again: python -m tests.docs.screenshots RUNS
 
-RUNS is a folder with a finished run `quickstart`. A small sweep is run for the picture of its live table, and the report
-is that of a published study. The pictures of pages need Chromium; without it they are left out.
+RUNS is a folder with a finished run `quickstart`. A small sweep is run for the picture of its live table, and the
+report is that of a published study. The pictures of pages need Chromium; without it they are left out.
 """
 
 import argparse
