@@ -87,7 +87,7 @@ def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
         except InputError:
             continue
     if not found:
-        raise InputError(f"{error} No other checkpoint of the run is whole and its own: begin anew with --overwrite.")
+        raise InputError(f"{error} No other checkpoint can be used: start again with --overwrite.")
     newest = max(found, key=lambda checkpoint: checkpoint.step)
     best = folder.checkpoints / "best.ckpt"
     if best.exists() and all(checkpoint.path != best for checkpoint in found):
@@ -102,7 +102,7 @@ def _check_best(best: Path, resumed: str) -> None:
     except InputError as error:
         raise InputError(
             f"{best} is damaged, and holds the epoch that would be tested. Delete it to go on from {resumed} "
-            "without it (the best of the epochs still to come is tested), or begin anew with --overwrite."
+            "without it (the best of the epochs still to come is tested), or start again with --overwrite."
         ) from error
 
 

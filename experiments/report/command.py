@@ -21,7 +21,7 @@ from experiments.results import RunResults
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py report", description=__doc__)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from common.errors import InputError
 from common.terminal import VerbParser, logger, quiet_libraries
+from experiments.arguments import MEANINGS
 from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
@@ -44,7 +45,7 @@ _HELP = "See `python cli.py sweep --help`."
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, handed_on=MEANINGS)
     add = parser.add_argument
     add("--config", required=True, help="the sweep file: a path, or a name in configs/ such as sweeps/NAME.yaml")
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")

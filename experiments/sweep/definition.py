@@ -109,7 +109,7 @@ def _normal(content: Any) -> Any:
         made = {_short_name(name): _normal(value) for name, value in content.items()}
         if len(made) < len(content):
             twice = next(name for name in content if _short_name(name) != name and _short_name(name) in content)
-            raise InputError(f"a setting stands there twice, as {twice!r} and {_short_name(twice)!r}. Leave one out.")
+            raise InputError(f"a setting is given twice, as {twice!r} and {_short_name(twice)!r}. Leave one out.")
         return made
     return [_normal(value) for value in content] if isinstance(content, list) else content
 
