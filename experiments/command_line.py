@@ -18,11 +18,11 @@ from experiments.config_files import locate_configs
 from experiments.error_causes import input_error_behind
 from experiments.exported_model import settings_of_export
 from experiments.options import print_help
-from experiments.process_watch import COURTESY_SECONDS
 from experiments.resumption import was_requeued
 from experiments.run import Run
 from experiments.run_folder import RunFolder
 from experiments.settings import Settings, parse
+from experiments.watched_ddp import COURTESY_SECONDS
 
 
 def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
