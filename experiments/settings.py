@@ -77,8 +77,8 @@ class Settings:
             content = load_yaml(parser_of(self.verb).dump(self.values, skip_unset=False))
         except ValueError as error:
             raise InputError(
-                f"config.yaml can't hold a setting of a class: {innermost(str(error))}. Give it as a number, a text, or "
-                "a list of them."
+                f"config.yaml can't hold a setting of a class: {innermost(str(error))}. Give it as a number, or "
+                "as text."
             ) from error
         return {name: value for name, value in content.items() if name not in CALL_SETTINGS}
 
