@@ -1,7 +1,7 @@
 """Makes the pictures of terminal and browser in docs/screenshots/ again: python -m tests.docs.screenshots RUNS
 
-RUNS is a folder with a finished run `quickstart` and a sweep `quickstart_sweep` that has its report. A small sweep is
-run for the picture of its live table. The pictures of pages need Chromium; without it they are left out.
+RUNS is a folder with a finished run `quickstart`. A small sweep is run for the picture of its live table, and the
+report is that of a published study. The pictures of pages need Chromium; without it they are left out.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.text import Text
 
 PICTURES = Path(__file__).resolve().parents[2] / "docs" / "screenshots"
+STUDY = "docs/results/sst2_minilm_equal_budget.json"
 COLUMNS, LINES = 80, 24
 PAGES = {  # name of the picture: TensorBoard's tab, width and height in pixels
     "tensorboard_overview": ("custom_scalars", 1400, 1000),
@@ -115,9 +116,11 @@ def main() -> None:
     if options.browser is None:
         print("Chromium was not found: install it, or give --browser. The pictures of pages stay as they are.")
         return
-    report = (options.runs / "quickstart_sweep" / "report.html").resolve().as_uri()
-    photograph(options.browser, "report_desktop", report, 1200, 1400)
-    photograph(options.browser, "report_phone", report, 390, 1400)
+    with tempfile.TemporaryDirectory() as folder:
+        terminal([sys.executable, "cli.py", "report", STUDY, "--baseline", "fixed", "--output", folder])
+        page = (Path(folder) / "report.html").as_uri()
+        photograph(options.browser, "report_desktop", page, 1200, 1400)
+        photograph(options.browser, "report_phone", page, 390, 1400)
     with tensorboard(options.runs) as address:
         for name, (tab, width, height) in PAGES.items():
             photograph(options.browser, name, f"{address}#{tab}", width, height)

@@ -79,7 +79,9 @@ def places(finished_run, tmp_path_factory) -> dict[str, str]:
     shutil.copytree(finished_run[1] / "tiny", run)
     assert cli.main(["export", str(run), "--format", "peft", "--output", str(folder / "peft")]) == 0
     (folder / "lines.txt").write_text("the cat sees a dog\nbig birds hear small cats\n")
-    runs = dict.fromkeys(("cola_adaptive", "runs/cola_adaptive", "runs/NAME", "cola", "letters", "RUN"), str(run))
+    runs = dict.fromkeys(
+        ("cola_adaptive", "runs/cola_adaptive", "runs/NAME", "cola", "letters", "quickstart", "RUN"), str(run)
+    )
     files = dict.fromkeys(("sentences.txt", "new_letters.txt", "FILE"), str(folder / "lines.txt"))
     exports = dict.fromkeys(("runs/cola_adaptive/exports/peft", "DIR", "FOLDER"), str(folder / "peft"))
     return {**runs, **files, **exports}
