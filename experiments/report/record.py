@@ -11,6 +11,7 @@ from experiments.config_files import flatten, read_yaml
 from experiments.results import RunResults, read_json
 from experiments.typed_json import Part, WrongPartError
 
+UNSOUND = ("collapsed", "diverged")
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "paused", "waiting")
 
 Config = dict[str, Any]  # settings by command-line name, without init_args
@@ -87,6 +88,15 @@ class Record:
         metric = self.results.metric
         figures = {"best": metric.best, "last": metric.last, "loss": self.results.best_val_loss}
         return self.results.test_figures.get(metric.name) if kind == "test" else figures[kind]
+
+    def by_epoch(self, name: str) -> pd.Series | None:
+        """The values of train/epoch_loss, or of a validation figure, by epoch from 1, as results.json has them."""
+        if self.results is None:
+            return None
+        found = {int(entry["epoch"] or 0) + 1: entry.get(name) for entry in self.results.validations}
+        if name == "train/epoch_loss":
+            found = dict(enumerate(self.results.train_losses or [], start=1))
+        return pd.Series(found, dtype=float).dropna()
 
 
 def read_run(folder: Path) -> Record:
