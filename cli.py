@@ -98,13 +98,12 @@ def _run(arguments: list[str]) -> int:
     Raises:
         InputError: the input is at fault, whatever library found out.
     """
-    from common.errors import one_of
+    from common.errors import check_one_of
     from common.memory import keep_freed_memory
     from common.terminal import quiet_libraries
 
     verb, *arguments = _joined(arguments)
-    if verb not in VERBS:
-        raise one_of("the verb", verb, tuple(VERBS))
+    check_one_of("the verb", verb, VERBS)
     quiet_libraries()
     keep_freed_memory()
     module, _, name = VERBS[verb].partition(":")

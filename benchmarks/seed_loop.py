@@ -40,7 +40,7 @@ def looped_ranks(weights: Tensor, budget: float, rank_min: int) -> Tensor:
 def looped_mask(rank: Tensor, alpha: float, rank_min: int, rank_max: int, core: Tensor) -> Tensor:
     """The soft mask of one layer with continuous rank (), of the shape of its core (rank_max, rank_max)."""
     sizes = torch.arange(rank_min, rank_max + 1, device=core.device)
-    probabilities = _probabilities(rank, alpha, sizes)
+    probabilities = _rank_probabilities(rank, alpha, sizes)
     mask = torch.zeros_like(core)
     for size in range(rank_min, rank_max + 1):
         square = torch.zeros_like(core)
@@ -49,7 +49,7 @@ def looped_mask(rank: Tensor, alpha: float, rank_min: int, rank_max: int, core: 
     return mask
 
 
-def _probabilities(rank: Tensor, alpha: float, sizes: Tensor, tau: float = 0.0) -> Tensor:
+def _rank_probabilities(rank: Tensor, alpha: float, sizes: Tensor, tau: float = 0.0) -> Tensor:
     logits = -alpha * torch.log(1 + (rank - sizes) ** 2)
     noise = torch.distributions.Gumbel(0, 1).sample(sizes.shape).to(sizes.device)
     return torch.softmax(logits + tau * noise, dim=0)
@@ -99,12 +99,12 @@ def seed_with_pictures(settings: BenchmarkSettings) -> Figures:
     import matplotlib
 
     matplotlib.use("agg")
-    return _train(settings, draw_mask)
+    return _time_seed_training(settings, draw_mask)
 
 
 def seed_without_pictures(settings: BenchmarkSettings) -> Figures:
     """The same loop without figures."""
-    return _train(settings, None)
+    return _time_seed_training(settings, None)
 
 
 def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] | None) -> list[SeedLinear]:
@@ -118,7 +118,7 @@ def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] 
     return layers
 
 
-def _train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None) -> Figures:
+def _time_seed_training(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None) -> Figures:
     few = replace(settings, steps=max(settings.steps // _STEPS_SHARE, 2), warm_up_steps=1)
     model = pretrained_model(few)
     layers = adapt(model, look_at)

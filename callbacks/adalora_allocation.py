@@ -1,13 +1,14 @@
 """Drives the rank allocation of PEFT's AdaLoRA."""
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
+from callbacks.run_ends import EpochCheck, planned_steps
 from callbacks.trained_module import Batch, TrainedModule
 from common.terminal import logger
 
 
-class AdaLoRAAllocation(Callback):
+class AdaLoRAAllocation(EpochCheck):
     """After every optimizer step: measures the ranks' importance and cuts them to the budget of that step.
 
     The module brings it along; it does nothing for other methods. Logs the budget, requested and used, per epoch,
@@ -16,9 +17,15 @@ class AdaLoRAAllocation(Callback):
     orthogonality penalty, train/epoch_loss doesn't.
     """
 
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
+        if pl_module.adapter is not None:
+            pl_module.adapter.check_steps(planned_steps(trainer, batches))
+
     def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        if (budget := pl_module.adalora) is not None:
-            budget.schedule(pl_module.training_steps())
+        if pl_module.adapter is not None and (budget := pl_module.adalora) is not None:
+            steps = pl_module.training_steps()
+            pl_module.adapter.check_steps(steps)
+            budget.schedule(steps)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int

@@ -1,17 +1,15 @@
 """Grows alpha, the hardness of the soft rank masks."""
 
 import math
-from typing import Literal
+from typing import Literal, get_args
 
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import Batch, TrainedModule
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
 Growth = Literal["linear", "exponential", "cosine"]
-GROWTHS = ("linear", "exponential", "cosine")
 ReachedAt = Literal["last_step", "after_last_step"]
-REACHED_AT = ("last_step", "after_last_step")
 
 
 def alpha_at(
@@ -25,15 +23,10 @@ def alpha_at(
     """Alpha at an optimizer step: alpha_min at step 0, alpha_max at the last of `steps` steps, or at the one after."""
     end = steps - 1 if reached_at == "last_step" else steps
     progress = min(1.0, step / max(1, end))
-    match growth:
-        case "linear":
-            return alpha_min + (alpha_max - alpha_min) * progress
-        case "exponential":
-            return alpha_min * (alpha_max / alpha_min) ** progress
-        case "cosine":
-            return alpha_min + (alpha_max - alpha_min) * (1 - math.cos(math.pi * progress)) / 2
-        case _:
-            raise one_of("growth", growth, GROWTHS)
+    if growth == "exponential":
+        return alpha_min * (alpha_max / alpha_min) ** progress
+    share = (1 - math.cos(math.pi * progress)) / 2 if growth == "cosine" else progress
+    return alpha_min + (alpha_max - alpha_min) * share
 
 
 class AlphaGrowth(Callback):
@@ -58,10 +51,8 @@ class AlphaGrowth(Callback):
                 f"alpha_min is {alpha_min} and alpha_max is {alpha_max}; allowed: finite numbers above 0, "
                 "for example 0.5 and 3."
             )
-        if growth not in GROWTHS:
-            raise one_of("growth", growth, GROWTHS)
-        if reached_at not in REACHED_AT:
-            raise one_of("reached_at", reached_at, REACHED_AT)
+        check_one_of("growth", growth, get_args(Growth))
+        check_one_of("reached_at", reached_at, get_args(ReachedAt))
         self.alpha_min, self.alpha_max, self.growth, self.reached_at = alpha_min, alpha_max, growth, reached_at
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:

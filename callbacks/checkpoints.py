@@ -14,10 +14,11 @@ from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.divergence import is_sound
 from callbacks.metrics_table import MetricsTable
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from common.files import atomic_write
 from common.terminal import logger
@@ -74,14 +75,14 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     return content
 
 
-def _changed(found: dict[str, int], written: Any) -> list[str]:
+def _changed(found: dict[str, int], written: object) -> list[str]:
     """The parts of a checkpoint whose form isn't what was noted when it was written."""
     if not isinstance(written, dict):
         return [_FORMS]
     return sorted(str(part) for part in {*found, *written} if found.get(part) != written.get(part))
 
 
-def _form(value: Any) -> int:
+def _form(value: object) -> int:
     """A checksum of what a part of a checkpoint holds: names, plain values, and types and shapes of its tensors."""
     if isinstance(value, torch.Tensor):
         text = f"tensor {value.dtype} {tuple(value.shape)}"
@@ -163,7 +164,7 @@ class LastCheckpoint(Checkpoint):
         self._saved_step, self._saved_time = trainer.global_step, time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         # Gradients in accumulation aren't saved, and the epoch's end has a checkpoint of its own, also where a step
         # limit sets it: a run that goes on from there, or from a validation within the epoch, would not validate.

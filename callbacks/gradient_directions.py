@@ -3,19 +3,21 @@
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from torch import Tensor
 
-from callbacks.trained_module import TrainedModule
+from callbacks.run_ends import EpochCheck
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
 from common.terminal import logger
 from lora.adapter import FixedRank
 from lora.gradient import gradient_directions
 
 
-class GradientDirections(Callback):
+class GradientDirections(EpochCheck):
     """Trains the head alone for some steps, and gives the adapter the directions of the gradient (`lora.gradient`).
 
     Once, before the first step, on the first batches of the run's own data order, which training then begins anew. In
@@ -23,11 +25,23 @@ class GradientDirections(Callback):
     checkpoint has its directions already. The module brings this callback along.
     """
 
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
+        """Raises `InputError` if an epoch has fewer batches than the gradient is to be taken over."""
+        adapter, steps = pl_module.adapter, ceil(batches / trainer.accumulate_grad_batches)
+        if getattr(trainer, "fast_dev_run", False):  # set by Lightning, but not declared
+            return
+        if adapter is not None and adapter.gradient_pass is not None and adapter.gradient_pass.batches > steps:
+            raise InputError(
+                f"gradient_batches is {adapter.gradient_pass.batches}, but an epoch has {steps} batches; allowed: 1 to "
+                f"{steps}. Set --model.adapter.gradient_batches {steps}, or a smaller --data.batch_size."
+            )
+
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         adapter = pl_module.adapter
         if not isinstance(adapter, FixedRank) or adapter.gradient_pass is None or not adapter.lacks_directions:
             return
-        started, order = time.monotonic(), _FirstSteps(trainer, pl_module, adapter.gradient_pass.batches)
+        super().on_train_start(trainer, pl_module)
+        started, order = time.monotonic(), FirstSteps(trainer, pl_module, adapter.gradient_pass.batches)
         head = pl_module.head_optimizer()
         warmup = adapter.gradient_pass.head_warmup_steps if head is not None else 0
         logger.info(f"Directions from the gradient: {warmup} steps of the head alone, {order.batches} batches.")
@@ -47,7 +61,7 @@ class GradientDirections(Callback):
         }
 
 
-class _FirstSteps:
+class FirstSteps:
     """The batches of the run's first steps, epoch after epoch, without moving the place of the loader.
 
     Args:
@@ -57,36 +71,34 @@ class _FirstSteps:
 
     Attributes:
         rows: gone through so far, by this process.
-
-    Raises:
-        InputError: an epoch has fewer batches.
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:
-        self.batches, self.rows = batches, 0
         self._module: Any = module
         self._loader: Any = trainer.train_dataloader
         self._precision: Any = trainer.precision_plugin
         self._accumulated, self._micro_batches = trainer.accumulate_grad_batches, int(trainer.num_training_batches)
         self._steps = module.steps_per_epoch()
-        if batches > self._steps:
-            raise InputError(
-                f"gradient_batches is {batches}, but an epoch has {self._steps} batches; allowed: 1 to {self._steps}. "
-                f"Set --model.adapter.gradient_batches {self._steps}, or a smaller --data.batch_size."
-            )
+        self.batches, self.rows = min(batches, self._steps), 0  # fewer are there in a fast_dev_run alone
+
+    def micro_batches(self, step: int) -> list[Batch]:
+        """A step's batches as the loader makes them, on the host."""
+        epoch, first = step // self._steps, step % self._steps * self._accumulated
+        places = range(first, min(first + self._accumulated, self._micro_batches))
+        rows = [self._loader.batch_sampler.micro_batch(epoch, place) for place in places]
+        batches = [self._loader.collate(self._loader.split, one) for one in rows]
+        self.rows += sum(batch["real_rows"] for batch in batches)
+        return batches
 
     def backward(self, step: int) -> None:
         """Adds the gradients of a step's loss to those of the parameters that are trained."""
-        epoch, first = step // self._steps, step % self._steps * self._accumulated
-        places = range(first, min(first + self._accumulated, self._micro_batches))
-        for place in places:
-            batch = self._loader.collate(self._loader.split, self._loader.batch_sampler.micro_batch(epoch, place))
+        batches = self.micro_batches(step)
+        for batch in batches:
             batch = self._module.data.on_before_batch_transfer(batch, 0)
             batch = self._module.data.transfer_batch_to_device(batch, self._module.device, 0)
             with self._precision.forward_context():
                 total, _ = self._module.batch_loss(batch)
-            (total / batch["loss_denominator"] / len(places)).backward()
-            self.rows += batch["real_rows"]
+            (total / batch["loss_denominator"] / len(batches)).backward()
 
 
 def _update(optimizer: Any, mean_over_processes: Callable[[Tensor], Tensor]) -> None:

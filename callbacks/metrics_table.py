@@ -4,7 +4,6 @@ import csv
 import io
 import zlib
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -44,7 +43,7 @@ class MetricsTable(Logger):
     def version(self) -> str:
         return ""
 
-    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+    def log_hyperparams(self, params: object, *args: object, **kwargs: object) -> None:
         """Hyperparameters are in config.yaml."""
 
     @rank_zero_only

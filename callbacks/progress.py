@@ -19,26 +19,6 @@ class TerminalProgress(RichProgressBar):
         super().__init__(refresh_rate=20)
         self._loss: dict[str, str] = {}
 
-    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        super().on_train_start(trainer, pl_module)
-        self._leave_nothing()
-
-    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        super().on_validation_start(trainer, pl_module)
-        self._leave_nothing()
-
-    def on_test_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        super().on_test_start(trainer, pl_module)
-        self._leave_nothing()
-
-    def on_predict_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        super().on_predict_start(trainer, pl_module)
-        self._leave_nothing()
-
-    def _leave_nothing(self) -> None:
-        if self.progress is not None:
-            self.progress.live.transient = True  # a bar that has ended gives its line back
-
     def on_train_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         super().on_train_epoch_start(trainer, pl_module)
         if self.progress is not None and self.train_progress_bar_id is not None:

@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import TrainedModule
-from common.errors import InputError
 
 _KEY = "random_states"
 
@@ -31,8 +30,7 @@ class RandomState(Callback):
         checkpoint[_KEY] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
-        states: Any = checkpoint.get(_KEY)
-        _check(states)
+        states = checkpoint[_KEY]
         self._restored = states[trainer.global_rank] if len(states) == trainer.world_size else None
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
@@ -52,35 +50,11 @@ def _generator_states() -> dict[str, Any]:
     }
 
 
-def _check(states: Any) -> None:
-    """Tries the states of all processes on generators of no other use."""
-    try:
-        for state in states:
-            torch.Generator().set_state(state["torch"])
-            random.Random().setstate(_python_state(state))
-            numpy.random.RandomState().set_state(_numpy_state(state))
-            state["cuda"][:0]
-        states[0]
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError, RuntimeError) as error:
-        raise InputError(
-            "the checkpoint's random states are missing or damaged, so training can't go on as it would have. Use "
-            "another checkpoint (--ckpt_path FILE), or begin anew with --overwrite."
-        ) from error
-
-
-def _python_state(states: dict[str, Any]) -> Any:
-    version, internal, gauss = states["python"]
-    return version, tuple(internal), gauss
-
-
-def _numpy_state(states: dict[str, Any]) -> Any:
-    name, keys, *rest = states["numpy"]
-    return name, keys.numpy().astype("uint32"), *rest
-
-
 def _restore(states: dict[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"] and len(states["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all(states["cuda"])
-    random.setstate(_python_state(states))
-    numpy.random.set_state(_numpy_state(states))
+    version, internal, gauss = states["python"]
+    random.setstate((version, tuple(internal), gauss))
+    name, keys, *rest = states["numpy"]
+    numpy.random.set_state((name, keys.numpy().astype("uint32"), *rest))

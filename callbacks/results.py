@@ -27,11 +27,11 @@ class Results(Callback):
 
     def __init__(self) -> None:
         self.validations: list[dict[str, float | None]] = []
-        self.test: dict[str, Any] | None = None
+        self.test: dict[str, float | dict[str, float | None] | None] | None = None
         self.code = [code for code in [code_version()] if code is not None]
         self.train_rows = self.train_tokens = 0
         self.training_seconds = 0.0
-        self._tag_accuracies: dict[str, float] = {}
+        self._tag_accuracies: dict[str, float | None] = {}
         self._wall_seconds = 0.0
         self._started = time.monotonic()
         self._training_since: float | None = None
@@ -50,7 +50,7 @@ class Results(Callback):
         self.train_rows, self.train_tokens = state_dict["counts"]["rows"], state_dict["counts"]["tokens"]
         self.training_seconds = state_dict["training_seconds"]
         self._wall_seconds = state_dict["wall_seconds"]
-        before = state_dict.get("code", [])  # checkpoints of earlier versions have none
+        before = state_dict["code"]
         self.code = [*before, *(code for code in self.code if code not in before[-1:])]
 
     @property
@@ -92,7 +92,7 @@ class Results(Callback):
         self.validations.append({"epoch": trainer.current_epoch, **pl_module.validation_figures()})
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self._tag_accuracies = pl_module.tag_accuracies()
+        self._tag_accuracies = {**pl_module.tag_accuracies()}
 
     def on_test_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         values = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test")}

@@ -1,13 +1,13 @@
 """Where steps, epochs and runs end."""
 
-from math import ceil
-from typing import Any
+from math import ceil, inf
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError, PausedRunError
 from common.terminal import logger
 
@@ -15,29 +15,37 @@ from common.terminal import logger
 class EpochCheck(Callback):
     """Refuses settings that don't fit the length of an epoch; a sweep asks before its first trial."""
 
-    def check(self, trainer: Trainer, batches: int) -> None:
-        """Raises `InputError` if an epoch of so many batches isn't what the trainer's settings need."""
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
+        """Raises `InputError` if an epoch of so many batches isn't what the trainer's or the module's settings need."""
         raise NotImplementedError
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self.check(trainer, int(trainer.num_training_batches))
+        self.check(trainer, pl_module, int(trainer.num_training_batches))
 
 
-def check_epoch(trainer: Trainer, batches: int) -> None:
-    """Lets each `EpochCheck` of a trainer look at its epochs, before it is given module and data.
+def check_epoch(trainer: Trainer, module: TrainedModule, batches: int) -> None:
+    """Lets each `EpochCheck` of a trainer and of its module look at the epochs, before anything is trained.
 
     Args:
         trainer: of a fit.
+        module: what it is to train; it knows the trainer.
         batches: those of the loader; the trainer may limit them.
 
     Raises:
-        InputError: see `EpochCheck`.
+        InputError: see `EpochCheck`; or the trainer has a callback that doesn't work here.
     """
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+    for callback in (*trainer.callbacks, *module.configure_callbacks()):  # type: ignore[attr-defined, misc]
         if isinstance(callback, EpochCheck):
-            callback.check(trainer, batches)
+            callback.check(trainer, module, batches)
+
+
+def planned_steps(trainer: Trainer, batches: int) -> float:
+    """Optimizer steps of a run whose epochs have so many batches; infinite where nothing ends it."""
+    epochs = inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
+    limits = [callback.steps for callback in trainer.callbacks if isinstance(callback, StepLimit)]  # type: ignore[attr-defined]
+    return min(epochs * ceil(batches / trainer.accumulate_grad_batches), *limits, inf)
 
 
 class WholeSteps(EpochCheck):
@@ -50,7 +58,7 @@ class WholeSteps(EpochCheck):
         InputError: trainer.limit_train_batches leaves a number of batches that accumulate_grad_batches doesn't divide.
     """
 
-    def check(self, trainer: Trainer, batches: int) -> None:
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
         accumulated = trainer.accumulate_grad_batches
         if batches % accumulated == 0 or getattr(trainer, "fast_dev_run", False):
             return
@@ -68,7 +76,7 @@ class ValidatedEpochs(EpochCheck):
         InputError: trainer.val_check_interval does not divide the epoch, or trainer.check_val_every_n_epoch is null.
     """
 
-    def check(self, trainer: Trainer, batches: int) -> None:
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
         asked = getattr(trainer, "val_check_interval", None)  # None: a time
         interval = max(1, int(batches * asked)) if isinstance(asked, float) else asked
         divides = trainer.check_val_every_n_epoch and interval and batches % interval == 0
@@ -102,7 +110,7 @@ class StepLimit(EpochCheck):
     def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
         pl_module.step_limit = self.steps
 
-    def check(self, trainer: Trainer, batches: int) -> None:
+    def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
         """Lightning would go on until the least, beyond the end of every schedule."""
         epochs = (trainer.min_epochs or 0) * ceil(batches / trainer.accumulate_grad_batches)
         for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
@@ -117,7 +125,7 @@ class StepLimit(EpochCheck):
         trainer.should_stop |= trainer.global_step >= self.steps
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 

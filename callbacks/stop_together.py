@@ -1,13 +1,15 @@
 """SIGTERM to any one process ends all of them at the same batch."""
 
 import time
+from types import FrameType
 from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import TrainedModule
+from callbacks.trained_module import Batch, TrainedModule
 
 _SECONDS = 1.0  # between two agreements, about
 _MOST_BATCHES = 100
@@ -43,15 +45,15 @@ class StopTogether(Callback):
         loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Any, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
         if pl_module.ends_step(batch_idx):  # gradients in accumulation are in no checkpoint
             self._agree(trainer)
 
-    def on_validation_batch_end(self, trainer: Trainer, *batch: Any, **kwargs: Any) -> None:
+    def on_validation_batch_end(self, trainer: Trainer, *batch: object, **kwargs: object) -> None:
         self._agree(trainer)
 
-    def on_test_batch_end(self, trainer: Trainer, *batch: Any, **kwargs: Any) -> None:
+    def on_test_batch_end(self, trainer: Trainer, *batch: object, **kwargs: object) -> None:
         self._agree(trainer)
 
     def _agree(self, trainer: Trainer) -> None:
@@ -67,9 +69,9 @@ class StopTogether(Callback):
         # The loops look at this at their next safe place, which is the same one in all processes.
         trainer._signal_connector.received_sigterm = bool(told)
 
-    def _take_note(self, signum: int, frame: Any) -> None:
+    def _take_note(self, signum: int, frame: FrameType | None) -> None:
         self._told = True
 
     @staticmethod
-    def _stop_now(signum: int, frame: Any) -> None:
+    def _stop_now(signum: int, frame: FrameType | None) -> None:
         raise SIGTERMException  # nothing is kept of an interrupted prediction

@@ -12,15 +12,6 @@ _KEPT = (
     "train_losses", "collapsed", "collapsed_epochs", "skipped_updates", "rank_history", "initial_norms", "final_norms",
     "factors",
 )  # fmt: skip
-# In checkpoints up to commit 2ab6823 each callback has its own part: its class, and the names there and here.
-_EARLIER = {
-    "TrainingLog": {"train_losses": "train_losses"},
-    "CollapseDetection": {"collapsed": "collapsed", "collapsed_epochs": "collapsed_epochs"},
-    "Divergence": {"skipped_updates": "skipped_updates"},
-    "RankLogging": {"history": "rank_history"},
-    "UpdateNorms": {"initial": "initial_norms", "final": "final_norms"},
-    "WeightChanges": {"final": "final_norms"},
-}
 
 
 @dataclass
@@ -65,11 +56,5 @@ class TrainingRecord:
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "TrainingRecord":
-        """The record of a checkpoint, also of one that an earlier version wrote."""
-        if _KEY in checkpoint:
-            return cls(**deepcopy(checkpoint[_KEY]))
-        state: dict[str, Any] = {}
-        for callback, names in _EARLIER.items():
-            part = checkpoint.get("callbacks", {}).get(callback, {})
-            state |= {ours: deepcopy(part[theirs]) for theirs, ours in names.items() if theirs in part}
-        return cls(**state)
+        """The record of a checkpoint."""
+        return cls(**deepcopy(checkpoint[_KEY]))

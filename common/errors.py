@@ -1,6 +1,6 @@
 """The exceptions that cli.py shows as one message: bad input, a run that fell short, files that say something else."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 LONGEST_NAME = 60  # characters of a name that a message shows
 
@@ -41,6 +41,12 @@ def one_of(what: str, value: object, allowed: list[str] | tuple[str, ...]) -> In
     near = get_close_matches(str(value), allowed, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(repr(name) for name in near)}?" if near else ""
     return InputError(f"{what} is {shown(value)}; allowed: {listing(allowed, limit=60, room=700)}.{hint}")
+
+
+def check_one_of(what: str, value: object, allowed: Collection[str]) -> None:
+    """Raises `one_of` unless the value is among the allowed ones."""
+    if value not in allowed:
+        raise one_of(what, value, tuple(allowed))
 
 
 def shown(value: object) -> str:

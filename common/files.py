@@ -25,7 +25,7 @@ _NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno
 _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{8})-(\d+)\.[^.]+\.partial")
 
 
-def atomic_write(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` with a temporary file beside `path`, then renames it over `path`.
 
     Until the rename the old file stays as it was, so a kill or a full disk costs nothing.
@@ -67,7 +67,7 @@ def write_text(path: Path, text: str) -> None:
     atomic_write(path, lambda file: file.write(text.encode()))
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Writes JSON whole or not at all. NaN and infinities become null, so that any reader accepts it."""
     write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -157,15 +157,9 @@ def _delete(path: Path) -> None:
         path.unlink()
 
 
-def finite(content: Any) -> Any:
+def finite(content: object) -> Any:
     """The content with null in the place of NaN and infinities, which JSON has no name for."""
-    if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    if isinstance(content, float) and (content != content or content in (float("inf"), float("-inf"))):
-        return None
-    return content
+    return json.loads(json.dumps(content), parse_constant=lambda name: None)
 
 
 def _umask() -> int:

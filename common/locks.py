@@ -58,7 +58,7 @@ def locked(path: Path, wait: float = 0.0, discard: bool = False) -> Iterator[Non
 
 
 @contextmanager
-def one_maker(path: Path) -> Iterator[None]:
+def cache_lock(path: Path) -> Iterator[None]:
     """Lets one process make a cache file while others that want the same one wait; look again inside.
 
     Where no lock can be had (a cache that can't be written), everyone makes it: that costs time alone.

@@ -1,5 +1,6 @@
 """AG-News: the topic of a news item, from local files or from the hub."""
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ LAYOUTS = (
 AG_NEWS_TASK = Task("ag_news", ("text",), ("World", "Sports", "Business", "Sci/Tech"), ("accuracy",))
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class AGNewsDataModule(TextClassificationDataModule):
     """AG-News (Zhang, Zhao and LeCun, 2015): from `data_dir` when given, else fancyzhx/ag_news from the hub.
 
@@ -47,19 +49,11 @@ class AGNewsDataModule(TextClassificationDataModule):
         subset_seed: seed of both draws; apart from seed, so that all runs see the same rows.
     """
 
-    def __init__(
-        self,
-        data_dir: str | None = None,
-        dataset_revision: str | None = None,
-        train_rows: int | None = 10_000,
-        validation_rows: int = 2_000,
-        subset_seed: int = 42,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(train_rows=train_rows, validation_rows=validation_rows, subset_seed=subset_seed, **kwargs)
-        self.data_dir = data_dir
-        self.dataset_revision = dataset_revision
-        self.dropped_train_rows = 0
+    data_dir: str | None = None
+    dataset_revision: str | None = None
+    train_rows: int | None = 10_000
+    validation_rows: int = 2_000
+    dropped_train_rows: int = field(init=False, default=0)
 
     @property
     def task(self) -> Task:

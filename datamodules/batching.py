@@ -6,14 +6,14 @@ accumulation only decide how each global batch is cut, so a run means the same o
 
 import hashlib
 from collections.abc import Iterator
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
-BATCHING = ("length_grouped", "random", "neighbour_pairs")
 Batching = Literal["length_grouped", "random", "neighbour_pairs"]
 
 # Rows are sorted by length inside windows of this many batches: little padding, and still a random order.
@@ -67,8 +67,7 @@ def global_batches(
 
 
 def _check_batching(lengths: Tensor, batch_size: int, batching: str) -> None:
-    if batching not in BATCHING:
-        raise one_of("batching", batching, BATCHING)
+    check_one_of("batching", batching, get_args(Batching))
     if batching == "neighbour_pairs" and (len(lengths) % 2 or batch_size % 2):
         raise InputError(
             f"batching is 'neighbour_pairs' with {len(lengths)} rows and batch_size {batch_size}; allowed: even "
@@ -92,6 +91,7 @@ def _sorted_by_length(rows: Tensor, lengths: Tensor) -> Tensor:
     return rows[torch.argsort(lengths[rows], stable=True)]
 
 
+@dataclass(eq=False, repr=False)
 class TrainingBatchSampler:
     """The micro-batches of one process, epoch after epoch.
 
@@ -113,31 +113,22 @@ class TrainingBatchSampler:
         InputError: `batch_size` can't be split evenly; or see `global_batches`.
     """
 
-    def __init__(
-        self,
-        lengths: Tensor,
-        batch_size: int,
-        seed: int = 42,
-        batching: Batching = "length_grouped",
-        processes: int = 1,
-        rank: int = 0,
-        accumulate: int = 1,
-        same_order: bool = False,
-        row_counts: Tensor | None = None,
-    ) -> None:
-        self.lengths = lengths
-        self.row_counts = torch.ones_like(lengths) if row_counts is None else row_counts
-        self.batch_size = batch_size
-        self.seed = seed
-        self.batching = batching
-        self.processes = processes
-        self.rank = rank
-        self.accumulate = accumulate
-        self.same_order = same_order
-        self.epoch = 0
-        self._batches: tuple[int, list[Tensor]] | None = None
+    lengths: Tensor
+    batch_size: int
+    seed: int = 42
+    batching: Batching = "length_grouped"
+    processes: int = 1
+    rank: int = 0
+    accumulate: int = 1
+    same_order: bool = False
+    row_counts: Tensor | None = None
+    epoch: int = field(init=False, default=0)
+    _batches: tuple[int, list[Tensor]] | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
         self._check_shares()
-        _check_batching(lengths, batch_size, batching)  # at the first batch the run's folder would have been begun
+        # at the first batch the run's folder would have been begun
+        _check_batching(self.lengths, self.batch_size, self.batching)
 
     @property
     def sampler(self) -> "TrainingBatchSampler":
@@ -156,7 +147,8 @@ class TrainingBatchSampler:
         batch = self._global_batches(epoch)[index // self.accumulate]
         share = index % self.accumulate * self.processes + self.rank
         start, end = (len(batch) * edge // self.shares for edge in (share, share + 1))
-        denominator = int(self.row_counts[batch].sum()) / self.shares
+        counted = len(batch) if self.row_counts is None else int(self.row_counts[batch].sum())
+        denominator = counted / self.shares
         if start == end:
             # Fewer rows than shares: this process still has to take part, with a row that counts nothing.
             return MicroBatch([int(batch[0])], [0.0], denominator)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from datamodules.files import read_delimited
 from datamodules.labels import examples_of, split_examples
 from datamodules.sources import Examples, stacked
@@ -78,8 +78,7 @@ class GLUEDataModule(TextClassificationDataModule):
 
     @property
     def task(self) -> Task:
-        if self.task_name not in GLUE_TASKS:
-            raise one_of("task", self.task_name, sorted(GLUE_TASKS))
+        check_one_of("task", self.task_name, GLUE_TASKS)
         task = GLUE_TASKS[self.task_name]
         if self.metric is None:
             return task
@@ -91,11 +90,10 @@ class GLUEDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.cola_validation not in get_args(CoLAValidation):
-            raise one_of("cola_validation", self.cola_validation, get_args(CoLAValidation))
+        check_one_of("cola_validation", self.cola_validation, get_args(CoLAValidation))
         check_positive("held_out_rows", self.held_out_rows)
-        if self.metric is not None and self.metric not in (known := GLUE_TASKS[self.task.name].metrics):
-            raise one_of(f"metric for {self.task_name}", self.metric, known)
+        if self.metric is not None:
+            check_one_of(f"metric for {self.task_name}", self.metric, GLUE_TASKS[self.task.name].metrics)
 
     def load_examples(self) -> dict[str, Examples]:
         if self.data_dir is None:

@@ -1,12 +1,13 @@
 """The data module all language modelling shares: read, tokenise once, cut into windows."""
 
 import re
+from dataclasses import dataclass, field
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from common.terminal import logger
 from datamodules.loaders import Collate, EvaluationDataLoader, Padding
 from datamodules.model_limits import read_limits
@@ -25,6 +26,7 @@ PIECE_CHARACTERS = 1 << 20
 _PLACE_TO_CUT = re.compile(r"(?<=\S)\s*\n")
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class LanguageModellingDataModule(TokenizedDataModule):
     """Running text, for models that predict the next token. Subclasses say where it comes from.
 
@@ -39,52 +41,23 @@ class LanguageModellingDataModule(TokenizedDataModule):
     puts a beginning-of-text token first, that one is the context of the first word.
 
     Args:
-        backbone: model whose tokenizer is used; normally linked from the model.
-        revision: hub branch, tag or commit of the tokenizer.
-        batch_size: global batch in rows (blocks or lines), split evenly over devices and accumulation.
-        evaluation_batch_size: rows per device in validation, test and prediction.
         block_size: tokens the model sees at once.
         packing: blocks (the split as one text) or lines (each line by itself).
         stride: tokens between the starts of evaluation rows, 1 to block_size - 1; not given: rows don't overlap.
-        seed: seed of the data order.
         train_rows: train on the first so many rows only.
         validation_rows: validate on the first so many rows only.
         test_rows: test on the first so many rows only.
         predict_file: text file for predict: the loss of each line is written.
     """
 
-    batching = "length_grouped"
-
-    def __init__(
-        self,
-        backbone: str = "distilgpt2",
-        revision: str | None = None,
-        batch_size: int = 32,
-        evaluation_batch_size: int = 8,
-        block_size: int = 128,
-        packing: Packing = "blocks",
-        stride: int | None = None,
-        seed: int = 42,
-        train_rows: int | None = None,
-        validation_rows: int | None = None,
-        test_rows: int | None = None,
-        predict_file: str | None = None,
-    ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.revision = revision
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size
-        self.block_size = block_size
-        self.packing = packing
-        self.stride = stride
-        self.seed = seed
-        self.train_rows = train_rows
-        self.validation_rows = validation_rows
-        self.test_rows = test_rows
-        self.predict_file = predict_file
-        self._predict_texts: list[str] = []
-        self._splits: dict[str, Windows] = {}
+    backbone: str = "distilgpt2"
+    evaluation_batch_size: int = 8
+    block_size: int = 128
+    packing: Packing = "blocks"
+    stride: int | None = None
+    test_rows: int | None = None
+    _predict_texts: list[str] = field(init=False, default_factory=list)
+    _splits: dict[str, Windows] = field(init=False, default_factory=dict)
 
     # What a subclass says
 
@@ -97,11 +70,9 @@ class LanguageModellingDataModule(TokenizedDataModule):
         raise NotImplementedError
 
     def check_settings(self) -> None:
-        """Raises InputError for a setting out of range; not in the constructor, where jsonargparse would hide it."""
-        for name in ("batch_size", "evaluation_batch_size", "train_rows", "validation_rows", "test_rows"):
-            check_positive(name, getattr(self, name))
-        if self.packing not in get_args(Packing):
-            raise one_of("packing", self.packing, get_args(Packing))
+        super().check_settings()
+        check_positive("test_rows", self.test_rows)
+        check_one_of("packing", self.packing, get_args(Packing))
         if self.block_size < 2:
             raise InputError(
                 f"block_size is {self.block_size}; allowed: 2 or more, because a row's first token isn't scored. Set "
@@ -204,7 +175,8 @@ class LanguageModellingDataModule(TokenizedDataModule):
         limits.check(tokens, self.tokenizer, self.backbone, lambda _: where, classified=False)
         return tokens
 
-    def _row_weights(self, split: Any) -> torch.Tensor:
+    def _row_weights(self, split: TokenizedSplit) -> torch.Tensor:
+        assert isinstance(split, Windows)
         return split.scored
 
     def _collate(self) -> Collate:

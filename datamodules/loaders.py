@@ -8,6 +8,7 @@ processes gain nothing.
 """
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -112,15 +113,13 @@ def unpack(packed: Tensor, places: Places) -> list[Tensor]:
 Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
 
 
+@dataclass(eq=False, repr=False)
 class EvaluationDataLoader:
     """Collated batches of a sampler."""
 
-    def __init__(
-        self, split: TokenizedSplit, batch_sampler: EvaluationBatchSampler | TrainingBatchSampler, collate: Collate
-    ) -> None:
-        self.split = split
-        self.batch_sampler = batch_sampler
-        self.collate = collate
+    split: TokenizedSplit
+    batch_sampler: EvaluationBatchSampler | TrainingBatchSampler
+    collate: Collate
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -129,6 +128,7 @@ class EvaluationDataLoader:
         return (self.collate(self.split, micro_batch) for micro_batch in self.batch_sampler)
 
 
+@dataclass(eq=False, repr=False)
 class ResumableDataLoader(EvaluationDataLoader):
     """Collated micro-batches of a `TrainingBatchSampler`, with a position that checkpoints keep.
 
@@ -139,9 +139,8 @@ class ResumableDataLoader(EvaluationDataLoader):
 
     batch_sampler: TrainingBatchSampler
 
-    def __init__(self, split: TokenizedSplit, batch_sampler: TrainingBatchSampler, collate: Collate) -> None:
-        super().__init__(split, batch_sampler, collate)
-        self._epoch = batch_sampler.epoch
+    def __post_init__(self) -> None:
+        self._epoch = self.batch_sampler.epoch
         self._next_batch = 0
         self._resuming = False
 

@@ -121,6 +121,6 @@ def _positions(model: nn.Module, config: Any) -> int | None:
     return min([*found, *([known] if known else [])]) if found else None
 
 
-def _rows(table: Any) -> int | None:
+def _rows(table: object) -> int | None:
     weight = getattr(table, "weight", table)
     return len(weight) if isinstance(weight, Tensor) and weight.ndim == 2 else None

@@ -1,7 +1,7 @@
 """The user's own text, for language modelling."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
@@ -9,6 +9,7 @@ from datamodules.running_text import read_running_text, running_texts
 from datamodules.splits import hub_tables
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class PlainTextDataModule(LanguageModellingDataModule):
     """Text of one's own: plain text files, a text column of CSV, JSON-lines or Parquet files, or a hub data set.
 
@@ -26,27 +27,14 @@ class PlainTextDataModule(LanguageModellingDataModule):
         dataset_revision: hub branch, tag or commit of the data set.
     """
 
-    def __init__(
-        self,
-        train_file: str | None = None,
-        validation_file: str | None = None,
-        test_file: str | None = None,
-        text_column: str = "text",
-        validation_fraction: float = 0.1,
-        dataset: str | None = None,
-        dataset_name: str | None = None,
-        dataset_revision: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.train_file = train_file
-        self.validation_file = validation_file
-        self.test_file = test_file
-        self.text_column = text_column
-        self.validation_fraction = validation_fraction
-        self.dataset = dataset
-        self.dataset_name = dataset_name
-        self.dataset_revision = dataset_revision
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    text_column: str = "text"
+    validation_fraction: float = 0.1
+    dataset: str | None = None
+    dataset_name: str | None = None
+    dataset_revision: str | None = None
 
     @property
     def name(self) -> str:

@@ -1,6 +1,6 @@
 """The quickstart corpus: sentences made on the spot, acceptable or not, by grammatical phenomenon."""
 
-from typing import Any
+from dataclasses import dataclass
 
 from datamodules.sources import Examples
 from datamodules.task import Task
@@ -11,6 +11,7 @@ QUICKSTART_TASK = Task(
 )
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class QuickstartDataModule(TextClassificationDataModule):
     """Acceptability of generated sentences; needs no download, and is made again in a moment.
 
@@ -21,19 +22,10 @@ class QuickstartDataModule(TextClassificationDataModule):
         corpus_seed: seed of the corpus; apart from seed, so that all runs see the same sentences.
     """
 
-    def __init__(
-        self,
-        train_sentences: int = 4000,
-        validation_sentences: int = 800,
-        test_sentences: int = 1200,
-        corpus_seed: int = 0,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.train_sentences = train_sentences
-        self.validation_sentences = validation_sentences
-        self.test_sentences = test_sentences
-        self.corpus_seed = corpus_seed
+    train_sentences: int = 4000
+    validation_sentences: int = 800
+    test_sentences: int = 1200
+    corpus_seed: int = 0
 
     @property
     def task(self) -> Task:

@@ -3,12 +3,15 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from common.errors import InputError, listing, one_of, reason
+from common.errors import InputError, check_one_of, listing, reason
 from common.files import is_plain_name
 from datamodules.files import COLUMN_ENDINGS, read_table
 from datamodules.sources import Table, stacked
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 # Names under which a split may be stored, the hub's own first.
 SPLIT_NAMES = {
@@ -190,7 +193,7 @@ def hub_tables(
 
 
 def _split_tables(
-    loaded: Mapping[str, Any],
+    loaded: Mapping[str, "Dataset"],
     source: str,
     wanted: Sequence[str],
     needed: Sequence[str],
@@ -202,15 +205,14 @@ def _split_tables(
         name = chosen.get(split) or next((name for name in usual if name in loaded and name not in taken), None)
         if name is None:
             continue
-        if name not in loaded:
-            raise one_of(f"{split}_split of {source}", name, tuple(loaded))
+        check_one_of(f"{split}_split of {source}", name, loaded)
         tables[split] = _table(loaded[name], f"{source}, {name}", wanted)
     hint = "; --data.train_split chooses" if chosen else ""
     check_complete(tables, needed, f"{source} (it has: {listing(tuple(loaded))}{hint})")
     return tables
 
 
-def _table(data: Any, source: str, wanted: Sequence[str]) -> Table:
+def _table(data: "Dataset", source: str, wanted: Sequence[str]) -> Table:
     if not len(data):
         raise InputError(f"{source} has no rows. Fetch or write it again.")
     named = {column: getattr(feature, "names", None) for column, feature in data.features.items()}

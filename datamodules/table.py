@@ -1,12 +1,13 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
-from common.errors import InputError, listing, one_of
+from common.errors import InputError, check_one_of, listing
 from common.terminal import logger
 from datamodules.files import TABLE_ENDINGS
 from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
@@ -28,6 +29,7 @@ from datamodules.text_classification import TextClassificationDataModule
 Problem = Literal["classification", "regression"]
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TableDataModule(TextClassificationDataModule):
     """Any table with a column of texts (or two) and a column of labels: CSV, tab-separated, JSON-lines, Parquet or hub.
 
@@ -59,44 +61,33 @@ class TableDataModule(TextClassificationDataModule):
         separator: what separates the cells of .csv files, if not a comma, such as ; or \\t (a tab).
     """
 
-    predict_advice = "Set --data.text_column and --data.pair_column."
+    predict_advice: ClassVar[str] = "Set --data.text_column and --data.pair_column."
 
-    def __init__(
-        self,
-        train_file: str | None = None,
-        validation_file: str | None = None,
-        test_file: str | None = None,
-        data_dir: str | None = None,
-        dataset: str | None = None,
-        dataset_name: str | None = None,
-        dataset_revision: str | None = None,
-        train_split: str | None = None,
-        validation_split: str | None = None,
-        test_split: str | None = None,
-        text_column: str = "text",
-        pair_column: str | None = None,
-        label_column: str = "label",
-        problem: Problem = "classification",
-        label_names: list[str] | None = None,
-        metric: str | None = None,
-        validation_fraction: float = 0.1,
-        separator: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.files = {"train": train_file, "validation": validation_file, "test": test_file}
-        self.splits = {"train": train_split, "validation": validation_split, "test": test_split}
-        self.data_dir = data_dir
-        self.dataset = dataset
-        self.dataset_name = dataset_name
-        self.dataset_revision = dataset_revision
-        self.text_columns = (text_column,) if pair_column is None else (text_column, pair_column)
-        self.label_column = label_column
-        self.problem = problem
-        self.label_names = label_names
-        self.metric = metric
-        self.validation_fraction = validation_fraction
-        self.separator = "\t" if separator == r"\t" else separator
+    train_file: str | None = None
+    validation_file: str | None = None
+    test_file: str | None = None
+    data_dir: str | None = None
+    dataset: str | None = None
+    dataset_name: str | None = None
+    dataset_revision: str | None = None
+    train_split: str | None = None
+    validation_split: str | None = None
+    test_split: str | None = None
+    text_column: str = "text"
+    pair_column: str | None = None
+    label_column: str = "label"
+    problem: Problem = "classification"
+    label_names: list[str] | None = None
+    metric: str | None = None
+    validation_fraction: float = 0.1
+    separator: str | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.files = {"train": self.train_file, "validation": self.validation_file, "test": self.test_file}
+        self.splits = {"train": self.train_split, "validation": self.validation_split, "test": self.test_split}
+        self.text_columns = (self.text_column,) if self.pair_column is None else (self.text_column, self.pair_column)
+        self.separator = "\t" if self.separator == r"\t" else self.separator
 
     @property
     def name(self) -> str:
@@ -125,11 +116,10 @@ class TableDataModule(TextClassificationDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.problem not in get_args(Problem):
-            raise one_of("problem", self.problem, get_args(Problem))
+        check_one_of("problem", self.problem, get_args(Problem))
         allowed = REGRESSION_METRICS if self.problem == "regression" else CLASSIFICATION_METRICS
-        if self.metric is not None and self.metric not in allowed:
-            raise one_of(f"metric for {self.problem}", self.metric, allowed)
+        if self.metric is not None:
+            check_one_of(f"metric for {self.problem}", self.metric, allowed)
         self._check_labels_and_columns()
         if not 0 < self.validation_fraction < 1:
             raise InputError(f"validation_fraction is {self.validation_fraction}; allowed: between 0 and 1.")

@@ -1,10 +1,11 @@
 """The data module all text classification shares: read, tokenise once, batch."""
 
 from collections import Counter
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from common.errors import InputError, listing
 from common.terminal import logger
@@ -26,19 +27,15 @@ if TYPE_CHECKING:
 _NO_LIMIT = 10**9  # what transformers has for tokenizers without one is larger
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TextClassificationDataModule(TokenizedDataModule):
     """Texts or pairs of texts with labels. Subclasses say where they come from.
 
     Args:
-        backbone: model whose tokenizer is used; normally linked from the model.
-        revision: hub branch, tag or commit of the tokenizer.
-        batch_size: global batch, split evenly over devices and accumulation.
-        evaluation_batch_size: rows per device in validation, test and prediction.
         max_length: longer rows are cut to this many tokens.
         length_multiple: pad every batch to a multiple of this many tokens, a divisor of max_length: then there are few
             different lengths for --model.cuda_graphs, and 8 suits a GPU's products.
         batching: length_grouped (little padding), random, or neighbour_pairs (rows 2i and 2i + 1 in one batch).
-        seed: seed of the data order.
         train_rows: train on a fixed random subset of at most this many rows; null takes all.
         validation_rows: validate on a fixed random subset of at most this many rows; null takes all.
         subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
@@ -46,38 +43,17 @@ class TextClassificationDataModule(TokenizedDataModule):
             the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """
 
-    separator: str | None = None  # of the cells of .csv files, if not a comma
-    predict_advice = "A file of this ending is read by its columns: rename them, or call a file of plain lines .txt."
+    predict_advice: ClassVar[str] = (
+        "A file of this ending is read by its columns: rename them, or call a file of plain lines .txt."
+    )
 
-    def __init__(
-        self,
-        backbone: str = "roberta-large",
-        revision: str | None = None,
-        batch_size: int = 32,
-        evaluation_batch_size: int = 64,
-        max_length: int = 128,
-        batching: Batching = "length_grouped",
-        seed: int = 42,
-        train_rows: int | None = None,
-        validation_rows: int | None = None,
-        subset_seed: int = 42,
-        predict_file: str | None = None,
-        length_multiple: int = 1,
-    ) -> None:
-        super().__init__()
-        self.length_multiple = length_multiple
-        self.backbone = backbone
-        self.revision = revision
-        self.batch_size = batch_size
-        self.evaluation_batch_size = evaluation_batch_size
-        self.max_length = max_length
-        self.batching = batching
-        self.seed = seed
-        self.train_rows = train_rows
-        self.validation_rows = validation_rows
-        self.subset_seed = subset_seed
-        self.predict_file = predict_file
-        self._examples: dict[str, Examples] = {}
+    backbone: str = "roberta-large"
+    max_length: int = 128
+    length_multiple: int = 1
+    batching: Batching = "length_grouped"
+    subset_seed: int = 42
+    separator: str | None = field(init=False, default=None)  # of the cells of .csv files, if not a comma
+    _examples: dict[str, Examples] = field(init=False, default_factory=dict)
 
     # What a subclass says
 
@@ -86,9 +62,8 @@ class TextClassificationDataModule(TokenizedDataModule):
         raise NotImplementedError
 
     def check_settings(self) -> None:
-        """Raises InputError for a setting out of range; not in the constructor, where jsonargparse would hide it."""
-        for name in ("batch_size", "evaluation_batch_size", "max_length", "train_rows", "validation_rows"):
-            check_positive(name, getattr(self, name))
+        super().check_settings()
+        check_positive("max_length", self.max_length)
         if self.length_multiple < 1 or self.max_length % self.length_multiple:
             raise InputError(
                 f"length_multiple is {self.length_multiple} and max_length is {self.max_length}, no multiple of it; "

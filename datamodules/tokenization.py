@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from torch import Tensor
 
 from common.errors import InputError, shown
 from common.files import cache_directory, write_cache
-from common.locks import one_maker
+from common.locks import cache_lock
 from datamodules.sources import Examples
 from datamodules.tokenizer import tokenizer_identity
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import BatchEncoding, PreTrainedTokenizerBase
 
 # Part of the cache key: raise it when the meaning of the cached tensors changes.
 FORMAT_VERSION = 1
@@ -94,7 +94,7 @@ def tokenize_cached(
     path = cache_directory("tokenized") / f"{key}.safetensors"
     tensors = _read_cache(path, rows=len(examples))
     if tensors is None:
-        with one_maker(path):
+        with cache_lock(path):
             tensors = _read_cache(path, rows=len(examples))  # another process may have made it meanwhile
             if tensors is None:
                 tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
@@ -154,7 +154,7 @@ def _encode(
     tokenizer: "PreTrainedTokenizerBase",
     max_length: int | None,
     add_special_tokens: bool = True,
-) -> Any:
+) -> "BatchEncoding":
     # padding and truncation are always said: some tokenizer.json files switch both on.
     return tokenizer(
         [examples.texts[row] for row in rows],

@@ -1,6 +1,7 @@
 """The base of all data modules: tokenised splits, their loaders, and the position in the data order."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +12,47 @@ from torch import Tensor
 from common.errors import InputError
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader, moved
+from datamodules.sources import Examples
 from datamodules.tokenization import TokenizedSplit
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class TokenizedDataModule(LightningDataModule):
     """Splits `train`, `validation…` and perhaps `test…`, tokenised by `setup` into `_splits`.
 
-    Subclasses set the attributes named here, fill `_splits`, and say how rows are put together (`_collate`).
+    Subclasses fill `_splits` and say how rows are put together (`_collate`).
+
+    Args:
+        backbone: model whose tokenizer is used; normally linked from the model.
+        revision: hub branch, tag or commit of the tokenizer.
+        batch_size: global batch in rows, split evenly over devices and accumulation.
+        evaluation_batch_size: rows per device in validation, test and prediction.
+        seed: seed of the data order.
     """
 
     backbone: str
-    revision: str | None
-    batch_size: int
-    evaluation_batch_size: int
-    batching: Batching
-    seed: int
-    _splits: Mapping[str, TokenizedSplit]
+    revision: str | None = None
+    batch_size: int = 32
+    evaluation_batch_size: int = 64
+    seed: int = 42
+    train_rows: int | None = None
+    validation_rows: int | None = None
+    predict_file: str | None = None
+    batching: Batching = field(init=False, default="length_grouped")
+    _splits: Mapping[str, TokenizedSplit] = field(init=False, default_factory=dict)
+    _training_loader: ResumableDataLoader | None = field(init=False, default=None)
+    _position: dict[str, Any] = field(init=False, default_factory=dict)
 
-    def __init__(self) -> None:
+    def __post_init__(self) -> None:
         super().__init__()
-        self._splits = {}
-        self._training_loader: ResumableDataLoader | None = None
-        self._position: dict[str, Any] = {}
+
+    def check_settings(self) -> None:
+        """Raises InputError for a setting out of range; not in the constructor, where jsonargparse would hide it."""
+        for name in ("batch_size", "evaluation_batch_size", "train_rows", "validation_rows"):
+            check_positive(name, getattr(self, name))
 
     @property
     def name(self) -> str:
@@ -49,6 +66,10 @@ class TokenizedDataModule(LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits into `_splits`. A second call does nothing."""
+        raise NotImplementedError
+
+    def predict_examples(self) -> Examples:
+        """The rows `predict` runs over, in file order."""
         raise NotImplementedError
 
     def _collate(self) -> Collate:

@@ -1,10 +1,10 @@
 """WikiText-2 and WikiText-103, from local files or from the hub."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.running_text import read_running_text, running_texts
 from datamodules.sources import Table
@@ -15,6 +15,7 @@ COLUMN = "text"
 _OFFICIAL = {"train": "train", "validation": "valid", "test": "test"}
 
 
+@dataclass(kw_only=True, eq=False, repr=False)
 class WikiTextDataModule(LanguageModellingDataModule):
     """WikiText: from `data_dir` when given, else Salesforce/wikitext from the hub or its cache.
 
@@ -25,17 +26,9 @@ class WikiTextDataModule(LanguageModellingDataModule):
         dataset_revision: hub branch, tag or commit of the data set.
     """
 
-    def __init__(
-        self,
-        variant: str = "wikitext-2-raw",
-        data_dir: str | None = None,
-        dataset_revision: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        self.variant = variant
-        self.data_dir = data_dir
-        self.dataset_revision = dataset_revision
+    variant: str = "wikitext-2-raw"
+    data_dir: str | None = None
+    dataset_revision: str | None = None
 
     @property
     def name(self) -> str:
@@ -43,8 +36,7 @@ class WikiTextDataModule(LanguageModellingDataModule):
 
     def check_settings(self) -> None:
         super().check_settings()
-        if self.variant not in VARIANTS:
-            raise one_of("variant", self.variant, VARIANTS)
+        check_one_of("variant", self.variant, VARIANTS)
 
     def load_texts(self) -> dict[str, list[str]]:
         if self.data_dir is not None:

@@ -14,8 +14,6 @@ from experiments.library_classes import completed
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 _DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
 _MOST_VALUES = 100_000  # in one file, with what aliases stand for counted each time
-# Settings that are gone since commit 2ab6823, with the values that changed nothing; older runs' config.yaml has them.
-_GONE = {"masking": "soft", "allocation_delay_fraction": 0.0}
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -66,7 +64,7 @@ def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
     """The options with each `--config NAME` put first, so that what is typed wins wherever it stands, and their files.
 
     Raises:
-        InputError: there is no such file, or it can't be read: see `read_run_config`.
+        InputError: there is no such file, or it can't be read: see `read_yaml`.
     """
     options: list[str] = []
     paths: list[Path] = []
@@ -84,12 +82,14 @@ def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
 
 
 def _for_the_parser(path: Path) -> str:
-    content, kept = read_yaml(path), read_run_config(path)
-    trainer = group_of(kept, "trainer")
-    trainer |= {name: completed(trainer[name]) for name in ("logger", "callbacks") if name in trainer}
+    content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: settings by name. Correct the file, or give another one.")
-    return str(path) if content == kept else dump_yaml(kept)
+    trainer = group_of(content, "trainer")
+    short = {
+        name: made for name in ("logger", "callbacks") if (made := completed(trainer.get(name))) != trainer.get(name)
+    }
+    return dump_yaml({**content, "trainer": {**trainer, **short}}) if short else str(path)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -105,24 +105,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict | None):
         raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
     return content or {}
-
-
-def read_run_config(path: Path) -> dict[str, Any]:
-    """The settings in a run's config.yaml, also in one that an earlier version wrote.
-
-    Raises:
-        InputError: see `read_yaml`; or it has a setting that no longer exists, at a value that changed the run.
-    """
-    content = read_yaml(path)
-    model = group_of(content, "model", "init_args")
-    for group in (group_of(model, "adapter", "init_args"), group_of(model, "optimizer")):
-        for name in _GONE.keys() & group.keys():
-            if (value := group.pop(name)) != _GONE[name]:
-                raise InputError(
-                    f"{path} sets {name} to {value!r}, which no longer exists; allowed: {_GONE[name]!r}. To go on with "
-                    "this run, check out commit 2ab6823."
-                )
-    return content
 
 
 def group_of(content: Any, *names: str) -> dict[str, Any]:
@@ -181,16 +163,11 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
     return count
 
 
-def differences(before: dict[str, Any], after: dict[str, Any], prefix: str = "") -> list[str]:
-    """Settings that differ between two configs, one line each: name: before -> after."""
-    lines: list[str] = []
-    for key in sorted({*before, *after}, key=str):
-        old, new = before.get(key), after.get(key)
-        if isinstance(old, dict) and isinstance(new, dict):
-            lines += differences(old, new, f"{prefix}{key}.")
-        elif old != new:
-            lines.append(f"{prefix}{key}: {old} -> {new}")
-    return lines
+def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Settings that differ between two configs, one line each: name: before -> after; null is as good as absent."""
+    old, new = flatten(before), flatten(after)
+    known = {name: (old.get(name, "None"), new.get(name, "None")) for name in sorted({*old, *new})}
+    return [f"{name}: {one} -> {other}" for name, (one, other) in known.items() if one != other]
 
 
 def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from callbacks.rank_discretisation import describe_ranks
-from common.errors import InputError, VerificationError, one_of
+from common.errors import InputError, VerificationError, check_one_of
 from common.files import write_text
 from common.terminal import logger
 from experiments.config_files import dump_yaml
@@ -24,8 +24,7 @@ _SIZE = re.compile(r"[1-9]\d*[KMGT]B", re.IGNORECASE)
 
 def check_options(kind: str, options: ExportOptions) -> None:
     """Raises `InputError` for a value out of range, or one without effect on the format."""
-    if kind not in FORMATS:
-        raise one_of("the format", kind, tuple(FORMATS))
+    check_one_of("the format", kind, FORMATS)
     usual = ExportOptions()
     for name, other in _OF_ONE_FORMAT.items():
         value = getattr(options, name)

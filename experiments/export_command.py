@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+from dataclasses import fields
 from pathlib import Path
 from typing import NoReturn
 
@@ -65,15 +66,8 @@ def run_export(arguments: list[str]) -> int:
     """
     quiet_libraries()
     asked, overrides = _parser().parse_known_args(arguments)
-    options = ExportOptions(
-        _DTYPES[asked.dtype] if asked.dtype else None,
-        asked.max_shard_size,
-        asked.with_factors,
-        asked.without_head,
-        asked.tolerance,
-        asked.force,
-        asked.budget,
-    )
+    chosen = {field.name: getattr(asked, field.name) for field in fields(ExportOptions)}
+    options = ExportOptions(**{**chosen, "dtype": _DTYPES.get(asked.dtype)})
     run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
     logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")

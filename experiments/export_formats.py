@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
+from datamodules.tokenized_data import TokenizedDataModule
 from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
@@ -226,14 +227,17 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
     used = float((coefficients * torch.tensor(list(adapter.discrete_ranks().values())) ** exponent).sum())
     least = float(coefficients.min())  # of rank 1
     if not least <= budget <= used:
-        raise InputError(f"--budget is {budget:,}; allowed: {least:,.0f} to {used:,.0f}, which the run has used.")
+        raise InputError(
+            f"--budget is {budget:,}; allowed: {least:,.0f} to {used:,.0f}, which the run has used. Give one of these, "
+            "or train with a larger budget: an update can only be cut."
+        )
     cut = cut_factors(adapter.low_rank_factors(), coefficients, exponent, budget)
     for layer, (A, B) in zip(adapter.adapted_layers, cut.values(), strict=True):
         layer.merge(B @ A)
     return cut
 
 
-def head_settings(model: nn.Module, data: Any) -> dict[str, Any]:
+def head_settings(model: nn.Module, data: TokenizedDataModule) -> dict[str, Any]:
     """What transformers must be told about a classification head, by the names its configurations have.
 
     Labels by name; the padding token, by which decoders find the token to classify; the problem, whatever the backbone
@@ -246,7 +250,7 @@ def head_settings(model: nn.Module, data: Any) -> dict[str, Any]:
     return {**kind, "problem_type": problem, "pad_token_id": _padding_token(model, data)}
 
 
-def _padding_token(model: nn.Module, data: Any) -> int:
+def _padding_token(model: nn.Module, data: TokenizedDataModule) -> int:
     """The tokenizer's; where positions are counted from the backbone's own (RoBERTa's kind), that one."""
     tables = [module for name, module in model.named_modules() if name.endswith("position_embeddings")]
     counted = [table.padding_idx for table in tables if getattr(table, "padding_idx", None) is not None]

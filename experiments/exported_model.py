@@ -6,7 +6,8 @@ from typing import Any
 import datamodules
 import lightning_modules
 from common.errors import InputError
-from experiments.config_files import read_yaml
+from datamodules.tokenized_data import TokenizedDataModule
+from experiments.config_files import flatten, group_of, read_yaml
 from lightning_modules.adapter_import import export_kind
 from lightning_modules.backbone_sketch import check_files
 from lightning_modules.native_adapter import NativeAdapter
@@ -16,7 +17,7 @@ _STORAGE = ("backbone_dtype", "quantization")
 _OF_THE_BACKBONE = ("backbone", "revision", *_STORAGE)
 
 
-def serving_config(config: dict[str, Any], data: Any) -> dict[str, Any]:
+def serving_config(config: dict[str, Any], data: TokenizedDataModule) -> dict[str, Any]:
     """The part of a run's settings that using its export needs: which model class, backbone and data."""
     model, settings = config["model"], config["data"]["init_args"]
     if "label_names" in settings and data.class_names:
@@ -62,35 +63,20 @@ def _own_classes(path: Path) -> dict[str, Any]:
 
     Exports travel, and a class named there would be run.
     """
-    try:
-        content = read_yaml(path)
-        parts = {name: (part["class_path"], part["init_args"]) for name, part in content.items()}
-    except (AttributeError, KeyError, TypeError) as error:
+    content = read_yaml(path)
+    if len(content) != 2 or not all(group_of(content, part, "init_args") for part in ("model", "data")):
         raise InputError(
-            f"{path} isn't what an export writes ({type(error).__name__}). Export the run again."
-        ) from error
+            f"{path} isn't what an export writes: model and data with their settings. Export the run again."
+        )
     known = {
-        "model": {f"lightning_modules.{name}" for name in lightning_modules.__all__},
-        "data": {f"datamodules.{name}" for name in datamodules.__all__},
+        "model.class_path": {f"lightning_modules.{name}" for name in lightning_modules.__all__},
+        "data.class_path": {f"datamodules.{name}" for name in datamodules.__all__},
     }
-    for name, (class_path, settings) in parts.items():
-        inner = _first_class(settings)
-        foreign = class_path if class_path not in known.get(name, ()) else inner
-        if foreign is not None:
+    for name, named in flatten(content).items():
+        if name.endswith("class_path") and named not in known.get(name, ()):
             raise InputError(
-                f"{path} names {foreign!r} for {name}; allowed: this project's own model and data classes, because "
+                f"{path} names {named!r} for {name}; allowed: this project's own model and data classes, because "
                 "what an export names would be run. If you trust it, give its settings yourself: --config NAME.yaml "
                 f"--model.adapter null --model.init_from {path.parent}."
             )
-    return dict(content)
-
-
-def _first_class(settings: Any) -> Any:
-    """The first class named anywhere in some settings, or None."""
-    if isinstance(settings, dict):
-        if "class_path" in settings:
-            return settings["class_path"]
-        settings = list(settings.values())
-    if isinstance(settings, list):
-        return next((found for inner in settings if (found := _first_class(inner)) is not None), None)
-    return None
+    return content

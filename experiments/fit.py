@@ -13,13 +13,14 @@ from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
 from callbacks.run_ends import EpochPause
-from common.errors import DivergedRunError, IncompleteRunError, PausedRunError
+from common.errors import DivergedRunError, IncompleteRunError, InputError, PausedRunError
 from common.files import write_json
 from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
-from experiments.config_files import differences, flatten, read_run_config
+from experiments.config_files import differences, flatten, read_yaml
 from experiments.fit_results import rank_figures, summarise, write_files
-from experiments.results import RunResults
+from experiments.idle_settings import idle_settings
+from experiments.results import Figure, RunResults
 from experiments.resumption import Checkpoint, checkpoint_to_resume
 from experiments.run_folder import RunFolder
 from experiments.settings import Settings
@@ -58,7 +59,7 @@ class Fit:
             checkpoint = self._begin(ckpt_path, overwrite, held) if writes else None
             seed_everything(settings.values.seed_everything, workers=True)
             objects = settings.build()
-            if idle := settings.idle(objects):
+            if idle := idle_settings(settings, objects):
                 logger.warning(f"Settings without effect in this run: {', '.join(idle)}.")
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
@@ -74,6 +75,11 @@ class Fit:
             except PausedRunError:
                 self._note_pause(objects.module)
                 raise
+            if start is None and self.trainer.global_step == 0:
+                raise InputError(
+                    f"the run ended before its first step: trainer.max_time is {settings.values.trainer.max_time}. "
+                    "Raise it, or leave it out. Nothing was written."
+                )
             return self._conclude(objects.module) if writes else None
 
     def _note_pause(self, module: AdaptedModule) -> None:
@@ -98,7 +104,7 @@ class Fit:
         checkpoint = checkpoint_to_resume(folder, ckpt_path)
         logger.info(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
         saved = folder.path / "config.yaml"
-        if saved.exists() and (changed := differences(read_run_config(saved), settings.plain)):
+        if saved.exists() and (changed := differences(read_yaml(saved), settings.plain)):
             logger.info("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
         return checkpoint
 
@@ -126,7 +132,7 @@ class Fit:
             test, last = self.figures.test, results.test_last
             results = replace(results, test=test, test_last=last or test, wall_seconds=self.figures.wall_seconds)
         _log_hyperparameters(trainer, self.settings.plain, results)
-        write_files(self.folder.path, results, ranks, trainer, module)
+        write_files(self.folder.path, results, ranks, module)
         if trainer.is_global_zero:
             print_closing_table(results, ranks, self.folder.path, module.data.majority_share())
         # In the first process alone: the end of another one would cut the first off before all is written.
@@ -142,7 +148,7 @@ class Fit:
             return f"the run diverged; what it came to is written. Go on with --ckpt_path last and {lower}."
         return f"the run diverged before its first checkpoint. Begin anew with --overwrite and {lower}."
 
-    def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Any] | None:
+    def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Figure | dict[str, Figure]] | None:
         """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""
         kept, self.trainer.loggers = self.trainer.loggers, []
         self.trainer.test(module, datamodule=module.data, verbose=False)

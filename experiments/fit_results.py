@@ -138,17 +138,16 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
 
 
-def write_files(folder: Path, results: RunResults, ranks: dict[str, int], trainer: Trainer, module: Any) -> None:
+def write_files(folder: Path, results: RunResults, ranks: dict[str, int], module: AdaptedModule) -> None:
     """Writes ranks.json, the rank map and, last, results.json, from the first process alone.
 
     Args:
         folder: the run folder.
         results: what the run came to.
         ranks: the discrete rank of each adapted layer when training ended.
-        trainer: of the fit.
         module: what was trained.
     """
-    if not trainer.is_global_zero:
+    if not module.trainer.is_global_zero:
         return
     write_json(folder / "ranks.json", {"layers": ranks, "history": module.record.rank_history})
     allocation = module.rank_allocation

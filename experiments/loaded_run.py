@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.checkpoints import read_checkpoint
+from datamodules.tokenized_data import TokenizedDataModule
 from experiments.results import RunResults
 from experiments.settings import Objects, Settings
 from experiments.trainer_parts import evaluation_trainer
@@ -41,7 +42,7 @@ class LoadedRun:
     config: dict[str, Any]
     results: RunResults | None
     module: AdaptedModule
-    data: Any
+    data: TokenizedDataModule
 
     def batches(self, most: int = 3) -> list[dict[str, Any]]:
         """A few validation batches, from the shortest rows to the longest."""

@@ -106,7 +106,7 @@ def print_help(verb: str, values: Mapping[str, Any], source: str) -> None:
     print("\n--data.help CLASS, --model.help CLASS or --model.adapter.help CLASS tells all of another class.")
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = {None: "null", True: "true", False: "false"}.get(value) if isinstance(value, bool | None) else str(value)
     return text if text is not None and len(text) <= 30 else f"{text:.29}…"
 

@@ -245,21 +245,9 @@ def read_json(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path} can't be read ({error}): it was cut short or changed by hand. {_way_out(path)}"
+            f"{path} can't be read ({error}): it was cut short or changed by hand. Put back a copy, or delete the "
+            "file: running the sweep again, or fit with --ckpt_path last, writes it anew if last.ckpt is still there."
         ) from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
     return content
-
-
-def _way_out(path: Path) -> str:
-    can_be_made_anew = ("sweep.yaml", "checkpoints/last.ckpt")
-    if path.name != "results.json" or any((path.parent / name).exists() for name in can_be_made_anew):
-        return (
-            "Delete this file; the run itself is kept, and running the sweep (or fit with --ckpt_path last) again "
-            "writes it anew."
-        )
-    return (
-        "Put back a copy of this file, if you have one: the run has no last.ckpt to make it from, so it would have to "
-        "be run again, after its folder is moved or deleted."
-    )

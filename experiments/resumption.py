@@ -11,18 +11,6 @@ from common.terminal import logger
 from experiments.run_folder import RunFolder
 from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
-_PARTS = {
-    "state_dict": dict,
-    "epoch": int,
-    "global_step": int,
-    "loops": dict,
-    "optimizer_states": list,
-    "lr_schedulers": list,
-    "callbacks": dict,
-    "random_states": list,
-    "rankwise": dict,
-}
-
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -80,11 +68,9 @@ def read_resumable(path: Path) -> Checkpoint:
         InputError: it is damaged, of another version, or lacks something.
     """
     content = read_checkpoint(path)
-    for part, kind in _PARTS.items():
-        if not isinstance(content.get(part), kind) or content[part] in ({}, []):
-            raise InputError(f"the checkpoint {path} lacks {part}: it isn't whole, or not this project's.")
-    about = content["rankwise"]
-    if (theirs := about.get("format", CHECKPOINT_FORMAT)) != CHECKPOINT_FORMAT:
+    if "rankwise" not in content:
+        raise InputError(f"the checkpoint {path} isn't this project's, so no run can go on from it.")
+    if (theirs := content["rankwise"].get("format", CHECKPOINT_FORMAT)) != CHECKPOINT_FORMAT:
         raise InputError(
             f"the checkpoint {path} has format {theirs!r}; allowed: {CHECKPOINT_FORMAT}. Go on with the version of "
             "this project that wrote it, or start a new run with --run_name."

@@ -12,7 +12,7 @@ from typing import Any
 from common.errors import InputError
 from common.files import is_plain_name, storage_error
 from common.locks import locked
-from experiments.config_files import read_run_config, read_yaml
+from experiments.config_files import read_yaml
 from experiments.own_files import OF_A_RUN, delete, own_files
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
@@ -70,7 +70,7 @@ class RunFolder:
             InputError: config.yaml can't be read.
         """
         place = {"runs_dir": str(self.path.parent), "run_name": self.path.resolve().name}
-        return {**read_run_config(self.path / "config.yaml"), **place}
+        return {**read_yaml(self.path / "config.yaml"), **place}
 
     @property
     def checkpoints(self) -> Path:

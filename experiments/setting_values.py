@@ -44,7 +44,7 @@ def check_range(name: str, value: float, least: float, most: float = math.inf) -
         raise InputError(f"{name} is {value}; allowed: {least} {up_to}. Set --{name}.")
 
 
-def _check_plain(name: str, value: Any) -> None:
+def _check_plain(name: str, value: object) -> None:
     if isinstance(value, dict):
         for key, inner in value.items():
             _check_plain(name if key == "init_args" else f"{name}.{key}", inner)
@@ -118,16 +118,16 @@ def _evaluated(place: type) -> Iterator[tuple[str, Parameter]]:
             yield name, parameter.replace(annotation=hints.get(name, Any))
 
 
-def _is_optional(hint: Any) -> bool:
+def _is_optional(hint: object) -> bool:
     if hint is Any or hint is None:
         return True
     return get_origin(hint) in (Union, types.UnionType) and any(_is_none(part) for part in get_args(hint))
 
 
-def _is_none(hint: Any) -> bool:
+def _is_none(hint: object) -> bool:
     return hint is type(None) or _is_optional(hint)
 
 
-def _words(hint: Any) -> str:
-    known = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+def _words(hint: object) -> str:
+    known: dict[object, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
     return known.get(hint, str(hint).replace("typing.", ""))

@@ -15,6 +15,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
+from datamodules.tokenized_data import TokenizedDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
 from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
 from experiments.error_causes import input_error_behind
@@ -26,7 +27,7 @@ from experiments.setting_values import check_range, check_values
 from experiments.strategies import check_strategy
 from experiments.trainer_settings import check_trainer
 from experiments.watched_ddp import watched
-from lightning_modules import LanguageModellingModule, OptimizerSettings, TextClassificationModule
+from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
 
 DATA_OF: dict[type, type] = {
@@ -48,7 +49,7 @@ class Objects:
     """
 
     module: AdaptedModule
-    data: Any
+    data: TokenizedDataModule
     callbacks: list[Callback]
     trainer: dict[str, Any]
 
@@ -129,31 +130,6 @@ class Settings:
         _check_kinds(objects)
         self._check_effect(objects.module)
         return objects
-
-    def idle(self, objects: Objects) -> list[str]:
-        """Settings that somebody set and that change nothing in a fit, each with the reason.
-
-        They aren't refused: a sweep sets some for all its methods.
-        """
-        module, adapter, optimizer = objects.module, objects.module.adapter, objects.module.optimizer_settings
-        unlearned = adapter is None or not adapter.allocates_ranks
-        headless = isinstance(module, LanguageModellingModule)
-        reasons = {
-            "allocation_learning_rate": unlearned and "no ranks are learned",
-            "allocation_weight_decay": unlearned and "no ranks are learned",
-            "warmup_fraction": optimizer.schedule == "constant" and "the schedule is constant",
-            "warmup_rounding": optimizer.schedule == "constant" and "the schedule is constant",
-            "head_learning_rate": headless and "a language model has no head",
-        }
-        usual = OptimizerSettings()
-        set_here = [name for name in reasons if getattr(optimizer, name) != getattr(usual, name)]
-        found = [f"model.optimizer.{name} ({reasons[name]})" for name in set_here if reasons[name]]
-        if unlearned and self.values.rank_logging.as_dict() != self.defaults["rank_logging"]:
-            found.append("rank_logging (no ranks are learned)")
-        data = self.values.data.init_args
-        if data.get("cola_validation", "in_domain") != "in_domain" and data.task != "cola":
-            found.append(f"data.cola_validation (the task is {data.task})")
-        return found
 
     def _check_effect(self, module: AdaptedModule) -> None:
         data = self.values.data.init_args

@@ -4,11 +4,17 @@ import os
 import shutil
 import signal
 import subprocess
-from typing import Any
+from types import FrameType
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from common.terminal import is_first_process, logger
+
+_WORDS = {
+    signal.SIGINT: "Stopping after this step; press Ctrl-C again to stop at once.",
+    signal.SIGHUP: "The terminal is gone: stopping after this step.",
+    signal.SIGUSR1: "SIGUSR1: stopping after this step.",
+}
 
 
 class StopSignals:
@@ -24,10 +30,10 @@ class StopSignals:
 
     def install(self) -> None:
         """From now on, until `restore`. A second Ctrl-C stops at once."""
-        signal.signal(signal.SIGINT, self._interrupt)
-        signal.signal(signal.SIGUSR1, self._warn)
+        signal.signal(signal.SIGINT, self._stop)
+        signal.signal(signal.SIGUSR1, self._stop)
         if signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:  # else nohup wants the run to go on
-            signal.signal(signal.SIGHUP, self._hang_up)
+            signal.signal(signal.SIGHUP, self._stop)
 
     def stop_outside_loops(self) -> None:
         """SIGTERM while factors are made or results written ends the run with words, and SLURM is asked to requeue.
@@ -40,26 +46,19 @@ class StopSignals:
         """Gives the signals back what they do by default."""
         signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
-        for number, handler in ((signal.SIGTERM, self._terminate), (signal.SIGHUP, self._hang_up)):
+        for number, handler in ((signal.SIGTERM, self._terminate), (signal.SIGHUP, self._stop)):
             if signal.getsignal(number) == handler:
                 signal.signal(number, signal.SIG_DFL)
 
-    def _terminate(self, number: int, frame: Any) -> None:
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
         if signal.getsignal(signal.SIGTERM) == self._terminate:  # else Lightning calls this besides its own
             raise SIGTERMException
 
-    def _interrupt(self, number: int, frame: Any) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        logger.info("\nStopping after this step; press Ctrl-C again to stop at once.")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def _hang_up(self, number: int, frame: Any) -> None:
-        logger.info("\nThe terminal is gone: stopping after this step.")
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    def _warn(self, number: int, frame: Any) -> None:
-        self.warned_by_slurm = "SLURM_JOB_ID" in os.environ
-        logger.info("\nSIGUSR1: stopping after this step.")
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        self.warned_by_slurm |= number == signal.SIGUSR1 and "SLURM_JOB_ID" in os.environ
+        logger.info(f"\n{_WORDS[signal.Signals(number)]}")
         os.kill(os.getpid(), signal.SIGTERM)
 
     def requeue(self) -> bool:

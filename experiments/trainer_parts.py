@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
+from callbacks.eva_initialisation import EVAInitialisation
 from callbacks.gradient_directions import GradientDirections
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
@@ -74,12 +75,17 @@ def fit_trainer(
         arguments["default_root_dir"] = str(folder.path)
         if arguments["max_steps"] != -1:  # StepLimit sees to it
             arguments["max_steps"], arguments["max_epochs"] = -1, arguments["max_epochs"] or -1
-    return _make(arguments, callbacks, checkpoint, objects.module)
+    return _make(arguments, callbacks, checkpoint, objects.module, settings.values.trainer.strategy in ("auto", "ddp"))
 
 
 def _make(
-    arguments: dict[str, Any], callbacks: list[Callback], checkpoint: Checkpoint | None, module: AdaptedModule
+    arguments: dict[str, Any],
+    callbacks: list[Callback],
+    checkpoint: Checkpoint | None,
+    module: AdaptedModule,
+    may_look: bool = False,
 ) -> Trainer:
+    """A trainer; `may_look`: whether parallel processes may look for what a step leaves out, if it may leave any."""
     shows_progress = sys.stdout.isatty() and arguments["enable_progress_bar"] is not False
     if shows_progress:
         callbacks.append(TerminalProgress())
@@ -90,9 +96,11 @@ def _make(
         "enable_progress_bar": shows_progress,
     }
     trainer = make_trainer({**arguments, **own})
-    if isinstance(trainer.strategy, DDPStrategy) and not isinstance(trainer.strategy, WatchedDDP):
+    is_parallel = isinstance(trainer.strategy, DDPStrategy)
+    looks = is_parallel and may_look and module.may_leave_parameters_out()
+    if is_parallel and (looks or not isinstance(trainer.strategy, WatchedDDP)):
         # "auto" has found several devices; Lightning has no say in which class it takes then
-        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings())})
+        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings(looks))})
     if not isinstance(trainer.strategy, SingleDeviceStrategy | WatchedDDP):
         raise InputError(
             f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
@@ -125,9 +133,10 @@ def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
     callbacks: list[Callback] = [
         ValidatedEpochs(),
-        # the module would bring these two too late: an older run may be deleted by then
+        # the module would bring these too late: an older run may be deleted by then
         WholeSteps(),
         GradientDirections(),
+        EVAInitialisation(),
         TrainingLog(trainer["log_every_n_steps"] or 50),
         CollapseDetection(),
         AllocationMovement(),

@@ -104,12 +104,12 @@ class WatchedDDP(DDPStrategy):
         return self._watched
 
 
-def ddp_settings() -> dict[str, Any]:
+def ddp_settings(looks: bool = False) -> dict[str, Any]:
     """Arguments for DistributedDataParallel: buffers are frozen factors, the same everywhere, or sums that belong to
-    one process, so they are never sent."""
+    one process, so they are never sent. With `looks` it looks in each step for parameters that were left out."""
     known = signature(DistributedDataParallel).parameters
     name = "forward_sync_buffers" if "forward_sync_buffers" in known else "broadcast_buffers"  # its older name
-    return {name: False}
+    return {name: False, "find_unused_parameters": True} if looks else {name: False}
 
 
 def watched(asked: Any) -> Any:

@@ -10,6 +10,7 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
+from callbacks.eva_initialisation import EVAInitialisation
 from callbacks.gradient_directions import GradientDirections
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
@@ -38,7 +39,7 @@ def callbacks_for(adapter: Adapter | None, present: Sequence[Callback]) -> list[
     if isinstance(adapter, NestedRanks):
         needed.append(NestedRankSampling())
     if isinstance(adapter, PEFTAdapter):
-        needed.append(AdaLoRAAllocation())
+        needed += [AdaLoRAAllocation(), EVAInitialisation()]
     if any(isinstance(callback, EarlyStopping) for callback in present):
         needed.append(StaysStopped())
     return [*needed, MergedEvaluation()]
@@ -81,13 +82,14 @@ def check_storage(module: Any) -> None:
         raise InputError(f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed.")
 
 
-def check_attention(module: Any) -> None:
+def check_attention(module: Any, model: Any) -> None:
     """Raises `InputError` where the backbone asks for an attention that can't run here.
 
     Args:
-        module: an AdaptedModule with a trainer and its model.
+        module: an AdaptedModule with a trainer.
+        model: its model.
     """
-    asked, precision = str(module.model.config._attn_implementation), str(module.trainer.precision)
+    asked, precision = str(model.config._attn_implementation), str(module.trainer.precision)
     device = module.trainer.strategy.root_device.type
     if "flash" in asked and ("mixed" not in precision or device != "cuda"):
         raise InputError(

@@ -30,7 +30,7 @@ from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quant
 from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
-from lora.injection import describe_share, freeze, matrix_sizes, prepare_frozen_layers
+from lora.injection import describe_share, freeze, matrix_sizes, may_leave_parameters_out, prepare_frozen_layers
 
 
 class AdaptedModule(OptimizedModule):
@@ -56,6 +56,7 @@ class AdaptedModule(OptimizedModule):
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.
     strict_loading = False
     architecture: str | None = None  # transformers' class that `load_model` loads, for checks without weights
+    needs_all_weights = False  # whether no part of the model may start at random
     brings_its_head = False  # whether the backbone is an export, which answers with its own head or not at all
     sees_padding = False  # whether rows of different length have to go through the model apart
     takes_ready_masks = False
@@ -120,18 +121,51 @@ class AdaptedModule(OptimizedModule):
         if stage == "fit" and self.trainer.global_step == 0:  # else the same trainer goes on
             self.record = TrainingRecord()
 
-    def check_adapter(self) -> None:
-        """Tries the adapter on the backbone's shape, without its weights; this module is of no other use afterwards.
+    def check_shape(self) -> None:
+        """Tries settings and adapter on the backbone without its weights; this module is of no other use afterwards.
 
         Raises:
-            InputError: the adapter doesn't fit, or the backbone or what it starts from can't be found.
+            InputError: they don't fit, or the backbone or what it starts from can't be found or isn't whole.
         """
         if self.init_from is not None:
             adapter_kind(self.init_from)
-        if self.adapter is None or self.architecture is None:
+        if self.architecture is None:
             return
-        skeleton, head = load_skeleton(getattr(transformers, self.architecture), self.backbone_name, self.revision)
-        self.adapter.check_fit(deepcopy(skeleton), skeleton.config.model_type, head)
+        check_files(Path(self.backbone_name).expanduser())
+        model, head = self._skeleton()
+        self.check_model(model)
+        if self.adapter is not None:
+            self.adapter.check_fit(model, model.config.model_type, head)
+
+    def _skeleton(self) -> tuple[Any, tuple[str, ...]]:
+        """A copy of the backbone's shape, and the modules of its head."""
+        auto_class = getattr(transformers, str(self.architecture))
+        found = load_skeleton(auto_class, self.backbone_name, self.revision, self.needs_all_weights)
+        return deepcopy(found[0]), found[1]
+
+    def may_leave_parameters_out(self) -> bool:
+        """Whether a step may have no gradient of a part of what trains: see `lora.injection`."""
+        if self.architecture is None:
+            return False
+        model, head = self._skeleton()
+        if self.adapter is not None:  # its layers act: it has tried them
+            freeze(model, () if self.adapter.wrap_head else head)
+        return may_leave_parameters_out(model)
+
+    def check_model(self, model: Any) -> None:
+        """Refuses a model that can't be trained with these settings, and sets it up for those that it can.
+
+        Args:
+            model: with its weights, or on the meta device.
+
+        Raises:
+            InputError: its attention can't run here, or it can't be compiled or checkpointed as asked for.
+        """
+        check_attention(self, model)
+        self.takes_ready_masks = not self.sees_padding and accept_ready_masks(model)
+        check_compiling(self, model.config.model_type, self.takes_ready_masks)
+        if self.gradient_checkpointing:
+            enable_checkpointing(model, self.backbone_name)
 
     def configure_model(self) -> None:
         """Loads and adapts the model, once.
@@ -149,9 +183,7 @@ class AdaptedModule(OptimizedModule):
         if not self.brings_its_head:  # else `--export` has checked them
             check_files(Path(self.backbone_name).expanduser())
         self.model, self.head_modules = self.load_model()
-        check_attention(self)
-        self.takes_ready_masks = not self.sees_padding and accept_ready_masks(self.model)
-        check_compiling(self, self.compiles, self.captures, self.takes_ready_masks)
+        self.check_model(self.model)
         self.backbone_about = backbone_identity(self.model, self.head_modules, self.adapter is not None)
         self.data_about = data_identity(self.data)
         if self.brings_its_head and self.data_about["classes"]:
@@ -169,8 +201,6 @@ class AdaptedModule(OptimizedModule):
         if self.adapter is not None:
             self.storage.pack(self.model, self.head_modules, self.adapter.layer_names)
             prepare_frozen_layers(self.model)
-        if self.gradient_checkpointing:
-            enable_checkpointing(self.model, self.backbone_name)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 

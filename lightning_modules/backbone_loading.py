@@ -5,11 +5,13 @@ import pickle
 from collections.abc import Iterable, Sequence
 from contextlib import redirect_stderr
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers.utils import is_accelerate_available
 
 from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
 from common.errors import InputError
@@ -62,16 +64,27 @@ def load_whole(
 
 
 @lru_cache(maxsize=4)
-def load_skeleton(auto_class: Any, backbone: str, revision: str | None = None) -> tuple[Any, tuple[str, ...]]:
+def load_skeleton(
+    auto_class: Any, backbone: str, revision: str | None = None, whole: bool = False
+) -> tuple[Any, tuple[str, ...]]:
     """The backbone's shape alone, on the meta device, and the names of its head's modules; copy it before changes.
 
-    Only the configuration is read, so a head that a checkpoint lacks inside the base model isn't known here.
+    Of a folder the names and shapes of the weights are compared, too, where accelerate is installed. Of a name on the
+    hub only the configuration is read: a head that its files lack inside the base model isn't known here.
+
+    Args:
+        auto_class: see `load_pretrained`.
+        backbone: likewise.
+        revision: likewise.
+        whole: whether nothing may start at random, as in `load_whole`.
 
     Raises:
-        InputError: nothing can be loaded under this name, or the hub can't be reached.
+        InputError: nothing can be loaded under this name, or the hub can't be reached; or see `load_backbone`.
     """
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
+    if not arguments and Path(source).is_dir() and is_accelerate_available():
+        return (load_whole if whole else load_backbone)(auto_class, backbone, revision, device_map="meta")
     config = _configuration(backbone, source, revision, arguments)
     try:
         with torch.device("meta"):

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 from lora.lora import LoRA
 from lora.lora_xs import LoRAXS
@@ -17,18 +16,18 @@ Step = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 _GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks become discrete
 
 
-def check_compiling(module: TrainedModule, compiles: bool, captures: bool, takes_ready_masks: bool) -> None:
+def check_compiling(module: Any, model_type: str, takes_ready_masks: bool) -> None:
     """Refuses what can't be compiled or captured.
 
     Args:
-        module: with its model and adapter.
-        compiles: --model.compile.
-        captures: --model.cuda_graphs.
+        module: an AdaptedModule with a trainer.
+        model_type: its model's architecture.
         takes_ready_masks: whether the model leaves masks as they are.
 
     Raises:
         InputError: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
     """
+    compiles, captures = module.compiles, module.captures
     device = module.trainer.strategy.root_device.type
     if captures and device != "cuda":
         raise InputError(
@@ -46,7 +45,7 @@ def check_compiling(module: TrainedModule, compiles: bool, captures: bool, takes
         )
     if not takes_ready_masks:
         raise InputError(
-            f"model.{option} is true with a {module.model.config.model_type}, whose attention masks depend on values "
+            f"model.{option} is true with a {model_type}, whose attention masks depend on values "
             "and can't be traced; allowed: BERT's and RoBERTa's kinds, DistilBERT, ELECTRA, GPT-2 and Llama with "
             f"torch's own attention. Leave out --model.{option}."
         )

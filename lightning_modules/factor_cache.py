@@ -9,7 +9,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from common.files import cache_directory, write_cache
-from common.locks import one_maker
+from common.locks import cache_lock
 from lora.factors import FactorRule, Factors, factorise
 
 _VERSION = "2"
@@ -21,7 +21,7 @@ def cached_factorise(weights: list[Tensor], rank: int, rule: FactorRule) -> list
     path = cache_directory("factors") / f"{_key(weights, rank, rule)}.factors"
     if (remembered := _load(path, len(weights))) is not None:
         return remembered
-    with one_maker(path):  # the trials of a sweep ask for the same ones at the same moment
+    with cache_lock(path):  # the trials of a sweep ask for the same ones at the same moment
         return _load(path, len(weights)) or _make(path, weights, rank, rule)
 
 

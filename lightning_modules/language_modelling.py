@@ -28,6 +28,7 @@ class LanguageModellingModule(AdaptedModule):
     """
 
     architecture = "AutoModelForCausalLM"
+    needs_all_weights = True
     metric_name = "perplexity"
     figure_names = ("loss", "perplexity")
     higher_is_better = False
@@ -45,13 +46,12 @@ class LanguageModellingModule(AdaptedModule):
         """Loads the causal model.
 
         Raises:
-            InputError: the backbone has no trained output layer, looks ahead, or can't see a whole block.
+            InputError: the backbone has no trained output layer, or looks ahead.
         """
         from transformers import AutoModelForCausalLM
 
         model, _ = load_whole(AutoModelForCausalLM, self.backbone_name, self.revision)
         self.storage.round(model, ())
-        self._check_length(model)
         check_causal(model, self.backbone_name)
         return model, ()
 
@@ -59,7 +59,9 @@ class LanguageModellingModule(AdaptedModule):
         for split in (*self.data.validation_names, *self.data.test_names):
             self.losses[split] = TokenLoss()
 
-    def _check_length(self, model: Any) -> None:
+    def check_model(self, model: Any) -> None:
+        """See AdaptedModule; and the model has to see a whole block at once."""
+        super().check_model(model)
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and self.data.block_size > longest:
             raise InputError(

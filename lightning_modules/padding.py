@@ -27,17 +27,22 @@ def harmless_padding_side(model: Any, tokenizer: Any) -> Literal["right", "left"
     Raises:
         InputError: the model has no attention mask, or no embedding for the padding token.
     """
-    if "attention_mask" not in inspect.signature(model.forward).parameters:
-        raise InputError(
-            f"a {model.config.model_type} has no attention mask, so it takes padding for text and every row's answer "
-            "would depend on its batch; allowed: a backbone with an attention mask, such as roberta-large."
-        )
+    check_mask(model)
     training = model.training
     model.eval()
     sides: tuple[Literal["right", "left"], ...] = ("right", "left")
     found = next((side for side in sides if all(_is_harmless(side, text, model, tokenizer) for text in _TEXTS)), None)
     model.train(training)
     return found
+
+
+def check_mask(model: Any) -> None:
+    """Raises `InputError` for a model that can't be told what is padding."""
+    if "attention_mask" not in inspect.signature(model.forward).parameters:
+        raise InputError(
+            f"a {model.config.model_type} has no attention mask, so it takes padding for text and every row's answer "
+            "would depend on its batch; allowed: a backbone with an attention mask, such as roberta-large."
+        )
 
 
 def _is_harmless(side: str, text: str, model: Any, tokenizer: Any) -> bool:

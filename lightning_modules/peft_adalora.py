@@ -14,6 +14,16 @@ _MEASURED = {"importance": "exp_avg_ipt", "uncertainty": "exp_avg_unc"}
 _LATEST = "ipt"  # overwritten at every step, but PEFT takes a missing entry for a first step
 
 
+def check_schedule(tinit: int, tfinal: int, steps: float) -> None:
+    """Raises `InputError` if AdaLoRA's tinit and tfinal leave no steps in between in which ranks are cut."""
+    if tinit < 0 or tfinal < 0 or steps - tfinal < max(tinit + 1, 2):
+        raise InputError(
+            f"AdaLoRA's tinit is {tinit} and tfinal is {tfinal}, but the run has {steps} optimizer steps; allowed: "
+            "0 or more, and together fewer than the run's steps (at least 2 before the last tfinal): ranks are "
+            "cut in between. Lower model.adapter.settings.tinit or tfinal, or train for more epochs."
+        )
+
+
 class AdaLoRABudget(nn.Module):
     """The rank budget of a model with PEFT's AdaLoRA layers: its schedule, and its state in checkpoints.
 
@@ -53,18 +63,7 @@ class AdaLoRABudget(nn.Module):
         return self._allocator.budget_schedule(step)[0]
 
     def schedule(self, steps: int) -> None:
-        """Fits the schedule to a run of so many optimizer steps.
-
-        Raises:
-            InputError: tinit and tfinal leave no steps in between.
-        """
-        tinit, tfinal = self._settings.tinit, self._settings.tfinal
-        if tinit < 0 or tfinal < 0 or steps - tfinal < max(tinit + 1, 2):
-            raise InputError(
-                f"AdaLoRA's tinit is {tinit} and tfinal is {tfinal}, but the run has {steps} optimizer steps; allowed: "
-                "0 or more, and together fewer than the run's steps (at least 2 before the last tfinal): ranks are "
-                "cut in between. Lower model.adapter.settings.tinit or tfinal, or train for more epochs."
-            )
+        """Fits the schedule to a run of so many optimizer steps, which `check_schedule` has accepted."""
         self._settings.total_step = steps
         self._to_device()
         self.is_scheduled = True

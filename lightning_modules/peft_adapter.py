@@ -1,15 +1,16 @@
 """Baselines from Hugging Face PEFT, trained like every other adapter."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lightning_modules.peft_adalora import AdaLoRABudget
+from lightning_modules.peft_adalora import AdaLoRABudget, check_schedule
 from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, make_config
 from lora.adapter import Adapter
 from lora.factors import Factorise, factorise
@@ -29,7 +30,7 @@ class PEFTAdapter(Adapter):
     fixed seed, and compared by fingerprint.
 
     Args:
-        method: lora, rslora, dora, pissa, vera, adalora or tinylora.
+        method: lora, rslora, dora, pissa, eva, vera, adalora or tinylora.
         settings: PEFT's own names and defaults, such as {r: 8, lora_alpha: 16} for lora or
             {init_r: 12, target_r: 8, tinit: 200, tfinal: 500, deltaT: 10} for adalora.
         targets: names or patterns of the layers to adapt, or `default` for the architecture's own: query, value
@@ -52,6 +53,10 @@ class PEFTAdapter(Adapter):
     def name(self) -> str:
         return self.method.name
 
+    @property
+    def starts_from_inputs(self) -> bool:
+        return self.method.title == "EVA"
+
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
@@ -71,10 +76,14 @@ class PEFTAdapter(Adapter):
         """Layers and rank alone: PEFT can't make every method's start without the model's values."""
         self._find_layers(skeleton, model_type, head)
 
+    def check_steps(self, steps: float) -> None:
+        if self.method.title == "AdaLoRA":
+            check_schedule(self._config.tinit, self._config.tfinal, steps)
+
     def _find_layers(self, model: nn.Module, model_type: str, head: Sequence[str]) -> dict[str, nn.Module]:
-        found = choose_layers(model, model_type, self.targets, head)
-        if self.method.rank_bounded_by_layer:
-            _check_rank(self._config.r, found)
+        rank = self._config.r if self.method.rank_bounded_by_layer else 1
+        found = choose_layers(model, model_type, self.targets, head, rank)
+        _check_rank(rank, found)
         return found
 
     def _inject(self, model: nn.Module) -> Any:
@@ -94,6 +103,29 @@ class PEFTAdapter(Adapter):
                 ". Change model.adapter.settings or model.adapter.targets, or choose another method."
             ) from error
 
+    @torch.no_grad()
+    def input_directions(self, batches: Iterable[Any], forward: Callable[[Any], Any]) -> dict[str, Tensor]:
+        from peft import get_eva_state_dict
+
+        layers = {name.replace(".", "/"): layer.get_base_layer() for name, layer in self._layers.items()}
+        config = replace(self._config, target_modules=set(layers))
+        found = get_eva_state_dict(
+            nn.ModuleDict(layers),
+            batches,
+            config,
+            forward_fn=lambda _, batch: forward(batch),
+            prepare_model_inputs_fn=lambda batch, _: batch["attention_mask"].bool(),
+            prepare_layer_inputs_fn=_real_tokens,
+            gather_distributed_inputs=False,
+            show_progress_bar=False,
+        )
+        return {name.replace("/", "."): directions for name, directions in found.items()}
+
+    @torch.no_grad()
+    def take_input_directions(self, directions: Mapping[str, Tensor]) -> None:
+        for name, layer in self._layers.items():
+            layer.lora_A[ADAPTER_NAME].weight.copy_(directions[name])
+
     def update_settings(self) -> dict[str, float | str]:
         layer = next(iter(self._layers.values()))  # all have the same
         scales = getattr(layer, "scaling", None) or {}  # some methods have none
@@ -112,6 +144,13 @@ class PEFTAdapter(Adapter):
         if self.adalora is not None:
             return self.adalora.ranks()
         return {name: int(layer.r[ADAPTER_NAME]) for name, layer in self._layers.items()}
+
+
+def _real_tokens(inputs: tuple[Tensor, ...], mask: Tensor, _: str) -> Tensor:
+    """A layer's inputs (tokens, in) without padding, as far as the layer sees any."""
+    x = inputs[0]
+    kept = x[mask] if x.shape[:-1] == mask.shape else x.reshape(-1, x.shape[-1])
+    return kept.contiguous()  # PEFT takes views of it
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from lora.scaling import LARGEST_RANK
 # PEFT's name for the only adapter that a model gets here.
 ADAPTER_NAME = "default"
 
-Method = Literal["lora", "rslora", "dora", "pissa", "vera", "adalora", "tinylora"]
+Method = Literal["lora", "rslora", "dora", "pissa", "eva", "vera", "adalora", "tinylora"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ METHODS: dict[str, PEFTMethod] = {
     "rslora": PEFTMethod("rsLoRA", "LoraConfig", _LORA, {"use_rslora": True}),
     "dora": PEFTMethod("DoRA", "LoraConfig", _LORA, {"use_dora": True}),
     "pissa": PEFTMethod("PiSSA", "LoraConfig", _LORA, {"init_lora_weights": "pissa"}, rank_bounded_by_layer=True),
+    "eva": PEFTMethod("EVA", "LoraConfig", _LORA[:3], {"init_lora_weights": "eva"}, rank_bounded_by_layer=True),
     "vera": PEFTMethod("VeRA", "VeraConfig", ("r", "d_initial", "projection_prng_key", "vera_dropout")),
     "adalora": PEFTMethod("AdaLoRA", "AdaLoraConfig", (*_ADALORA, "lora_alpha", "lora_dropout")),
     "tinylora": PEFTMethod("TinyLoRA", "TinyLoraConfig", _TINYLORA, rank_bounded_by_layer=True),
@@ -67,7 +68,8 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
     for name in settings:
         if name not in chosen.settings:
             raise one_of(f"a setting of PEFT's {chosen.title}", name, chosen.settings)
-    config_class = getattr(import_peft(f"the adapter is PEFT's {chosen.title}, which"), chosen.config_class)
+    peft = import_peft(f"the adapter is PEFT's {chosen.title}, which")
+    config_class = getattr(peft, chosen.config_class)
     _check_initialisation(method, settings)
     _check_types(chosen, config_class, settings)
     given = {**chosen.fixed, **settings}
@@ -78,6 +80,8 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
         _check_budget(given.get("init_r", config_class.init_r), given.get("target_r", config_class.target_r))
         # The run's real number of steps is known when training starts; PEFT wants one here.
         given["total_step"] = given.get("tinit", 0) + given.get("tfinal", 0) + 1
+    if method == "eva":  # rho 1: the same rank in every layer, as with all the others
+        given["eva_config"] = peft.EvaConfig(rho=1.0)
     try:
         return config_class(**given)
     except (ValueError, TypeError) as error:

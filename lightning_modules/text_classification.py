@@ -12,7 +12,7 @@ from lightning_modules.adapted_module import AdaptedModule
 from lightning_modules.backbone_loading import load_backbone, load_whole
 from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
-from lightning_modules.padding import harmless_padding_side
+from lightning_modules.padding import check_mask, harmless_padding_side
 from lightning_modules.prediction_tables import answers_table
 
 
@@ -63,6 +63,11 @@ class TextClassificationModule(AdaptedModule):
                 "its rows gets other answers from this model."
             )
         return model, head
+
+    def check_model(self, model: Any) -> None:
+        """See AdaptedModule; and the model has to have an attention mask."""
+        check_mask(model)
+        super().check_model(model)
 
     @property
     def metric_name(self) -> str:

@@ -1,6 +1,6 @@
 """What every way of adapting a frozen model has in common."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -29,6 +29,7 @@ class Adapter(nn.Module):
     rank_allocation: RankAllocation | None
     fingerprint: Tensor | None  # lora.sketch of the frozen tensors it was trained with
     gradient_pass: GradientPass | None = None  # what it wants to know of the task before training begins
+    starts_from_inputs = False  # whether `take_input_directions` must be called before the first step
     has_directions: Tensor  # whether `take_directions` was called; for adapters with a gradient pass
 
     def __init__(self) -> None:
@@ -59,6 +60,9 @@ class Adapter(nn.Module):
         """
         self.attach(skeleton, model_type, head, empty_factors)
 
+    def check_steps(self, steps: float) -> None:
+        """Raises `InputError` for a run of so many optimizer steps if this adapter can't be trained in it."""
+
     @property
     def lacks_directions(self) -> bool:
         """Whether `take_directions` must be called before training: neither a checkpoint nor an export brought them."""
@@ -66,6 +70,19 @@ class Adapter(nn.Module):
 
     def take_directions(self, directions: Sequence[Directions]) -> None:
         """Starts from the gradient's directions, `rank` of them for each adapted layer, in the order of the layers."""
+        raise NotImplementedError
+
+    def input_directions(self, batches: Iterable[Any], forward: Callable[[Any], Any]) -> dict[str, Tensor]:
+        """The leading directions (r, in) of each adapted layer's inputs, for `take_input_directions`.
+
+        Args:
+            batches: the model's inputs, as many as are wanted.
+            forward: runs the model on them.
+        """
+        raise NotImplementedError
+
+    def take_input_directions(self, directions: Mapping[str, Tensor]) -> None:
+        """Starts from what `input_directions` gave."""
         raise NotImplementedError
 
     @property

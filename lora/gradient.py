@@ -130,7 +130,7 @@ def gradient_directions(
         sums, first, basis = mean_over_processes(sketch.sums).cpu(), firsts[name], sketch.test_matrix.cpu()
         _check(name, sums)
         later = (sums - first) / max(len(batches) - half, 1)
-        found[name] = _found(sums / len(batches), first / half, later, basis, rank)
+        found[name] = _directions_from_gradient(sums / len(batches), first / half, later, basis, rank)
     return found
 
 
@@ -181,7 +181,7 @@ def _check(name: str, sums: Tensor) -> None:
         )
 
 
-def _found(mean: Tensor, early: Tensor, later: Tensor, basis: Tensor, rank: int) -> Directions:
+def _directions_from_gradient(mean: Tensor, early: Tensor, later: Tensor, basis: Tensor, rank: int) -> Directions:
     """The directions of a layer from G P (out, q), the mean over all batches and over either half, and P (in, q)."""
     U, S, Vh = torch.linalg.svd(mean, full_matrices=False)
     signs = torch.sign(U.gather(0, U.abs().argmax(dim=0, keepdim=True)))[:, :rank]  # (1, r)

@@ -11,17 +11,18 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import logger
-from lora.layers import LINEAR_TYPES
+from lora.layers import LINEAR_TYPES, dense_weight
 from lora.products.frozen_linear import FrozenLinear
 from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
 
 
 def choose_layers(
-    model: nn.Module, model_type: str, targets: Targets, head: Sequence[str] = ()
+    model: nn.Module, model_type: str, targets: Targets, head: Sequence[str] = (), rank: int = 1
 ) -> dict[str, nn.Module]:
     """The linear layers that the setting `targets` stands for, in the model's order, by full module path.
 
-    Layers that can't act (`acting_layers`) are left out and named.
+    Layers that can't act (`acting_layers`) are left out and named, and so are those that are too small for the rank
+    where nobody has asked for them by name: all-linear also finds gates of a single row.
 
     Args:
         model: the model to look through.
@@ -29,6 +30,7 @@ def choose_layers(
         targets: names and patterns (see `find_layers`), or a keyword: `default` (query, value and both output
             projections), `attention` (all its projections), `mlp` (the feed-forward layers) or `all-linear`.
         head: module paths that can't be adapted.
+        rank: the least that both sides of a weight must have.
 
     Raises:
         InputError: an unknown keyword, one that isn't known for this architecture, or see `find_layers`.
@@ -43,7 +45,13 @@ def choose_layers(
                 "their layers, or no answer depends on them. Choose other layers with model.adapter.targets."
             )
         logger.info(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
-    return {name: layer for name, layer in found.items() if name in acting}
+    found = {name: layer for name, layer in found.items() if name in acting}
+    large = {name: layer for name, layer in found.items() if min(dense_weight(layer).shape) >= rank}
+    if targets != "all-linear" or not large or len(large) == len(found):
+        return found
+    kinds = ", ".join(_endings([name for name in found if name not in large]))
+    logger.info(f"Not adapted, because a side of their weights is smaller than the rank, {rank}: {kinds}.")
+    return large
 
 
 def _matching_layers(model: nn.Module, model_type: str, targets: Targets, head: Sequence[str]) -> dict[str, nn.Module]:
@@ -90,15 +98,39 @@ def _without_values(tensor: Tensor) -> Tensor:
 
 def _probed(model: Any, names: Sequence[str]) -> set[str]:
     """The layers among these that the answer for a row of a few tokens has a gradient of; the model is spent then."""
-    device, end = next(model.parameters()).device, getattr(getattr(model, "config", None), "eos_token_id", None)
-    ids = torch.tensor([[*range(5, 13), *([end] if isinstance(end, int) else [])]], device=device)  # some look for it
+    device = next(model.parameters()).device
     shifts = {name: torch.zeros((), device=device, requires_grad=True) for name in names}
     for name, shift in shifts.items():
         model.get_submodule(name).register_forward_hook(lambda layer, inputs, output, shift=shift: output + shift)
+    gradients = _gradients_of_an_answer(model, list(shifts.values()))
+    return {name for name, gradient in zip(shifts, gradients, strict=True) if gradient is not None}
+
+
+def _gradients_of_an_answer(model: Any, tensors: list[Tensor]) -> tuple[Tensor | None, ...]:
+    """Of the answer for a row of a few tokens; None for tensors that it doesn't depend on."""
+    device, end = next(model.parameters()).device, getattr(getattr(model, "config", None), "eos_token_id", None)
+    ids = torch.tensor([[*range(5, 13), *([end] if isinstance(end, int) else [])]], device=device)  # some look for it
     with torch.enable_grad(), torch.random.fork_rng(devices=[]):
         answer = model.eval()(input_ids=ids)[0]
-        gradients = torch.autograd.grad(answer.sum(), list(shifts.values()), allow_unused=True)
-    return {name for name, gradient in zip(shifts, gradients, strict=True) if gradient is not None}
+        return torch.autograd.grad(answer.sum(), tensors, allow_unused=True)
+
+
+def may_leave_parameters_out(model: Any) -> bool:
+    """Whether a training step may have no gradient of a part of what trains, which parallel processes must expect.
+
+    Experts that no token chose, layers that are dropped at random, and parameters that no answer depends on.
+
+    Args:
+        model: without values, on the meta device; it is spent then.
+    """
+    drops = [value for name, value in model.config.to_dict().items() if name.endswith("layerdrop")]
+    if any(drops) or any("experts" in name.split(".") for name, _ in model.named_parameters()):
+        return True
+    try:
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        return any(gradient is None for gradient in _gradients_of_an_answer(model, trained))
+    except Exception:  # whatever a model does that has no such pass
+        return True
 
 
 def matrix_sizes(model: nn.Module, head: Sequence[str]) -> dict[str, int]:

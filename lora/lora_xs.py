@@ -74,7 +74,7 @@ class LoRAXS(FixedRank):
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
     ) -> None:
-        found = choose_layers(model, model_type, self.targets, head)
+        found = choose_layers(model, model_type, self.targets, head, self.rank)
         weights = [dense_weight(layer) for layer in found.values()]
         factors = factorise(weights, self.rank, self.factors)
         for (name, base), (A, B) in zip(found.items(), factors, strict=True):

@@ -90,7 +90,7 @@ class RankAllocation(nn.Module):
     def note_moment(self) -> None:
         """Brings `moment` up to date, whose numbers a compiled step uses: the host's would be constants in it."""
         if self.moment is None:
-            self.moment = torch.zeros(2, dtype=self._constants()[0].dtype, device=self.weights.device)
+            self.moment = torch.zeros(2, dtype=self._area_constants()[0].dtype, device=self.weights.device)
         self.moment[0].fill_(self.alpha)
         self.moment[1].fill_(self.budget)
         self._idle = self.idle_layers  # a compiled step can't read ranks
@@ -153,7 +153,7 @@ class RankAllocation(nn.Module):
         """Continuous ranks s (N,), float32, differentiable in the weights."""
         if self.is_fixed:
             return self.fixed_ranks.float()
-        coefficients, area_min, span = self._constants()
+        coefficients, area_min, span = self._area_constants()
         weights = self.weights.to(area_min.dtype)
         low, high = self._budget_range
         _, budget = self._moment()
@@ -167,7 +167,7 @@ class RankAllocation(nn.Module):
         return (ranks.sqrt() if self.exponent == 2 else ranks).float()
 
     @torch.inference_mode(False)
-    def _constants(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _area_constants(self) -> tuple[Tensor, Tensor, Tensor]:
         """Coefficients, smallest areas and spans (N,), in float64 where the device has it: sums stay exact."""
         if self._kept is None or self._kept[0].device != self.weights.device:
             device = self.weights.device
@@ -209,7 +209,7 @@ class RankAllocation(nn.Module):
         Raises:
             InputError: these ranks, none below rank_min, need more than the budget.
         """
-        _, area_min, span = self._constants()
+        _, area_min, span = self._area_constants()
         areas = self.area(ranks.clamp(self.rank_min, self.rank_max))  # (N,)
         if (needed := float(areas.sum())) > self.budget * (1 + 1e-9):
             average = self.rank_of_area(needed)

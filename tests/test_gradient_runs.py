@@ -201,7 +201,7 @@ def test_passes_that_can_t_be_made_are_refused(tiny_bert, cola_folder, tmp_path,
     assert message in capfd.readouterr().err
 
 
-def test_without_a_checkpoint_there_is_nothing_to_validate(tiny_bert, cola_folder, tmp_path, capfd):
+def test_a_fast_dev_run_takes_the_batches_that_it_has(tiny_bert, cola_folder, tmp_path, capfd):
     config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"])
-    assert run("validate", config, tmp_path) == 2
-    assert "--ckpt_path" in capfd.readouterr().err
+    assert run("fit", config, tmp_path, "--trainer.fast_dev_run=2") == 0
+    assert "3 steps of the head alone, 2 batches" in capfd.readouterr().out

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from tests.architectures import save_backbone
 from tests.command_line import CrashError, outcome, run, write_config, write_language_config
 from tests.tiny import save_cola, save_tiny_bert, save_tiny_llama, save_wikitext
 
@@ -76,6 +78,26 @@ def assert_agree(one: dict, other: dict) -> None:
     for name, value in other["checkpoints"]["last.ckpt"]["state_dict"].items():
         if isinstance(value, torch.Tensor):
             torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=0)
+
+
+@pytest.mark.slow
+def test_parameters_that_no_answer_depends_on_stay_as_they_are(config, tmp_path):
+    backbone = save_backbone("big_bird", tmp_path / "backbone")  # its pooler feeds no classifier
+    about = json.loads((backbone / "config.json").read_text())
+    about |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "classifier_dropout": 0.0}
+    (backbone / "config.json").write_text(json.dumps(about))
+    options = ("--model.backbone", str(backbone), "--model.adapter", "null", "--trainer.max_epochs", "1")
+    options += ("--model.optimizer.learning_rate", "1e-3")
+    assert run("fit", config, tmp_path / "one", *options) == 0
+    run_two_processes(config, tmp_path / "two", *options)
+    one, two = (outcome(tmp_path / name / "tiny") for name in ("one", "two"))
+    assert two["results"]["train_losses"] == pytest.approx(one["results"]["train_losses"], abs=1e-5)
+    before = load_file(backbone / "model.safetensors")
+    for weights in (one["checkpoints"]["last.ckpt"]["state_dict"], two["checkpoints"]["last.ckpt"]["state_dict"]):
+        assert torch.equal(weights["model.bert.pooler.weight"], before["pooler.weight"])
+        assert not torch.equal(
+            weights["model.bert.embeddings.word_embeddings.weight"], before["embeddings.word_embeddings.weight"]
+        )
 
 
 @pytest.mark.slow

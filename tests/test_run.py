@@ -97,21 +97,6 @@ def test_predictions_give_the_reported_test_figures(trained):
     assert test["accuracy"] == pytest.approx(accuracy_score(labels, predictions), abs=1e-6)
 
 
-def test_predict_takes_the_users_own_sentences(trained, tmp_path):
-    made, _ = trained
-    sentences = tmp_path / "sentences.txt"
-    sentences.write_text("the cat sleeps\na bird sees not the very old dog\n")
-    table = tmp_path / "out.tsv"
-    options = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output", str(table))
-    assert cli.main(["predict", str(made.folder.path), *options]) == 0
-    rows = list(csv.DictReader(table.read_text().splitlines(), delimiter="\t"))
-    assert [row["sentence"] for row in rows] == sentences.read_text().splitlines()
-    for row in rows:
-        both = [float(row["probability_unacceptable"]), float(row["probability_acceptable"])]
-        assert sum(both) == pytest.approx(1, abs=1e-5)
-        assert row["prediction"] == ("acceptable" if both[1] > both[0] else "unacceptable")
-
-
 @pytest.mark.parametrize("limit", [("limit_predict_batches", "2"), ("fast_dev_run", "true")])
 def test_predict_answers_every_row_or_says_that_it_would_not(trained, tmp_path, capsys, limit):
     made, _ = trained

@@ -105,7 +105,7 @@ def curve_optimum(scores: pd.DataFrame) -> Optimum:
     if samples is None:
         return found
     (logs,), edge_share = samples
-    return Optimum("inside", found.rate, found.chosen, _as_rates(percentile_interval(logs)), edge_share)
+    return Optimum("inside", found.rate, found.chosen, _learning_rates_of(percentile_interval(logs)), edge_share)
 
 
 def optimum_error(scores: pd.DataFrame) -> float:
@@ -117,7 +117,7 @@ def optimum_error(scores: pd.DataFrame) -> float:
     return float(np.std(samples[0][0]) * np.sqrt(seeds / (seeds - 1)))  # a bootstrap's variance lacks this factor
 
 
-def _as_rates(logs: Interval) -> Interval:
+def _learning_rates_of(logs: Interval) -> Interval:
     return float(10 ** logs[0]), float(10 ** logs[1])
 
 
@@ -152,9 +152,9 @@ def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:
     student = student_mean(logs)
     return Ratio(
         first.rate / second.rate,
-        None if samples is None else _as_rates(percentile_interval(samples[0][0] - samples[0][1])),
+        None if samples is None else _learning_rates_of(percentile_interval(samples[0][0] - samples[0][1])),
         by_seed=tuple(10**log for log in logs),
-        student=None if student is None else _as_rates(student),
+        student=None if student is None else _learning_rates_of(student),
     )
 
 

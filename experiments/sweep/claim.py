@@ -5,7 +5,7 @@ from typing import Any
 
 from common.errors import InputError, shown
 from common.files import write_text
-from experiments.config_files import differences, dump_yaml, load_yaml, read_run_config, read_yaml
+from experiments.config_files import differences, dump_yaml, load_yaml, read_yaml
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import FAILURE, SweepFolder
 from experiments.sweep.grid import Trial
@@ -99,7 +99,7 @@ def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> I
             folder.results(trial)
             folder.failure(trial)
             saved = folder.trial_folder(trial) / "config.yaml"
-            changed = differences(*_common(read_run_config(saved), config)) if saved.exists() else []
+            changed = differences(*_common(read_yaml(saved), config)) if saved.exists() else []
         except InputError as error:
             return error
         if changed:

@@ -2,7 +2,7 @@
 
 import json
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from callbacks.results import Results
 from callbacks.run_ends import check_epoch
 from common.errors import InputError
 from common.terminal import logger
+from experiments.idle_settings import idle_settings
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings, parse
 from experiments.sweep.definition import by_short_names, read_base
@@ -55,8 +56,9 @@ def check_trials(
     """
     configs: dict[str, dict[str, Any]] = {}
     alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
-    fitting: set[str] = set()
+    known: dict[str, Any] = {}
     notes: dict[str, None] = {}
+    without_effect: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
         kind, seed = _kind_and_seed(trial)
@@ -70,12 +72,16 @@ def check_trials(
             raise _refusal(trial, error) from error
         configs[trial.name] = alike[kind] = settings.plain
         notes |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}." for line in taken_over(trial, settings.plain))
+        idle = [line for line in idle_settings(settings, objects) if line.partition(" (")[0] in trial.overrides]
+        without_effect |= dict.fromkeys(f"{trial.method or 'Trials'}: {line}" for line in idle)
         try:
-            _check_fit(settings, objects, fitting, run_here)
+            _check_fit(settings, objects, known, run_here)
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
         logger.warning(f"{note} Name it in the sweep, too, if it should be otherwise.")
+    if without_effect:
+        logger.warning(f"The grid sets what changes nothing. {', '.join(without_effect)}.")
     return configs, misfit
 
 
@@ -110,8 +116,14 @@ def _kind_and_seed(trial: Trial) -> tuple[str, Any]:
     return json.dumps([trial.configs, asked], default=str), seed
 
 
-def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here: bool) -> None:
-    """Makes the trainer, reads the data, and tries adapter and budgets on the backbone's shape; equal ones once.
+def _check_fit(settings: Settings, objects: Objects, known: dict[str, Any], run_here: bool) -> None:
+    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape.
+
+    Args:
+        settings: the trial's.
+        objects: made of them.
+        known: what equal settings came to, so that each is tried once.
+        run_here: see `check_trials`.
 
     Raises:
         InputError: they don't fit.
@@ -126,24 +138,29 @@ def _check_fit(settings: Settings, objects: Objects, fitting: set[str], run_here
         objects.module.training_steps()  # refuses a run without end
     config = settings.plain
     model = config["model"]["init_args"]
-    backbone = [config["model"]["class_path"], model["backbone"], model.get("revision")]
 
-    def is_new(*asked: Any) -> bool:
-        key = json.dumps([backbone, asked], sort_keys=True, default=str)
-        known = key in fitting
-        fitting.add(key)
-        return not known
+    def batches() -> int:
+        objects.data.prepare_data()  # the trials find the tokens in the cache
+        check_monitors(trainer.callbacks, objects.module)  # type: ignore[attr-defined]
+        return len(objects.data.train_dataloader())
 
-    if is_new("adapter", model.get("adapter"), config["budget_schedule"], model.get("init_from")):
-        objects.module.check_adapter()
+    def check_shape() -> None:
+        objects.module.check_shape()
         for callback in objects.callbacks:
             if isinstance(callback, BudgetSchedule):
                 callback.check(objects.module.rank_allocation)
-    asked = {**config["trainer"], "max_epochs": None}  # most say something about the length of an epoch
-    if run_here and is_new("data", config["data"], trainer.world_size, asked):
-        objects.data.prepare_data()  # the trials find the tokens in the cache
-        check_epoch(trainer, len(objects.data.train_dataloader()))
-        check_monitors(trainer.callbacks, objects.module)  # type: ignore[attr-defined]
+
+    def once(find: Callable[[], Any], *asked: Any) -> Any:
+        key = json.dumps([find.__name__, model["backbone"], *asked], sort_keys=True, default=str)
+        if key not in known:
+            known[key] = find()
+        return known[key]
+
+    if run_here:
+        same = {**config["trainer"], "max_epochs": None}  # most say something about the length of an epoch
+        check_epoch(trainer, objects.module, once(batches, config["data"], trainer.world_size, same))
+    others = {**config["model"], "init_args": {**model, "optimizer": None}}
+    once(check_shape, others, config["data"], config["budget_schedule"], config["trainer"]["precision"])
 
 
 def _refusal(trial: Trial, error: InputError) -> InputError:

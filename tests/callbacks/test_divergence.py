@@ -10,7 +10,6 @@ from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.progress import TrainingLog
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.training_record import TrainingRecord
-from common.errors import InputError
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS
 from tests import tiny
 
@@ -190,11 +189,6 @@ def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, c
     module = tiny.make_module(tiny_bert, LoRAXS(4))
     tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), Late(2), Spoil([1]), Save(), limit_val_batches=0)
     assert TrainingRecord.of(read_checkpoint(tmp_path / "three.ckpt")).skipped_updates == 1
-
-
-def test_a_negative_number_is_refused():
-    with pytest.raises(InputError, match=r"skip_at_most is -1; allowed: 0"):
-        Divergence(-1)
 
 
 @pytest.mark.parametrize(("adapter", "rule"), [(AdaptiveLoRAXS, "softmax"), (AdaptiveLoRA, "bounded")])

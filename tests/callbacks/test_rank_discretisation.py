@@ -7,7 +7,6 @@ from lightning.pytorch import Callback
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.rank_discretisation import RankDiscretisation
-from common.errors import InputError
 from lora import AdaptiveLoRAXS
 from tests import tiny
 
@@ -131,8 +130,3 @@ def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, co
     assert len(set(seen)) == 1
     assert math.isclose(module.rank_allocation.budget, 30.0 + 70.0 / 3)  # what the first epoch left
     assert seen[0] <= module.rank_allocation.budget
-
-
-def test_a_negative_number_of_epochs_is_refused():
-    with pytest.raises(InputError, match="epochs_rank_discrete is -1; allowed: 0 or more"):
-        RankDiscretisation(-1)

@@ -1,6 +1,7 @@
 """Alpha and budget as functions of the step, alone and in a run."""
 
 import math
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -9,9 +10,13 @@ from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
+from callbacks.checkpoints import LastCheckpoint
+from callbacks.divergence import Divergence
 from callbacks.health import AllocationMovement
 from callbacks.rank_discretisation import RankDiscretisation
+from callbacks.rank_logging import RankLogging
 from callbacks.run_ends import StepLimit
+from callbacks.update_norms import UpdateNorms
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
@@ -45,6 +50,13 @@ def test_alpha_follows_its_formula_to_the_last_step_or_as_in_the_study_to_the_on
         (BudgetSchedule, {"memory_start": 9.0}, "memory_end is None; allowed: both"),
         (BudgetSchedule, {"epochs_memory_start": -1}, "epochs_memory_start is -1 .*; allowed: 0 or more"),
         (BudgetSchedule, {"epochs_memory_start_to_end": -1}, "epochs_memory_start_to_end is -1; allowed: 0 or more"),
+        (RankDiscretisation, {"epochs_rank_discrete": -1}, "epochs_rank_discrete is -1; allowed: 0 or more"),
+        (RankLogging, {"every_n_steps": 0}, "every_n_steps is 0 .*allowed: every_n_steps from 1"),
+        (RankLogging, {"pictures_every_n_epochs": -1}, "pictures_every_n_epochs from 0"),
+        (UpdateNorms, {"every_n_steps": 0}, "every_n_steps is 0; allowed: 1 or more"),
+        (Divergence, {"skip_at_most": -1}, "skip_at_most is -1; allowed: 0"),
+        *((LastCheckpoint, {"folder": Path(), "every_n_minutes": n}, "every_n_minutes is") for n in (-1.0, math.nan)),
+        (LastCheckpoint, {"folder": Path(), "every_n_steps": 0}, "every_n_steps is 0; allowed: 1 or more"),
     ],
 )
 def test_settings_out_of_range_are_refused(kind, settings, message):

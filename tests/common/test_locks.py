@@ -11,11 +11,11 @@ import pytest
 from common import cores
 from common.cores import usable_cores
 from common.errors import InputError
-from common.locks import locked, one_maker
+from common.locks import cache_lock, locked
 
 
 def _make(path, made):
-    with one_maker(path):
+    with cache_lock(path):
         if not path.exists():
             time.sleep(0.1)
             made.put(os.getpid())
@@ -40,7 +40,7 @@ def test_one_process_makes_what_several_want_and_nothing_else_is_left(tmp_path):
 def test_where_no_lock_can_be_had_the_work_is_done_all_the_same(tmp_path, linked):
     (tmp_path / "file").write_text("no folder")
     (tmp_path / ".factors.lock").symlink_to(tmp_path / "file")
-    with one_maker(tmp_path / ("factors" if linked else "file/factors")):
+    with cache_lock(tmp_path / ("factors" if linked else "file/factors")):
         done = True
     assert done and (tmp_path / "file").read_text() == "no folder"
 

@@ -4,8 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
 
 from common.errors import InputError
 from datamodules import GLUEDataModule, tokenization
@@ -170,21 +168,6 @@ def test_fit_says_what_it_trains_on(make, backbone, cola, tmp_path, capsys):
 def test_settings_out_of_range_are_refused(make, settings, message):
     with pytest.raises(InputError, match=message):
         make(**settings).setup()
-
-
-def test_the_command_line_knows_the_shared_options(backbone, cola):
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(LightningDataModule, "data")
-    arguments = ["--data=datamodules.GLUEDataModule", "--data.batch_size=4", f"--data.data_dir={cola}"]
-    config = parser.parse_args([*arguments, f"--data.backbone={backbone}", "--data.train_rows=null"])
-    data = parser.instantiate(config).data
-    data.setup()
-    assert isinstance(data, GLUEDataModule)
-    assert len(data.train_dataloader()) == 12
-    # A wrong value must come out as it is, not wrapped by the parser.
-    wrong = parser.instantiate(parser.parse_args([*arguments, "--data.evaluation_batch_size=0"])).data
-    with pytest.raises(InputError, match="evaluation_batch_size is 0"):
-        wrong.setup()
 
 
 def test_importing_the_package_is_cheap():

@@ -88,7 +88,9 @@ def test_a_token_the_embedding_lacks_is_named_before_training(tmp_path, split):
     (tmp_path / "new.txt").write_text("w1\n<new>\n")
     with pytest.raises(InputError, match=r"new.txt, line 2: token id"):
         data.predict_dataloader()
-    text = PlainTextDataModule(str(tmp_path / "new.txt"), str(tmp_path / "new.txt"), backbone=folder, block_size=8)
+    text = PlainTextDataModule(
+        train_file=str(tmp_path / "new.txt"), validation_file=str(tmp_path / "new.txt"), backbone=folder, block_size=8
+    )
     with pytest.raises(InputError, match=r"the train split of .* token id"):
         text.setup()
 
@@ -100,7 +102,7 @@ def test_rows_longer_than_the_models_positions_are_refused(tmp_path, model_max_l
     with pytest.raises(InputError, match=r"max_length is 19; allowed with .*: 4 to 18"):
         table(tmp_path, folder, max_length=19).setup()
     (tmp_path / "text.txt").write_text("w1 w2\n" * 30)
-    text = PlainTextDataModule(str(tmp_path / "text.txt"), backbone=folder, block_size=19)
+    text = PlainTextDataModule(train_file=str(tmp_path / "text.txt"), backbone=folder, block_size=19)
     with pytest.raises(InputError, match=r"block_size is 19, but .* sees at most 18 tokens"):
         text.setup()
 

@@ -85,16 +85,16 @@ def test_results_of_a_run_and_its_files(tiny_bert, cola_folder, tmp_path):
     assert results.throughput.train_samples_per_second == pytest.approx(80 / figures.training_seconds)
     assert results.status in ("finished", "collapsed")
     assert results.peak_memory_bytes > 50e6
-    write_files(tmp_path, results, ranks, trainer, module)
+    write_files(tmp_path, results, ranks, module)
     assert {path.name for path in tmp_path.iterdir()} == {"ranks.json", "rank_map.png", "results.json"}
     assert json.loads((tmp_path / "results.json").read_text()) == json.loads(json.dumps(written))
 
 
 @pytest.mark.parametrize(("adapter", "rank"), [(lambda: LoRAXS(3), 3), (lambda: None, None)])
 def test_without_allocation_there_is_no_budget(tiny_bert, cola_folder, tmp_path, adapter, rank):
-    results, _, trainer, module = run(tiny_bert, cola_folder, adapter(), epochs=1)
+    results, _, _, module = run(tiny_bert, cola_folder, adapter(), epochs=1)
     assert (results.budget, results.average_rank) == (None, rank)
-    write_files(tmp_path, results, {}, trainer, module)
+    write_files(tmp_path, results, {}, module)
     assert {path.name for path in tmp_path.iterdir()} == {"ranks.json", "results.json"}
 
 

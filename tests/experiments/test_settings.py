@@ -1,7 +1,5 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
-from copy import deepcopy
-
 import pytest
 from jsonargparse import ArgumentError
 
@@ -10,8 +8,8 @@ from callbacks.checkpoints import BestCheckpoint
 from common.errors import InputError
 from experiments.arguments import parser_of
 from experiments.config_files import dump_yaml, read_yaml
+from experiments.idle_settings import idle_settings
 from experiments.parser_messages import readable
-from experiments.run import Run
 from experiments.run_folder import RunFolder
 from experiments.settings import parse
 from experiments.trainer_parts import file_callbacks
@@ -113,29 +111,6 @@ def test_a_file_that_says_something_twice_or_without_end_is_refused(tmp_path, ca
     assert len(message.splitlines()) <= 10
 
 
-def _of_an_earlier_version(settings, masking="soft", fraction=0.0):
-    content = deepcopy(settings.plain)
-    content["model"]["init_args"]["adapter"]["init_args"]["masking"] = masking
-    content["model"]["init_args"]["optimizer"]["allocation_delay_fraction"] = fraction
-    return content
-
-
-def test_settings_that_are_gone_are_dropped_where_they_changed_nothing(config, tmp_path, capsys):
-    settings = parse(["fit", "--config", str(config)])
-    folder = tmp_path / "runs" / "old"
-    (folder / "checkpoints").mkdir(parents=True)
-    saved = folder / "config.yaml"
-    saved.write_text(dump_yaml(_of_an_earlier_version(settings)))
-    assert parse(["fit", "--config", str(saved)]).plain == settings.plain
-    opened = Run.open("old", str(tmp_path / "runs")).settings.plain
-    assert opened == {**settings.plain, "run_name": "old", "runs_dir": str(tmp_path / "runs")}
-    for values in (("straight_through", 0.0), ("soft", 0.25)):
-        saved.write_text(dump_yaml(_of_an_earlier_version(settings, *values)))
-        for command in (["test", str(folder)], ["fit", "--config", str(saved)]):
-            assert cli.main(command) == 2
-            assert "check out commit 2ab6823" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [
@@ -182,18 +157,75 @@ def test_without_validation_no_epoch_is_the_best(config, tmp_path, batches, kept
     assert any(isinstance(callback, BestCheckpoint) for callback in made) is kept
 
 
-def test_settings_that_change_nothing_are_said_or_refused(config):
-    typed = ["--model.optimizer.schedule=constant", "--model.optimizer.warmup_fraction=0.1"]
-    said = parse(["fit", "--config", str(config), *typed])
-    assert said.idle(said.build()) == ["model.optimizer.warmup_fraction (the schedule is constant)"]
-    plain = ["--model.adapter=lora.LoRA", "--model.adapter.lora_alpha=4", "--data.task=sst2"]
-    said = parse(["fit", "--config", str(config), *plain, "--data.cola_validation=combined"])
-    found = said.idle(said.build())
-    assert [line.split()[0].split(".")[-1] for line in found] == [
-        "allocation_learning_rate",
-        "rank_logging",
-        "cola_validation",
-    ]
+LORA = {"model.adapter": "lora.LoRA", "model.adapter.lora_alpha": 4}
+SPEAK = {
+    "model": "lightning_modules.LanguageModellingModule",
+    "data": "datamodules.PlainTextDataModule",
+    "data.train_file": "a.txt",
+}
+TABLE = {"data": "datamodules.TableDataModule", "data.train_file": "a.tsv"}
+ENERGY = {"model.adapter.factors": "gradient", "model.adapter.allocation": "fixed_by_energy"}
+
+
+@pytest.mark.parametrize(
+    ("others", "name", "value", "reason"),
+    [
+        ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_fraction", 0.1, "the schedule is constant"),
+        ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_rounding", "down", "the schedule is"),
+        (LORA, "model.optimizer.allocation_weight_decay", 0.1, "no ranks are learned"),
+        (LORA, "rank_logging.every_n_steps", 3, "no ranks are learned"),
+        ({**SPEAK, "model.adapter.factors": "gradient"}, "model.adapter.head_warmup_steps", 3, "no head is trained"),
+        ({**LORA, "model.adapter.wrap_head": True}, "model.optimizer.head_learning_rate", 0.1, "the head is adapted"),
+        ({"trainer.max_epochs": 1}, "model.adapter.tau", 0.5, "the last 1 epochs have discrete ranks: all of them"),
+        ({"trainer.max_epochs": 1}, "alpha_growth.alpha_max", 5.0, "the last 1 epochs have discrete ranks"),
+        ({"trainer.max_epochs": 1}, "model.optimizer.allocation_learning_rate", 0.5, "the last 1 epochs"),
+        (ENERGY, "alpha_growth.alpha_max", 5.0, "allocation is fixed_by_energy"),
+        (ENERGY, "rank_discretisation.epochs_rank_discrete", 0, "allocation is fixed_by_energy"),
+        (ENERGY, "model.adapter.initial_weights", "left_skewed", "allocation is fixed_by_energy"),
+        (ENERGY, "model.adapter.rounding", "plain", "allocation is fixed_by_energy"),
+        (ENERGY, "model.adapter.initial_std", 0.5, "R starts from the gradient"),
+        ({"trainer.logger": False}, "rank_logging.pictures_every_n_epochs", 3, "trainer.logger is false"),
+        ({"model.adapter": "null"}, "update_norms.every_n_steps", 3, "full fine-tuning has none"),
+        ({}, "model.revision", "main", "the backbone isn't on the hub"),
+        ({}, "trainer.min_epochs", 1, "nothing ends it early"),
+        ({}, "data.subset_seed", 1, "all rows are taken"),
+        ({"data.task": "sst2"}, "data.cola_validation", "combined", "the task is sst2"),
+        ({**TABLE, "data.validation_rows": 3}, "data.validation_fraction", 0.5, "validation_rows is given"),
+        (TABLE, "data.separator", ";", "no file is a .csv"),
+        (SPEAK, "model.optimizer.head_learning_rate", 0.1, "a language model has no head"),
+        ({**SPEAK, **LORA}, "model.adapter.wrap_head", True, "a language model has no head"),
+    ],
+)
+def test_a_setting_that_changes_nothing_is_named_with_the_reason(config, others, name, value, reason):
+    before, after = (idle_in(config, changes) for changes in (others, {**others, name: value}))
+    assert f"{name} ({reason}" in after[name]
+    assert after.keys() - before.keys() == {name} - before.keys()
+
+
+def idle_in(config, changes):
+    """What `idle_settings` says, by setting."""
+    settings = parse(["fit", "--config", str(config), *(f"--{name}={value}" for name, value in changes.items())])
+    return {line.partition(" (")[0]: line for line in idle_settings(settings, settings.build())}
+
+
+@pytest.mark.parametrize(
+    ("others", "name", "value"),
+    [
+        ({}, "model.optimizer.warmup_fraction", 0.1),
+        ({}, "model.optimizer.allocation_weight_decay", 0.1),
+        ({}, "model.adapter.tau", 0.5),
+        ({"model.adapter.factors": "gradient"}, "model.adapter.gradient_batches", 3),
+        ({"trainer.max_time": "00:00:01:00"}, "trainer.min_epochs", 1),
+        ({"data.train_rows": 8}, "data.subset_seed", 1),
+        (TABLE, "data.validation_fraction", 0.5),
+        (TABLE, "data.subset_seed", 1),
+    ],
+)
+def test_a_setting_that_acts_is_not_named(config, others, name, value):
+    assert name not in idle_in(config, {**others, name: value})
+
+
+def test_a_choice_without_anything_to_choose_in_is_refused():
     with pytest.raises(InputError, match="gradient_clip_algorithm is 'value', but would have no effect"):
         check_trainer({"gradient_clip_algorithm": "value"})
     check_trainer({"gradient_clip_algorithm": "value", "gradient_clip_val": 1.0})

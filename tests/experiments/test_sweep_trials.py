@@ -44,6 +44,26 @@ def test_a_seed_that_is_none_is_refused_for_its_own_trial(base, tmp_path, seed):
 EARLY = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {"monitor": "val/f1"}}
 
 
+def test_a_grid_over_what_changes_nothing_is_named(base, tmp_path, capsys):
+    settings = {"model.optimizer.schedule": "constant"}
+    grid = {"model.optimizer.warmup_fraction": [0.1, 0.2], "model.optimizer.learning_rate": [0.1]}
+    check_trials(SweepFolder(tmp_path), make_trials({"config": str(base), "settings": settings, "grid": grid}))
+    said = capsys.readouterr().err
+    assert "changes nothing. Trials: model.optimizer.warmup_fraction (the schedule is constant)." in said
+    assert said.count("warmup_fraction") == 1
+
+
+FINDER = {"class_path": "lightning.pytorch.callbacks.BatchSizeFinder"}
+ADALORA = {
+    "class_path": "lightning_modules.PEFTAdapter",
+    "init_args": {
+        "method": "adalora",
+        "settings": {"init_r": 4, "target_r": 2, "tinit": 3, "tfinal": 3},
+        "targets": ["query"],
+    },
+}
+
+
 @pytest.mark.parametrize(
     ("settings", "name", "values", "said"),
     [
@@ -53,6 +73,11 @@ EARLY = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args":
         ({"trainer.max_steps": 6}, "trainer.min_steps", [6, 9], "asks for 9 steps"),
         ({}, "model.init_from", [None, "nowhere"], "nowhere holds no exported adapter"),
         ({}, "trainer.callbacks", [None, EARLY], "monitor is 'val/f1'"),
+        ({}, "trainer.callbacks", [None, FINDER], "a BatchSizeFinder, which does not work here"),
+        ({"model.adapter": ADALORA}, "trainer.max_epochs", [2, 1], "the run has 5 optimizer steps"),
+        ({"model.adapter": ADALORA}, "trainer.max_steps", [7, 6], "the run has 6 optimizer steps"),
+        ({}, "model.adapter.factors", ["svd", "gradient"], "gradient_batches is 32, but an epoch has 5 batches"),
+        ({}, "model.cuda_graphs", [False, True], "cuda_graphs is true, but this run is on cpu"),
     ],
 )
 def test_what_does_not_fit_an_epoch_or_a_place_is_found_before_the_first_trial(

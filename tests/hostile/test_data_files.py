@@ -1,7 +1,6 @@
 """Damaged data files: a clear message, or exactly the rows that stand in the file; never a traceback."""
 
 import gzip
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from hypothesis import strategies as st
 
 from common.errors import InputError
 from tests import tiny
-from tests.command_line import run, write_config
 from tests.hostile.bad_files import Format, make_formats, texts_of
 
 NAMES = (
@@ -150,43 +148,3 @@ def test_very_many_columns_are_read_or_named(formats, tmp_path, separator):
     message = outcome(form, lost.encode(), tmp_path / "data")
     assert isinstance(message, str) and "Did you mean 'txt'" in message
     assert len(message) < 4000  # not all hundred thousand of them
-
-
-def fit(tmp_path: Path, bert: str, content: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and message of a fit on a CSV file."""
-    (tmp_path / "train.csv").write_text(content)
-    config = write_config(tmp_path, bert, "")
-    table = ("--data=datamodules.TableDataModule", "--data.data_dir", str(tmp_path), "--data.max_length", "32")
-    code = run("fit", config, tmp_path, *table, "--data.validation_fraction", "0.4", "--trainer.max_epochs", "1")
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-ROWS = "".join(f"{text},{label}\n" for text, label in tiny.sentences(24, 0))
-
-
-@pytest.mark.parametrize(
-    ("content", "expected"),
-    [
-        ("text,label\n" + ROWS.replace(",1", ",0"), "all 24 train rows"),
-        ("text,label\n" + ROWS + ",1\n", "line 26: text is empty"),
-        ("text,label\n" + ROWS + 'the "cat" sees,1\n"the cat,0\n', "line 27"),
-        ("text,label\n" + ROWS + "the cat, a dog,1\n", "line 26: 3 comma-separated columns"),
-    ],
-    ids=["one class", "no text", "stray quote", "extra column"],
-)
-def test_the_command_line_says_what_is_wrong(tmp_path, tiny_bert, capsys, content, expected):
-    code, _, message = fit(tmp_path, tiny_bert, content, capsys)
-    assert code == 2
-    assert message.startswith("error: ") and "Traceback" not in message
-    assert expected in message
-
-
-@pytest.mark.slow
-def test_a_text_beyond_the_models_limit_is_cut_and_said(tmp_path, tiny_bert, capsys):
-    long = "the cat sees a dog " * 20_000
-    code, out, message = fit(tmp_path, tiny_bert, f"text,label\n{ROWS}{long},1\n{long},0\n", capsys)
-    assert code == 0, message
-    assert "are longer than max_length = 32 tokens and were cut" in out
-    cut = json.loads((tmp_path / "tiny" / "results.json").read_text())["data"]["truncated_rows"]
-    assert sum(cut.values()) == 2

