@@ -13,7 +13,7 @@ from experiments.report.tables import Comparison, comparable, comparisons
 
 _SURE = 0.05  # p-values below show a difference
 _EQUAL_BUDGETS = 0.02  # relative: what rounding to discrete ranks can make of one budget
-_MOST_NAMES = 4
+_MOST_NAMES = 2
 _SPLITS = {"test": "on the test split", "best": "on the validation split"}
 
 

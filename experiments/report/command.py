@@ -12,7 +12,7 @@ from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import logger
 from experiments.report.cells import as_csv, as_markdown, plain
-from experiments.report.content import Commands, Pictures, Section, Study, make_study
+from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
 from experiments.report.replay import SEARCHED
@@ -113,9 +113,8 @@ def page(title: str, sections: list[Section]) -> str:
 
 def markdown(title: str, sections: list[Section]) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    parts = [part for section in sections for part in section.parts if isinstance(part, Commands)]
-    # longer than any fence in the commands
-    longest = max(map(len, re.findall("`+", "\n".join(line for part in parts for line in part.lines))), default=0)
+    commands = [part.text for section in sections for part in section.parts if isinstance(part, Paragraph)]
+    longest = max(map(len, re.findall("`+", "\n".join(commands))), default=0)  # the fence has to be longer
     text = _rendered("report.md.j2", title, sections, autoescape=False, fence="`" * max(3, 1 + longest))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
@@ -124,8 +123,7 @@ def _rendered(template: str, title: str, sections: list[Section], autoescape: bo
     environment = jinja2.Environment(autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"plain": plain, "table": as_markdown}
     text = Path(__file__).with_name(template).read_text()
-    told = {"title": title, "sections": sections, "fence": fence, "kind": lambda part: type(part).__name__}
-    return environment.from_string(text).render(told)
+    return environment.from_string(text).render(title=title, sections=sections, fence=fence)
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import yaml
@@ -71,7 +72,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Text; `kind` says how it looks: answer, warning, small or plain."""
+    """Text; `kind` says how it looks: answer, warning, small, plain, or commands, a line each."""
 
     text: str
     kind: str = "plain"
@@ -90,6 +91,7 @@ class Table:
     rows: pd.DataFrame
     in_words: bool = True
     is_folded: bool = False
+    kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,10 @@ class Picture:
     caption: str
     svg: str
     is_wide: bool = True
+    kind: ClassVar[str] = "picture"
 
 
-@dataclass(frozen=True)
-class Commands:
-    """What can be typed, a line each."""
-
-    lines: list[str]
-
-
-Part = Paragraph | Table | Picture | Commands
+Part = Paragraph | Table | Picture
 
 
 @dataclass(frozen=True)

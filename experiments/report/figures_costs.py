@@ -130,11 +130,13 @@ def regrets(groups: list[Group]) -> list[Regret]:
 
 def regret_table(found: list[Regret]) -> pd.DataFrame:
     """A row for each group, smallest adapter first."""
+    of_several = len({one.measure for one in found}) > 1
+    data = {"Data": lambda one: one.measure.data if one.measure else ""} if of_several else {}
     return make_table(
         sorted(found, key=lambda one: (str(one.measure), one.group.entries)),
         {
             "Adapter": lambda one: one.group.label,
-            "Data": lambda one: one.measure.data if one.measure else "",
+            **data,
             "Adapter entries": lambda one: f"{one.group.entries:,.0f}",
             "Regret": lambda one: f"{one.difference.mean:+.2f}",
             "95 % Student": lambda one: span(one.difference.interval) or TOO_FEW,

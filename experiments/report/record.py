@@ -1,6 +1,6 @@
 """One run, as the report sees it, and how it is read from its folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -45,6 +45,11 @@ class RankHistory(Part):
             if not moment.alpha > 0:
                 raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
         return found
+
+    def rounded(self) -> Self:
+        """The same with continuous ranks to three decimals: no picture shows more."""
+        moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
+        return replace(self, history=moments)
 
     def as_plain(self) -> dict[str, Any]:
         return {"layers": self.layers, "history": [moment.as_plain() for moment in self.history], **self.other}

@@ -10,7 +10,7 @@ import pandas as pd
 from experiments.report.answer import answer
 from experiments.report.audit import audit_table
 from experiments.report.cells import without_constant_columns, without_empty_columns
-from experiments.report.content import Commands, Paragraph, Part, Pictures, Section, Study, Table, say
+from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
 from experiments.report.figures_costs import cost_figure, regret_figure, regret_table, regrets
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
 from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
@@ -32,7 +32,7 @@ from experiments.report.tables import (
 )
 from experiments.report.verdict import answers
 
-_RANK_SECTIONS = 6
+_RANK_SECTIONS = 4
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
     "best": ("validation_metric_against_learning_rate", "Validation figure"),
     "loss": ("validation_loss_against_learning_rate", "Validation loss"),
@@ -113,7 +113,7 @@ def _costs(study: Study, pictures: Pictures) -> Section:
         caption = _caption("cost_figure", "edge")
         parts += pictures.draw("score_against_cost", caption, lambda: cost_figure(shown))
     parts += pictures.draw("regret_against_trained_entries", say("regret_figure"), lambda: regret_figure(found))
-    parts += _table("Regret against full fine-tuning", regret_table(found))
+    parts += _table("Regret against full fine-tuning", regret_table(found), in_words=False)
     return Section("costs", "Score against cost", parts)
 
 
@@ -241,4 +241,6 @@ def _provenance(study: Study, commands: list[str]) -> Section:
     parts = _table("Data, model, versions", provenance(study.records))
     if len(study.records) > 1:
         parts.append(Table(f"Every run ({len(study.records)})", run_table(study.records), False, is_folded=True))
-    return Section("provenance", "Data, model, versions, commands", [*parts, Commands(commands)])
+    return Section(
+        "provenance", "Data, model, versions, commands", [*parts, Paragraph("\n".join(commands), "commands")]
+    )

@@ -24,7 +24,7 @@ CLASSES = ("bad", "good")
 def fixed_run(tmp_path_factory, tiny_bert, cola_folder):
     """The folder of a finished run of LoRA with rank 4."""
     runs_dir = tmp_path_factory.mktemp("fixed")
-    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4}}
+    adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}}
     config = write_config(runs_dir, tiny_bert, cola_folder, adapter)
     assert run("fit", config, runs_dir) == 0
     return runs_dir / "tiny"
