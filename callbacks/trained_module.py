@@ -1,7 +1,7 @@
 """A module as callbacks see it; `lightning_modules.AdaptedModule` is one, and brings some of them along."""
 
 import math
-from typing import TYPE_CHECKING, Any, NotRequired, TypedDict
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -9,25 +9,12 @@ from torch.optim import Optimizer
 
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
+from datamodules.loaders import Batch as Batch
 from lora.adapter import Adapter
 from lora.rank_allocation import RankAllocation
 
 if TYPE_CHECKING:
     from lightning_modules.peft_adalora import AdaLoRABudget
-
-
-class Batch(TypedDict):
-    """A batch as the data modules' loaders make it (`datamodules.loaders.collate`); figures leave filled rows out."""
-
-    inputs: dict[str, Tensor]  # what the model takes, each (rows, length)
-    labels: NotRequired[Tensor]  # (rows,), or (rows, length) in language modelling
-    weights: Tensor  # (rows,)
-    row: Tensor  # (rows,)
-    tag: NotRequired[Tensor]  # (rows,)
-    loss_denominator: float
-    real_rows: int
-    real_tokens: int
-    padded_tokens: int
 
 
 class TrainedModule(LightningModule):

@@ -1,5 +1,6 @@
 """Words for the person at the terminal, from one process only, and silence from everyone else's libraries."""
 
+import argparse
 import errno
 import io
 import logging
@@ -8,6 +9,9 @@ import shutil
 import sys
 import threading
 import warnings
+from typing import NoReturn
+
+from common.errors import InputError
 
 
 class _LastingOutput(io.TextIOWrapper):
@@ -52,6 +56,13 @@ def keep_output_going() -> None:
         lasting = _LastingOutput(binary, encoding, "backslashreplace", line_buffering=True)
         setattr(sys, name, lasting)
         setattr(sys, f"__{name}__", lasting)
+
+
+class VerbParser(argparse.ArgumentParser):
+    """The options of one verb; what it can't read is an `InputError` that names the verb's help."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}. See `{self.prog} --help`.")
 
 
 def is_first_process() -> bool:

@@ -10,7 +10,7 @@ processes gain nothing.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -27,6 +27,21 @@ Places = list[tuple[int, Tensor]]
 _ALIGNED = 16  # bytes: a tensor of any type can begin there
 
 
+class Batch(TypedDict):
+    """What a model is given at once; figures leave out rows that only fill a process's share."""
+
+    inputs: dict[str, Tensor]  # what the model takes, each (rows, length)
+    labels: NotRequired[Tensor]  # (rows,), or (rows, length) in language modelling
+    scored: NotRequired[Tensor]  # (rows,), labels that count in language modelling
+    weights: Tensor  # (rows,)
+    row: Tensor  # (rows,)
+    tag: NotRequired[Tensor]  # (rows,)
+    loss_denominator: float
+    real_rows: int
+    real_tokens: int
+    padded_tokens: int
+
+
 class Padding(NamedTuple):
     """How rows are filled up to the longest one of their batch, or to the next multiple of a length."""
 
@@ -40,7 +55,7 @@ class Padding(NamedTuple):
         return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id, length_multiple)
 
 
-def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
+def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) -> Batch:
     """Pads the rows of a micro-batch to the longest of them.
 
     Returns:
@@ -69,7 +84,7 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     if split.token_type_ids is not None:
         inputs["token_type_ids"] = padded(split.token_type_ids, padding.token_type_id)
     counted = weights > 0
-    batch: dict[str, Any] = {
+    batch: Batch = {
         "inputs": inputs,
         "weights": weights,
         "loss_denominator": micro_batch.loss_denominator,
@@ -85,32 +100,33 @@ def collate(split: TokenizedSplit, micro_batch: MicroBatch, padding: Padding) ->
     return batch
 
 
-def moved(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
+def moved(batch: Batch, device: torch.device) -> Batch:
     """The batch with its tensors on the device, by one copy that the host doesn't wait for."""
     if device.type == "cpu":
         return batch
     top = {name: value for name, value in batch.items() if isinstance(value, Tensor)}
-    packed, places = pack([*batch["inputs"].values(), *top.values()], pinned=device.type == "cuda")
-    there = unpack(packed.to(device, non_blocking=True), places)
-    return {**batch, **dict(zip(top, there[len(batch["inputs"]) :])), "inputs": dict(zip(batch["inputs"], there))}
+    packed, places = _pack_tensors([*batch["inputs"].values(), *top.values()], pinned=device.type == "cuda")
+    there = _unpack_tensors(packed.to(device, non_blocking=True), places)
+    tensors = {**dict(zip(top, there[len(batch["inputs"]) :])), "inputs": dict(zip(batch["inputs"], there))}
+    return cast(Batch, {**batch, **tensors})
 
 
-def pack(tensors: list[Tensor], pinned: bool = False) -> tuple[Tensor, Places]:
+def _pack_tensors(tensors: list[Tensor], pinned: bool = False) -> tuple[Tensor, Places]:
     """All the tensors' bytes, one after the other, and where each begins."""
     ends = list(accumulate(-(-tensor.nbytes // _ALIGNED) * _ALIGNED for tensor in tensors))
     packed = torch.empty(ends[-1], dtype=torch.uint8, pin_memory=pinned)
     places = list(zip([0, *ends], tensors))
-    for view, tensor in zip(unpack(packed, places), tensors):
+    for view, tensor in zip(_unpack_tensors(packed, places), tensors):
         view.copy_(tensor)
     return packed, places
 
 
-def unpack(packed: Tensor, places: Places) -> list[Tensor]:
-    """Views of the bytes with the shapes and types that `pack` was given."""
+def _unpack_tensors(packed: Tensor, places: Places) -> list[Tensor]:
+    """Views of the bytes with the shapes and types that `_pack_tensors` was given."""
     return [packed[start : start + like.nbytes].view(like.dtype).view(like.shape) for start, like in places]
 
 
-Collate = Callable[[TokenizedSplit, MicroBatch], dict[str, Any]]
+Collate = Callable[[TokenizedSplit, MicroBatch], Batch]
 
 
 @dataclass(eq=False, repr=False)
@@ -124,7 +140,7 @@ class EvaluationDataLoader:
     def __len__(self) -> int:
         return len(self.batch_sampler)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         return (self.collate(self.split, micro_batch) for micro_batch in self.batch_sampler)
 
 
@@ -144,7 +160,7 @@ class ResumableDataLoader(EvaluationDataLoader):
         self._next_batch = 0
         self._resuming = False
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[Batch]:
         # A generator: the lines below run at the first next().
         epoch = self.batch_sampler.epoch
         start = self._next_batch if self._resuming and epoch == self._epoch else 0

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from common.errors import InputError
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
-from datamodules.loaders import Collate, EvaluationDataLoader, ResumableDataLoader, moved
+from datamodules.loaders import Batch, Collate, EvaluationDataLoader, ResumableDataLoader, moved
 from datamodules.sources import Examples
 from datamodules.tokenization import TokenizedSplit
 
@@ -149,12 +149,10 @@ class TokenizedDataModule(LightningDataModule):
         self._position = {}
         return self._training_loader
 
-    def on_before_batch_transfer(self, batch: dict[str, Any], dataloader_idx: int) -> dict[str, Any]:
+    def on_before_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
         return self.trainer.lightning_module.ready_batch(batch)  # type: ignore[union-attr, operator]
 
-    def transfer_batch_to_device(
-        self, batch: dict[str, Any], device: torch.device, dataloader_idx: int
-    ) -> dict[str, Any]:
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         return moved(batch, device)
 
     # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.

@@ -2,13 +2,12 @@
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from datamodules.batching import MicroBatch
-from datamodules.loaders import Padding, collate
+from datamodules.loaders import Batch, Padding, collate
 from datamodules.tokenization import TokenizedSplit
 
 IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -75,7 +74,7 @@ def cut_windows(tokens: TokenizedSplit, size: int, stride: int | None = None) ->
     return windows.select(windows.scored > 0)
 
 
-def collate_windows(split: Windows, micro_batch: MicroBatch, padding: Padding) -> dict[str, Any]:
+def collate_windows(split: Windows, micro_batch: MicroBatch, padding: Padding) -> Batch:
     """`collate`, with labels for every position.
 
     Returns:

@@ -1,6 +1,5 @@
 """The verbs fit, validate, test and predict as they are typed: options into settings, a `Run`, words for what came."""
 
-import argparse
 import shlex
 import sys
 import time
@@ -8,12 +7,12 @@ from contextlib import redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NoReturn
+from typing import Any
 
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from common.errors import InputError
-from common.terminal import is_first_process, logger, quiet_libraries
+from common.terminal import VerbParser, is_first_process, logger, quiet_libraries
 from experiments.closing_table import print_evaluation
 from experiments.config_files import locate_configs
 from experiments.error_causes import input_error_behind
@@ -116,11 +115,6 @@ def _carry_out(asked: Run, stop_after_epoch: int | None) -> None:
     print_evaluation(f"{asked.folder.path.name}: {split}", asked.evaluate(split, ckpt_path))
 
 
-class _Places(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}, such as `--export runs/NAME/exports/peft` or `--runs_dir runs`.")
-
-
 def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     """The verb with its options, and the settings below them: those of a run that is named, or of an export.
 
@@ -130,7 +124,7 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     verb, *options = arguments
     if verb == "fit":
         return arguments, None
-    places = _Places(add_help=False, allow_abbrev=False)
+    places = VerbParser(prog=f"python cli.py {verb}", add_help=False, allow_abbrev=False)
     places.add_argument("--runs_dir", default="runs")
     places.add_argument("--export")
     given, rest = places.parse_known_args(options)

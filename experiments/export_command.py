@@ -1,28 +1,20 @@
 """The verb export: a run's model as files that other programs load."""
 
-import argparse
 import shlex
 from dataclasses import fields
 from pathlib import Path
-from typing import NoReturn
 
 import torch
 
-from common.errors import InputError
-from common.terminal import logger, quiet_libraries
+from common.terminal import VerbParser, logger, quiet_libraries
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.run import Run
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise InputError(f"export: {message}. See `python cli.py export --help`.")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+def _parser() -> VerbParser:
+    parser = VerbParser(
         prog="python cli.py export",
         description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
         epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",

@@ -11,6 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.backbones import public_name
 from common.errors import InputError, VerificationError
+from datamodules.loaders import Batch
 from datamodules.tokenized_data import TokenizedDataModule
 from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
@@ -22,7 +23,7 @@ from lora.adapter import FixedRank, LowRankFactors
 from lora.export import cut_factors, merge, plain_parameters, shares_weight, unwrap
 from lora.injection import is_inside
 
-Batches = list[dict[str, Any]]
+Batches = list[Batch]
 
 
 @dataclass(frozen=True)

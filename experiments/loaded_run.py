@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks.checkpoints import read_checkpoint
+from datamodules.loaders import Batch
 from datamodules.tokenized_data import TokenizedDataModule
 from experiments.results import RunResults
 from experiments.settings import Objects, Settings
@@ -44,7 +45,7 @@ class LoadedRun:
     module: AdaptedModule
     data: TokenizedDataModule
 
-    def batches(self, most: int = 3) -> list[dict[str, Any]]:
+    def batches(self, most: int = 3) -> list[Batch]:
         """A few validation batches, from the shortest rows to the longest."""
         loader = self.data.val_dataloader()[0]
         chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}

@@ -51,6 +51,8 @@ def missing_package(message: str) -> str | None:
 def _without_keys(message: str) -> str:
     if message.startswith("the following arguments are required"):
         return f"{message}. Give a config that has them, such as `--config quickstart.yaml`."
+    if message.endswith("expected one argument"):
+        return f"{message}. A value that begins with a dash is given as --NAME=VALUE."
     return message
 
 

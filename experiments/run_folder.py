@@ -43,6 +43,10 @@ class RunFolder:
         """
         if not is_plain_name(run_name):
             raise InputError(f"run_name is {run_name!r}; allowed: a plain folder name without slashes.")
+        if run_name.startswith("-"):
+            raise InputError(
+                f"run_name is {run_name!r}, which commands would take for an option; allowed: another first letter."
+            )
         return cls(Path(runs_dir).expanduser() / run_name)
 
     @classmethod

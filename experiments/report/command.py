@@ -10,7 +10,7 @@ import jinja2
 
 from common.errors import InputError
 from common.files import write_json, write_text
-from common.terminal import logger
+from common.terminal import VerbParser, logger
 from experiments.report.cells import as_csv, as_markdown, plain
 from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
 from experiments.report.evaluation import evaluation_sections
@@ -23,13 +23,8 @@ from experiments.report.trials_file import check_place, write_trials
 from experiments.results import RunResults
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise InputError(f"{message}. See `python cli.py report --help`.")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from common.errors import InputError
-from common.terminal import logger
+from common.terminal import VerbParser, logger
 from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
@@ -37,13 +37,8 @@ _RAY_OPTIONS = ("ray_address", "cpus_per_trial", "gpus_per_trial")
 _HELP = "See `python cli.py sweep --help`."
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> Any:
-        raise InputError(f"{message}. {_HELP}")
-
-
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, allow_abbrev=False)
     add = parser.add_argument
     add("--config", required=True, help="the sweep file: a path, or a name in configs/ such as sweeps/NAME.yaml")
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")

@@ -7,7 +7,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertConfig, PreTrainedTokenizerFast
 
-from datamodules import GLUEDataModule
+from datamodules import GLUEDataModule, TableDataModule
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]")
 WORDS = tuple(f"w{number}" for number in range(40))
@@ -80,3 +80,13 @@ def cola(tmp_path):
 @pytest.fixture
 def make(cola, backbone):
     return lambda **settings: GLUEDataModule(**({"data_dir": cola, "backbone": backbone, "batch_size": 8} | settings))
+
+
+@pytest.fixture
+def make_table(backbone):
+    """The data module of a table of reviews; a file of tests may have its own."""
+
+    def build(**settings):
+        return TableDataModule(**({"backbone": backbone, "text_column": "review", "label_column": "kind"} | settings))
+
+    return build

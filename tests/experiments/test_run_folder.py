@@ -138,8 +138,8 @@ def test_a_refused_start_touches_nothing_of_the_run_that_may_be_writing(tmp_path
     assert half.exists()
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc"])
-def test_a_run_name_can_not_leave_the_runs_folder(tmp_path, name):
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/etc", "-n"])
+def test_a_run_name_is_a_folder_in_the_runs_folder_and_no_option(tmp_path, name):
     with pytest.raises(InputError, match="run_name"):
         RunFolder.of(str(tmp_path), name)
 
