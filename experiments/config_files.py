@@ -2,6 +2,7 @@
 
 import re
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,9 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
+
+
+_Dumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))  # Timer's default
 
 
 def locate_config(name: str) -> Path:
@@ -155,7 +159,7 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in names:
-                    raise yaml.YAMLError(f"{key.value!r} stands there twice, again in line {key.start_mark.line + 1}")
+                    raise yaml.YAMLError(f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}")
                 names.add(key.value)
     known[node] = count = 1 + sum(_count(part, known) for part in inner)
     if count > _MOST_VALUES:

@@ -15,7 +15,6 @@ from experiments.report.cells import as_csv, as_markdown, plain
 from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
-from experiments.report.replay import SEARCHED
 from experiments.report.sections import gather
 from experiments.report.sources import read_records
 from experiments.report.tables import difference_table, settings_table
@@ -24,7 +23,7 @@ from experiments.results import RunResults
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py report", description=__doc__)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
@@ -57,9 +56,8 @@ def run_report(arguments: list[str]) -> int:
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     pictures = Pictures(output / "figures")
     evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
-    replayed = None if options.replay is None else (*SEARCHED, *options.replay)
     typed = _commands(study, options, output)
-    sections = gather(study, options.sources, typed, pictures, replayed, evaluated)
+    sections = gather(study, options.sources, typed, pictures, options.replay, evaluated)
     title = " + ".join(source.stem if source.is_file() else source.resolve().name for source in options.sources)
     write_text(output / "table.csv", as_csv(settings_table(study.groups, study.baseline)))
     differences = difference_table(study.compared, study.baseline, study.bootstrap)
