@@ -89,7 +89,8 @@ def _told(one: Comparison, named: bool = True) -> str:
     interval = span(one.difference.interval, factor)
     seeds = "1 seed" if one.difference.pairs == 1 else f"{one.difference.pairs} seeds"
     name = f"{one.group.label}, " if named else ""
-    return f"{factor * one.difference.mean:+.2f} {interval} ({name}{seeds}{'' if interval else f', {TOO_FEW}'})"
+    told = f"{factor * one.difference.mean:+.2f} {interval}".strip()
+    return f"{told} ({name}{seeds}{'' if interval else f': {TOO_FEW}'})"
 
 
 def _listed(found: list[Comparison]) -> str:
