@@ -111,8 +111,14 @@ class TextClassificationDataModule(TokenizedDataModule):
         """Rows of each split that were cut to `max_length`."""
         return {name: split.truncated_rows for name, split in self._splits.items()}
 
+    @property
+    def evaluated_split(self) -> tuple[str, Examples]:
+        """Name and rows of the split that is reported: the test, or validation where the test has no labels."""
+        name = "test" if self.has_labelled_test else "validation"
+        return name, self._examples[name]
+
     def majority_share(self) -> float | None:
-        labels = self._examples["test" if self.has_labelled_test else "validation"].labels
+        labels = self.evaluated_split[1].labels
         return Counter(labels).most_common(1)[0][1] / len(labels) if labels and self.class_names else None
 
     def predict_examples(self) -> Examples:

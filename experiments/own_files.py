@@ -9,7 +9,12 @@ from pathlib import Path
 from common.errors import InputError
 
 _OF_AN_EXPORT = ("README.md", "config.yaml", "*.json", "*.safetensors", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+OF_A_REPORT = (
+    *("report.html", "report.md", "table.csv", "differences.csv", "figures/*.png", "figures/*.svg", "figures/*.pdf"),
+    *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial"),
+)
 OF_A_RUN = (
+    *OF_A_REPORT,
     *(
         "config.yaml",
         "metrics.csv",

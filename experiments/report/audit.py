@@ -87,7 +87,7 @@ def _budgets(groups: list[Group], baseline: Group | None) -> Iterator[Finding]:
     by_method: dict[str, set[str]] = {}
     for group in groups:
         by_method.setdefault(group.method, set()).add(repr([group.setting(name) for name in _BUDGETS]))
-    used = {group: budget for group in groups if (budget := _budget(group)) is not None}
+    used = {group: group.entries for group in groups if not group.is_full}
     if len(used) < 2 or any(len(settings) > 1 for settings in by_method.values()):
         return
     middle = sorted(used.values())[(len(used) - 1) // 2] if baseline not in used else used[baseline]
@@ -98,19 +98,6 @@ def _budgets(groups: list[Group], baseline: Group | None) -> Iterator[Finding]:
     ]
     whose = "the baseline's" if baseline in used else "the median"
     yield Finding(f"the budget used is more than 2 % from {whose}, {middle:,.0f} adapter entries", rows)
-
-
-def _budget(group: Group) -> float | None:
-    """Mean entries in use at the best epoch; all trained ones where ranks are fixed."""
-    if any(results.adapter == "full fine-tuning" for results in group.results):
-        return None
-    used = [
-        moment.budget.used
-        if (moment := results.at_best_epoch or results).budget
-        else results.trainable_parameters.adapter
-        for results in group.results
-    ]
-    return sum(used) / len(used)
 
 
 def _counts(groups: list[Group]) -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from experiments.report.statistics import Interval
 
 Row = TypeVar("Row")
 
+TOO_FEW = "too few seeds for an interval"
+
 # What stands in a cell of ours that begins with a sign: a number, maybe with its interval and the number of pairs.
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( \[[-+\d., ]+\])?( \(\d+ pairs?\))?")
 _MARKUP = re.compile(r"[\\`*|]|~~|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
@@ -29,6 +31,13 @@ def make_table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) ->
 def without_empty_columns(table: pd.DataFrame) -> pd.DataFrame:
     """The table for reading: a column that no row fills is left out."""
     return table.loc[:, (table != "").any()]
+
+
+def without_constant_columns(table: pd.DataFrame) -> tuple[pd.DataFrame, str]:
+    """The table without columns that say the same in each of several rows, and what they say, as a line of text."""
+    same = table.columns[(table.nunique() == 1) & (len(table) > 1)]
+    told = ", ".join(f"{name} {table[name].iloc[0]}" for name in same)
+    return table.drop(columns=same), told
 
 
 def as_csv(table: pd.DataFrame) -> str:

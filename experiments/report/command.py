@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,13 @@ import jinja2
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import VerbParser, logger
-from experiments.report.cells import as_csv, as_markdown, plain, without_empty_columns
-from experiments.report.content import Content, draw, gather, make_study
-from experiments.report.drawing import style
+from experiments.report.cells import as_csv, as_markdown, plain
+from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
+from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
-from experiments.report.replay import replay_table, replays
+from experiments.report.sections import gather
 from experiments.report.sources import read_records
+from experiments.report.tables import difference_table, settings_table
 from experiments.report.trials_file import check_place, write_trials
 from experiments.results import RunResults
 
@@ -30,6 +32,10 @@ def _parser() -> argparse.ArgumentParser:
     add("--law", action="store_true", help=help_law)
     help_replay = "would sweep --stop_early have chosen the same? NAMES: what was searched besides learning rates"
     add("--replay", nargs="*", metavar="NAME", help=help_replay)
+    help_evaluate = "answer rows again with the best setting's best checkpoints (if not given: for one run alone)"
+    add("--evaluate", action=argparse.BooleanOptionalAction, help=help_evaluate)
+    help_budgets = "evaluate one run cut to these budgets as by export --budget (to halves, if none is given)"
+    add("--budgets", nargs="*", type=int, metavar="N", help=help_budgets)
     add("--output", type=Path, help="folder to write into (default: the first folder given)")
     add("--trials", type=Path, help="also write the runs into this one small file, which report reads back")
     add("--seed2_json", action="store_true", help="also write {rate: losses and test accuracy} files into seed2/")
@@ -48,24 +54,25 @@ def run_report(arguments: list[str]) -> int:
         check_place(options.trials)
     records = read_records(options.sources)
     study = make_study(records, options.baseline, options.bootstrap, options.law)
-    content = gather(study, options.sources, output, options.baseline)
-    if options.replay is not None:
-        content.replay = replay_table(replays(study.groups, tuple(options.replay)))
-    with style():
-        draw(content, study, output / "figures")
-    write_text(output / "table.csv", as_csv(content.settings))
-    if not content.differences.empty:
-        write_text(output / "differences.csv", as_csv(content.differences))
-    write_text(output / "report.md", markdown(content))
-    write_text(output / "report.html", page(content))
+    pictures = Pictures(output / "figures")
+    evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
+    typed = _commands(study, options, output)
+    sections = gather(study, options.sources, typed, pictures, options.replay, evaluated)
+    title = " + ".join(source.stem if source.is_file() else source.resolve().name for source in options.sources)
+    write_text(output / "table.csv", as_csv(settings_table(study.groups, study.baseline)))
+    differences = difference_table(study.compared, study.baseline, study.bootstrap)
+    if not differences.empty:
+        write_text(output / "differences.csv", as_csv(differences))
+    write_text(output / "report.md", markdown(title, sections))
+    write_text(output / "report.html", page(title, sections))
     if options.seed2_json:
         for name, layout in rate_layouts(study.curves).items():
             write_json(output / "seed2" / f"{name}.json", layout)
     if options.trials:
         write_trials(options.trials, records)
-    logger.info(
-        f"{len(records)} runs, {len(study.groups)} settings: {output}/report.html, report.md, table.csv, figures/"
-    )
+    runs, settings = ("1 run" if len(records) == 1 else f"{len(records)} runs"), f"{len(study.groups)} settings: "
+    told = runs + (": " if len(study.groups) == 1 else f", {settings}")
+    logger.info(f"{told}{output}/report.html, report.md, table.csv, figures/")
     return 0
 
 
@@ -76,24 +83,40 @@ def _output(options: argparse.Namespace) -> Path:
     return options.output or first
 
 
-def page(content: Content) -> str:
+def _commands(study: Study, options: argparse.Namespace, output: Path) -> list[str]:
+    """What makes the report and its runs again."""
+    chosen = [] if options.baseline is None else ["--baseline", options.baseline]
+    where = [] if output == options.sources[0] else ["--output", str(output)]
+    found = [["report", *map(str, options.sources), *chosen, *where]]
+    for folder in options.sources:
+        if (folder / "sweep.yaml").exists():
+            where = ["--run_name", folder.name, "--runs_dir", str(folder.parent)]
+            found.append(["sweep", "--config", str(folder / "sweep.yaml"), *where])
+    configs = (record.folder / "config.yaml" for record in study.records)
+    again = next((config for config in configs if config.exists()), None)
+    if again is not None:
+        found.append(["fit", "--config", str(again), "--run_name", "again"])
+    return [f"python cli.py {shlex.join(command)}" for command in found]
+
+
+def page(title: str, sections: list[Section]) -> str:
     """The whole page: styles and figures inside, nothing to load."""
-    return _rendered("page.html.j2", content, autoescape=True)
+    return _rendered("page.html.j2", title, sections, autoescape=True)
 
 
-def markdown(content: Content) -> str:
+def markdown(title: str, sections: list[Section]) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
-    # longer than any fence in the commands
-    longest = max(map(len, re.findall("`+", "\n".join(content.commands))), default=0)
-    text = _rendered("report.md.j2", content, autoescape=False, fence="`" * max(3, 1 + longest))
+    commands = [part.text for section in sections for part in section.parts if isinstance(part, Paragraph)]
+    longest = max(map(len, re.findall("`+", "\n".join(commands))), default=0)  # the fence has to be longer
+    text = _rendered("report.md.j2", title, sections, autoescape=False, fence="`" * max(3, 1 + longest))
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _rendered(template: str, content: Content, autoescape: bool, **more: Any) -> str:
+def _rendered(template: str, title: str, sections: list[Section], autoescape: bool, fence: str = "") -> str:
     environment = jinja2.Environment(autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"plain": plain, "table": as_markdown}
-    parts = {**vars(content), "settings": without_empty_columns(content.settings), **more}
-    return environment.from_string(Path(__file__).with_name(template).read_text()).render(parts)
+    text = Path(__file__).with_name(template).read_text()
+    return environment.from_string(text).render(title=title, sections=sections, fence=fence)
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:

@@ -1,40 +1,43 @@
-"""How figures look, and how they get into files: PNG for documents, SVG that follows the page's light or dark."""
+"""How figures look, and how they get into files: PNG, SVG and PDF for documents, and SVG for a page, light or dark."""
 
 import io
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import quoteattr
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
-from common.files import atomic_write
+from common.files import atomic_write, write_text
 
-# Stands for "the text's colour": dark in PNG files, the page's own in SVG.
+# Stands for "the text's colour": dark in files, the page's own on the page.
 INK = "#1b1f24"
 # Okabe and Ito's colours, which most colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a6d3b", "#7f7f7f")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+_DOTS_PER_INCH = 300  # what journals ask for
+_MARGIN = 0.08  # of the values' range, at each end of an axis
+_MOST_TOLD = 6  # values told beside their marks at the edge
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """Settings within which figures are made and written."""
+    inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     settings: Any = {
-        "text.color": INK,
-        "axes.labelcolor": INK,
-        "axes.edgecolor": INK,
-        "axes.titlecolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
+        **dict.fromkeys(inked, INK),
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": False,
+        "axes.titlesize": 10,
         "axes.prop_cycle": cycler(color=COLORS),
         "legend.frameon": False,
         "legend.fontsize": 9,
@@ -42,6 +45,7 @@ def style() -> Iterator[None]:
         "text.parse_math": False,  # a dollar sign in a name or a folder is a dollar sign
         "svg.fonttype": "none",  # text stays text: small, sharp, and found by a search
         "svg.hashsalt": "report",
+        "pdf.fonttype": 42,  # TrueType, which journals ask for
     }
     with matplotlib.rc_context(settings):
         yield
@@ -53,11 +57,19 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def draw_band(axes: Any, values: pd.DataFrame, **look: Any) -> Any:
+def look(number: int) -> dict[str, Any]:
+    """Colour, marker and line of the so-many-th of several lines; they differ in more than colour."""
+    turn, place = divmod(number, len(COLORS))
+    marker = MARKERS[(place + turn) % len(MARKERS)]
+    return {"color": COLORS[place], "marker": marker, "linestyle": "--" if turn % 2 else "-"}
+
+
+def draw_band(axes: Any, values: pd.DataFrame, **line_look: Any) -> Any:
     """A line of means over the table's rows against its columns, and a band from the lowest to the highest row."""
     places = list(values.columns)
-    (line,) = axes.plot(places, values.mean().to_numpy(), ms=5, **look)
-    axes.fill_between(places, values.min().to_numpy(), values.max().to_numpy(), color=look["color"], alpha=0.15, lw=0)
+    (line,) = axes.plot(places, values.mean().to_numpy(), ms=5, **line_look)
+    low, high = values.min().to_numpy(), values.max().to_numpy()
+    axes.fill_between(places, low, high, color=line_look["color"], alpha=0.15, lw=0)
     return line
 
 
@@ -68,30 +80,95 @@ def legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
     figure.legend(lines, labels, loc="outside lower center", ncols=columns)
 
 
-def write_png(figure: Figure, path: Path) -> None:
-    """A picture on white."""
-    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=110, facecolor="white", bbox_inches="tight"))
+def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
+    """Learning rates in one notation (3e-4), at these places; where matplotlib puts ticks, if none are given."""
+
+    def told(value: float, _: Any = None) -> str:
+        return np.format_float_scientific(value, precision=2, trim="-", exp_digits=1)
+
+    if ticks := list(rates):
+        axis.set_ticks(ticks, [told(rate) for rate in ticks], rotation=0 if len(ticks) < 9 else 45)
+    else:
+        axis.set_major_formatter(FuncFormatter(told))
+    axis.set_minor_formatter(NullFormatter())
 
 
-def as_svg(figure: Figure, label: str, number: int) -> str:
-    """An <svg> element without a background, for a page; its text has the page's colour.
+def count_axis(axes: Any) -> None:
+    """A logarithmic axis of counts: 24, 1.5k, 25k, 22M."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def keep_in_sight(
+    axes: Any, which: Literal["x", "y"], sound: Iterable[float], lines: Iterable[Any], tells: bool = True
+) -> None:
+    """Ends an axis where the sound values end; what lies beyond is marked at the edge by a triangle.
+
+    So a run that collapsed doesn't make one line of all the others.
 
     Args:
+        axes: what is drawn on.
+        which: the axis.
+        sound: values of runs that neither collapsed nor diverged; without one the axis stays.
+        lines: drawn ones, whose points may lie beyond.
+        tells: whether values stand beside the marks, where there are a few.
+    """
+    known = np.asarray([value for value in sound if np.isfinite(value)])
+    if not len(known):
+        return
+    room = _MARGIN * (np.ptp(known) or abs(float(known[0])) or 1.0)
+    ends, place = (known.min() - room, known.max() + room), "xy".index(which)
+    points = [(line, point) for line in lines for point in np.asarray(line.get_xydata(), dtype=float)]
+    beyond = [(line, at) for line, at in points if np.isfinite(at).all() and not ends[0] <= at[place] <= ends[1]]
+    if not beyond:
+        return
+    getattr(axes, f"set_{which}lim")(*ends)
+    told = Counter[tuple[float, ...]]()
+    for line, point in beyond:
+        is_high, spot = int(point[place] > ends[1]), point.copy()
+        spot[place] = ends[is_high]
+        axes.plot(*spot, {"x": "<>", "y": "v^"}[which][is_high], color=line.get_color(), ms=7, clip_on=False, zorder=5)
+        if tells and len(beyond) <= _MOST_TOLD:
+            away = (8 + 9 * told[tuple(spot)]) * (-1 if is_high else 1)  # points: below what stands at the spot already
+            told[tuple(spot)] += 1
+            value = f"{point[place]:,.0f}" if abs(point[place]) >= 100 else f"{point[place]:.3g}"
+            ends_told = {"ha": "right" if is_high else "left"} if which == "x" else {"ha": "center", "va": "center"}
+            offset = (away, 6) if which == "x" else (0, away + (-4 if is_high else 4))
+            axes.annotate(value, spot, xytext=offset, textcoords="offset points", fontsize=8, **ends_told)
+
+
+def write_png(figure: Figure, path: Path) -> None:
+    """A picture on white, in print's resolution."""
+    options: dict[str, Any] = {"format": "png", "dpi": _DOTS_PER_INCH, "facecolor": "white"}
+    atomic_write(path, lambda file: figure.savefig(file, **options))
+
+
+def write_vectors(figure: Figure, stem: Path) -> str:
+    """The figure without a background as STEM.pdf and STEM.svg, for papers; returns the latter's text."""
+    about: dict[str, Any] = {"metadata": {"CreationDate": None}, "transparent": True}  # the same bytes each time
+    atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: figure.savefig(file, format="pdf", **about))
+    output = io.StringIO()
+    figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    write_text(stem.with_name(f"{stem.name}.svg"), output.getvalue())
+    return output.getvalue()
+
+
+def for_page(svg: str, label: str, number: int, width: float) -> str:
+    """An <svg> element for a page; its text has the page's colour.
+
+    Args:
+        svg: a file's text.
         label: what a screen reader says.
         number: makes the element's ids its own within the page.
+        width: in inches, at most.
     """
-    output = io.StringIO()
-    figure.savefig(
-        output, format="svg", transparent=True, bbox_inches="tight", metadata={"Date": None, "Creator": None}
-    )
-    svg = output.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")
     svg = _own_ids(svg, f"f{number}-")
     for size in ("height", "width"):
         svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
-    width = figure.get_size_inches()[0] * 96
-    opening = f'<svg role="img" aria-label={quoteattr(label)} style="max-width:{width:.0f}px" '
+    opening = f'<svg role="img" aria-label={quoteattr(label)} style="max-width:{width * 96:.0f}px" '
     return svg.replace("<svg ", opening, 1)
 
 

@@ -1,21 +1,23 @@
-"""Figures of ranks: at the start, over time, at the end, over seeds; alpha, budget and masks."""
+"""Figures of ranks: at the start, at the end, what changed, over seeds and over time; mask sharpness and budget."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
 
-from callbacks.rank_pictures import layer_names, mask_pictures, rank_map
+from callbacks.rank_pictures import layer_names, rank_grid
 from common.errors import InputError
-from experiments.report.drawing import COLORS, MARKERS, legend_below, panels
+from experiments.report.content import say
+from experiments.report.drawing import COLORS, legend_below, look, panels
 from experiments.report.groups import Group
 from experiments.report.record import RankHistory, Record
 from experiments.report.statistics import Agreement, Array, agreement
-from lora.rank_mask import hard_tails, soft_tails, square_masks
 
+_MOST_COLUMNS_WITH_DIGITS = 16
 _MOST_NAMED_ROWS = 32
 
 
@@ -24,38 +26,79 @@ def allocating(group: Group) -> list[Record]:
     return [record for record in group.records if record.ranks is not None]
 
 
-def allocation_figures(group: Group) -> Iterator[tuple[str, str, Figure]]:
-    """Name, caption and figure of each picture of a group's ranks, means over its seeds.
+@dataclass(frozen=True)
+class RankSets:
+    """The ranks of a group's seeds.
 
-    Raises:
-        InputError: a run's settings don't tell its ranks' bounds, or two runs have other layers.
+    Attributes:
+        names: full paths of the layers.
+        histories: of each seed.
+        bounds: the lowest and the highest rank that the settings allow.
     """
-    records = allocating(group)
-    histories = [record.ranks for record in records if record.ranks is not None]
-    names = list(histories[0].layers)
-    low, high = (_bound(group, name) for name in ("rank_min", "rank_max"))
-    _check_layers(records, names)
-    starts = np.asarray([history.history[0].ranks for history in histories], dtype=float)
-    ends = np.asarray([list(history.layers.values()) for history in histories], dtype=float)
-    seeds = f"{len(records)} seed{'s' if len(records) > 1 else ''}"
-    for when, values in (("start", starts), ("end", ends)):
-        means = dict(zip(names, values.mean(0).tolist(), strict=True))
-        whole = bool((values.mean(0) % 1 == 0).all())
-        picture = rank_map(means, low, high, f"rank at the {when}", decimals=0 if whole else 1)
-        yield f"ranks_{when}", f"Ranks at the {when}: mean over {seeds}.", picture
-    if len(records) > 1:
-        spread = ends.std(0, ddof=1)
-        deviations, highest = dict(zip(names, spread.tolist(), strict=True)), max(int(np.ceil(spread.max())), 1)
-        told = agreement_text(ends, starts.clip(low, high))
-        picture = rank_map(deviations, 0, highest, "deviation over seeds", "standard deviation of the rank", 1)
-        yield "ranks_spread", f"Final ranks: standard deviation over {seeds}. {told}", picture
-    caption = f"Continuous ranks over training, layer by layer: seed {records[0].seed}."
-    yield "ranks_over_time", caption, _over_time(histories[0])
-    yield "ranks_by_type", f"Mean rank of each type of layer: {seeds}.", _by_type(names, histories, ends)
-    yield "alpha_and_budget", f"Alpha, and the budget asked for and used: {seeds}.", _alpha_and_budget(records)
-    for when, picture in _masks(histories[0], low, high):
-        caption = f"Masks of five layers at the {when}, 0 black to 1 white: seed {records[0].seed}."
-        yield f"masks_{when}", caption, picture
+
+    group: Group
+    names: list[str]
+    histories: list[RankHistory]
+    bounds: tuple[int, int]
+
+    @classmethod
+    def of(cls, group: Group) -> "RankSets":
+        """Those of a group.
+
+        Raises:
+            InputError: a run's settings don't tell its ranks' bounds, or two runs have other layers.
+        """
+        records = allocating(group)
+        histories = [record.ranks for record in records if record.ranks is not None]
+        names = list(histories[0].layers)
+        low, high = (_bound(group, name) for name in ("rank_min", "rank_max"))
+        _check_layers(records, names)
+        return cls(group, names, histories, (low, high))
+
+    @cached_property
+    def starts(self) -> Array:
+        """Continuous ranks at the start (seeds, layers)."""
+        return np.asarray([history.history[0].ranks for history in self.histories], dtype=float)
+
+    @cached_property
+    def ends(self) -> Array:
+        """Discrete ranks at the end (seeds, layers)."""
+        return np.asarray([list(history.layers.values()) for history in self.histories], dtype=float)
+
+    @cached_property
+    def over_time(self) -> pd.DataFrame:
+        """Continuous ranks, medians over seeds: a row per step, a column per layer in the order of `names`."""
+        moments = [
+            pd.DataFrame([m.ranks for m in one.history], [m.step for m in one.history]) for one in self.histories
+        ]
+        return pd.concat(moments).groupby(level=0).median()
+
+    @property
+    def extremes(self) -> tuple[float, float]:
+        """The lowest and the highest rank that is drawn, as whole numbers."""
+        drawn = np.concatenate([self.over_time.to_numpy().ravel(), np.median(self.ends, axis=0)])
+        return float(np.floor(drawn.min())), float(np.ceil(drawn.max()))
+
+    @property
+    def seeds(self) -> str:
+        return "one seed" if len(self.histories) == 1 else f"medians over {len(self.histories)} seeds"
+
+
+def allocation_figures(sets: RankSets, scale: tuple[float, float]) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+    """What each picture of a group's ranks shows, for its file's name, with its caption and what draws it.
+
+    Args:
+        sets: the group's ranks.
+        scale: the ranks at the ends of the colours, the same for all groups of a report.
+    """
+    caption = say("rank_maps", sets.seeds)
+    if len(sets.histories) > 1:
+        caption += " " + say("rank_maps_spread", agreement_text(sets.ends, sets.starts.clip(*sets.bounds)))
+    yield "rank_maps", caption, lambda: _maps(sets, scale)
+    yield "ranks_over_training", say("ranks_over_training", sets.seeds), lambda: _over_time(sets, scale)
+    yield "ranks_by_layer_type", say("ranks_by_layer_type", sets.seeds), lambda: _by_type(sets)
+    name = "mask_sharpness_and_budget"
+    yield name, say(name), lambda: _alpha_and_budget(allocating(sets.group))
 
 
 def _bound(group: Group, name: str) -> int:
@@ -100,36 +143,77 @@ def _agreement(found: Agreement) -> str:
     return f"{found.value:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]"
 
 
-def _over_time(content: RankHistory) -> Figure:
-    names, moments = layer_names(content.layers), content.history
-    rows = sorted(enumerate(names.values()), key=lambda row: row[1][::-1])
-    values = np.asarray([moment.ranks for moment in moments], dtype=float).T  # (layers, moments)
-    figure, (axes,) = panels(1, 6.8, 1.4 + min(0.17 * len(names), 5.0))
-    ordered = values[[place for place, _ in rows]]
-    image = axes.imshow(ordered, aspect="auto", cmap="viridis", interpolation="nearest")
-    shown = range(0, len(moments), max(len(moments) // 8, 1))
-    axes.set_xticks(list(shown), [str(moments[place].step) for place in shown])
-    _name_rows(axes, [name for _, name in rows])
+def _maps(sets: RankSets, scale: tuple[float, float]) -> Figure:
+    """Maps of one row order below each other: start, end, change, and over several seeds the deviation."""
+    start, end = np.median(sets.starts, axis=0), np.median(sets.ends, axis=0)
+    change = np.median(sets.ends - sets.starts, axis=0)
+    reach = max(1.0, float(np.abs(change).max()))
+    maps = [("at the start", start, "viridis", *scale), ("at the end", end, "viridis", *scale)]
+    maps.append(("change, end − start", change, "RdBu_r", -reach, reach))
+    if len(sets.histories) > 1:
+        deviation = sets.ends.std(axis=0, ddof=1)
+        maps.append(("standard deviation over seeds", deviation, "cividis", 0.0, max(1.0, float(deviation.max()))))
+    layers, projections, _ = rank_grid(dict.fromkeys(sets.names, 0.0))
+    height = 0.55 + max(0.24 * len(projections), 0.6)
+    figure = Figure(figsize=(min(2.6 + 0.34 * len(layers), 9.6), 0.5 + height * len(maps)), layout="constrained")
+    for axes, (told, values, colors, low, high) in zip(figure.subplots(len(maps), sharex=True), maps, strict=True):
+        _, _, rows = rank_grid(dict(zip(sets.names, (np.round(values, 1) + 0.0).tolist(), strict=True)))  # no -0.0
+        image = axes.imshow(np.array(rows, dtype=float), cmap=colors, vmin=low, vmax=high, aspect="auto")
+        axes.set_yticks(range(len(projections)), projections, fontsize=8)
+        axes.set_title(told, loc="left")
+        figure.colorbar(image, ax=axes, aspect=8, ticks=_ends_and_middle(low, high))
+        if len(layers) <= _MOST_COLUMNS_WITH_DIGITS:
+            _digits(axes, image, rows)
+    every = -(-len(layers) // 24)
+    axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
+    axes.set_xlabel("layer")
+    return figure
+
+
+def _ends_and_middle(low: float, high: float) -> list[float]:
+    return [low, (low + high) / 2 if (high - low) % 2 == 0 else low, high]
+
+
+def _digits(axes: Any, image: Any, rows: list[list[float | None]]) -> None:
+    """Each cell's value: whole numbers as such, others to one decimal."""
+    whole = all(value is None or float(value).is_integer() for row in rows for value in row)
+    for y, row in enumerate(rows):
+        for x, value in enumerate(row):
+            if value is not None:
+                red, green, blue, _ = image.cmap(image.norm(value))
+                dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
+                told = f"{value:.0f}" if whole else f"{value:.1f}"
+                axes.text(x, y, told, ha="center", va="center", fontsize=7, color="white" if dark else "black")
+
+
+def _over_time(sets: RankSets, scale: tuple[float, float]) -> Figure:
+    """A row per layer, those of a type together in the order of the maps, first to last."""
+    told, values = layer_names(sets.names), sets.over_time.to_numpy().T  # (layers, moments)
+    types = list(dict.fromkeys(name for _, name in told.values()))
+    rows = sorted(range(len(sets.names)), key=lambda row: (types.index(told[sets.names[row]][1]), row))
+    figure, (axes,) = panels(1, 6.8, 1.4 + min(0.17 * len(rows), 5.0))
+    low, high = scale
+    image = axes.imshow(values[rows], aspect="auto", cmap="viridis", interpolation="nearest", vmin=low, vmax=high)
+    steps = sets.over_time.index
+    shown = range(0, len(steps), max(len(steps) // 8, 1))
+    axes.set_xticks(list(shown), [str(steps[place]) for place in shown])
+    _name_rows(axes, [told[sets.names[row]] for row in rows])
     axes.set_xlabel("step")
     figure.colorbar(image, ax=axes, label="rank")
     return figure
 
 
-def _by_type(names: list[str], histories: list[RankHistory], ends: Array) -> Figure:
+def _by_type(sets: RankSets) -> Figure:
     """A line per type of layer: final ranks from first to last layer, and continuous ones over the steps."""
-    places = pd.DataFrame(layer_names(names).values(), columns=["layer", "type"])
-    final = places.assign(rank=ends.mean(0)).pivot(index="layer", columns="type", values="rank")
-    moments = [pd.DataFrame([m.ranks for m in one.history], [m.step for m in one.history]) for one in histories]
-    over_time = pd.concat(moments).groupby(level=0).mean().T.groupby(places["type"]).mean().T
+    places = pd.DataFrame(layer_names(sets.names).values(), columns=["layer", "type"])
+    final = places.assign(rank=np.median(sets.ends, axis=0)).pivot(index="layer", columns="type", values="rank")
+    over_time = sets.over_time.T.groupby(places["type"]).mean().T
     figure, all_axes = panels(2, 9.6, 3.6)
     for axes, (told, table) in zip(all_axes, (("layer", final), ("step", over_time)), strict=True):
-        lines = [
-            axes.plot(values.dropna(), marker=MARKERS[number % len(MARKERS)], color=COLORS[number % len(COLORS)])[0]
-            for number, (_, values) in enumerate(table.items())
-        ]
+        drawn = [axes.plot(values.dropna(), **look(number))[0] for number, (_, values) in enumerate(table.items())]
         axes.set_xlabel(told)
         axes.set_ylabel("rank at the end" if told == "layer" else "continuous rank, mean over layers")
-    legend_below(figure, lines, list(final))
+    legend_below(figure, drawn, list(final))
     return figure
 
 
@@ -157,20 +241,10 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
         budgets = record.metrics.get("allocation/budget_used")
         if budgets is not None:
             right.plot(budgets.index, budgets.to_numpy(), ".", color=COLORS[1], ms=4, label=used)
-    left.set_title("alpha", fontsize=10)
-    right.set_title("budget (entries of R)", fontsize=10)
+    left.set_title("mask sharpness (alpha)")
+    right.set_title("budget (adapter entries)")
     right.set_ylim(0, 1.08 * right.dataLim.y1)  # a constant budget would lie on the frame
     right.legend(loc="lower right")
     for axes in (left, right):
         axes.set_xlabel("step")
     return figure
-
-
-def _masks(content: RankHistory, low: int, high: int) -> Iterator[tuple[str, Figure]]:
-    names = list(content.layers)
-    chosen = sorted({0, len(names) // 4, len(names) // 2, 3 * len(names) // 4, len(names) - 1})
-    start = content.history[0]
-    soft = soft_tails(torch.tensor(start.ranks)[chosen].float(), start.alpha, low, high)
-    hard = hard_tails(torch.tensor(list(content.layers.values()))[chosen], high)
-    for when, tails in (("start", soft), ("end", hard)):
-        yield when, mask_pictures(square_masks(tails), [names[place] for place in chosen])

@@ -5,14 +5,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from experiments.metrics import scale, title
-from experiments.report.drawing import COLORS, INK, MARKERS, draw_band, legend_below, panels
+from experiments.report.drawing import (
+    COLORS,
+    INK,
+    MARKERS,
+    draw_band,
+    keep_in_sight,
+    legend_below,
+    look,
+    panels,
+    rate_ticks,
+)
 from experiments.report.groups import Curve, Group
 from experiments.report.optimum import curve_optimum
 from experiments.report.rate_law import Law
-from experiments.report.record import Record
+from experiments.report.record import UNSOUND
 from experiments.report.tables import metric_of
 from experiments.results import Metric
 
@@ -38,59 +47,27 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     figure, (axes,) = panels(1, 7.2, 4.8)
     lines: list[Any] = []
     for place, (curve, scores) in enumerate(shown.items()):
-        color, line = (INK, "--") if curve.is_full else (COLORS[place % len(COLORS)], "-")
-        look = {"marker": MARKERS[place % len(MARKERS)], "color": color, "linestyle": line}
-        lines.append(draw_band(axes, factor * scores, **look))
+        drawn = look(place) | ({"color": INK, "linestyle": "--"} if curve.is_full else {})
+        lines.append(draw_band(axes, factor * scores, **drawn))
         optimum = curve_optimum(scores)
         if figure_name != "test" and optimum.place == "inside" and optimum.rate is not None:
-            axes.axvline(optimum.rate, color=color, ls=":", lw=1)
-    if lower_is_better:
-        _keep_in_sight(axes, lines)
-    _rate_axis(axes, sorted({rate for scores in shown.values() for rate in scores.columns}))
+            axes.axvline(optimum.rate, color=drawn["color"], ls=":", lw=1)
+    runs = [value for curve in shown for group in curve.groups.values() for value in group.sound_values(figure_name)]
+    sound = abs(factor) * np.asarray(runs)
+    keep_in_sight(axes, "y", sound[sound <= _OFF_SCALE * sound.min()] if lower_is_better else sound, lines)
+    rates = sorted({rate for scores in shown.values() for rate in scores.columns})
+    axes.set_xscale("log")
+    rate_ticks(axes.xaxis, rates if len(rates) <= _MOST_TICKS else ())
     axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
     axes.set_ylabel(_axis_title(figure_name, metric))
     legend_below(figure, lines, [curve.label for curve in shown])
     return figure
 
 
-def _rate_axis(axes: Any, rates: list[float]) -> None:
-    axes.set_xscale("log")
-    if len(rates) <= _MOST_TICKS:
-        axes.set_xticks(rates, [f"{rate:g}" for rate in rates], rotation=0 if len(rates) < 9 else 45)
-    else:
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
 def _axis_title(figure_name: str, metric: Metric) -> str:
     if figure_name == "loss":
         return "validation loss"
     return ("test " if figure_name == "test" else "validation ") + title(metric.name)
-
-
-def _keep_in_sight(axes: Any, lines: list[Any]) -> None:
-    """Ends the vertical axis above the values that can be told apart, and writes those beyond its end beside it."""
-    best = min(float(min(line.get_ydata())) for line in lines)
-    beyond = [
-        (line, rate, value)
-        for line in lines
-        for rate, value in zip(line.get_xdata(), line.get_ydata(), strict=True)
-        if value > _OFF_SCALE * best
-    ]
-    if not beyond:
-        return
-    axes.set_ylim(0.9 * best, _OFF_SCALE * best)
-    for place, (line, rate, value) in enumerate(beyond):
-        below = (0, -4 - 12 * place)  # points
-        axes.annotate(
-            f"{value:,.0f} ↑" if value >= 100 else f"{value:.3g} ↑",
-            (rate, _OFF_SCALE * best),
-            xytext=below,
-            textcoords="offset points",
-            ha="center",
-            va="top",
-            color=line.get_color(),
-        )
 
 
 def law_figure(law: Law) -> Figure:
@@ -109,7 +86,7 @@ def law_figure(law: Law) -> Figure:
         axes.plot(found["rank"], 10 ** found["law"], color=color, lw=1)
     axes.set_xscale("log", base=2)
     axes.set_yscale("log")
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    rate_ticks(axes.yaxis)
     ticks = sorted(set(points["rank"]))
     axes.set_xticks(ticks, [f"{rank:g}" for rank in ticks])
     axes.set_xlabel("rank")
@@ -119,37 +96,40 @@ def law_figure(law: Law) -> Figure:
 
 
 def training_curves(groups: list[Group]) -> Figure | None:
-    """Training loss, validation loss and validation metric over optimizer steps, one thin line per run."""
+    """Training loss, validation loss and validation metric, one thin line per run.
+
+    Over optimizer steps; over epochs where a file of trials keeps no steps of one of the runs.
+    """
     metric = metric_of(groups)
     if metric is None:
         return None
-    shown_figures = [
-        ("train/epoch_loss", "training loss", 1.0),
-        ("val/loss", "validation loss", 1.0),
-        (f"val/{metric.name}", title(metric.name), scale(metric.name)),
-    ]
-    figure, all_axes = panels(3, 9.6, 3.6)
     shown = sorted(groups, key=lambda group: -group.score)[:MOST_LINES]
-    lines: dict[str, Any] = {}
-    for axes, (name, label, factor) in zip(all_axes, shown_figures, strict=True):
-        for number, group in enumerate(shown):
-            for record in group.records:
-                line = _line(axes, record, name, factor, COLORS[number % len(COLORS)], number)
-                if line is not None:
-                    lines.setdefault(group.label, line)
-        axes.set_xlabel("step")
-        axes.set_title(label, fontsize=10)
-    if not lines:
+    runs = [(number, record) for number, group in enumerate(shown) for record in group.records]
+    by_step = all(record.metrics or record.results is None for _, record in runs)
+    figure, all_axes = panels(3, 9.6, 3.6)
+    legend: dict[str, Any] = {}
+    titles = {"train/epoch_loss": "training loss", "val/loss": "validation loss"}
+    for axes, name in zip(all_axes, (*titles, f"val/{metric.name}"), strict=True):
+        factor = 1.0 if name in titles else scale(metric.name)
+        fallen, sound = [], []
+        for number, record in runs:
+            values = record.metrics.get(name) if by_step else record.by_epoch(name)
+            if values is None or values.empty:
+                continue
+            # the marker at a line's end tells settings apart without colours
+            drawn = look(number) | {"ms": 5, "markevery": [len(values) - 1], "lw": 1.2}
+            (line,) = axes.plot(values.index, factor * values.to_numpy(), **drawn)
+            legend.setdefault(shown[number].label, line)
+            if record.status in UNSOUND:
+                fallen += axes.plot(values.index[-1], factor * values.iloc[-1], " ", color=drawn["color"])
+            else:
+                sound += list(factor * values)
+        keep_in_sight(axes, "y", sound, fallen)
+        if not axes.lines:
+            axes.text(0.5, 0.5, "not kept with these runs", ha="center", transform=axes.transAxes)
+        axes.set_xlabel("step" if by_step else "epoch")
+        axes.set_title(titles.get(name, title(metric.name)))
+    if not legend:
         return None
-    legend_below(figure, list(lines.values()), list(lines))
+    legend_below(figure, list(legend.values()), list(legend))
     return figure
-
-
-def _line(axes: Any, record: Record, name: str, factor: float, color: str, number: int) -> Any:
-    values = record.metrics.get(name)
-    if values is None:
-        return None
-    # the marker at a line's end tells settings apart without colours
-    look: dict[str, Any] = {"marker": MARKERS[number % len(MARKERS)], "ms": 5, "markevery": [len(values) - 1]}
-    style = "-" if number < len(COLORS) else "--"
-    return axes.plot(values.index, factor * values.to_numpy(), style, color=color, lw=1.2, **look)[0]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from experiments.report.cells import spread
 from experiments.report.optimum import find_optimum
-from experiments.report.record import STATUSES, Record
+from experiments.report.record import STATUSES, UNSOUND, Record
 from experiments.results import Metric, RunResults
 
 Item = TypeVar("Item")
@@ -68,6 +68,23 @@ class Group:
         """best, last, test or loss by seed, of the records that have one."""
         return by_seed((record.seed, record.figure(figure)) for record in self.records)
 
+    def sound_values(self, figure: str) -> list[float]:
+        """The figures of the runs that neither collapsed nor diverged."""
+        found = (record.figure(figure) for record in self.records if record.status not in UNSOUND)
+        return [value for value in found if value is not None]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the whole backbone is trained."""
+        return bool(self.results) and self.results[0].adapter == "full fine-tuning"
+
+    @cached_property
+    def entries(self) -> float:
+        """Mean number of trained values without the head: those in use at the best epoch where ranks are learned."""
+        moments = [(results, (results.at_best_epoch or results).budget) for results in self.results]
+        used = [budget.used if budget else results.trainable_parameters.adapter for results, budget in moments]
+        return sum(used) / len(used) if used else float("nan")
+
     def spread(self, figure: str) -> str:
         """Median ± sample standard deviation of a figure over seeds, as text."""
         return spread(self.values(figure), self.metric.name if self.metric else "")
@@ -116,8 +133,7 @@ class Curve:
     @property
     def is_full(self) -> bool:
         """Whether the whole backbone is trained."""
-        results = next((group.results[0] for group in self.groups.values() if group.results), None)
-        return results is not None and results.adapter == "full fine-tuning"
+        return any(group.is_full for group in self.groups.values())
 
     @property
     def rank(self) -> float:
@@ -189,24 +205,19 @@ def _together(items: list[Item], records: list[Record], left_out: tuple[str, ...
 
 def _followers(records: list[Record], rate: str) -> list[str]:
     """Other rates that are a function of the swept one, such as a head's rate derived from it."""
-    followers = []
-    for name in (RATE, ALLOCATION_RATE, HEAD_RATE):
-        by_rate: dict[Any, set[Any]] = {}
-        for record in records:
-            by_rate.setdefault(record.config.get(rate), set()).add(record.config.get(name))
-        values = {value for found in by_rate.values() for value in found}
-        if name != rate and len(values) > 1 and all(len(found) == 1 for found in by_rate.values()):
-            followers.append(name)
-    return followers
+    names = (RATE, ALLOCATION_RATE, HEAD_RATE)
+    rates = pd.DataFrame([{name: repr(record.config.get(name)) for name in names} for record in records])
+    values_at_one_rate = rates.groupby(rate).nunique().reindex(columns=names).max()
+    return [name for name in names if name != rate and rates[name].nunique() > 1 and values_at_one_rate[name] == 1]
 
 
 def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     """The method's name, or the adapter's, with the settings that vary among records of that name."""
-    names = [_method_name(record) for record in records]
-    varied = {
-        name: _varied([r for r, theirs in zip(records, names) if theirs == name], left_out) for name in set(names)
-    }
-    words = {name: _words(keys) for name, keys in varied.items()}
+    names = pd.Series([_method_name(record) for record in records])
+    settings = pd.DataFrame([{key: repr(value) for key, value in record.config.items()} for record in records])
+    settings = settings.drop(columns=[key for key in left_out if key in settings])
+    varied = {name: settings.columns[own.nunique(dropna=False) > 1] for name, own in settings.groupby(names)}
+    words = {name: _words(list(keys)) for name, keys in varied.items()}
 
     def label(record: Record, name: str, value: Callable[[Any], str]) -> str:
         keys = (key for key in varied[name] if key in record.config)
@@ -220,18 +231,9 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     ]
 
 
-def _varied(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
-    """Settings that differ among the records."""
-    keys = dict.fromkeys(key for record in records for key in record.config if key not in left_out)
-    return [key for key in keys if len({repr(record.config.get(key)) for record in records}) > 1]
-
-
 def _method_name(record: Record) -> str:
-    if record.method:
-        return record.method
-    if record.results:
-        return record.results.adapter
-    return str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
+    named = record.method or (record.results.adapter if record.results else "")
+    return named or str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
 
 
 def _words(keys: list[str]) -> dict[str, str]:

@@ -2,12 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import pandas as pd
 
-from experiments.report.cells import make_table, mean, spread, text
+from experiments.report.cells import TOO_FEW, make_table, mean, spread, text
 from experiments.report.groups import BACKBONE, Curve, Group
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
+from experiments.report.statistics import FEWEST_SEEDS, Interval
+
+_WIDEST = 100.0  # times: an interval of more says nothing of a rate
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,14 @@ class ChosenRate:
 
 def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
     """The chosen rate of each curve."""
-    chosen = []
-    for curve in curves:
-        full = _reference(curve, curves)
-        compared = full is not None and full is not curve
-        ratio = rate_ratio(curve.scores(figure), full.scores(figure)) if full and compared else None
-        chosen.append(ChosenRate(curve, full, figure, curve_optimum(curve.scores(figure)), ratio))
-    return chosen
+    return [_choose(curve, _reference(curve, curves), figure) for curve in curves]
+
+
+@cache  # seeds are resampled a thousand times, and page, answer and figures ask
+def _choose(curve: Curve, full: Curve | None, figure: str) -> ChosenRate:
+    scores = curve.scores(figure)
+    ratio = None if full is None or full is curve else rate_ratio(scores, full.scores(figure))
+    return ChosenRate(curve, full, figure, curve_optimum(scores), ratio)
 
 
 def rate_table(curves: list[Curve], bootstrap: bool = False) -> pd.DataFrame:
@@ -107,7 +112,7 @@ def _ratio(row: ChosenRate) -> str:
         return "unknown (no full fine-tuning on the same data and backbone)"
     if row.ratio.value is None:
         return f"unknown ({row.ratio.reason})"
-    return f"{row.ratio.value:.2g}× {_interval(row.ratio.student)}".strip()
+    return f"{row.ratio.value:.2g}× {_interval(row.ratio.student, len(row.ratio.by_seed))}".strip()
 
 
 def _ratio_by_seed(row: ChosenRate) -> str:
@@ -115,22 +120,29 @@ def _ratio_by_seed(row: ChosenRate) -> str:
     return ", ".join(f"{value:.2g}" for value in ratios) if len(ratios) > 1 else ""
 
 
-def _interval(interval: tuple[float, float] | None) -> str:
-    return "" if interval is None else f"[{interval[0]:.2g}, {interval[1]:.2g}]"
+def _interval(interval: Interval | None, seeds: int = FEWEST_SEEDS) -> str:
+    """An interval of rates or their ratios in brackets, where it tells anything; nothing for None."""
+    if interval is None:
+        return ""
+    if seeds < FEWEST_SEEDS or interval[1] > _WIDEST * interval[0]:
+        return f"({TOO_FEW})"
+    return f"[{interval[0]:.2g}, {interval[1]:.2g}]"
 
 
 def _told(row: ChosenRate) -> str:
     """The best rate with its interval and what weakens it, or why there is none."""
-    return _optimum(row.optimum) + _collapse_beside(row) + _uneven(row.curve)
+    return (
+        _optimum(row.optimum, len(row.curve.scores(row.figure).dropna())) + _collapse_beside(row) + _uneven(row.curve)
+    )
 
 
-def _optimum(optimum: Optimum) -> str:
+def _optimum(optimum: Optimum, seeds: int) -> str:
     if optimum.place in ("lower edge", "upper edge"):
         return f"at the {optimum.place} of the grid ({optimum.chosen:g}): the true one may lie outside"
     if optimum.place != "inside" or optimum.rate is None:
         return f"none: {optimum.place}"
     edges = f", at the grid's edge in {optimum.edge_share:.0%} of resamples" if optimum.edge_share else ""
-    return f"{optimum.rate:.2g} {_interval(optimum.interval)}".strip() + edges
+    return f"{optimum.rate:.2g} {_interval(optimum.interval, seeds)}".strip() + edges
 
 
 def _collapse_beside(row: ChosenRate) -> str:

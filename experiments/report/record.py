@@ -1,6 +1,6 @@
 """One run, as the report sees it, and how it is read from its folder."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from experiments.config_files import flatten, read_yaml
 from experiments.results import RunResults, read_json
 from experiments.typed_json import Part, WrongPartError
 
+UNSOUND = ("collapsed", "diverged")
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "paused", "waiting")
 
 Config = dict[str, Any]  # settings by command-line name, without init_args
@@ -44,6 +45,11 @@ class RankHistory(Part):
             if not moment.alpha > 0:
                 raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
         return found
+
+    def rounded(self) -> Self:
+        """The same with continuous ranks to three decimals: no picture shows more."""
+        moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
+        return replace(self, history=moments)
 
     def as_plain(self) -> dict[str, Any]:
         return {"layers": self.layers, "history": [moment.as_plain() for moment in self.history], **self.other}
@@ -87,6 +93,15 @@ class Record:
         metric = self.results.metric
         figures = {"best": metric.best, "last": metric.last, "loss": self.results.best_val_loss}
         return self.results.test_figures.get(metric.name) if kind == "test" else figures[kind]
+
+    def by_epoch(self, name: str) -> pd.Series | None:
+        """The values of train/epoch_loss, or of a validation figure, by epoch from 1, as results.json has them."""
+        if self.results is None:
+            return None
+        found = {int(entry["epoch"] or 0) + 1: entry.get(name) for entry in self.results.validations}
+        if name == "train/epoch_loss":
+            found = dict(enumerate(self.results.train_losses or [], start=1))
+        return pd.Series(found, dtype=float).dropna()
 
 
 def read_run(folder: Path) -> Record:

@@ -15,6 +15,7 @@ Interval = tuple[float, float]
 LEVEL = 0.95
 RESAMPLES = 4000
 SEED = 0
+FEWEST_SEEDS = 3  # below, Student's interval is wider than anything it could tell apart
 
 
 def percentile_interval(samples: Array) -> Interval:
@@ -57,6 +58,11 @@ class PairedDifference:
     def student(self) -> Interval | None:
         """95 % Student interval of the mean."""
         return student_mean(self.by_seed)
+
+    @property
+    def interval(self) -> Interval | None:
+        """The same where there are enough seeds to show it."""
+        return self.student if self.pairs >= FEWEST_SEEDS else None
 
     @cached_property
     def bootstrap(self) -> Interval | None:

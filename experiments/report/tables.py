@@ -7,9 +7,9 @@ import pandas as pd
 
 from common.errors import InputError
 from experiments.metrics import scale, title
-from experiments.report.cells import make_table, mean, number, span, text
+from experiments.report.cells import TOO_FEW, make_table, mean, number, span, text
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
-from experiments.report.record import Record
+from experiments.report.record import UNSOUND, Record
 from experiments.report.statistics import PairedDifference, holm, paired_difference
 from experiments.results import Metric, RunResults
 
@@ -45,6 +45,7 @@ def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
             **({"Difference to baseline": lambda group: _difference(group, baseline)} if baseline else {}),
             "n": lambda group: str(len(group.values("best"))),
             "Used rank": lambda group: text(mean(used_rank(results) for results in group.results)),
+            "Adapter parameters": lambda group: f"{group.entries:,.0f}" if group.results else "",
             "Parameters": lambda group: f"{group.results[0].trainable_parameters.total:,}" if group.results else "",
             "Status": lambda group: ", ".join(f"{count} {status}" for status, count in group.statuses.items()),
         },
@@ -86,9 +87,8 @@ def _difference(group: Group, baseline: Group) -> str:
     if difference is None:
         return "no common seed"
     factor = scale(group.metric.name if group.metric else "")
-    interval = difference.student and f" {span(difference.student, factor)}"
-    pairs = "1 pair" if difference.pairs == 1 else f"{difference.pairs} pairs"
-    return f"{factor * difference.mean:+.2f}{interval or ''} ({pairs})"
+    told = f"{factor * difference.mean:+.2f} {span(difference.interval, factor)}".strip()
+    return f"{told} ({difference.pairs} pair{'s' if difference.pairs > 1 else ''})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +96,17 @@ class Comparison:
     """Settings against the baseline in one figure: best, last or test."""
 
     group: Group
+    baseline: Group
     figure: str
     difference: PairedDifference
+
+    @property
+    def is_sound(self) -> pd.Series:
+        """By common seed, whether neither run collapsed or diverged."""
+        fallen = {
+            record.seed for one in (self.group, self.baseline) for record in one.records if record.status in UNSOUND
+        }
+        return ~self.difference.by_seed.index.to_series().isin(fallen)
 
 
 def difference_table(groups: list[Group], baseline: Group | None, bootstrap: bool = False) -> pd.DataFrame:
@@ -117,7 +126,7 @@ def difference_table(groups: list[Group], baseline: Group | None, bootstrap: boo
             "Settings": lambda row: row.group.label,
             "Figure": lambda row: FIGURES[row.figure],
             "Mean difference": lambda row: f"{factor * row.difference.mean:+.2f}",
-            "95 % Student": lambda row: span(row.difference.student, factor),
+            "95 % Student": lambda row: span(row.difference.interval, factor) or TOO_FEW,
             **(resampled if bootstrap else {}),
             "p": lambda row: number(row.difference.p_value),
             f"p, Holm over {len(rows)}": lambda row: number(corrected[row]),
@@ -136,7 +145,7 @@ def comparable(groups: list[Group], baseline: Group) -> list[Group]:
 def comparisons(group: Group, baseline: Group) -> list[Comparison]:
     """The differences in each figure that both have."""
     found = {kind: paired_difference(group.values(kind), baseline.values(kind)) for kind in FIGURES}
-    return [Comparison(group, kind, difference) for kind, difference in found.items() if difference]
+    return [Comparison(group, baseline, kind, difference) for kind, difference in found.items() if difference]
 
 
 def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None) -> Group | None:

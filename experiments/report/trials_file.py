@@ -179,11 +179,11 @@ def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict
         settings=settings,
         results=None if record.results is None else shorten(_slim(record.results, shared), short),
         metrics={
-            name: [[int(step), float(value)] for step, value in values.items()]
+            name: [[int(step), float(f"{value:.6g}")] for step, value in values.items()]
             for name, values in record.metrics.items()
             if name in _DRAWN or name.startswith("val/")
         },
-        ranks=record.ranks,
+        ranks=record.ranks and record.ranks.rounded(),
         error=shorten_text(record.error, short) or None,
     )
 

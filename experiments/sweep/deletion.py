@@ -3,17 +3,14 @@
 from pathlib import Path
 
 from common.errors import InputError
-from experiments.own_files import OF_A_RUN, delete, own_files
+from experiments.own_files import OF_A_REPORT, OF_A_RUN, delete, own_files
 from experiments.run_folder import RunFolder
 from experiments.sweep.folder import FAILURE, LOCKS, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
 
 KEPT = ("all", "best", "none")  # what finished trials keep of their checkpoints
 _OF_A_TRIAL = (*OF_A_RUN, LOG, FAILURE)
-OF_A_SWEEP = (
-    *("sweep.yaml", "results.json", "report.html", "report.md", "table.csv", "differences.csv", "figures/*.png"),
-    *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial", f"{LOCKS}/*", f"{LOCKS}/.*"),
-)
+OF_A_SWEEP = ("sweep.yaml", "results.json", *OF_A_REPORT, f"{LOCKS}/*", f"{LOCKS}/.*")
 
 
 def begin_anew(run_folder: Path) -> None:

@@ -11,7 +11,7 @@ from lora.injection import choose_layers
 from tests import tiny
 
 SHAPES = {"minilm": (6, 384), "distilbert": (6, 768), "distilgpt2": (6, 768), "roberta-base": (12, 768)}
-SHAPES |= {"roberta-large": (24, 1024), "roberta-large-narrow": (24, 64)}
+SHAPES |= {"roberta-large": (24, 1024), "roberta-large-narrow": (24, 64), "tiny": (2, 256)}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -15,7 +15,7 @@ from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
 from experiments.report.content import make_study
 from experiments.report.figures_differences import difference_figure, run_bars
-from experiments.report.figures_ranks import allocation_figures
+from experiments.report.figures_ranks import RankSets, allocation_figures
 from experiments.report.figures_rates import training_curves
 from experiments.report.groups import make_groups
 from experiments.report.record import RankHistory
@@ -27,17 +27,17 @@ CURVE = {1e-4: {0: 0.5, 1: 0.6}, 1e-3: {0: 0.6, 1: 0.7}, 1e-2: {0: 0.5, 1: 0.6}}
 
 @pytest.fixture
 def adaptive(tmp_path):
-    """Three seeds of adaptive ranks, and their final ranks (seed, layer)."""
+    """The figures of three seeds of adaptive ranks, by what they show, and their final ranks (seed, layer)."""
     final = np.array([[4, 5, 2, 8], [7, 6, 2, 3], [5, 5, 2, 6]])
     for seed, ranks in enumerate(final.tolist()):
         made_runs.write_adaptive_run(tmp_path / f"run{seed}", seed, 0.5 + seed / 10, ranks)
     (group,) = make_groups(read_records([tmp_path]))
-    return group, final
+    return {name: draw() for name, _, draw in allocation_figures(RankSets.of(group), (2, 8))}, final
 
 
-def cells(figure):
+def cells(axes):
     """Numbers in a rank map's cells, row by row."""
-    return [text.get_text() for text in figure.axes[0].texts]
+    return [text.get_text() for text in axes.texts]
 
 
 def test_a_name_is_written_as_it_is(tmp_path):
@@ -58,21 +58,35 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
     assert len(looks) == 12
 
 
-def test_deviations_of_ranks_are_called_so_and_keep_a_decimal(adaptive):
-    group, final = adaptive
-    figures = {name: figure for name, _, figure in allocation_figures(group)}
-    for name, values in (("ranks_end", final.mean(0)), ("ranks_spread", final.std(0, ddof=1))):
-        by_projection = values.reshape(2, 2).T.ravel()  # made_runs.LAYERS: layer by layer
-        assert cells(figures[name]) == [f"{value:.1f}" for value in by_projection]
-    assert figures["ranks_spread"].axes[1].get_ylabel() == "standard deviation of the rank"
-    assert cells(figures["ranks_start"]) == ["5"] * 4
-    assert cells(rank_map({"layer.0.query": 7.0}, 2, 8, "ranks")) == ["7"]
+def test_rank_maps_are_medians_over_seeds_with_their_change_and_deviation_in_one_order_and_scale(adaptive):
+    figures, final = adaptive
+    maps = {axes.get_title(loc="left"): axes for axes in figures["rank_maps"].axes if axes.get_title(loc="left")}
+    start = np.full(4, 5.0)  # made_runs.ranks
+    expected = {
+        "at the start": start,
+        "at the end": np.median(final, axis=0),
+        "change, end − start": np.median(final - start, axis=0),
+        "standard deviation over seeds": final.std(axis=0, ddof=1),
+    }
+    assert list(maps) == list(expected)
+    for (name, values), axes in zip(expected.items(), maps.values(), strict=True):
+        by_projection = values.reshape(2, 2).T  # made_runs.LAYERS: layer by layer
+        np.testing.assert_allclose(axes.images[0].get_array(), np.round(by_projection, 1))
+        decimals = 1 if name.startswith("standard") else 0
+        assert cells(axes) == [f"{value:.{decimals}f}" for value in by_projection.ravel()]
+        assert [label.get_text() for label in axes.get_yticklabels()] == [
+            "attention.self.query",
+            "attention.self.value",
+        ]
+    limits = [maps[name].images[0].get_clim() for name in ("at the start", "at the end", "change, end − start")]
+    assert limits == [(2, 8), (2, 8), (-3, 3)]
+    assert cells(rank_map({"layer.0.query": 7.0}, 2, 8, "ranks").axes[0]) == ["7"]
 
 
-def test_lines_of_each_type_of_layer_are_means_over_seeds_and_layers(adaptive):
-    group, final = adaptive
-    at_end, over_time = next(figure for name, _, figure in allocation_figures(group) if name == "ranks_by_type").axes
-    by_layer = final.mean(0).reshape(2, 2)  # made_runs.LAYERS: layer by layer, query and value
+def test_lines_of_each_type_of_layer_are_medians_over_seeds_and_means_over_layers(adaptive):
+    figures, final = adaptive
+    at_end, over_time = figures["ranks_by_layer_type"].axes
+    by_layer = np.median(final, axis=0).reshape(2, 2)  # made_runs.LAYERS: layer by layer, query and value
     for place, (line, moments) in enumerate(zip(at_end.lines, over_time.lines, strict=True)):
         np.testing.assert_allclose(line.get_xydata(), [[0, by_layer[0, place]], [1, by_layer[1, place]]])
         np.testing.assert_allclose(moments.get_xydata(), [[0, 5], [9, by_layer[:, place].mean()]])
@@ -85,10 +99,10 @@ def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
     *bars, band = axes.patches
     np.testing.assert_allclose([bar.get_width() for bar in bars], [60, 70, 50, 53, 56])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "fixed"]
-    (line,) = axes.lines
+    *_, line = axes.lines
     np.testing.assert_allclose(line.get_xdata(), 53)
     np.testing.assert_allclose([band.get_x(), band.get_width()], [50, 6])
-    assert not run_bars(study.groups, None).axes[0].lines and run_bars([], None) is None
+    assert len(run_bars(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_bars([], None) is None
 
 
 @pytest.mark.slow
@@ -123,11 +137,15 @@ def test_layers_whose_last_numbers_collide_are_all_on_the_map_in_the_table_and_i
     layers, projections, rows = rank_grid(ranks)
     assert sorted(rank for row in rows for rank in row if rank is not None) == list(ranks.values())
     assert len(paths) > 20 and len(layers) <= 3 and len(set(projections)) == len(projections)
-    assert sorted(map(int, cells(rank_map(ranks, 1, 20, "ranks")))) == list(ranks.values())
+    assert sorted(map(int, cells(rank_map(ranks, 1, 20, "ranks").axes[0]))) == list(ranks.values())
     lines = [column._cells for column in _rank_table(ranks).columns[1:]]
     assert sorted(int(str(cell)) for column in lines for cell in column if str(cell)) == list(ranks.values())
     (moment,) = RankHistory.from_plain(made_runs.ranks([1, 1, 1, 1])).history[:1]
     history = RankHistory(layers=ranks, history=[dataclasses.replace(moment, ranks=[float(r) for r in ranks.values()])])
-    assert sorted(figures_ranks._over_time(history).axes[0].images[0].get_array().ravel()) == list(ranks.values())
-    drawn = figures_ranks._by_type(paths, [history], np.array([list(ranks.values())])).axes[0].lines
+    sets = RankSets(None, paths, [history], (1, 99))
+    figures = {figure: getattr(figures_ranks, figure) for figure in ("_over_time", "_maps")}
+    for name, draw in figures.items():
+        image = draw(sets, (1, 99)).axes[0].images[0].get_array()
+        assert sorted(image[~np.ma.getmaskarray(image) & ~np.isnan(image)].ravel()) == list(ranks.values()), name
+    drawn = figures_ranks._by_type(sets).axes[0].lines
     assert sorted(rank for line in drawn for rank in line.get_ydata()) == list(ranks.values())

@@ -75,5 +75,6 @@ def test_swept_rates_are_compared_at_the_chosen_one(tmp_path):
     assert cli.main(["report", str(folder)]) == 0
     report = (folder / "report.md").read_text()
     assert "| 16 | 90.00 | 88.00 |\n| 64 | 80.00 | 78.00 |" in report
-    assert "](figures/rank_curve.png)" in report and (folder / "figures" / "rank_curve.png").exists()
-    assert 'id="figure-rank_curve"' in (folder / "report.html").read_text()
+    assert "](figures/metric_against_rank.png)" in report
+    assert (folder / "figures" / "metric_against_rank.png").exists()
+    assert 'id="figure-metric_against_rank"' in (folder / "report.html").read_text()

@@ -1,0 +1,130 @@
+"""What a report's runs show, in one or two sentences from their numbers; a best median alone shows nothing."""
+
+from collections.abc import Iterator
+
+from experiments.metrics import scale, title
+from experiments.report.cells import TOO_FEW, span, spread
+from experiments.report.content import Study
+from experiments.report.figures_costs import SMALL_REGRET, common_figure, regrets
+from experiments.report.groups import Group
+from experiments.report.rate_tables import choose_rates
+from experiments.report.statistics import holm
+from experiments.report.tables import Comparison, comparable, comparisons
+
+_SURE = 0.05  # p-values below show a difference
+_EQUAL_BUDGETS = 0.02  # relative: what rounding to discrete ranks can make of one budget
+_MOST_NAMES = 2
+_SPLITS = {"test": "on the test split", "best": "on the validation split"}
+
+
+def answer(study: Study) -> list[str]:
+    """The sentences; none as long as no run has finished."""
+    groups = [group for group in study.on_one_axis if len(group.values("best"))]
+    if not groups:
+        return []
+    if len(groups) == 1:
+        return [_alone(groups[0])]
+    baseline = study.baseline if study.baseline in groups else None
+    compared = _first_two(groups) if baseline is None else _against_baseline(groups, baseline)
+    return [*compared, *_rates(study), *_regret(study)]
+
+
+def _alone(group: Group) -> str:
+    """One run is called one run."""
+    metric, results = group.metric, group.results[0]
+    assert metric is not None
+    values = {kind: group.values(kind) for kind in ("best", "test")}
+    if len(group.records) > 1:
+        told = f"{len(values['best'])} seeds of {group.label} on {results.data.name}: median {title(metric.name)}"
+    else:
+        told = f"One run of {group.label} on {results.data.name}: {title(metric.name)}"
+    parts = [f"{spread(values[kind], metric.name)} {_SPLITS[kind]}" for kind in ("best", "test") if len(values[kind])]
+    epoch = f", best epoch {metric.best_epoch + 1}" if len(group.records) == 1 and metric.best_epoch is not None else ""
+    return f"{told} {', '.join(parts)}{epoch}. {group.entries:,.0f} adapter parameters were trained."
+
+
+def _against_baseline(groups: list[Group], baseline: Group) -> Iterator[str]:
+    figure = common_figure(groups)
+    found = [one for group in comparable(groups, baseline) for one in comparisons(group, baseline)]
+    found = [one for one in found if one.figure == figure]
+    if not found:
+        return
+    p_values = holm(one.difference.p_value for one in found)
+    sign = 1 if baseline.metric is None or baseline.metric.higher_is_better else -1
+    shown = [one for one, p in zip(found, p_values, strict=True) if p < _SURE and one.difference.interval]
+    better = [one for one in shown if sign * one.difference.mean > 0]
+    worse = [one for one in shown if sign * one.difference.mean < 0]
+    budget = "at equal budget, " if _alike([one.group for one in found] + [baseline]) else ""
+    if not shown:
+        largest = max(found, key=lambda one: abs(one.difference.mean))
+        told = f"{budget}no setting is shown to differ from {baseline.label} {_SPLITS[figure]}"
+        yield _sentence(f"{told}: the largest difference is {_told(largest)}")
+        return
+    kinds = [f"shown to be {kind}: {_listed(ones)}" for kind, ones in (("better", better), ("worse", worse)) if ones]
+    rest = len(found) - len(shown)
+    told = f"{budget}against {baseline.label} {_SPLITS[figure]}, {'; '.join(kinds)}"
+    yield _sentence(f"{told}; {rest} more not shown to differ" if rest else told)
+
+
+def _first_two(groups: list[Group]) -> Iterator[str]:
+    """Without a baseline, the setting with the best median against the next."""
+    figure = common_figure(groups)
+    first, second = sorted(groups, key=lambda group: -group.score)[:2]
+    told = f"The best median on the validation split is that of {first.label} ({first.spread('best')}), which"
+    found = next((one for one in comparisons(first, second) if one.figure == figure), None)
+    if found is None:
+        yield f"{told} has no seed in common with the next, {second.label}, so that they can't be compared."
+        return
+    is_shown = "is" if found.difference.p_value < _SURE and found.difference.interval else "isn't"
+    yield f"{told} {is_shown} shown to differ from the next, {second.label}, {_SPLITS[figure]}: {_told(found, False)}."
+
+
+def _alike(groups: list[Group]) -> bool:
+    used = [group.entries for group in groups]
+    return max(used) <= (1 + _EQUAL_BUDGETS) * min(used)
+
+
+def _told(one: Comparison, named: bool = True) -> str:
+    factor = scale(one.group.metric.name) if one.group.metric else 1.0
+    interval = span(one.difference.interval, factor)
+    seeds = "1 seed" if one.difference.pairs == 1 else f"{one.difference.pairs} seeds"
+    name = f"{one.group.label}, " if named else ""
+    told = f"{factor * one.difference.mean:+.2f} {interval}".strip()
+    return f"{told} ({name}{seeds}{'' if interval else f': {TOO_FEW}'})"
+
+
+def _listed(found: list[Comparison]) -> str:
+    """The largest differences first."""
+    ordered = sorted(found, key=lambda one: -abs(one.difference.mean))
+    told = ", ".join(f"{one.group.label} {_told(one, named=False)}" for one in ordered[:_MOST_NAMES])
+    return told if len(ordered) <= _MOST_NAMES else f"{told} and {len(ordered) - _MOST_NAMES} more"
+
+
+def _rates(study: Study) -> Iterator[str]:
+    """The best rates in full fine-tuning's, where both lie inside their grids."""
+    ratios = {row.curve.label: row.ratio.value for row in choose_rates(study.swept) if row.ratio and row.ratio.value}
+    low, high = min(ratios.values(), default=0.0), max(ratios.values(), default=0.0)
+    if len(ratios) == 1:
+        yield f"The best learning rate of {next(iter(ratios))} is {low:.2g} times full fine-tuning's."
+    elif ratios:
+        yield f"Best learning rates are {low:.2g} to {high:.2g} times full fine-tuning's ({len(ratios)} curves)."
+
+
+def _regret(study: Study) -> Iterator[str]:
+    """The smallest adapter whose regret is small, or the one that comes nearest; for metrics told in points."""
+    found = [one for one in regrets(study.on_one_axis) if one.group.metric and scale(one.group.metric.name) == 100]
+    if not found:
+        return
+    small = [one for one in found if one.is_small]
+    one = min(small, key=lambda one: one.group.entries) if small else min(found, key=lambda one: one.difference.mean)
+    interval = span(one.difference.interval) or f"({TOO_FEW})"
+    told = f"{one.group.label} ({one.group.entries:,.0f} adapter parameters): {one.difference.mean:+.2f} {interval}"
+    near = f"within {SMALL_REGRET:g} point of full fine-tuning"
+    if small:
+        yield f"The smallest adapter {near} is {told} points worse."
+    else:
+        yield f"No adapter here comes {near}; the nearest is {told} points worse."
+
+
+def _sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}."

@@ -1,0 +1,246 @@
+"""What a report says, section by section, gathered once for the page and the Markdown file."""
+
+import re
+from collections.abc import Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from experiments.report.answer import answer
+from experiments.report.audit import audit_table
+from experiments.report.cells import without_constant_columns, without_empty_columns
+from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
+from experiments.report.figures_costs import cost_figure, regret_figure, regret_table, regrets
+from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
+from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
+from experiments.report.figures_rates import MOST_LINES, law_figure, rate_curves, training_curves
+from experiments.report.groups import Group
+from experiments.report.provenance import mixtures, provenance
+from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
+from experiments.report.rate_forecast import forecast_table, forecasts
+from experiments.report.rate_law import law_table, left_out, points_of
+from experiments.report.rate_tables import loss_table, rate_table
+from experiments.report.replay import replay_table, replays
+from experiments.report.tables import (
+    comparable,
+    difference_table,
+    headline,
+    run_table,
+    settings_table,
+    trouble_table,
+)
+from experiments.report.verdict import answers
+
+_RANK_SECTIONS = 4
+_RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names
+    "best": ("validation_metric_against_learning_rate", "Validation figure"),
+    "loss": ("validation_loss_against_learning_rate", "Validation loss"),
+    "test": ("test_metric_against_learning_rate", "Test figure"),
+}
+
+
+def gather(
+    study: Study,
+    sources: list[Path],
+    commands: list[str],
+    pictures: Pictures,
+    replayed: Iterable[str] | None = None,
+    evaluated: Iterable[Section] = (),
+) -> list[Section]:
+    """All sections of a report that have something to say.
+
+    Args:
+        study: the runs.
+        sources: what they were read from.
+        commands: that make the report and its runs again.
+        pictures: what draws.
+        replayed: what was searched, to replay `sweep --stop_early`; None replays nothing.
+        evaluated: what models loaded again say.
+    """
+    found = [
+        _top(study, sources),
+        _costs(study, pictures),
+        _differences(study, pictures),
+        _settings(study, pictures),
+        _rates(study, pictures),
+        _law(study, pictures),
+        _rank_curve(study, pictures),
+        _replay(study, replayed),
+        *evaluated,
+        _training(study, pictures),
+        *_ranks(study, pictures),
+        _troubles(study),
+        _provenance(study, commands),
+    ]
+    return [section for section in found if section.parts]
+
+
+def _table(name: str, rows: pd.DataFrame, in_words: bool = True) -> list[Part]:
+    """The table without columns that no row fills; nothing without rows."""
+    return [] if rows.empty else [Table(name, without_empty_columns(rows), in_words)]
+
+
+def _top(study: Study, sources: list[Path]) -> Section:
+    asked = answers(sources, study.records, study.groups, study.compared)
+    parts: list[Part] = [Paragraph(text, "answer") for text in (*asked, *answer(study))]
+    parts.append(Paragraph(f"{headline(study.groups)}. {_numbers(study)}", "small"))
+    if others := study.measures[1:]:
+        names = [f"{one.metric.replace('_', ' ')} on {one.data} ({one.validation_rows:,} rows)" for one in others]
+        parts.append(Paragraph(say("other_measures", "; ".join(names)), "warning"))
+    unfair = _table("Not compared fairly", audit_table(study.groups, study.swept, study.compared, study.baseline))
+    return Section("top", "", [*parts, *([Paragraph(say("unfair"), "warning")] if unfair else []), *unfair])
+
+
+def _numbers(study: Study) -> str:
+    seconds = sum(record.results.wall_seconds for record in study.records if record.results)
+    unfinished = sum(record.status != "finished" for record in study.records)
+    told = [_counted(len(study.records), "run")]
+    told += [_counted(len(study.groups), "setting")] if len(study.groups) > 1 else []
+    told.append(f"{seconds / 3600:.2f} hours, evaluation included")
+    told += [f"{unfinished} not simply finished"] if unfinished else []
+    return ", ".join(told) + "."
+
+
+def _counted(number: int, name: str) -> str:
+    return f"{number} {name}{'' if number == 1 else 's'}"
+
+
+def _costs(study: Study, pictures: Pictures) -> Section:
+    shown, found = study.on_one_axis, regrets(study.compared)
+    parts: list[Part] = []
+    if len(shown) > 1:
+        caption = _caption("cost_figure", "edge")
+        parts += pictures.draw("score_against_cost", caption, lambda: cost_figure(shown))
+    parts += pictures.draw("regret_against_trained_entries", say("regret_figure"), lambda: regret_figure(found))
+    parts += _table("Regret against full fine-tuning", regret_table(found), in_words=False)
+    return Section("costs", "Score against cost", parts)
+
+
+def _differences(study: Study, pictures: Pictures) -> Section:
+    parts: list[Part] = []
+    if (baseline := study.baseline) is not None:
+        caption = _caption("difference_figure", "edge", more=len(comparable(study.compared, baseline)) - MOST_ROWS)
+        parts += pictures.draw("differences_to_baseline", caption, lambda: difference_figure(study.compared, baseline))
+        rows = difference_table(study.compared, baseline, study.bootstrap)
+        table = _table("Differences to the baseline", rows, in_words=False)
+        parts += [Paragraph(say("difference_table", baseline.label)), *table] if table else []
+    return Section("differences", "Differences to the baseline", parts)
+
+
+def _settings(study: Study, pictures: Pictures) -> Section:
+    baseline, shown = study.baseline, study.on_one_axis
+    rows = without_empty_columns(settings_table(study.groups, baseline))
+    if len(study.records) == 1:
+        one = pd.DataFrame({"What": rows.columns, "Value": rows.iloc[0].to_numpy()})
+        return Section("settings", "The run", [Table("The run", one)])
+    rows, same = without_constant_columns(rows)
+    told = [say("settings"), say("settings_baseline", baseline.label) if baseline else ""]
+    told.append(say("settings_same", same) if same else "")
+    parts: list[Part] = [Paragraph(" ".join(filter(None, told))), Table("Settings", rows, in_words=False)]
+    caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_BARS)
+    parts += pictures.draw("score_of_each_run", caption, lambda: run_bars(shown, baseline))
+    mixed = _table("Rows that mix runs", mixtures(study.groups))
+    return Section(
+        "settings", "Settings", [*parts, *([Paragraph(say("mixtures"), "warning")] if mixed else []), *mixed]
+    )
+
+
+def _rates(study: Study, pictures: Pictures) -> Section:
+    if not study.is_rate_study:
+        return Section("rates", "", [])
+    parts = [Paragraph(say("rates")), *_table("Learning rates", rate_table(study.swept, study.bootstrap))]
+    by_loss = _table("Learning rates by validation loss", loss_table(study.swept, study.bootstrap))
+    parts += [Paragraph(say("loss_rates")), *by_loss] if by_loss else []
+    curves = [curve for curve in study.curves if curve.chosen in study.on_one_axis]
+    for kind, (name, shown) in _RATE_PICTURES.items():
+        caption = f"{say('rate_figure', shown)} {_caption('' if kind == 'test' else 'rate_figure_optimum', 'edge')}"
+        if kind != "loss" or by_loss:
+            parts += pictures.draw(name, caption, partial(rate_curves, curves, kind, study.rate))
+    return Section("rates", "Learning rates", parts)
+
+
+def _law(study: Study, pictures: Pictures) -> Section:
+    if (law := study.law) is None:
+        return Section("law", "", [])
+    points = points_of(study.records)
+    parts = [Paragraph(say("law")), *_table("The law", law_table(law))]
+    parts += _table("Each rank predicted from the others", left_out(points))
+    parts += _table("Full fine-tuning's rate, forecast from LoRA's", forecast_table(forecasts(points)))
+    parts += pictures.draw("learning_rate_law", say("law_figure"), lambda: law_figure(law))
+    return Section("law", "A law for the learning rate", parts)
+
+
+def _rank_curve(study: Study, pictures: Pictures) -> Section:
+    table = _table("The metric against the rank", rank_curve_table(study.on_one_axis))
+    told = _caption("rank_curve", "rank_curve_rates" if study.is_rate_study else "")
+    drawn = pictures.draw("metric_against_rank", say("rank_curve_figure"), lambda: rank_curve_figure(study.on_one_axis))
+    return Section("rank-curve", "The metric against the rank", [Paragraph(told), *table, *drawn] if table else [])
+
+
+def _replay(study: Study, replayed: Iterable[str] | None) -> Section:
+    name = "Stopping early, replayed"
+    if replayed is None:
+        return Section("replay", name, [])
+    table = _table(name, replay_table(replays(study.groups, tuple(replayed))))
+    return Section("replay", name, [Paragraph(say("replay")), *table])
+
+
+def _training(study: Study, pictures: Pictures) -> Section:
+    shown = study.on_one_axis
+    first = "training_figure_one" if len(study.records) == 1 else "training_figure"
+    rates = "training_figure_rates" if study.is_rate_study else ""
+    caption = _caption(first, rates, more=len(shown) - MOST_LINES)
+    parts = pictures.draw("training_curves", caption, lambda: training_curves(shown))
+    return Section("training", "Training", [*parts] or [Paragraph(say("training_empty"))])
+
+
+def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
+    """A section for the best settings of each method, all on one colour scale."""
+    chosen = _best_of_methods(study.groups)
+    sets = [RankSets.of(group) for group in chosen]
+    extremes = [one.extremes for one in sets] or [(0.0, 0.0)]
+    scale = (min(low for low, _ in extremes), max(high for _, high in extremes))
+    for one in sets:
+        label = _file_name(one.group.label)
+        drawn: list[Part] = []
+        for name, caption, make in allocation_figures(one, scale):
+            drawn += pictures.draw(f"{name}_{label}", caption, make)
+        yield Section(f"ranks-{label}", f"Ranks: {one.group.label}", drawn)
+    hidden = sum(1 for group in study.groups if allocating(group)) - len(chosen)
+    lost = [group for group in study.groups if not allocating(group) and any(one.budget for one in group.results)]
+    notes = [say("ranks_hidden", hidden)] if hidden else []
+    notes += [say("ranks_lost", ", ".join(group.label for group in lost))] if lost else []
+    yield Section("ranks-not-shown", "Ranks that are not shown", [Paragraph(note) for note in notes])
+
+
+def _file_name(label: str) -> str:
+    return re.sub(r"[^\w.-]+", "_", label).strip("._")[:80] or "settings"
+
+
+def _caption(*names: str, more: int = 0) -> str:
+    """Texts after each other, and how many settings have no room in the figure."""
+    told = [say(name) for name in names if name]
+    return " ".join([*told, *([say("left_out", more)] if more > 0 else [])])
+
+
+def _best_of_methods(groups: list[Group]) -> list[Group]:
+    """The best group of each method first, then the next best, up to a number a reader can take in."""
+    ordered = sorted((group for group in groups if allocating(group)), key=lambda group: -group.score)
+    first = {group.method: group for group in reversed(ordered)}
+    return sorted(ordered, key=lambda group: first[group.method] is not group)[:_RANK_SECTIONS]
+
+
+def _troubles(study: Study) -> Section:
+    table = _table("Runs that did not simply finish", trouble_table(study.records))
+    told = [Paragraph(say("troubles"), "warning")] if table else []
+    return Section("troubles", "Runs that did not simply finish", [*told, *table])
+
+
+def _provenance(study: Study, commands: list[str]) -> Section:
+    parts = _table("Data, model, versions", provenance(study.records))
+    if len(study.records) > 1:
+        parts.append(Table(f"Every run ({len(study.records)})", run_table(study.records), False, is_folded=True))
+    return Section(
+        "provenance", "Data, model, versions, commands", [*parts, Paragraph("\n".join(commands), "commands")]
+    )
