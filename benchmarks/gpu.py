@@ -1,7 +1,6 @@
 """A self-test of one GPU: whether it computes what the CPU does, and how fast it trains. On a CPU in a reduced form."""
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,11 @@ class Row:
     peak_memory_bytes: float | None = None
     error: str | None = None
 
+    @property
+    def speed(self) -> str:
+        """As it is printed, or why there is none."""
+        return self.error or f"{self.samples_per_second:,.1f} samples/s"
+
 
 def planned(cuda: bool) -> list[Row]:
     """What is measured, the most telling first."""
@@ -60,7 +64,7 @@ def measured(row: Row, settings: BenchmarkSettings) -> Row:
         settings = with_possible_steps(replace(settings, batch_size=row.batch_size))
         found = run_at_once(row.side, settings, row.at_once)
     except Exception as error:  # out of memory, a missing package, a driver's fault: whatever this GPU brings
-        return replace(row, error=(str(error).strip() or type(error).__name__).splitlines()[0][:300])
+        return replace(row, error=_reason(error))
     shares = [figures["needed"] / figures["peak"] for figures in found if "needed" in figures]
     return replace(
         row,
@@ -83,16 +87,18 @@ def measure_gpu(arguments: list[str]) -> bool:
     at_least("minutes", parsed.minutes, 0)
     deadline = time.monotonic() + 60 * parsed.minutes
     cuda = torch.cuda.is_available()
-    asked = BenchmarkSettings(model="minilm", steps=2, warm_up_steps=1, threads=1)
+    asked = BenchmarkSettings(model="tiny", steps=2, warm_up_steps=1, threads=1)
     if cuda:
         asked = BenchmarkSettings(model="roberta-large", precision="bf16-mixed", steps=20, warm_up_steps=10)
     with made_model(asked) as settings:
         content: dict[str, Any] = {"reduced": not cuda, "model": asked.model, "precision": asked.precision}
         content |= {"correctness": _correctness(settings), "rows": [], **origin(settings)}
-        for row in _until(deadline, planned(cuda), settings):
+        for row in planned(cuda):
+            late = time.monotonic() > deadline
+            row = replace(row, error="not measured: the time was over (--minutes)") if late else measured(row, settings)
             content["rows"].append(asdict(row))
             write_json(parsed.output, content)
-            print(f"{row.side}, batch {row.batch_size}, {row.at_once} at once: {_figures(row)}", flush=True)
+            print(f"{row.side}, batch {row.batch_size}, {row.at_once} at once: {row.speed}", flush=True)
     write_json(parsed.output, content)
     Console().print(table(content, torch.cuda.get_device_name() if cuda else f"{processor()}, reduced: no GPU here"))
     print(f"{parsed.output} can be pasted into an issue.")
@@ -103,28 +109,24 @@ def _correctness(settings: BenchmarkSettings) -> dict[str, Any]:
     try:
         (found,) = run_at_once("correctness", replace(settings, batch_size=8), 1)
     except Exception as error:  # the rest is still worth having
-        return {"passed": False, "error": (str(error).strip() or type(error).__name__).splitlines()[0][:300]}
+        return {"passed": False, "error": _reason(error)}
     return {**found, "limits": LIMITS, "passed": all(found[name] <= limit for name, limit in LIMITS.items())}
 
 
-def _until(deadline: float, rows: list[Row], settings: BenchmarkSettings) -> Iterator[Row]:
-    for row in rows:
-        late = time.monotonic() > deadline
-        yield replace(row, error="not measured: the time was over (--minutes)") if late else measured(row, settings)
+def _reason(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def table(content: dict[str, Any], title: str) -> Table:
     """The rows as a table, with the correctness below."""
-    numbers = (Column(name, justify="right") for name in ("batch", "at once", "samples/s", "of peak", "memory"))
-    verdict = "the same gradients as on the CPU" if content["correctness"]["passed"] else "OTHER GRADIENTS THAN THE CPU"
-    made = Table("side", *numbers, title=title, caption=f"{verdict}: {content['correctness']}")
+    numbers = (Column(name, justify="right") for name in ("batch", "at once", "speed", "of peak", "memory"))
+    found = content["correctness"]
+    verdict = "the same gradients as on the CPU" if found["passed"] else "OTHER GRADIENTS THAN THE CPU"
+    differences = {name: f"{found[name]:.1g} ({limit:g} allowed)" for name, limit in LIMITS.items() if name in found}
+    details = found.get("error") or ", ".join(f"{name} {value}" for name, value in differences.items())
+    made = Table("side", *numbers, title=title, caption=f"{verdict}: {details}")
     for row in (Row(**entry) for entry in content["rows"]):
         share = "" if row.share_of_peak is None else f"{row.share_of_peak:.1%}"
         memory = "" if row.peak_memory_bytes is None else f"{row.peak_memory_bytes / 2**20:,.0f} MiB"
-        speed = row.error or f"{row.samples_per_second:,.1f}"
-        made.add_row(row.side, str(row.batch_size), str(row.at_once), speed, share, memory)
+        made.add_row(row.side, str(row.batch_size), str(row.at_once), row.speed, share, memory)
     return made
-
-
-def _figures(row: Row) -> str:
-    return row.error or f"{row.samples_per_second:,.1f} samples/s"

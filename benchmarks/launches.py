@@ -10,9 +10,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from functools import partial, wraps
-from importlib import import_module
 from io import StringIO
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 from unittest.mock import patch
 
@@ -119,11 +119,7 @@ def as_on_a_gpu(counter: StepCounter) -> Iterator[None]:
         stack.enter_context(patch.object(SixteenBitDropout, "forward", nn.Dropout.forward))
         stack.enter_context(patch("callbacks.divergence.looks_at_every_step", lambda device: False))
         for place in _ON_THE_HOST:
-            module, _, path = place.partition(":")
-            *owner, name = path.split(".")
-            found: Any = import_module(module)
-            found = getattr(found, owner[0]) if owner else found
-            stack.enter_context(patch.object(found, name, counter.on_the_host(getattr(found, name))))
+            stack.enter_context(patch(place.replace(":", "."), counter.on_the_host(resolve_name(place))))
         stack.enter_context(counter)
         stack.enter_context(_GPUFunctions(counter))
         yield

@@ -27,6 +27,10 @@ _LARGE = {"num_hidden_layers": 24, "num_attention_heads": 16}
 _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 # The kind of model and what differs from its default config.
 ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
+    "tiny": (
+        "bert",
+        {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
+    ),
     "minilm": (
         "bert",
         {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536},

@@ -89,7 +89,8 @@ def trained(settings: BenchmarkSettings, adapter: Adapter, *options: str) -> tup
     assert timer is trainer.callbacks[0] and timer.window.complete
     assert timer.rows == settings.steps * settings.batch_size
     assert trainer.strategy.root_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    return training_figures(timer.window.seconds, settings), trainer, timer
+    figures = training_figures(timer.window.seconds, settings) | {"warm_up_seconds": timer.warm_up_seconds}
+    return figures, trainer, timer
 
 
 def run_config(settings: BenchmarkSettings, adapter: Adapter) -> dict[str, Any]:

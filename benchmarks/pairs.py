@@ -47,6 +47,7 @@ SIDES = {
     "adaptive_softmax": Side(ours.adaptive_softmax, f"adaptive LoRA-XS [5, 25], softmax, soft masks, {_OURS}"),
     "adaptive_compiled": Side(_with("--model.compile=true"), f"the same, compiled, {_OURS}"),
     "adaptive_graphs": Side(_with("--model.cuda_graphs=true"), f"the same, in CUDA graphs, {_OURS}"),
+    "adaptive_checkpointed": Side(_with("--model.gradient_checkpointing=true"), f"the same, checkpointed, {_OURS}"),
     "adaptive_nf4": Side(_with("--model.quantization=nf4"), f"the same, frozen weights in 4 bits, {_OURS}"),
     "correctness": Side(correctness, "gradient of R for one batch, against the CPU's in float32"),
     "fixed_rank": Side(partial(ours.train, "fixed_rank"), f"LoRA-XS of rank 25 in every layer, {_OURS}"),
@@ -70,6 +71,7 @@ _STEPS = "whole steps from batch to optimizer, after a warm-up, the same batches
 FIGURES = {
     "samples_per_second": ("samples/s", _STEPS),
     "seconds_per_step": ("seconds per step", _STEPS),
+    "warm_up_seconds": ("seconds", "from the start of training to the end of the warm-up"),
     "peak_memory_bytes": ("bytes", "most memory held, of the process (CPU) or allocated on the GPU"),
     "needed": ("operations/s", "those the step can't do without (no padding, nothing that we avoid)"),
     "peak": ("operations/s", "a large matrix product in that process"),
@@ -113,6 +115,10 @@ PAIRS = {
     "matmul_peak": Pair("adaptive_softmax", "adaptive_softmax", "needed", "peak"),
     "peak_memory_peft_lora": Pair("adaptive_softmax", "trainer_peft_lora", "peak_memory_bytes"),
     "peak_memory_full": Pair("adaptive_softmax", "full", "peak_memory_bytes"),
+    "checkpointing": Pair("adaptive_checkpointed", "adaptive_softmax", "seconds_per_step"),
+    "peak_memory_checkpointing": Pair("adaptive_checkpointed", "adaptive_softmax", "peak_memory_bytes"),
+    "compiled": Pair("adaptive_compiled", "adaptive_softmax", "seconds_per_step"),
+    "compiled_warm_up": Pair("adaptive_compiled", "adaptive_softmax", "warm_up_seconds"),
     "merged_evaluation": Pair("evaluation", "evaluation", "merged", "apart"),
     "lora_full": Pair("lora_all_linear", "full", "seconds_per_step"),
 }

@@ -10,6 +10,7 @@ from common.errors import InputError
 MODEL = "package:all-MiniLM-L6-v2"
 MAX_LENGTH = 128
 SEED = 42
+CLOCK = "RANKWISE_BENCHMARK_CLOCK"
 
 Precision = Literal["32-true", "bf16-mixed"]
 
@@ -21,14 +22,16 @@ class BenchmarkSettings:
     Args:
         data_dir: folder of the data, as their data module reads it; the quickstart corpus if not given.
         data: what data_dir holds: cola, ag_news, or wikitext (language modelling on blocks of 128 tokens).
-        model: package:NAME, a folder or a hub name; or an architecture with random weights: minilm, distilbert,
-            distilgpt2, roberta-base, roberta-large.
+        model: package:NAME, a folder or a hub name; or an architecture with random weights: tiny, minilm,
+            distilbert, distilgpt2, roberta-base, roberta-large.
         device: auto takes the GPU if there is one.
         precision: of both sides: 32-true, or bf16-mixed (autocast).
         batch_size: rows of a batch.
         steps: timed optimizer steps; 0 for an epoch of all whole batches.
         warm_up_steps: steps before them, not timed.
-        threads: threads of PyTorch in each process; 0 for all cores.
+        threads: threads of PyTorch in each process, and of its compiler; 0 for all cores.
+        clock: wall, or processor: the seconds that processors worked for a side, which other work on the machine
+            changes less.
         repetition: number of the run, from 0; each is measured anew.
 
     Raises:
@@ -44,6 +47,7 @@ class BenchmarkSettings:
     steps: int = 100
     warm_up_steps: int = 10
     threads: int = 0
+    clock: Literal["wall", "processor"] = "wall"
     repetition: int = 0
 
     def __post_init__(self) -> None:
@@ -68,7 +72,8 @@ class BenchmarkSettings:
     def environment(self) -> dict[str, str]:
         """The environment of a measured process: the same number of threads and one device for every side."""
         threads = str(self.thread_count)
-        fixed = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "TOKENIZERS_PARALLELISM": "false"}
+        counted = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TORCHINDUCTOR_COMPILE_THREADS")
+        fixed = {**dict.fromkeys(counted, threads), "TOKENIZERS_PARALLELISM": "false", CLOCK: self.clock}
         if self.device == "cpu":
             fixed["CUDA_VISIBLE_DEVICES"] = ""
         return {"CUDA_VISIBLE_DEVICES": os.environ.get("CUDA_VISIBLE_DEVICES", "0"), **fixed}

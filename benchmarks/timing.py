@@ -1,5 +1,6 @@
 """Stopwatches that stop at the same moments on both sides of a pair."""
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from statistics import median
@@ -8,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.settings import CLOCK, BenchmarkSettings
 from callbacks.trained_module import Batch
 from common.memory import peak_resident_bytes
 
@@ -17,10 +18,13 @@ Figures = dict[str, float]
 
 
 def now() -> float:
-    """Seconds on a clock that only rises, once the accelerator has done its work."""
+    """Seconds on the clock of `BenchmarkSettings.clock`, which only rises, once the accelerator has done its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-    return time.perf_counter()
+    if os.environ.get(CLOCK) != "processor":
+        return time.perf_counter()
+    started = os.times()
+    return time.process_time() + started.children_user + started.children_system
 
 
 def median_seconds(ways: Mapping[str, Callable[[], object]], times: int) -> dict[str, float]:
@@ -95,6 +99,10 @@ class StepTimer(Callback):
     def __init__(self, warm_up_steps: int, steps: int) -> None:
         self.window = StepWindow(warm_up_steps, steps)
         self.rows, self.tokens = 0, 0  # in the timed steps, without padding
+        self.warm_up_seconds = 0.0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.warm_up_seconds = -now()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.window.epoch_started()
@@ -106,6 +114,8 @@ class StepTimer(Callback):
             self.rows += batch["real_rows"]
             self.tokens += batch["real_tokens"]
         self.window.step_ended()
+        if self.window.done == self.window.warm_up_steps:
+            self.warm_up_seconds += now()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.window.epoch_ended()

@@ -1,6 +1,7 @@
 """Grows alpha, the hardness of the soft rank masks."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from lightning.pytorch import Callback, Trainer
@@ -29,6 +30,7 @@ def alpha_at(
     return alpha_min + (alpha_max - alpha_min) * share
 
 
+@dataclass(eq=False, repr=False)
 class AlphaGrowth(Callback):
     """Sets alpha before every step, as a pure function of the step over the run's total.
 
@@ -39,21 +41,19 @@ class AlphaGrowth(Callback):
         reached_at: where alpha_max is reached: at the last step, or, as in the study, one step after it.
     """
 
-    def __init__(
-        self,
-        alpha_min: float = 0.5,
-        alpha_max: float = 3.0,
-        growth: Growth = "linear",
-        reached_at: ReachedAt = "last_step",
-    ) -> None:
-        if not (0 < alpha_min < math.inf and 0 < alpha_max < math.inf):
+    alpha_min: float = 0.5
+    alpha_max: float = 3.0
+    growth: Growth = "linear"
+    reached_at: ReachedAt = "last_step"
+
+    def __post_init__(self) -> None:
+        if not (0 < self.alpha_min < math.inf and 0 < self.alpha_max < math.inf):
             raise InputError(
-                f"alpha_min is {alpha_min} and alpha_max is {alpha_max}; allowed: finite numbers above 0, "
+                f"alpha_min is {self.alpha_min} and alpha_max is {self.alpha_max}; allowed: finite numbers above 0, "
                 "for example 0.5 and 3."
             )
-        check_one_of("growth", growth, get_args(Growth))
-        check_one_of("reached_at", reached_at, get_args(ReachedAt))
-        self.alpha_min, self.alpha_max, self.growth, self.reached_at = alpha_min, alpha_max, growth, reached_at
+        check_one_of("growth", self.growth, get_args(Growth))
+        check_one_of("reached_at", self.reached_at, get_args(ReachedAt))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, batch: Batch, batch_idx: int) -> None:
         allocation = pl_module.rank_allocation

@@ -1,5 +1,7 @@
 """Changes the rank budget over the epochs."""
 
+from dataclasses import dataclass
+
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import Batch, TrainedModule
@@ -18,6 +20,7 @@ def budget_at(
     return memory_start + (memory_end - memory_start) * (epochs - epochs_memory_start) / epochs_memory_start_to_end
 
 
+@dataclass(eq=False, repr=False)
 class BudgetSchedule(Callback):
     """Moves the budget linearly from memory_start to memory_end; without them it stays as the adapter has it.
 
@@ -31,30 +34,21 @@ class BudgetSchedule(Callback):
         epochs_memory_start_to_end: epochs over which it then changes.
     """
 
-    def __init__(
-        self,
-        memory_start: float | None = None,
-        memory_end: float | None = None,
-        epochs_memory_start: float = 0,
-        epochs_memory_start_to_end: float = 0,
-    ) -> None:
-        if (memory_start is None) != (memory_end is None):
-            raise InputError(
-                f"memory_start is {memory_start} and memory_end is {memory_end}; allowed: both budgets, or neither."
-            )
-        if epochs_memory_start < 0 or epochs_memory_start_to_end < 0:
-            raise InputError(
-                f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
-                f"{epochs_memory_start_to_end}; allowed: 0 or more."
-            )
-        if memory_start is None and (epochs_memory_start or epochs_memory_start_to_end):
-            raise InputError(
-                f"epochs_memory_start is {epochs_memory_start} and epochs_memory_start_to_end is "
-                f"{epochs_memory_start_to_end}, but would have no effect: memory_start and memory_end are not given."
-            )
-        self.memory_start, self.memory_end = memory_start, memory_end
-        self.epochs_memory_start = epochs_memory_start
-        self.epochs_memory_start_to_end = epochs_memory_start_to_end
+    memory_start: float | None = None
+    memory_end: float | None = None
+    epochs_memory_start: float = 0
+    epochs_memory_start_to_end: float = 0
+
+    def __post_init__(self) -> None:
+        start, end = self.memory_start, self.memory_end
+        if (start is None) != (end is None):
+            raise InputError(f"memory_start is {start} and memory_end is {end}; allowed: both budgets, or neither.")
+        epochs = (self.epochs_memory_start, self.epochs_memory_start_to_end)
+        told = f"epochs_memory_start is {epochs[0]} and epochs_memory_start_to_end is {epochs[1]}"
+        if min(epochs) < 0:
+            raise InputError(f"{told}; allowed: 0 or more.")
+        if start is None and any(epochs):
+            raise InputError(f"{told}, but would have no effect: memory_start and memory_end are not given.")
 
     def check(self, allocation: RankAllocation | None) -> None:
         """Raises `InputError` unless the allocation can change, and has a solution for both budgets."""

@@ -55,9 +55,7 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}. Pass --ckpt_path last, best or an existing file.")
     try:
-        with zipfile.ZipFile(path) as archive:  # torch.load doesn't look at the checksums it wrote
-            if (damaged := archive.testzip()) is not None:
-                raise zipfile.BadZipFile(damaged)
+        check_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
         raise InputError(
@@ -73,6 +71,13 @@ def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
             "another checkpoint of the run, such as --ckpt_path best or last."
         )
     return content
+
+
+def check_archive(path: Path) -> None:
+    """Compares a checkpoint with the checksums that torch.load doesn't look at; any exception says it is damaged."""
+    with zipfile.ZipFile(path) as archive:
+        if (damaged := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(damaged)
 
 
 def _changed(found: dict[str, int], written: object) -> list[str]:

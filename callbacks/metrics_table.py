@@ -68,8 +68,8 @@ class MetricsTable(Logger):
                 more = f", … ({len(steps)} rows in all)" if len(steps) > 10 else ""
                 logger.warning(
                     f"{self.path} has {fate} rows since the checkpoint was written, of the steps "
-                    f"{', '.join(steps[:10])}{more}. Training goes on all the same; TensorBoard's files hold the "
-                    "figures, too."
+                    f"{', '.join(steps[:10])}{more}. Training continues. TensorBoard's files hold the same "
+                    "figures."
                 )
 
     def _take_up(self) -> None:

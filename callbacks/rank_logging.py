@@ -74,8 +74,9 @@ class RankLogging(Callback):
         if allocation is None or adapter is None or not wanted:
             return
         ranks = dict(zip(adapter.layer_names, allocation.ranks().tolist(), strict=True))
-        picture = rank_map(ranks, allocation.rank_min, allocation.rank_max, f"ranks at step {trainer.global_step}")
-        chosen = sorted({0, len(ranks) // 4, len(ranks) // 2, 3 * len(ranks) // 4, len(ranks) - 1})
+        title, bounds = f"ranks at step {trainer.global_step}", (allocation.rank_min, allocation.rank_max)
+        picture = rank_map(ranks, *bounds, title, width=5.2)  # TensorBoard shows it 320 pixels wide
+        chosen = sorted({0, len(ranks) // 3, 2 * len(ranks) // 3, len(ranks) - 1})
         shown = allocation.masks_of(allocation.noiseless_tails()[chosen])
         masks = mask_pictures(shown, [adapter.layer_names[layer] for layer in chosen])
         for logger in loggers:

@@ -2,8 +2,13 @@
 
 from collections.abc import Iterable
 
+from matplotlib import colormaps
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor
+
+_BESIDE = 2.6  # inches for the projections' names and the colour bar
+_CELL = 0.42  # inches of a cell with a readable rank
 
 
 def layer_and_projection(path: str) -> tuple[int, str]:
@@ -51,45 +56,59 @@ def rank_grid(ranks: dict[str, float]) -> tuple[list[int], list[str], list[list[
 
 
 def rank_map(
-    ranks: dict[str, float], rank_min: int, rank_max: int, title: str, label: str = "rank", decimals: int = 0
+    ranks: dict[str, float],
+    rank_min: int,
+    rank_max: int,
+    title: str,
+    label: str = "rank",
+    decimals: int = 0,
+    width: float | None = None,
 ) -> Figure:
     """A heat map, projection by layer, with the rank in each cell.
 
     Args:
-        ranks: by module path.
+        ranks: by module path; one beyond the bounds has the colour of an arrow at that end of the colour bar.
         rank_min: lower end of the colours; rank_max the upper one.
         title: above the map.
         label: what the values are, beside the colours.
         decimals: digits after the point in the cells, for means and deviations.
+        width: inches; by default as wide as all cells need. Where they don't fit, there are colours alone.
     """
-    layers, projections, rows = rank_grid(ranks)
-    figure = Figure(figsize=(2.6 + 0.42 * len(layers), 1.4 + 0.42 * len(projections)), layout="constrained")
+    layers, projections, rows = rank_grid({path: round(rank, decimals) for path, rank in ranks.items()})
+    needed = _BESIDE + _CELL * len(layers)
+    figure = Figure(figsize=(width or needed, 1.4 + _CELL * len(projections)), layout="constrained")
     axes = figure.add_subplot()
     values = [[float("nan") if rank is None else rank for rank in row] for row in rows]
-    image = axes.imshow(values, cmap="viridis", vmin=rank_min, vmax=rank_max, aspect="auto")
-    axes.set_xticks(range(len(layers)), [str(layer) for layer in layers])
+    colors = colormaps["viridis"].with_extremes(under="black", over="red")
+    image = axes.imshow(values, cmap=colors, vmin=rank_min, vmax=rank_max, aspect="auto")
+    has_room = width is None or width >= needed
+    named = range(0, len(layers), 1 if has_room else -(-len(layers) // 8))
+    axes.set_xticks(named, [str(layers[place]) for place in named])
     axes.set_yticks(range(len(projections)), projections)
     axes.set_xlabel("layer")
-    axes.set_title(title)
-    middle = (rank_min + rank_max) / 2
+    figure.suptitle(title)
     for y, row in enumerate(rows):
         for x, rank in enumerate(row):
-            if rank is not None:
-                color = "white" if rank < middle else "black"
-                axes.text(x, y, f"{rank:.{decimals}f}", ha="center", va="center", fontsize=8, color=color)
-    figure.colorbar(image, ax=axes, label=label)
+            if rank is not None and has_room:
+                color = "white" if rank < (rank_min + rank_max) / 2 or rank > rank_max else "black"
+                axes.text(x, y, f"{rank:.{decimals}f}", ha="center", va="center", fontsize=10, color=color)
+    known = [rank for row in rows for rank in row if rank is not None]
+    beyond = (min(known) < rank_min, max(known) > rank_max)
+    extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
+    figure.colorbar(image, ax=axes, label=label, extend=extend, ticks=MaxNLocator("auto", integer=True))
     return figure
 
 
 def mask_pictures(masks: Tensor, names: list[str]) -> Figure:
-    """A few soft masks (layers, r, r), or rows of them (layers, 1, r), side by side, black 0 to white 1."""
+    """A few soft masks (layers, r, r), or rows of them (layers, 1, r), two beside each other, black 0 to white 1."""
     told = layer_names(names)
-    figure = Figure(figsize=(2.4 * len(names), 2.7), layout="constrained")
+    rows = -(-len(names) // 2)
+    figure = Figure(figsize=(4.6, 0.4 + 2.3 * rows), layout="constrained")
     for place, (mask, name) in enumerate(zip(masks.cpu().numpy(), names, strict=True)):
-        axes = figure.add_subplot(1, len(names), place + 1)
+        axes = figure.add_subplot(rows, 2, place + 1)
         axes.imshow(mask, cmap="gray", vmin=0, vmax=1, aspect="equal" if len(mask) > 1 else "auto")
         layer, projection = told[name]
-        axes.set_title(f"layer {layer}\n{projection}", fontsize=8)
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set_title(f"layer {layer}\n{projection}", fontsize=11)
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set(color="tab:orange", linewidth=2)  # white masks would run into a white page
     return figure

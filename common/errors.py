@@ -20,7 +20,7 @@ class VerificationError(Exception):
 
 
 class IncompleteRunError(Exception):
-    """A run ended short of what it was asked for; all it came to is written.
+    """A run ended before it had done all that was asked for; its results so far are written.
 
     cli.py prints the message alone and ends with exit code 1.
     """

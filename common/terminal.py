@@ -5,11 +5,14 @@ import errno
 import io
 import logging
 import os
+import re
 import shutil
 import sys
 import threading
 import warnings
-from typing import NoReturn
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+from typing import Any, NoReturn
 
 from common.errors import InputError
 
@@ -59,10 +62,35 @@ def keep_output_going() -> None:
 
 
 class VerbParser(argparse.ArgumentParser):
-    """The options of one verb; what it can't read is an `InputError` that names the verb's help."""
+    """The options of one verb; what it can't read is an `InputError` that names the option probably meant.
+
+    Args:
+        handed_on: options of a run, for a verb that hands on what it doesn't know itself; they are no mistakes.
+    """
+
+    def __init__(self, handed_on: Iterable[str] = (), **kwargs: Any) -> None:
+        super().__init__(allow_abbrev=False, **kwargs)
+        self._handed_on = set(handed_on)
+        self._typed: Sequence[str] = ()
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        self._typed = args or ()
+        options, rest = super().parse_known_args(args, namespace)
+        if self._handed_on and self._meant():
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return options, rest
 
     def error(self, message: str) -> NoReturn:
-        raise InputError(f"{message}. See `{self.prog} --help`.")
+        hints = [f" {typed} is no option; did you mean {meant}?" for typed, meant in self._meant().items()]
+        raise InputError(f"{message}.{''.join(hints)} See `{self.prog} --help`.")
+
+    def _meant(self) -> dict[str, str]:
+        """The options that were mistyped, each with this parser's own one that is nearest to it."""
+        own = [option for action in self._actions for option in action.option_strings]
+        typed = {word.partition("=")[0] for word in self._typed if re.match(r"--\w+(=|$)", word)}
+        unknown = sorted(typed - {*own, *(f"--{name}" for name in self._handed_on)})
+        near = {word: get_close_matches(word, own, n=1, cutoff=0.75) for word in unknown}
+        return {word: found[0] for word, found in near.items() if found}
 
 
 def is_first_process() -> bool:

@@ -165,7 +165,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
         if longer:
             logger.info(
                 f"{self.name}: {longer} of {len(lines)} {name} lines are longer than block_size = {self.block_size} "
-                "tokens and go on in further rows; --data.block_size sets it."
+                "tokens, so they continue in further rows. --data.block_size sets the limit."
             )
         return cut_windows(tokens, self.block_size, stride)
 

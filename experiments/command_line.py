@@ -18,11 +18,11 @@ from experiments.config_files import locate_configs
 from experiments.error_causes import input_error_behind
 from experiments.exported_model import settings_of_export
 from experiments.options import print_help
-from experiments.process_watch import COURTESY_SECONDS
 from experiments.resumption import was_requeued
 from experiments.run import Run
 from experiments.run_folder import RunFolder
 from experiments.settings import Settings, parse
+from experiments.watched_ddp import COURTESY_SECONDS
 
 
 def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
@@ -124,20 +124,23 @@ def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
     verb, *options = arguments
     if verb == "fit":
         return arguments, None
-    places = VerbParser(prog=f"python cli.py {verb}", add_help=False, allow_abbrev=False)
+    places = VerbParser(prog=f"python cli.py {verb}", add_help=False)
     places.add_argument("--runs_dir", default="runs")
     places.add_argument("--export")
     given, rest = places.parse_known_args(options)
-    if options and not options[0].startswith("-"):
+    is_run = bool(options) and not options[0].startswith("-")
+    rest = rest[1:] if is_run else rest
+    has_file = verb == "predict" and bool(rest) and (rest[0] == "-" or not rest[0].startswith("-"))
+    if has_file:
+        rest[0] = f"--data.predict_file={rest[0]}"
+    if is_run:
         if given.export is not None:
             raise InputError(f"{verb} is given the run {options[0]!r} and --export, too; allowed: one of them.")
         settings = RunFolder.find(options[0], given.runs_dir).settings()
-        rest = rest[1:]
-        if verb == "predict" and rest and (rest[0] == "-" or not rest[0].startswith("-")):
-            rest[0] = f"--data.predict_file={rest[0]}"
         return [verb, *rest], {**settings, "ckpt_path": "best"}
     if given.export is not None:
-        return arguments, settings_of_export(Path(given.export).expanduser().resolve())
+        words = [verb, f"--export={given.export}", f"--runs_dir={given.runs_dir}", *rest] if has_file else arguments
+        return words, settings_of_export(Path(given.export).expanduser().resolve())
     return arguments, None
 
 
@@ -145,7 +148,7 @@ def _how_to_go_on(arguments: list[str], folder: RunFolder) -> str:
     if arguments[0] != "fit":
         return "\nStopped by a signal."
     if not (folder.checkpoints / "last.ckpt").exists():
-        return f"\nStopped by a signal before the first checkpoint. Begin anew: python cli.py {shlex.join(arguments)}"
+        return f"\nStopped by a signal before the first checkpoint. Start again: python cli.py {shlex.join(arguments)}"
     kept = [argument for argument in arguments if argument.partition("=")[0] != "--overwrite"]
     # the last one counts: a run that began at another checkpoint goes on from its own
     resume = kept if _asks_for_last(kept) else [*kept, "--ckpt_path", "last"]

@@ -155,7 +155,7 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 if key.value in names:
-                    raise yaml.YAMLError(f"{key.value!r} stands there twice, again in line {key.start_mark.line + 1}")
+                    raise yaml.YAMLError(f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}")
                 names.add(key.value)
     known[node] = count = 1 + sum(_count(part, known) for part in inner)
     if count > _MOST_VALUES:

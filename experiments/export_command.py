@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from common.terminal import VerbParser, logger, quiet_libraries
+from experiments.arguments import MEANINGS
 from experiments.export_formats import FORMATS, ExportOptions
 from experiments.run import Run
 
@@ -18,7 +19,7 @@ def _parser() -> VerbParser:
         prog="python cli.py export",
         description="Writes a run's model into a folder that other programs load, and checks that it says the same.",
         epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
-        allow_abbrev=False,
+        handed_on=MEANINGS,
     )
     parser.add_argument("run", help="Run folder, or a run's name below --runs_dir.")
     parser.add_argument(

@@ -88,7 +88,7 @@ class Fit:
             self.settings.values.run_name, self.settings.values.seed_everything, self.figures, self.trainer, module
         )
         if self.trainer.is_global_zero:
-            write_json(self.folder.path / "paused.json", results.curve)
+            write_json(self.folder.path / "paused.json", results.curve.as_plain())
 
     def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
         """Takes the folder for this run, and reads the checkpoint that it goes on from."""
@@ -146,7 +146,7 @@ class Fit:
         lower = "a lower --model.optimizer.learning_rate, or leave such updates out with --divergence.skip_at_most N"
         if (self.folder.checkpoints / "last.ckpt").exists():
             return f"the run diverged; what it came to is written. Go on with --ckpt_path last and {lower}."
-        return f"the run diverged before its first checkpoint. Begin anew with --overwrite and {lower}."
+        return f"the run diverged before its first checkpoint. Start again with --overwrite and {lower}."
 
     def _test_of_last_epoch(self, module: AdaptedModule) -> dict[str, Figure | dict[str, Figure]] | None:
         """Test figures of the weights that training ended with; loggers get those of the best epoch alone."""
@@ -162,8 +162,10 @@ def _log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunR
     figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}
     figures |= {f"test/{name}": value for name, value in results.test_figures.items()}
     figures = {name: value for name, value in figures.items() if value is not None}
+    # by the names they are typed with; TensorBoard puts those that differ between runs first
+    given = {name.replace("init_args.", ""): value for name, value in flatten(config).items() if value != "None"}
     for run_logger in trainer.loggers:
         if isinstance(run_logger, TensorBoardLogger):
             # at this step: a run that is finished once more after a kill replaces what it wrote from there on
-            run_logger.log_hyperparams(flatten(config), figures, step=trainer.global_step)
+            run_logger.log_hyperparams(given, figures, step=trainer.global_step)
         run_logger.finalize("success")

@@ -27,7 +27,7 @@ folder = "."  # where this file lies
 answer = pipeline("{pipeline}", model=folder)
 ```""",
     "native": """```
-python cli.py predict --export FOLDER --data.predict_file sentences.txt    # FOLDER: where this file lies
+python cli.py predict --export FOLDER --text "A sentence."    # FOLDER: where this file lies; or a file of lines
 ```""",
 }
 

@@ -1,4 +1,4 @@
-"""Turns the parser's nested reports into one sentence: which setting, what was given, what is allowed."""
+"""Turns the parsers' reports into one sentence: which setting, what was given, what is allowed."""
 
 import re
 from difflib import get_close_matches

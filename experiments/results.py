@@ -5,6 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
 from common.errors import InputError
 from common.files import write_json
 from experiments.typed_json import Part, WrongPartError
@@ -31,6 +34,20 @@ class Metric(Part):
     best: Figure
     best_epoch: int | None
     last: Figure
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationCurve(Part):
+    """The validation metric by epoch; as paused.json, what a sweep's early exit decides by."""
+
+    values: list[Figure]
+    higher_is_better: bool
+    validation_rows: int
+
+    def scores(self) -> NDArray[np.float64]:
+        """Higher is better, and a difference is a share: of a perplexity the logarithm. NaN where nothing is known."""
+        found = np.array(self.values, dtype=float)
+        return found if self.higher_is_better else -np.log(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,12 +222,14 @@ class RunResults(Part):
         return RankFigures(budget=self.budget, average_rank=self.average_rank, equal_area_rank=self.equal_area_rank)
 
     @property
-    def curve(self) -> dict[str, Any]:
-        """What a sweep's early exit decides by, as paused.json has it: the validation metric by epoch."""
+    def curve(self) -> ValidationCurve:
+        """The validation metric by epoch."""
         tags = [tag for entry in self.validations for tag in entry if tag.rpartition("/")[2] == self.metric.name]
-        values = [entry.get(tags[0]) for entry in self.validations] if tags else []
-        rows = self.data.validation_rows
-        return {"values": values, "higher_is_better": self.metric.higher_is_better, "validation_rows": rows}
+        return ValidationCurve(
+            values=[entry.get(tags[0]) for entry in self.validations] if tags else [],
+            higher_is_better=self.metric.higher_is_better,
+            validation_rows=self.data.validation_rows,
+        )
 
     @property
     def test_figures(self) -> dict[str, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from callbacks.checkpoints import read_checkpoint
+from callbacks.checkpoints import check_archive, read_checkpoint
 from common.errors import InputError
 from common.terminal import logger
 from experiments.run_folder import RunFolder
@@ -87,7 +87,7 @@ def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
         except InputError:
             continue
     if not found:
-        raise InputError(f"{error} No other checkpoint of the run is whole and its own: begin anew with --overwrite.")
+        raise InputError(f"{error} No other checkpoint can be used: start again with --overwrite.")
     newest = max(found, key=lambda checkpoint: checkpoint.step)
     best = folder.checkpoints / "best.ckpt"
     if best.exists() and all(checkpoint.path != best for checkpoint in found):
@@ -98,11 +98,11 @@ def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
 def _check_best(best: Path, resumed: str) -> None:
     """Refuses a damaged best.ckpt before training, not after it, when it is needed for the test."""
     try:
-        read_checkpoint(best)
-    except InputError as error:
+        check_archive(best)  # what it holds is read when it is tested: by then it may be another one
+    except Exception as error:
         raise InputError(
             f"{best} is damaged, and holds the epoch that would be tested. Delete it to go on from {resumed} "
-            "without it (the best of the epochs still to come is tested), or begin anew with --overwrite."
+            "without it (the best of the epochs still to come is tested), or start again with --overwrite."
         ) from error
 
 

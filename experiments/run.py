@@ -204,7 +204,7 @@ class Run:
             if asked:
                 raise InputError(
                     f"trainer.{name} is {trainer[name]}, but predict answers every row. Leave it out, or give a "
-                    "shorter file: --data.predict_file FILE."
+                    "shorter file: predict RUN FILE."
                 )
 
     def _refuse_to_replace_input(self, output: Path) -> None:

@@ -1,6 +1,11 @@
-"""Data-parallel processes under a watch that says why a run ends; Lightning's own launcher kills without a word."""
+"""Data-parallel processes that end together, with a message that says why.
+
+Lightning's own launcher ends them without a word, and loses the exit code of a wrong input. A process that waits in a
+collective runs no Python code, so neither an exception nor a signal handler can end it: a thread has to.
+"""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -17,9 +22,59 @@ from torch.nn.parallel import DistributedDataParallel
 
 from common.cores import usable_cores
 from common.errors import IncompleteRunError
-from experiments.process_watch import COURTESY_SECONDS, GO_ON, ProcessWatch
 
 _LAUNCHER = "RANKWISE_LAUNCHER"  # process id of the process that started this one
+_POLL_SECONDS = 0.25
+# A process leaves the word to the first one, or to whoever saw another one go, for this long.
+COURTESY_SECONDS = 3.0
+GO_ON = "Go on from the newest checkpoint with --ckpt_path last."
+
+
+class ProcessWatch(threading.Thread):
+    """Ends this process, and those it started, when one of them or the launcher is gone.
+
+    Args:
+        trainer: knows whether all processes agreed to stop.
+        children: processes this one started, ranks 1, 2 … of its machine.
+        launcher: process id of what started this process, if it must not outlive it.
+    """
+
+    def __init__(self, trainer: Trainer, children: list[subprocess.Popen], launcher: int | None) -> None:
+        super().__init__(daemon=True, name="process-watch")
+        self.trainer, self.children, self.launcher = trainer, children, launcher
+
+    def run(self) -> None:
+        while True:
+            time.sleep(_POLL_SECONDS)
+            if self.launcher is not None and os.getppid() != self.launcher:
+                self._end("the process that started this one is gone.")
+            self.report_lost_child()
+
+    def report_lost_child(self) -> None:
+        """Ends everything if a child failed; its exit code 2, the input's fault, is passed on."""
+        for number, child in enumerate(self.children, start=1):
+            code = child.poll()
+            if not code or (code == 1 and self.trainer.received_sigterm):  # an agreed stop ends with 1, too
+                continue
+            self._end(f"process {number} of {len(self.children) + 1} {_ending(code)}.", 2 if code == 2 else 1)
+
+    def _end(self, why: str, code: int = 1) -> None:
+        for child in self.children:
+            if child.poll() is None:
+                child.kill()  # SIGTERM would not reach it in a collective
+        others = " All processes of the run end here." if self.children else ""
+        advice = f" {GO_ON}" if code != 2 and self.trainer.training else ""
+        print(f"error: process {self.trainer.global_rank}: {why}{others}{advice}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(code)
+
+
+def _ending(code: int) -> str:
+    if code > 0:
+        return f"ended with exit code {code}: its own message stands above"
+    name = signal.Signals(-code).name
+    memory = "; the system does this when memory runs out" if -code == signal.SIGKILL else ""
+    return f"was ended by {name}{memory}"
 
 
 class WatchedLauncher:
@@ -31,9 +86,6 @@ class WatchedLauncher:
         environment: tells the place of this process among the others.
         processes: how many this machine has.
         nodes: number of machines.
-
-    Attributes:
-        children: the processes that were started, ranks 1, 2 … of this machine.
     """
 
     is_interactive_compatible = False  # Lightning asks: a notebook has no command line to start again
@@ -57,7 +109,9 @@ class WatchedLauncher:
             threads = max(usable_cores() // self.processes, 1)
             torch.set_num_threads(threads)
             os.environ["OMP_NUM_THREADS"] = str(threads)
-        self._start_watch(trainer, launcher)
+        if self._watch is None:
+            self._watch = ProcessWatch(trainer, self.children, launcher)
+            self._watch.start()
         try:
             return function(*args, **kwargs)
         except RuntimeError as error:
@@ -75,20 +129,16 @@ class WatchedLauncher:
             child.send_signal(number)
 
     def _start_children(self) -> None:
-        os.environ["MASTER_ADDR"] = self.environment.main_address
-        os.environ["MASTER_PORT"] = str(self.environment.main_port)
-        os.environ["NODE_RANK"] = str(self.environment.node_rank())
-        os.environ["LOCAL_RANK"] = str(self.environment.local_rank())
-        os.environ["WORLD_SIZE"] = str(self.processes * self.nodes)
+        os.environ |= {
+            "MASTER_ADDR": self.environment.main_address,
+            "MASTER_PORT": str(self.environment.main_port),
+            "NODE_RANK": str(self.environment.node_rank()),
+            "LOCAL_RANK": str(self.environment.local_rank()),
+            "WORLD_SIZE": str(self.processes * self.nodes),
+        }
         for rank in range(1, self.processes):
             own = {"LOCAL_RANK": str(rank), _LAUNCHER: str(os.getpid())}
             self.children.append(subprocess.Popen(_this_command(), env={**os.environ, **own}))
-
-    def _start_watch(self, trainer: Trainer, launcher: int | None) -> None:
-        if self._watch is not None or threading.current_thread() is not threading.main_thread():
-            return
-        self._watch = ProcessWatch(trainer, self.children, launcher)
-        self._watch.start()
 
 
 class WatchedDDP(DDPStrategy):

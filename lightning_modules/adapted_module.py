@@ -47,7 +47,7 @@ class AdaptedModule(OptimizedModule):
         init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
         backbone_dtype: type in which frozen weights are held; bfloat16 halves their memory. What trains is float32.
         quantization: holds the frozen linear layers in 4 bits (nf4) or 8 (int8); needs bitsandbytes.
-        gradient_checkpointing: work activations out again on the way back: less memory, about a third more time.
+        gradient_checkpointing: work activations out again on the way back: less memory, more time.
         compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
         cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
             data.length_multiple there are few lengths.

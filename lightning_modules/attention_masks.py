@@ -10,16 +10,24 @@ import torch
 from torch import Tensor, nn
 
 # Architectures that do nothing else with a mask, and attend to everything (no sliding windows).
-_ENCODERS = ("bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
-_DECODERS = ("gpt2", "llama")
+_ENCODERS = (
+    *("albert", "bert", "camembert", "data2vec-text", "distilbert", "electra", "ernie", "mobilebert", "roberta"),
+    *("roberta-prelayernorm", "xlm-roberta", "xlm-roberta-xl"),
+)
+_DECODERS = ("gpt2", "llama", "qwen2")
+_OWN_ATTENTION = ("mpnet",)  # adds the mask to its scores itself
 _ATTENTION = "sdpa_of_ready_masks"
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "64-true": torch.float64}
 
 
 def accept_ready_masks(model: Any) -> bool:
     """Lets a model accept masks of `with_ready_mask`; whether its architecture can."""
-    kind = model.config.model_type
-    if model.config._attn_implementation not in ("sdpa", _ATTENTION) or kind not in (*_ENCODERS, *_DECODERS):
+    kind, attention = model.config.model_type, model.config._attn_implementation
+    if kind in _OWN_ATTENTION:
+        return attention == "eager"
+    slides = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
+    looks_back = kind in _ENCODERS and getattr(model.config, "is_decoder", False)
+    if attention not in ("sdpa", _ATTENTION) or slides or looks_back or kind not in (*_ENCODERS, *_DECODERS):
         return False
     if kind in _DECODERS:
         from transformers import AttentionInterface, AttentionMaskInterface

@@ -46,8 +46,8 @@ def check_compiling(module: Any, model_type: str, takes_ready_masks: bool) -> No
     if not takes_ready_masks:
         raise InputError(
             f"model.{option} is true with a {model_type}, whose attention masks depend on values "
-            "and can't be traced; allowed: BERT's and RoBERTa's kinds, DistilBERT, ELECTRA, GPT-2 and Llama with "
-            f"torch's own attention. Leave out --model.{option}."
+            "and can't be traced; allowed: BERT's and RoBERTa's kinds, ALBERT, DistilBERT, ELECTRA, MPNet, GPT-2, "
+            f"Llama and Qwen2, with torch's own attention where they have it. Leave out --model.{option}."
         )
 
 
@@ -60,8 +60,10 @@ def compiled(module: Any, captures: bool, compiles: bool = True, backend: str | 
         compiles: whether Inductor compiles it.
         backend: of torch.compile, instead of what follows from the two.
     """
-    # torch.compile has no argument for it; at the limit it would raise instead of compiling one more length
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, _GRAPHS)
+    # at the limit it would raise instead of compiling one more length
+    public: Any = getattr(torch.compiler, "config", None)
+    limits: Any = public if hasattr(public, "recompile_limit") else torch._dynamo.config  # in older versions
+    limits.recompile_limit = max(limits.recompile_limit, _GRAPHS)
     device, is_cast = module.device.type, False
     made = torch.compile(
         module.refreshed_loss,

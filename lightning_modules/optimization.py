@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
 Schedule = Literal["constant", "linear_with_warmup"]
 Rounded = Literal["up", "down"]
@@ -52,10 +52,8 @@ class OptimizerSettings:
             raise InputError(f"betas is {list(self.betas)}; allowed: two numbers from 0 to below 1, as 0.9, 0.999.")
         if not 0 <= self.warmup_fraction <= 1:
             raise InputError(f"warmup_fraction is {self.warmup_fraction}; allowed: 0 to 1.")
-        if self.schedule not in ("constant", "linear_with_warmup"):
-            raise one_of("schedule", self.schedule, ("constant", "linear_with_warmup"))
-        if self.warmup_rounding not in ("up", "down"):
-            raise one_of("warmup_rounding", self.warmup_rounding, ("up", "down"))
+        check_one_of("schedule", self.schedule, ("constant", "linear_with_warmup"))
+        check_one_of("warmup_rounding", self.warmup_rounding, ("up", "down"))
 
     def group(self, name: str) -> dict[str, str | float]:
         """AdamW settings of the group `head`, `adapter`, `allocation` or `backbone`."""

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from jsonargparse import ArgumentError, ArgumentParser
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from lora.scaling import LARGEST_RANK
 
 # PEFT's name for the only adapter that a model gets here.
@@ -62,12 +62,10 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
     Raises:
         InputError: PEFT isn't installed, or the method, a setting or its value isn't allowed.
     """
-    if method not in METHODS:
-        raise one_of("method", method, tuple(METHODS))
+    check_one_of("method", method, METHODS)
     chosen = METHODS[method]
     for name in settings:
-        if name not in chosen.settings:
-            raise one_of(f"a setting of PEFT's {chosen.title}", name, chosen.settings)
+        check_one_of(f"a setting of PEFT's {chosen.title}", name, chosen.settings)
     peft = import_peft(f"the adapter is PEFT's {chosen.title}, which")
     config_class = getattr(peft, chosen.config_class)
     _check_initialisation(method, settings)

@@ -45,9 +45,9 @@ def answers_table(task: Task, examples: Examples, scores: dict[int, list[float]]
 
 
 def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float]]) -> str:
-    """Lines of text, the tokens scored in each, their summed loss in nats, and the line's perplexity.
+    """Lines of text, the tokens scored in each, their mean loss in nats, and the line's perplexity, which is e to it.
 
-    A line without a scored token (one token, without context) has no perplexity: the cell is empty.
+    A line without a scored token (one token, without context) has neither: these cells are empty.
 
     Args:
         texts: the lines.
@@ -58,10 +58,10 @@ def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float
     for row, line in enumerate(rows):
         losses[line] += scores[row][0]
         tokens[line] += int(scores[row][1])
-    table = ["text\ttokens\tloss\tperplexity"]
+    table = ["text\ttokens\tmean_loss_per_token\tperplexity"]
     for text, loss, count in zip(texts, losses, tokens, strict=True):
-        perplexity = f"{_exponential(loss / count):.6f}" if count else ""
-        table.append(f"{as_cell(text)}\t{count}\t{loss:.6f}\t{perplexity}")
+        figures = f"{loss / count:.6f}\t{_exponential(loss / count):.6f}" if count else "\t"
+        table.append(f"{as_cell(text)}\t{count}\t{figures}")
     return "\n".join(table) + "\n"
 
 

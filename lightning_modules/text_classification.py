@@ -58,9 +58,9 @@ class TextClassificationModule(AdaptedModule):
         if side is None and not self.sees_padding:
             self.sees_padding = True
             logger.warning(
-                f"what {self.backbone_name} answers for a row changes when the row is padded, even under the attention "
-                "mask. Rows of different length therefore go through it apart: right, but slower. A program that pads "
-                "its rows gets other answers from this model."
+                f"The answer of {self.backbone_name} to a row changes when the row is padded, even with an attention "
+                "mask. Rows of different length are therefore computed separately, which is correct but slower. A "
+                "program that pads its rows gets other answers from this model."
             )
         return model, head
 

@@ -47,7 +47,7 @@ def check_training_state(module: Any, checkpoint: dict[str, Any]) -> None:
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
             f"the checkpoint lacks a part of what training needs, or a part has another form ({error!r:.100}): it "
-            "isn't whole. Use another one (--ckpt_path FILE), or begin anew with --overwrite."
+            "isn't whole. Use another one (--ckpt_path FILE), or start again with --overwrite."
         ) from error
     fixed = (*_OF_EVALUATION, *(_OF_THE_ORDER + _OF_THE_EPOCH if in_the_middle else ()))
     for name, value in ours["training"].items():

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of, one_of
 
 FactorRule = Literal["svd", "random", "gradient"]
 Initialization = Literal["uniform", "kaiming", "gaussian", "both_gaussian", "gradient"]
@@ -126,8 +126,7 @@ def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: flo
 
 def check_initialization(rule: str, std: float | None) -> None:
     """Raises `InputError` for an unknown rule, or a standard deviation that is negative or would have no effect."""
-    if rule not in INITIALIZATIONS:
-        raise one_of("initialization", rule, INITIALIZATIONS)
+    check_one_of("initialization", rule, INITIALIZATIONS)
     if std is not None and (rule != "gaussian" or std < 0):
         raise InputError(
             f"initial_std is {std} and initialization is {rule!r}; allowed: 0 or more, with initialization: gaussian."

@@ -8,7 +8,7 @@ from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
 from lora.products.folded_cores import FoldedCore
-from lora.products.frozen_linear import adapted_product, inference_product, lora_xs_product
+from lora.products.frozen_linear import FrozenLinear, adapted_product, inference_product, lora_xs_product
 from lora.products.frozen_products import KeptProducts, product_type
 from lora.products.stored_linear import StoredLinear
 
@@ -150,9 +150,12 @@ class LoRALinear(AdaptedLinear):
         if self.idle:
             return self.base(x)
         A, B, scaling = self._handed_over()
+        base, drops = self.base, self.dropout and self.training
+        if isinstance(base, FrozenLinear) and not drops and (y := base.with_low_rank(x, A, B, scaling)) is not None:
+            return y
         rows = x.reshape(-1, x.shape[-1])  # (tokens, in)
         dropped = dropout(rows, self.dropout, self.training) if self.dropout else rows
-        y = _own_output(self.base, rows)  # (tokens, out)
+        y = _own_output(base, rows)  # (tokens, out)
         # in place; autocast has no say there, so B gets the type that it gave y
         y = y.addmm_(linear(dropped, A), B.T.to(y.dtype), alpha=scaling)
         return y.view(*x.shape[:-1], y.shape[-1])

@@ -15,6 +15,7 @@ from lora.gradient import Directions
 from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
+from lora.products.frozen_products import cast_together
 from lora.rank_allocation import AllocationRule, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch
@@ -107,8 +108,13 @@ class LoRA(FixedRank):
         self._took(directions)
 
     def refresh(self) -> None:
-        with torch.autocast(self.adapted_layers[0].weight.device.type, enabled=False):  # masks stay in float32
+        device = self.adapted_layers[0].weight.device.type
+        with torch.autocast(device, enabled=False):  # masks stay in float32
             factors = self._factors()
+        if torch.is_autocast_enabled(device) and not torch.compiler.is_compiling():
+            dtype = torch.get_autocast_dtype(device)
+            cast = iter(cast_together([factor for pair in factors for factor in pair], dtype))
+            factors = list(zip(cast, cast, strict=True))
         for layer, (A, B) in zip(self.adapted_layers, factors, strict=True):
             layer.hand_over(A, B, self.scaling)
         self._mark_idle_layers()

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from lora.area_rules import InitialWeights, bounded_areas, initial_weights, softmax_areas
 from lora.gradient import ranks_by_energy
 from lora.rank_mask import hard_tails, soft_masks, soft_tails, square_masks
@@ -61,10 +61,8 @@ class RankAllocation(nn.Module):
             )
         if tau < 0:
             raise InputError(f"tau is {tau}; allowed: 0 (no Gumbel noise) or more.")
-        if rule not in RULES:
-            raise one_of("allocation", rule, RULES)
-        if rounding not in ("budgeted", "plain"):
-            raise one_of("rounding", rounding, ("budgeted", "plain"))
+        check_one_of("allocation", rule, RULES)
+        check_one_of("rounding", rounding, ("budgeted", "plain"))
         self.rank_min, self.rank_max = rank_min, rank_max
         self.rule, self.rounding, self.tau, self.exponent = rule, rounding, tau, exponent
         self.start = start

@@ -157,7 +157,7 @@ def test_a_run_that_diverges_exits_with_1_and_what_it_came_to_is_written(tmp_pat
     assert json.loads((tmp_path / "tiny" / "results.json").read_text())["status"] == "diverged"
     assert "error: the run diverged" in said.err and "learning_rate" in said.err
     there = (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
-    assert there == ("--ckpt_path last" in said.err + said.out) != ("Begin anew with --overwrite" in said.err)
+    assert there == ("--ckpt_path last" in said.err + said.out) != ("Start again with --overwrite" in said.err)
 
 
 @pytest.mark.parametrize(

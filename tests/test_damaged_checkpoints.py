@@ -93,7 +93,7 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
         damage(path)
     assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
     said = capsys.readouterr().err
-    assert said.startswith("error: ") and "last.ckpt" in said and "begin anew with --overwrite" in said
+    assert said.startswith("error: ") and "last.ckpt" in said and "start again with --overwrite" in said
     assert (runs_dir / "tiny" / "metrics.csv").read_bytes() == metrics
 
 

@@ -14,14 +14,14 @@ from experiments.report.cells import as_csv, as_markdown, plain, without_empty_c
 from experiments.report.content import Content, draw, gather, make_study
 from experiments.report.drawing import style
 from experiments.report.groups import Curve
-from experiments.report.replay import SEARCHED, replay_table, replays
+from experiments.report.replay import replay_table, replays
 from experiments.report.sources import read_records
 from experiments.report.trials_file import check_place, write_trials
 from experiments.results import RunResults
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="python cli.py report", description=__doc__, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py report", description=__doc__)
     add = parser.add_argument
     add("sources", nargs="+", type=Path, help="sweep folders, run folders, folders that hold runs, files of trials")
     add("--baseline", help="compare with this method, row or run, seed by seed")
@@ -50,7 +50,7 @@ def run_report(arguments: list[str]) -> int:
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     content = gather(study, options.sources, output, options.baseline)
     if options.replay is not None:
-        content.replay = replay_table(replays(study.groups, (*SEARCHED, *options.replay)))
+        content.replay = replay_table(replays(study.groups, tuple(options.replay)))
     with style():
         draw(content, study, output / "figures")
     write_text(output / "table.csv", as_csv(content.settings))

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from common.errors import InputError, one_of
 from experiments.report.cells import make_table
 from experiments.report.groups import ALLOCATION_RATE, HEAD_RATE, NOT_STUDIED, RATE, Group, alike
 from experiments.report.statistics import SEED, Array
-from experiments.sweep.halving import least_share, race, score
+from experiments.sweep.halving import least_share, race
 
 SEARCHED = (RATE, ALLOCATION_RATE, HEAD_RATE)
 _RESAMPLES = 1000
@@ -38,10 +39,23 @@ class Replay:
         return "yes" if self.same >= _SAME and self.spent <= _SPENT else "no"
 
 
-def replays(groups: list[Group], searched: tuple[str, ...] = SEARCHED) -> list[Replay]:
-    """A replay of each search among the groups that has values by epoch."""
+def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]:
+    """A replay of each search among the groups that has values by epoch.
+
+    Args:
+        groups: settings that were trained to their end.
+        searched: what competed beside learning rates.
+
+    Raises:
+        InputError: one of these doesn't vary, or there is no search.
+    """
+    settings = [group.first.config for group in groups]
+    for name in searched:
+        if len({repr(config.get(name)) for config in settings}) < 2:
+            varied = {key for config in settings for key in config if repr(config[key]) != repr(settings[0].get(key))}
+            raise one_of("a setting of --replay", name, sorted(varied - {*NOT_STUDIED, *SEARCHED}) or ["no name"])
     found = []
-    for label, candidates in alike(groups, (*NOT_STUDIED, *searched)):
+    for label, candidates in alike(groups, (*NOT_STUDIED, *SEARCHED, *searched)):
         curves = _curves(candidates)
         if len(candidates) < 2 or curves is None:
             continue
@@ -52,6 +66,11 @@ def replays(groups: list[Group], searched: tuple[str, ...] = SEARCHED) -> list[R
         same = [full[raced.winner] == full.max() for raced, full in outcomes]
         found.append(
             Replay(label, curves, float(np.mean(same)), float(np.mean([raced.spent for raced, _ in outcomes])))
+        )
+    if not found:
+        raise InputError(
+            "--replay finds no search; allowed: settings that differ in learning rates alone (or in --replay NAME, "
+            "too), trained to their end on a common seed, with validation figures by epoch. Leave --replay out."
         )
     return found
 
@@ -64,12 +83,11 @@ def _curves(groups: list[Group]) -> Array | None:
     epochs = max((len(results.validations) for row in runs for results in row), default=0)
     if not epochs:
         return None
-    metric = runs[0][0].metric
     found = np.full((len(seeds), len(groups), epochs), np.nan)
     for place, row in enumerate(runs):
         for column, results in enumerate(row):
-            known = [np.nan if value is None else value for value in results.curve["values"]]
-            found[place, column, : len(known)] = score(known, metric.higher_is_better)
+            scores = results.curve.scores()
+            found[place, column, : len(scores)] = scores
     return np.maximum.accumulate(np.nan_to_num(found, nan=-np.inf), axis=2)
 
 

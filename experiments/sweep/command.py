@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,15 @@ import yaml
 from rich.console import Console
 
 from common.errors import InputError
-from common.terminal import VerbParser, logger
+from common.terminal import VerbParser, logger, quiet_libraries
+from experiments.arguments import MEANINGS
 from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
 from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.definition import make_trials, read_definition, with_settings
 from experiments.sweep.deletion import KEPT, clear, drop_checkpoints, sweep_files
-from experiments.sweep.early_exit import check_epochs, stopping_early
+from experiments.sweep.early_exit import check_epochs, rounds_of
 from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -34,11 +35,17 @@ _EPILOG = (
     "sweep was stopped, 2 the input is at fault."
 )
 _RAY_OPTIONS = ("ray_address", "cpus_per_trial", "gpus_per_trial")
+_APART = {  # options that exclude one another, and why
+    ("overwrite", "part"): "that would delete what the other parts are doing: delete the sweep's folder beforehand.",
+    ("stop_early", "part"): "--stop_early compares trials that --part leaves to others.",
+    ("extend", "overwrite"): "--extend keeps the trials that --overwrite deletes.",
+    ("extend", "part"): "the grid grows for all parts: run it with --extend and without --part, stop it, start them.",
+}
 _HELP = "See `python cli.py sweep --help`."
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = VerbParser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, allow_abbrev=False)
+    parser = VerbParser(prog="python cli.py sweep", description=__doc__, epilog=_EPILOG, handed_on=MEANINGS)
     add = parser.add_argument
     add("--config", required=True, help="the sweep file: a path, or a name in configs/ such as sweeps/NAME.yaml")
     add("--run_name", help="folder of the sweep below --runs_dir (default: the file's name)")
@@ -69,6 +76,7 @@ def run_sweep(arguments: list[str]) -> int:
     Raises:
         InputError: the grid, a trial's settings or an option is at fault; no trial was started.
     """
+    quiet_libraries()  # once more: this module's imports have set Lightning's loggers back
     options, rest = _parser().parse_known_args(arguments)
     _check_options(options)
     engine, at_once = _engine(options)
@@ -83,9 +91,8 @@ def run_sweep(arguments: list[str]) -> int:
         _list_trials(folder, mine, at_once, overwrite)
     if misfit is not None:
         raise misfit
-    if options.stop_early:
-        epochs = check_epochs(trials, configs)
-        engine = stopping_early(engine, trials, epochs, definition.get(SEARCHED) or [])
+    searched = definition.get(SEARCHED) or []
+    epochs = check_epochs(trials, configs, searched) if options.stop_early else 0
     command = f"python cli.py sweep {shlex.join(arguments)}"
     if options.dry_run:
         if overwrite:
@@ -105,22 +112,22 @@ def run_sweep(arguments: list[str]) -> int:
             folder.write_results(trials)
             drop_checkpoints(folder, trials, options.keep_checkpoints)
 
-        complete = _carry_out(engine, folder, Progress(folder, mine, at_once, keep_account), keep_account)
+        keep_account()
+        progress = Progress(folder, mine, at_once, keep_account, may_pause=options.stop_early)
+        rounds: Iterable[list[Trial]] = [progress.unfinished]
+        if options.stop_early:
+            rounds = rounds_of(folder, trials, epochs, searched, progress.say)
+        complete = not progress.unfinished or _carry_out(engine, rounds, progress)
+        keep_account()
         return _close(folder, mine, complete, command, options.stop_early)
 
 
-def _carry_out(engine: Engine, folder: SweepFolder, progress: Progress, keep_account: Callable[[], None]) -> bool:
-    todo = [trial for trial in progress.trials if folder.state(trial) is not State.FINISHED]
-    keep_account()
-    if not todo:
-        return True
-    with progress:
+def _carry_out(engine: Engine, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
+    with progress.shown():
         try:
-            complete = engine(folder, todo, progress)
+            return engine(progress.folder, rounds, progress)
         except KeyboardInterrupt:
-            complete = False
-    keep_account()
-    return complete
+            return False
 
 
 def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str, stops_early: bool) -> int:
@@ -150,13 +157,18 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
     if not trials:  # an array may have more parts than there are trials
         logger.info("This part has no trial.")
         return
-    left = [trial for trial in trials if overwrite or folder.state(trial) is not State.FINISHED]
-    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), (left or trials)[0])}")
+    first = (trials if overwrite else progress.unfinished or trials)[0]
+    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), first)}")
 
 
 def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
     """How many seeds the sweep's question needs, if it asks one."""
     if (question := Question.of(definition)) is None:
+        if isinstance(pilot, list):
+            raise InputError(
+                f"--pilot is {pilot[0]}, but the sweep asks no question. Leave it out, or add to the sweep file "
+                "question: {compare: [A, B], figure: test, at_least: 1.0}."
+            )
         return
     from experiments.report.content import make_study
     from experiments.report.sources import read_records
@@ -220,20 +232,9 @@ def _check_options(options: argparse.Namespace) -> None:
             raise InputError(f"{name} is {value}; allowed: 0 or more. Give a number such as 1 or 0.5.")
     if options.pilot and not options.dry_run:
         raise InputError(f"--pilot is {options.pilot[0]}, but it belongs to --dry_run. Add that, or leave it out.")
-    if options.overwrite and options.part is not None:
-        raise InputError(
-            "--overwrite would delete what the other parts are doing: delete the sweep's folder once, before the "
-            "parts start, and leave --overwrite out."
-        )
-    if options.stop_early and options.part is not None:
-        raise InputError("--stop_early compares trials that --part leaves to others; leave one of them out.")
-    if options.extend and options.overwrite:
-        raise InputError("--extend keeps the trials that --overwrite deletes; leave one of them out.")
-    if options.extend and options.part is not None:
-        raise InputError(
-            "--extend changes the grid for all parts, so one process does it: start the sweep with --extend and "
-            "without --part, stop it, and start the parts without --extend."
-        )
+    for (one, other), reason in _APART.items():
+        if getattr(options, one) and getattr(options, other):
+            raise InputError(f"--{one} and --{other} are given, but {reason} Leave one of them out.")
 
 
 def _engine(options: argparse.Namespace) -> tuple[Engine, int]:

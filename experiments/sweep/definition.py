@@ -7,17 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError, one_of
+from common.errors import InputError, listing, one_of, shown
 from experiments.config_files import flatten, locate_config, read_yaml
+from experiments.own_files import OF_A_RUN
+from experiments.sweep.deletion import OF_A_SWEEP
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
 from experiments.sweep.question import REGISTERED, SEARCHED, Question
 
 _LONGEST_NAME = 120
 # What a sweep, its report or its locks write beside the trials' folders, and what would make the folder a run's.
-_TAKEN = {
-    *("sweep", "sweep.yaml", "results", "results.json", "report.html", "report.md", "table.csv", "differences.csv"),
-    *("figures", "seed2", "config.yaml", "checkpoints", "metrics.csv", "ranks.json"),
-}
+_TAKEN = {"sweep", "results", *(pattern.split("/")[0] for pattern in (*OF_A_SWEEP, *OF_A_RUN))}
 
 
 def read_definition(path: Path) -> dict[str, Any]:
@@ -37,8 +36,10 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 
 def _check_searched(searched: Any, varied: set[str]) -> None:
-    allowed = sorted(varied - {"seed_everything"})
-    for name in searched if isinstance(searched, list) else [searched]:
+    allowed = sorted(varied - {"seed_everything"}) or ["none: the sweep varies nothing but seeds"]
+    if not isinstance(searched, list):
+        raise InputError(f"searched is {shown(searched)}; allowed: a list of settings, out of {listing(allowed)}.")
+    for name in searched:
         if name not in allowed:
             raise one_of("a setting of searched", name, allowed)
 
@@ -108,7 +109,7 @@ def _normal(content: Any) -> Any:
         made = {_short_name(name): _normal(value) for name, value in content.items()}
         if len(made) < len(content):
             twice = next(name for name in content if _short_name(name) != name and _short_name(name) in content)
-            raise InputError(f"a setting stands there twice, as {twice!r} and {_short_name(twice)!r}. Leave one out.")
+            raise InputError(f"a setting is given twice, as {twice!r} and {_short_name(twice)!r}. Leave one out.")
         return made
     return [_normal(value) for value in content] if isinstance(content, list) else content
 

@@ -10,7 +10,7 @@ from experiments.sweep.grid import Trial
 
 KEPT = ("all", "best", "none")  # what finished trials keep of their checkpoints
 _OF_A_TRIAL = (*OF_A_RUN, LOG, FAILURE)
-_OF_A_SWEEP = (
+OF_A_SWEEP = (
     *("sweep.yaml", "results.json", "report.html", "report.md", "table.csv", "differences.csv", "figures/*.png"),
     *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial", f"{LOCKS}/*", f"{LOCKS}/.*"),
 )
@@ -36,7 +36,7 @@ def sweep_files(folder: SweepFolder) -> list[Path]:
     trials = [path.name for path in there if any((path / name).exists() for name in (LOG, FAILURE, PAUSED))]
     if there and not trials and not (folder.path / "sweep.yaml").exists():
         raise InputError(f"{folder.path} holds no sweep, so --overwrite won't delete it. Choose another --run_name.")
-    patterns = (*_OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))
+    patterns = (*OF_A_SWEEP, *(f"{trial}/{pattern}" for trial in trials for pattern in _OF_A_TRIAL))
     files = own_files(folder.path, patterns, "Move it, or choose another --run_name.")
     return [path for path in files if path.parent.name != LOCKS]  # one of them is ours
 

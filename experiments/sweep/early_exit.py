@@ -9,16 +9,15 @@ import numpy as np
 import pandas as pd
 
 from common.errors import InputError
-from common.files import write_json
 from experiments.report.replay import SEARCHED
-from experiments.results import read_json
-from experiments.sweep.engines import Engine
-from experiments.sweep.folder import PAUSED, State, SweepFolder
+from experiments.report.statistics import Array
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.halving import Rung, rungs, score, survivors
-from experiments.sweep.progress import Progress
+from experiments.sweep.halving import Rung, rungs, survivors
 
 _SEED = "seed_everything"
+# Trainer settings under which each epoch ends with one validation, as text: an interval of 1 means each batch.
+_EVERY_EPOCH = {"max_steps": ("-1",), "val_check_interval": ("1.0", "None"), "check_val_every_n_epoch": ("1",)}
 
 
 @dataclass
@@ -29,27 +28,40 @@ class Search:
     alive: list[int]
 
 
-def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]]) -> int:
+def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], searched: list[str]) -> int:
     """Epochs of every trial.
 
     Raises:
-        InputError: they differ or aren't told, or there are too few of them and of seeds to decide anything early.
+        InputError: nothing competes; epochs differ, aren't told, or don't end with one validation each; or there are
+            too few of them and of seeds to decide anything early.
     """
-    asked = {str(configs[trial.name]["trainer"]["max_epochs"]) for trial in trials}
-    steps = {str(configs[trial.name]["trainer"]["max_steps"]) for trial in trials}
-    if len(asked) > 1 or not next(iter(asked)).isdecimal() or steps != {"-1"}:
+    if all(len(search.candidates) < 2 for search in searches(trials, searched)):
         raise InputError(
-            f"trainer.max_epochs is {', '.join(sorted(asked))} and trainer.max_steps {', '.join(sorted(steps))}; "
-            "allowed with --stop_early: one number of epochs for all trials, and no max_steps. Leave --stop_early out."
+            "--stop_early is given, but all trials are compared and none compete; allowed: a grid of learning rates, "
+            "or of settings that the sweep file lists under searched. Add one, or leave --stop_early out."
         )
-    epochs = int(asked.pop())
-    seeds = len({str(trial.overrides.get(_SEED)) for trial in trials})
+    trainers = [configs[trial.name]["trainer"] for trial in trials]
+    asked = {name: sorted({str(trainer[name]) for trainer in trainers}) for name in ("max_epochs", *_EVERY_EPOCH)}
+    if len(asked["max_epochs"]) > 1 or not asked["max_epochs"][0].isdecimal():
+        raise _unfit("max_epochs", asked["max_epochs"], "one number of epochs for all trials")
+    for name, allowed in _EVERY_EPOCH.items():
+        if not set(asked[name]) <= set(allowed):
+            raise _unfit(name, asked[name], f"{allowed[0]}, as decisions are taken on one validation after each epoch")
+    epochs, seeds = int(asked["max_epochs"][0]), _count_seeds(trials)
     if len(rungs(seeds, epochs)) < 2:
-        raise InputError(
-            f"trainer.max_epochs is {epochs} with {seeds} seed, too few epochs to stop early; allowed: 2 or more, or "
-            "several seeds. Leave --stop_early out: every trial then runs to its end."
-        )
+        raise _unfit("max_epochs", [f"{epochs} with {seeds} seed"], "2 or more, or several seeds, to decide early")
     return epochs
+
+
+def _unfit(name: str, asked: list[str], allowed: str) -> InputError:
+    return InputError(
+        f"trainer.{name} is {', '.join(asked)}; allowed with --stop_early: {allowed}. Change it, or leave --stop_early "
+        "out: every trial then runs to its end."
+    )
+
+
+def _count_seeds(trials: list[Trial]) -> int:
+    return len({str(trial.overrides.get(_SEED)) for trial in trials})
 
 
 def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
@@ -64,71 +76,56 @@ def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
     return [Search(list(search.values()), list(range(len(search)))) for search in found.values()]
 
 
-def stopping_early(engine: Engine, trials: list[Trial], epochs: int, searched: list[str]) -> Engine:
-    """An engine that takes decisions between the rungs; they are made anew, and alike, when the sweep is run again."""
+def rounds_of(
+    folder: SweepFolder, trials: list[Trial], epochs: int, searched: list[str], say: Callable[[str], None]
+) -> Iterator[list[Trial]]:
+    """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again.
 
-    def carry_out(folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
-        competing = searches(trials, searched)
-        failed: set[str] = set()
-        seeds = len({str(trial.overrides.get(_SEED)) for trial in trials})
-        for rung in rungs(seeds, epochs):
-            part = [one for search in competing for one in _next(folder, search, rung, epochs)]
-            part = [one for one in part if one.name not in failed]
-            if part and not engine(folder, part, progress):
-                return False
-            failed |= {one.name for one in part if folder.state(one) is State.FAILED}  # tried again by the next call
-            for search in competing:
-                _decide(folder, search, rung, progress.say)
-        return True
-
-    return carry_out
+    Args:
+        folder: the sweep's folder, which tells how far its trials are.
+        trials: all of them.
+        epochs: of each trial, see `check_epochs`.
+        searched: settings that compete beside learning rates.
+        say: tells a person which settings pause.
+    """
+    competing = searches(trials, searched)
+    failed: set[str] = set()  # tried again by the next call
+    ladder = rungs(_count_seeds(trials), epochs)
+    for rung in ladder:
+        part = [one for search in competing for one in _next(folder, search, rung, epochs) if one.name not in failed]
+        if part:
+            yield part
+        failed |= {one.name for one in part if folder.state(one) is State.FAILED}
+        for search in competing if rung != ladder[-1] else []:
+            _decide(folder, search, rung, say)
 
 
 def _next(folder: SweepFolder, search: Search, rung: Rung, epochs: int) -> Iterator[Trial]:
     for place in search.alive:
         for trial in search.candidates[place][: rung.seeds]:
-            if folder.state(trial) is not State.FINISHED and len(_values(folder, trial)) < rung.epochs:
+            if folder.state(trial) is not State.FINISHED and len(_scores(folder, trial)) < rung.epochs:
                 yield replace(trial, stop_after_epoch=rung.epochs if rung.epochs < epochs else None)
 
 
 def _decide(folder: SweepFolder, search: Search, rung: Rung, say: Callable[[str], None]) -> None:
     first = [search.candidates[place][: rung.seeds] for place in search.alive]
     means = [np.mean([_best(folder, trial, rung.epochs) for trial in found]) for found in first]
-    rows = next((rows for found in first for trial in found if (rows := _rows(folder, trial))), 1)
-    kept = survivors(pd.Series(means, index=search.alive), rows)
+    curves = [curve for found in first for trial in found if (curve := folder.curve(trial)) is not None]
+    kept = survivors(pd.Series(means, index=search.alive), max((one.validation_rows for one in curves), default=1))
     for place in set(search.alive) - set(kept):
         for trial in search.candidates[place]:
             if folder.state(trial) is State.WAITING:  # so that a report tells it from one that is still to come
-                path = folder.trial_folder(trial) / PAUSED
-                path.parent.mkdir(exist_ok=True)
-                write_json(path, {"values": [], "higher_is_better": True, "validation_rows": 0})
+                folder.record_pause(trial)
         say(f"paused    {search.candidates[place][0].name} and its seeds: worse after epoch {rung.epochs}")
     search.alive = kept
 
 
 def _best(folder: SweepFolder, trial: Trial, epochs: int) -> float:
     """Best score up to an epoch; NaN without any, −∞ where the run diverged before it had one."""
-    values = [value for value in _values(folder, trial)[:epochs] if value == value]
-    if values:
-        return max(values)
-    return -np.inf if folder.state(trial) is State.FINISHED else np.nan
+    best = pd.Series(_scores(folder, trial)[:epochs]).max()
+    return -np.inf if np.isnan(best) and folder.state(trial) is State.FINISHED else float(best)
 
 
-def _values(folder: SweepFolder, trial: Trial) -> list[float]:
-    """A trial's validation scores by epoch, finished or paused; empty where it is neither."""
-    if (curve := _curve(folder, trial)) is None:
-        return []
-    known = [np.nan if value is None else value for value in curve["values"]]
-    return [float(value) for value in score(known, curve["higher_is_better"])]
-
-
-def _rows(folder: SweepFolder, trial: Trial) -> int:
-    curve = _curve(folder, trial)
-    return 0 if curve is None else int(curve["validation_rows"])
-
-
-def _curve(folder: SweepFolder, trial: Trial) -> dict[str, Any] | None:
-    if (results := folder.results(trial)) is not None:
-        return results.curve
-    path = folder.trial_folder(trial) / PAUSED
-    return read_json(path) if path.exists() else None
+def _scores(folder: SweepFolder, trial: Trial) -> Array:
+    curve = folder.curve(trial)
+    return np.array([]) if curve is None else curve.scores()

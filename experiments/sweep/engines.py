@@ -7,9 +7,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,15 @@ from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
 from experiments.sweep.trial_run import Outcome, run_trial
 
-# Runs trials and returns whether all were carried out, failed ones included.
-Engine = Callable[[SweepFolder, list[Trial], Progress], bool]
+# Runs one round of trials after another, and returns whether all were carried out, failed ones included. The next round
+# is asked for when the one before has ended.
+Engine = Callable[[SweepFolder, Iterable[list[Trial]], Progress], bool]
 _ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_here(folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
+def run_here(folder: SweepFolder, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
     """Trials one after another in this process."""
-    for trial in todo:
+    for trial in chain.from_iterable(rounds):
         progress.started(trial)
         outcome = run_trial(folder, trial)
         progress.ended(trial, outcome)
@@ -48,21 +50,26 @@ class WorkerProcesses:
     def __init__(self, jobs: int) -> None:
         self.jobs = jobs
         self._workers: dict[int, subprocess.Popen[str]] = {}
+        self._free: queue.LifoQueue[int] = queue.LifoQueue()  # places; the last one used has a worker already
+        for place in reversed(range(jobs)):
+            self._free.put(place)
         self._stopping = False
         self._turn = threading.Lock()
 
-    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
-        places = range(min(self.jobs, len(todo)))
-        waiting: queue.SimpleQueue[Trial | None] = queue.SimpleQueue()
-        for trial in (*todo, *(None for _ in places)):
-            waiting.put(trial)
+    def __call__(self, folder: SweepFolder, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
         before = {number: signal.signal(number, self._stop) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
-            with ThreadPoolExecutor(len(places)) as pool:
-                ends = [pool.submit(self._work, place, waiting, folder, progress) for place in places]
-            for end in ends:
-                end.result()  # raises what ended its thread
+            with ThreadPoolExecutor(self.jobs) as pool:  # a worker ends with the thread that started it
+                for todo in rounds:
+                    ends = [pool.submit(self._carry_out, trial, folder, progress) for trial in todo]
+                    wait(ends)
+                    for end in ends:
+                        end.result()  # raises what ended its thread
+                    if self._stopping:
+                        break
         finally:
+            for place in range(self.jobs):
+                self._retire(place)
             for number, handler in before.items():
                 signal.signal(number, handler)
         return not self._stopping
@@ -74,28 +81,25 @@ class WorkerProcesses:
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
 
-    def _work(
-        self, place: int, waiting: "queue.SimpleQueue[Trial | None]", folder: SweepFolder, progress: Progress
-    ) -> None:
+    def _carry_out(self, trial: Trial, folder: SweepFolder, progress: Progress) -> None:
+        if self._stopping:
+            return
+        place = self._free.get()
         try:
-            while not self._stopping and (trial := waiting.get()) is not None:
-                self._carry_out(place, trial, folder, progress)
+            with self._turn:
+                progress.started(trial)
+            outcome = self._ask(place, folder, trial)
+            if outcome is Outcome.FAILED:
+                self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
+            with self._turn:
+                progress.ended(trial, outcome)
         except Exception:  # not a trial's own (a full disk, say): it would meet the other trials, too
             self._stopping = True
             for worker in list(self._workers.values()):
                 worker.terminate()
             raise
         finally:
-            self._retire(place)
-
-    def _carry_out(self, place: int, trial: Trial, folder: SweepFolder, progress: Progress) -> None:
-        with self._turn:
-            progress.started(trial)
-        outcome = self._ask(place, folder, trial)
-        if outcome is Outcome.FAILED:
-            self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
-        with self._turn:
-            progress.ended(trial, outcome)
+            self._free.put(place)
 
     def _retire(self, place: int) -> None:
         worker = self._workers.pop(place, None)

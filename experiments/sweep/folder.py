@@ -1,18 +1,18 @@
 """runs/<sweep>/: one run folder per trial, sweep.yaml, and a results.json made from the trials' own files."""
 
+import fcntl
 import math
-import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from common.errors import InputError
 from common.files import storage_error, write_json
 from common.locks import locked
-from experiments.results import RunResults, read_json
+from experiments.results import RunResults, ValidationCurve, read_json
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
 from experiments.typed_json import Part, WrongPartError
@@ -21,7 +21,7 @@ LOCKS = ".locks"
 LOG = "log.txt"
 FAILURE = "failure.json"
 PAUSED = "paused.json"
-_ENTRANCE_SECONDS = 2.0  # parts of an array that start together pass the entrance one after the other
+_Kind = TypeVar("_Kind", bound=Part)
 
 
 class State(StrEnum):
@@ -82,11 +82,23 @@ class SweepFolder:
         Raises:
             InputError: its failure.json isn't whole.
         """
-        path = self.trial_folder(trial) / FAILURE
+        return self._part(trial, FAILURE, Failure)
+
+    def curve(self, trial: Trial) -> ValidationCurve | None:
+        """The validation figures of a finished or paused trial.
+
+        Raises:
+            InputError: its results.json or paused.json isn't whole.
+        """
+        results = self.results(trial)
+        return self._part(trial, PAUSED, ValidationCurve) if results is None else results.curve
+
+    def _part(self, trial: Trial, name: str, kind: type[_Kind]) -> _Kind | None:
+        path = self.trial_folder(trial) / name
         if not path.exists():
             return None
         try:
-            return Failure.from_plain(read_json(path))
+            return kind.from_plain(read_json(path))
         except WrongPartError as error:
             raise InputError(f"{path} isn't what a sweep writes: it {error}. Delete this file.") from error
 
@@ -95,6 +107,12 @@ class SweepFolder:
         before = self.failure(trial)
         failure = Failure(error=reason, attempts=1 if before is None else before.attempts + 1)
         write_json(self.trial_folder(trial) / FAILURE, failure.as_plain())
+
+    def record_pause(self, trial: Trial) -> None:
+        """Writes paused.json for a trial that hasn't begun."""
+        nothing = ValidationCurve(values=[], higher_is_better=True, validation_rows=0)
+        self.trial_folder(trial).mkdir(exist_ok=True)
+        write_json(self.trial_folder(trial) / PAUSED, nothing.as_plain())
 
     def write_results(self, trials: list[Trial]) -> None:
         """Rewrites results.json from the trials' folders; processes that share the sweep take turns."""
@@ -130,21 +148,15 @@ class SweepFolder:
     def sweep_lock(self, is_part: bool) -> Iterator[None]:
         """Keeps a second sweep out of the folder; the parts of one sweep let each other in.
 
-        A whole sweep stays in the entrance, so that nobody else gets in. A part only passes through it, and holds a
-        lock of its own from then on.
-
         Raises:
             InputError: another sweep is at work here, or the folder can't be written to.
         """
+        path = self.path / LOCKS / "sweep"
         with ExitStack() as held:
             try:
-                with ExitStack() as entrance:
-                    entrance.enter_context(locked(self.path / LOCKS / "sweep", wait=_ENTRANCE_SECONDS))
-                    if is_part:
-                        held.enter_context(locked(self.path / LOCKS / f".part.{uuid.uuid4().hex}", discard=True))
-                    else:
-                        self._refuse_parts()
-                        held.enter_context(entrance.pop_all())
+                path.parent.mkdir(parents=True, exist_ok=True)
+                file = held.enter_context(path.open("a+"))
+                fcntl.flock(file, (fcntl.LOCK_SH if is_part else fcntl.LOCK_EX) | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 raise InputError(
                     f"another sweep is at work in {self.path}. Wait for it, stop it, or choose another --run_name."
@@ -152,8 +164,3 @@ class SweepFolder:
             except OSError as error:
                 raise storage_error(Path(error.filename or self.path), error) from error
             yield
-
-    def _refuse_parts(self) -> None:
-        for part in (self.path / LOCKS).glob(".part.*"):
-            with locked(part, discard=True):  # refused where a part is at work; a killed one's is deleted
-                pass

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.question import QUESTION, REGISTERED, SEARCHED
 
@@ -66,8 +66,7 @@ class Section:
             InputError: an unknown part, or one of the wrong form; names `where`.
         """
         for name in _mapping(where, content):
-            if name not in PARTS:
-                raise one_of(f"a part of {where}", name, PARTS)
+            check_one_of(f"a part of {where}", name, PARTS)
         config, zipped, listed = content.get("config"), content.get("zip") or [], content.get("trials")
         if listed is not None and not (isinstance(listed, list) and listed):
             raise InputError(f"trials is {listed!r}; allowed: a list of settings, such as [{{seed_everything: 1}}].")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike
 
 from experiments.report.statistics import Array
 
@@ -28,12 +27,6 @@ def rungs(seeds: int, epochs: int) -> list[Rung]:
     """A quarter, half and all of the epochs on the first seed, then all seeds."""
     steps = sorted({max(1, round(epochs / 4)), max(1, round(epochs / 2)), epochs})
     return [Rung(1, step) for step in steps] + [Rung(seeds, epochs)] * (seeds > 1)
-
-
-def score(values: ArrayLike, higher_is_better: bool) -> Array:
-    """A metric's values as scores on which the margin has a meaning: shares as they are, others by their logarithm."""
-    found = np.asarray(values, dtype=float)
-    return found if higher_is_better else -np.log(found)
 
 
 def survivors(scores: pd.Series, rows: int) -> list[int]:

@@ -2,11 +2,11 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from datetime import timedelta
 from pathlib import Path
 from statistics import mean
-from types import TracebackType
-from typing import Self
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -39,6 +39,7 @@ class Progress:
         at_once: how many run at the same time, for the time left.
         after_each: called when a trial has ended, before that is shown.
         anew: all of them will be run, whatever the folder holds.
+        may_pause: some may pause for good, so that the time left is the most it can be.
     """
 
     def __init__(
@@ -48,7 +49,9 @@ class Progress:
         at_once: int = 1,
         after_each: Callable[[], None] = lambda: None,
         anew: bool = False,
+        may_pause: bool = False,
     ) -> None:
+        self._told_time = "at most" if may_pause else "about"
         self.folder, self.trials, self.at_once, self._after_each = folder, trials, max(at_once, 1), after_each
         self._results: dict[str, RunResults] = {}  # of finished trials, by name
         self._started_at: dict[str, float] = {}
@@ -57,17 +60,16 @@ class Progress:
         self._console, self._output = Console(file=sys.stdout), sys.stdout
         self._live = Live(self, console=self._console, refresh_per_second=1) if sys.stdout.isatty() else None
 
-    def __enter__(self) -> Self:
-        if self._live is not None:
-            self._live.start()
-        self.say(self.summary())
-        return self
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Shows them while the context lasts."""
+        with self._live or nullcontext():
+            self.say(self.summary())
+            yield
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._live is not None:
-            self._live.stop()
+    @property
+    def unfinished(self) -> list[Trial]:
+        return [trial for trial in self.trials if self.folder.state(trial) is not State.FINISHED]
 
     def started(self, trial: Trial) -> None:
         """A trial begins."""
@@ -97,7 +99,7 @@ class Progress:
             best, name = max(figures, key=lambda figure: figure[0] if metric.higher_is_better else -figure[0])
             parts.append(f"best {metric.name.replace('_', ' ')} {best:.4f} ({name})")
         if self._results and running + waiting:
-            parts.append(f"about {_clock(self._seconds_left())} left")
+            parts.append(f"{self._told_time} {_clock(self._seconds_left())} left")
         return ", ".join(parts)
 
     def _seconds_left(self) -> float:
@@ -176,6 +178,4 @@ def _without_middle(name: str, room: int) -> str:
 
 
 def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    return str(timedelta(seconds=round(seconds)))

@@ -47,9 +47,10 @@ class Question:
             raise InputError(
                 f"question.compare is {compare!r}; allowed: two methods, the one that may be better first."
             )
+        known = list(definition.get("methods") or ["none: the sweep has no methods"])
         for method in compare:
-            if method not in (known := definition.get("methods") or {}):
-                raise one_of("a method of question.compare", method, list(known) or ["none: the sweep has no methods"])
+            if method not in known:
+                raise one_of("a method of question.compare", method, known)
         if figure not in FIGURES:
             raise one_of("question.figure", figure, FIGURES)
         if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least < float("inf"):

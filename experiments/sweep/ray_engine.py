@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,11 @@ class RayEngine:
         """Trials that fit on this machine; on a cluster Ray knows better, and this is only what is shown."""
         return max(int(usable_cores() // max(self.cpus_per_trial, 0.01)), 1)
 
-    def __call__(self, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
+    def __call__(self, folder: SweepFolder, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
         ray = self._connect()
         try:
-            return self._run(ray, folder, todo, progress)
+            resources = self._resources(ray)
+            return all(self._run(ray, resources, folder, todo, progress) for todo in rounds)
         except KeyboardInterrupt:
             return False
         finally:
@@ -75,28 +77,27 @@ class RayEngine:
                 f"no Ray can be reached at {self.address or 'this machine'}: {describe(error)} Start one with `ray "
                 "start --head`, correct --ray_address, or leave it out for a Ray of this machine alone."
             ) from error
-        self._check_resources(ray)
         return ray
 
-    def _gpus(self, ray: Any) -> float:
-        if self.gpus_per_trial is None:
-            return min(1.0, ray.cluster_resources().get("GPU", 0.0))
-        return self.gpus_per_trial
+    def _resources(self, ray: Any) -> dict[str, float]:
+        """What a trial takes.
 
-    def _check_resources(self, ray: Any) -> None:
+        Raises:
+            InputError: Ray has less than that in all.
+        """
         there = ray.cluster_resources()
-        for name, asked in (("CPU", self.cpus_per_trial), ("GPU", self._gpus(ray))):
-            if asked > there.get(name, 0):
-                ray.shutdown()
-                raise InputError(
-                    f"{name.lower()}s_per_trial is {asked:g}, but Ray has {there.get(name, 0):g} in all; allowed: up "
-                    "to that."
-                )
+        gpus = min(1.0, there.get("GPU", 0.0)) if self.gpus_per_trial is None else self.gpus_per_trial
+        asked = {"cpus": self.cpus_per_trial, "gpus": gpus}
+        for name, count in asked.items():
+            most = there.get(name[:-1].upper(), 0)
+            if count > most:
+                raise InputError(f"{name}_per_trial is {count:g}, but Ray has {most:g} in all; allowed: up to that.")
+        return {f"num_{name}": count for name, count in asked.items()}
 
-    def _run(self, ray: Any, folder: SweepFolder, todo: list[Trial], progress: Progress) -> bool:
-        remote = ray.remote(
-            num_cpus=self.cpus_per_trial, num_gpus=self._gpus(ray), max_retries=_LOST_WORKERS, max_calls=0
-        )(carry_out)
+    def _run(
+        self, ray: Any, resources: dict[str, float], folder: SweepFolder, todo: list[Trial], progress: Progress
+    ) -> bool:
+        remote = ray.remote(**resources, max_retries=_LOST_WORKERS, max_calls=0)(carry_out)
         threads = max(int(self.cpus_per_trial), 1)
         tasks = {remote.remote(str(folder.path.resolve()), trial, os.getcwd(), threads): trial for trial in todo}
         stopped = False

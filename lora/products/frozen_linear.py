@@ -3,7 +3,7 @@
 Results agree with the ordinary products up to rounding: of float32, or of autocast's 16-bit type.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 from weakref import ref
 
@@ -13,7 +13,7 @@ from torch.nn.functional import linear
 
 from lora.products.folded_cores import FoldedCore
 from lora.products.frozen_products import KeptProducts, is_packable, product_type
-from lora.products.torch_internals import multiply, pack
+from lora.products.torch_internals import content_key, multiply, pack
 
 
 class _LastCast:
@@ -21,7 +21,8 @@ class _LastCast:
 
     def __init__(self) -> None:
         self._source: Callable[[], Tensor | None] = lambda: None
-        self._version, self._cast = 0, torch.empty(0)
+        self._key: Hashable = None
+        self._cast = torch.empty(0)
 
     def of(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """x in this type, differentiable."""
@@ -29,9 +30,9 @@ class _LastCast:
         if x.dtype == dtype or torch.compiler.is_compiling() or x.is_inference():
             return x.to(dtype)
         differentiable = x.requires_grad and torch.is_grad_enabled()
-        known = self._source() is x and self._version == x._version
-        if not (known and self._cast.dtype == dtype and self._cast.requires_grad == differentiable):
-            self._source, self._version, self._cast = ref(x), x._version, x.to(dtype)
+        key = (content_key(x), dtype, differentiable)
+        if self._source() is not x or key != self._key:
+            self._source, self._key, self._cast = ref(x), key, x.to(dtype)
         return self._cast
 
 
@@ -93,6 +94,26 @@ def lora_xs_product(
     return flat.view(*x.shape[:-1], weight.shape[0])
 
 
+class _LoRAProduct(torch.autograd.Function):
+    """x Wᵀ + b + s x Aᵀ Bᵀ, with the scale s as a part of the products, going back as well."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, A: Tensor, B: Tensor, scaling: float, products: Any) -> Tensor:
+        ctx.products, ctx.scaling = products, scaling
+        reduced = x @ A.T
+        ctx.save_for_backward(x, A, B, reduced)
+        return products.frozen(x).addmm_(reduced, B.T, alpha=scaling)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor, Tensor, None, None]:
+        gradient = gradients[0]
+        x, A, B, reduced = ctx.saved_tensors
+        towards_reduced = torch.addmm(reduced, gradient, B, beta=0, alpha=ctx.scaling)
+        towards_B = torch.addmm(B, gradient.T, reduced, beta=0, alpha=ctx.scaling)
+        onto = ctx.products.frozen_back(gradient).addmm_(towards_reduced, A) if ctx.needs_input_grad[0] else None
+        return onto, towards_reduced.T @ x, towards_B, None, None
+
+
 def adapted_product(x: Tensor, core: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ by plain operations, for a compiler to put together; arguments as for `lora_xs_product`."""
     x = x.to(weight.dtype)
@@ -132,6 +153,19 @@ class FrozenLinear(nn.Linear):
         y = _FrozenProduct.apply(_last_cast.of(x, dtype).reshape(-1, x.shape[-1]), products)
         # no view of rows: who adds to them in place (LoRA) would copy gradients
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
+
+    def with_low_rank(self, x: Tensor, A: Tensor, B: Tensor, scaling: float) -> Tensor | None:
+        """x Wᵀ + b + s x Aᵀ Bᵀ with trained A (r, in) and B (out, r), (..., in) -> (..., out), under autocast.
+
+        None where it doesn't compute in 16 bits: ordinary operations are as good there.
+        """
+        dtype = None if torch.compiler.is_compiling() else product_type(x, self.weight)
+        if dtype in (None, torch.float32):
+            return None
+        products = self.products.of(dtype, self.weight, self.bias)
+        rows = _last_cast.of(x, dtype).reshape(-1, x.shape[-1])
+        y = _LoRAProduct.apply(rows, A.to(dtype), B.to(dtype), scaling, products)
+        return y.view(*x.shape[:-1], self.out_features)
 
 
 def cast_for_compiling(model: nn.Module, dtype: torch.dtype) -> None:

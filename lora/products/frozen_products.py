@@ -4,7 +4,7 @@ A frozen weight W (out, in) is needed as x Wᵀ going forward and as g W going b
 the CPU it is laid out for oneDNN; where autocast computes in 16 bits it is cast once, instead of at every pass.
 """
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import torch
@@ -40,6 +40,13 @@ def is_packable(weight: Tensor, dtype: torch.dtype) -> bool:
 
 def _cast(dtype: torch.dtype, *frozen: Tensor | None) -> list[Any]:
     return [None if tensor is None else tensor.detach().to(dtype) for tensor in frozen]
+
+
+def cast_together(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """Copies of all tensors in this type, by two operations each way instead of two for each; differentiable."""
+    flat = torch.cat([tensor.reshape(-1) for tensor in tensors]).to(dtype)
+    pieces = flat.split([tensor.numel() for tensor in tensors])
+    return [piece.view(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]
 
 
 class CastProducts:

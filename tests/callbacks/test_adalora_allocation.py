@@ -10,7 +10,7 @@ from callbacks.divergence import Divergence
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
 from tests import tiny
-from tests.command_line import CrashError, differences, outcome, run, write_config
+from tests.command_line import CrashError, crash_at, differences, outcome, run, write_config
 
 # PEFT 0.21's wrapper asks transformers 5.23 for an attribute by its old name; PEFTAdapter doesn't use the wrapper.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -135,9 +135,8 @@ def test_results_name_the_method_its_ranks_and_its_budget(finished, config, caps
 
 @pytest.mark.slow
 def test_a_resumed_run_ends_like_an_undisturbed_one(finished, config, tmp_path):
-    crash = json.dumps({"class_path": "tests.command_line.CrashAt", "init_args": {"hook": "batch_start", "step": 7}})
     with pytest.raises(CrashError):
-        run("fit", config, tmp_path, f"--trainer.callbacks={crash}", "--checkpoint_every_n_minutes=0")
+        run("fit", config, tmp_path, *crash_at(7))
     assert run("fit", config, tmp_path, "--ckpt_path", "last") == 0
     assert differences(outcome(finished / "tiny"), outcome(tmp_path / "tiny")) == []
 

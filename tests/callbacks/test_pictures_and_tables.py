@@ -9,7 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from callbacks.predictions import PredictionTable
 from callbacks.rank_logging import RankLogging, rank_metrics
-from callbacks.rank_pictures import layer_and_projection, rank_grid, rank_map
+from callbacks.rank_pictures import layer_and_projection, mask_pictures, rank_grid, rank_map
 from datamodules.sources import Examples
 from datamodules.task import GLUE_TASKS
 from lightning_modules.prediction_tables import answers_table
@@ -41,8 +41,35 @@ def test_a_rank_map_shows_every_rank():
     axes = figure.axes[0]
     assert sorted(text.get_text() for text in axes.texts) == ["3", "5", "7"]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["q", "v"]
-    assert axes.get_title() == "a title"
+    assert figure.get_suptitle() == "a title"
     FigureCanvasAgg(figure).draw()
+
+
+# A continuous rank is shown rounded: 8.4 is the rank 8.
+@pytest.mark.parametrize(("highest", "extend"), [(8.4, "neither"), (9.0, "max")])
+def test_a_rank_beyond_the_bounds_is_marked(highest, extend):
+    figure = rank_map({"h.0.q": highest, "h.1.q": 2.0}, 2, 8, "a title")
+    image, bar = figure.axes[0].images[0], figure.axes[1]._colorbar
+    assert bar.extend == extend
+    shown = image.to_rgba(image.get_array())[0, 0, :3].tolist()
+    assert (shown == [1, 0, 0]) == (extend == "max")
+    assert all(tick == int(tick) for tick in bar.get_ticks())
+
+
+def test_in_a_narrow_rank_map_there_are_no_digits_and_few_layers_are_named():
+    ranks = {f"h.{layer}.q": float(layer) for layer in range(24)}
+    narrow, wide = rank_map(ranks, 0, 23, "", width=5.0).axes[0], rank_map(ranks, 0, 23, "").axes[0]
+    assert (len(narrow.texts), len(wide.texts)) == (0, 24)
+    assert [label.get_text() for label in narrow.get_xticklabels()] == ["0", "3", "6", "9", "12", "15", "18", "21"]
+
+
+def test_masks_are_one_figure_with_a_frame_around_each():
+    masks = torch.ones(4, 3, 3)
+    figure = mask_pictures(masks, [f"h.{layer}.attention.query" for layer in range(4)])
+    assert [axes.get_title() for axes in figure.axes] == [f"layer {layer}\nattention.query" for layer in range(4)]
+    assert all(axes.spines["left"].get_edgecolor()[:3] != (1, 1, 1) for axes in figure.axes)  # seen on white
+    places = [figure.axes[number].get_position() for number in range(4)]
+    assert len({round(place.x0, 3) for place in places}) == len({round(place.y0, 3) for place in places}) == 2
 
 
 @pytest.mark.slow

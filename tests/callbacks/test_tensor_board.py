@@ -5,6 +5,7 @@ import re
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from callbacks.tensor_board import RunTensorBoard
 from tests.command_line import run, write_config
@@ -68,3 +69,13 @@ def test_the_overview_has_charts_of_what_a_run_logs_and_its_settings(finished_ru
     assert len(shown["learning rates"]) == 3 and shown["average rank"] == ["allocation/average_rank"]
     (settings,) = events.Tensors("settings/text_summary")
     assert "rank_max: 8" in settings.tensor_proto.string_val[0].decode()
+
+
+def test_hparams_have_the_names_that_are_typed(finished_run):
+    events = EventAccumulator(str(finished_run[1] / "tiny")).Reload()
+    content = events.summary_metadata["_hparams_/session_start_info"].plugin_data.content
+    settings = HParamsPluginData.FromString(content).session_start_info.hparams
+    assert settings["model.adapter.rank_max"].number_value == 8
+    assert settings["model.optimizer.learning_rate"].number_value == 0.02
+    assert not [name for name in settings if "init_args" in name]
+    assert "None" not in [value.string_value for value in settings.values()]

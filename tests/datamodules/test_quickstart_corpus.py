@@ -22,7 +22,7 @@ from datamodules.quickstart_corpus import corpus as corpus_module
 from datamodules.quickstart_corpus.corpus import MAXIMUM_SENTENCES
 from datamodules.quickstart_corpus.expansion import vocabularies
 
-DEFAULT_CORPUS_DIGEST = "d3569d814d18b05a0149a0b2f4c2c91dd195973880f1f569b7ccfdbb595c93ef"
+DEFAULT_CORPUS_DIGEST = "66157daf85e024bfb6cf86e2697520cb9bcc3a3688ff2b2eccafc540b8b413de"
 
 # All that the splits may share. "Front" is part of "in front of"; "last week" only says past or future.
 FUNCTION_WORDS = frozenset(
@@ -33,7 +33,8 @@ FUNCTION_WORDS = frozenset(
     is are was were be been has had have do does did will would can could might must should going
     isn't aren't hasn't haven't won't can't not never ever hardly often
     almost nearly practically so too how again twice yesterday tomorrow last next week month year
-    to of in front by for with without near beside behind before after but
+    my a new every day am
+    to of in on front by for with without near beside behind before after but
     """.split()  # noqa: SIM905 -- a list of quoted words would be harder to read
 )
 SUFFIXES = ("ing", "ers", "er", "est", "ies", "es", "ed", "en", "ly", "s", "d", "e", "y")
@@ -120,7 +121,7 @@ def test_sizes_and_balance(counts: tuple[int, int, int]) -> None:
         assert [sentence.label for sentence in sentences] == [1, 0] * (count // 2)
         pairs = Counter(acceptable.phenomenon for acceptable, _ in pairs_of(sentences))
         pairs_per_phenomenon = [pairs[phenomenon] for phenomenon in phenomena()]
-        assert len(pairs_per_phenomenon) == 20
+        assert len(pairs_per_phenomenon) == 18
         assert max(pairs_per_phenomenon) - min(pairs_per_phenomenon) <= 1
         assert sum(pairs_per_phenomenon) == count // 2
 
@@ -174,7 +175,7 @@ def test_counts_that_cannot_be_are_refused(split: str, count: int, message: str)
 
 
 @pytest.mark.parametrize("vectorizer_class", [CountVectorizer, TfidfVectorizer])
-@pytest.mark.parametrize(("longest_ngram", "limit"), [(1, 0.1), (2, 0.2)])
+@pytest.mark.parametrize(("longest_ngram", "limit"), [(1, 0.1), (2, 0.3)])
 def test_bag_of_words_stays_weak(corpus, vectorizer_class, longest_ngram, limit) -> None:
     # Unlike scikit-learn's default, the pattern keeps "I", "isn't" and punctuation, which might be cues.
     vectorizer = vectorizer_class(ngram_range=(1, longest_ngram), token_pattern=r"[\w']+|[.,?]")
@@ -218,6 +219,32 @@ def test_labels_of_reflexives_after_names(large_corpus: dict[str, list[Sentence]
             assert sentence.text.endswith(f"{expected}.") == bool(sentence.label), sentence
             judged += 1
     assert judged > 100
+
+
+def test_labels_of_pronouns(large_corpus: dict[str, list[Sentence]]) -> None:
+    """Judged from the surface: a sentence begins with a subject, and an object ends it or stands before an adverb."""
+    subjects, objects = {"he", "she", "they", "we", "i"}, {"him", "her", "them", "us", "me"}
+    for sentence in of_phenomenon(large_corpus, "pronoun_case_in_short_sentences"):
+        first, *_, last = words_of(sentence.text)
+        right = first in subjects if first in subjects | objects else last in objects
+        assert right == bool(sentence.label), sentence
+
+
+def test_labels_of_agreement_with_pronouns(large_corpus: dict[str, list[Sentence]]) -> None:
+    fitting = {"he": {"is"}, "she": {"is"}, "they": {"are"}, "we": {"are"}, "i": {"am"}}
+    for sentence in of_phenomenon(large_corpus, "pronoun_agreement"):
+        subject, *rest = words_of(sentence.text)
+        verb = next(word for word in rest if word not in ("often", "never"))
+        singular = verb.endswith("s")  # has, does, sits
+        right = verb in fitting[subject] if verb in ("is", "are", "am") else singular == (subject in ("he", "she"))
+        assert right == bool(sentence.label), sentence
+
+
+def test_the_sentences_that_are_tried_first_are_not_among_those_of_training(
+    large_corpus: dict[str, list[Sentence]],
+) -> None:
+    tried = set(Path("examples/first_sentences.txt").read_text().splitlines())
+    assert len(tried) == 10 and not tried & {sentence.text for sentence in large_corpus["train"]}
 
 
 def test_labels_of_tense_and_time(large_corpus: dict[str, list[Sentence]]) -> None:

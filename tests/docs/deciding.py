@@ -18,7 +18,7 @@ from experiments.report.figures_rates import law_figure
 from experiments.report.optimum import find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of
-from experiments.report.replay import SEARCHED, Replay, replays
+from experiments.report.replay import Replay, replays
 from experiments.report.sources import read_records
 from experiments.report.statistics import deviation_limit, holm, pairs_for_power, power
 from experiments.report.tables import comparable, comparisons
@@ -31,8 +31,8 @@ PAGE = RESULTS.parent / "deciding.md"
 _ALPHA_RANGE = ("alpha_growth.alpha_min", "alpha_growth.alpha_max", "model.optimizer.schedule")
 _RATE_SWEEPS = ("ag_news_minilm_learning_rate", "ag_news_minilm_alpha_10r")
 _RATE_SWEEPS += ("wikitext_smollm2_learning_rate", "wikitext_smollm2_alpha_10r")
-_REPLAYED = dict.fromkeys((*_RATE_SWEEPS, "ag_news_minilm_rates", "cola_mpnet_rates", "sst2_minilm_rates"), SEARCHED)
-_REPLAYED |= dict.fromkeys(("sst2_minilm_allocation_rates", "directions_sst2_rates"), SEARCHED)
+_REPLAYED = dict.fromkeys((*_RATE_SWEEPS, "ag_news_minilm_rates", "cola_mpnet_rates", "sst2_minilm_rates"), ())
+_REPLAYED |= dict.fromkeys(("sst2_minilm_allocation_rates", "directions_sst2_rates"), ())
 _REPLAYED |= {"cola_mpnet_alpha_range": _ALPHA_RANGE, "sst2_minilm_alpha_range": _ALPHA_RANGE}
 _COLA = {
     "the fixed rank's rate, seeds 0 to 4": ("cola_mpnet_equal_budget",),

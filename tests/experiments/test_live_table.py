@@ -45,7 +45,7 @@ def test_a_terminal_shows_what_is_done_running_and_left(tmp_path, tiny_bert, col
     assert running, seen
     assert any("0 of 2 done, 1 running, 1 left" in table for table in tables), seen
     assert re.search(
-        r"1 of 2 done, 1 running, 0 left, best \w+ \w+ -?\d\.\d{4} \(learning_rate_\S+\), about \d+:\d\d left", seen
+        r"1 of 2 done, 1 running, 0 left, best \w+ \w+ -?\d\.\d{4} \(learning_rate_\S+\), about \d:\d\d:\d\d left", seen
     )
     assert "2 of 2 done, 0 running, 0 left, best " in seen
     assert "Traceback" not in seen

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 import cli
-from common.terminal import as_called, print_columns
+from common.errors import InputError
+from common.terminal import VerbParser, as_called, print_columns
 from experiments.config_files import CONFIGS, flatten
 from experiments.parser_messages import missing_package
 from experiments.settings import parse
@@ -41,6 +42,33 @@ def test_what_is_no_option_is_answered_with_the_one_it_stands_for(config, tmp_pa
     assert re.search(rf"Did you mean `?{meant}\b", said := capsys.readouterr().err), said
     assert cli.main(["fit", *typed]) == 2  # without a config, too
     assert f"Did you mean {meant}" in capsys.readouterr().err.replace("`", "")
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["sweep", "--config", "sweeps/quickstart_sweep.yaml", "--dry_runn"], "--dry_run"),
+        (["sweep", "--confg=sweeps/quickstart_sweep.yaml"], "--config"),
+        (["report", "runs", "--baselin", "fixed"], "--baseline"),
+        (["export", "runs", "--fromat", "peft"], "--format"),
+        (["export", "runs", "--format", "peft", "--max_shard_sizes=5GB"], "--max_shard_size"),
+    ],
+)
+def test_other_verbs_name_the_option_that_was_meant_too(capsys, typed, meant):
+    assert cli.main(typed) == 2
+    assert f"did you mean {meant}? See `python cli.py {typed[0]} --help`" in capsys.readouterr().err
+
+
+def test_a_runs_own_option_is_no_mistyped_one_of_a_sweep(capsys):
+    """--seed_everything and the like hold for every trial: the parser hands them on."""
+    parser = VerbParser(handed_on=["run_names"])
+    parser.add_argument("--run_name")
+    options, rest = parser.parse_known_args(["--run_names", "a", "--model.x=1"])
+    assert rest == ["--run_names", "a", "--model.x=1"] and options.run_name is None
+    parser = VerbParser()
+    parser.add_argument("--run_name")
+    with pytest.raises(InputError, match=r"--run_names is no option; did you mean --run_name\?"):
+        parser.parse_args(["--run_names", "a"])
 
 
 def test_a_config_that_has_the_unknown_option_is_named_as_it_is(config, tmp_path, capsys):

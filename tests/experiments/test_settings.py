@@ -94,8 +94,8 @@ BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("trainer: {max_epochs: 1}\ntrainer: {}\n", "'trainer' stands there twice, again in line 2"),
-        ("data:\n  init_args: {task: cola, task: sst2}\n", "'task' stands there twice"),
+        ("trainer: {max_epochs: 1}\ntrainer: {}\n", "'trainer' is given twice, again in line 2"),
+        ("data:\n  init_args: {task: cola, task: sst2}\n", "'task' is given twice"),
         ("data: &data {more: *data}\n", "something that holds itself"),
         (BOMB, "more than 100,000 values"),
         ("[" * 100_000, "more than 200 times"),

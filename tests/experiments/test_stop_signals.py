@@ -113,7 +113,7 @@ def test_a_signal_while_factors_are_made_says_how_to_go_on(tmp_path, tiny_bert, 
 
     monkeypatch.setattr(TextClassificationModule, "configure_model", signalled)
     assert run("fit", write_config(tmp_path, tiny_bert, cola_folder), tmp_path) == 1
-    assert "Stopped by a signal before the first checkpoint. Begin anew: " in capsys.readouterr().out
+    assert "Stopped by a signal before the first checkpoint. Start again: " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("count", ["0", "", "x"])

@@ -9,7 +9,6 @@ import torch
 import yaml
 
 import cli
-from experiments.sweep import folder
 from experiments.sweep.folder import SweepFolder
 from tests.command_line import differences, outcome, write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
@@ -192,6 +191,7 @@ def test_a_dry_run_lists_trials_that_do_not_fit_and_says_so(finished, tmp_path, 
         (["--extend", "--overwrite"], "--extend keeps the trials"),
         (["--extend", "--part=1/2"], "without --part"),
         (["--overwrite", "--part", "2/2"], "delete what the other parts are doing"),
+        (["--stop_early", "--part", "1/2"], "--stop_early compares trials that --part leaves to others"),
         (["--run_name", "a/b"], "run_name is 'a/b'"),
         (["--data.batch_size"], "needs a value"),
         (["stray"], "'stray'"),
@@ -227,16 +227,13 @@ def test_a_changed_base_config_is_refused(copy, tmp_path, tiny_bert, cola_folder
 
 
 @pytest.mark.parametrize(("first", "second"), [("whole", "part"), ("part", "whole"), ("part", "part")])
-def test_two_sweeps_keep_apart_but_for_parts_of_one(copy, capsys, monkeypatch, first, second):
-    monkeypatch.setattr(folder, "_ENTRANCE_SECONDS", 0.1)
+def test_two_sweeps_keep_apart_but_for_parts_of_one(copy, capsys, first, second):
     path, runs_dir = copy
-    (runs_dir / "small" / ".locks" / ".part.killed").touch()
     refused = (first, second) != ("part", "part")
     with SweepFolder(runs_dir / "small").sweep_lock(is_part=first == "part"):
         assert sweep(path, runs_dir, *(["--part", "1/2"] if second == "part" else [])) == (2 if refused else 0)
     assert ("another sweep is at work" in capsys.readouterr().err) == refused
     assert sweep(path, runs_dir) == 0
-    assert list((runs_dir / "small" / ".locks").glob(".part.*")) == []
 
 
 def test_ray_that_is_not_installed_is_named(finished, tmp_path, capsys, monkeypatch):

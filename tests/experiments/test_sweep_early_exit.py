@@ -62,15 +62,34 @@ def test_what_is_compared_never_competes():
     assert len(together.candidates) == 6
 
 
+TRAINER = {"max_epochs": 4, "max_steps": -1, "val_check_interval": 1.0, "check_val_every_n_epoch": 1}
+
+
 @pytest.mark.parametrize(
-    ("epochs", "steps", "seeds", "told"),
-    [([1, 1], -1, 1, "too few epochs"), ([2, 3], -1, 2, "2, 3"), ([None, None], 50, 2, "no max_steps")],
+    ("changes", "seeds", "told"),
+    [
+        ([{"max_epochs": 1}] * 2, 1, r"max_epochs is 1 with 1 seed; allowed with --stop_early: 2 or more"),
+        ([{"max_epochs": 2}, {"max_epochs": 3}], 2, "max_epochs is 2, 3; allowed with --stop_early: one number"),
+        ([{"max_epochs": None, "max_steps": 50}] * 2, 2, "max_epochs is None"),
+        ([{"max_steps": 50}] * 2, 2, "max_steps is 50; allowed with --stop_early: -1"),
+        ([{}, {"val_check_interval": 0.5}], 2, r"val_check_interval is 0.5, 1.0; allowed with --stop_early: 1.0"),
+        ([{}, {"val_check_interval": 1}], 2, "val_check_interval is 1, 1.0"),  # each batch
+        ([{"check_val_every_n_epoch": 2}] * 2, 2, "check_val_every_n_epoch is 2; allowed with --stop_early: 1"),
+    ],
 )
-def test_what_cant_be_decided_early_is_refused(epochs, steps, seeds, told):
+def test_what_cant_be_decided_early_is_refused(changes, seeds, told):
     trials = [trial(place % seeds, **{RATE: place}) for place in range(2)]
-    trainers = [{"trainer": {"max_epochs": count, "max_steps": steps}} for count in epochs]
+    configs = {one.name: {"trainer": {**TRAINER, **changed}} for one, changed in zip(trials, changes, strict=True)}
     with pytest.raises(InputError, match=told):
-        check_epochs(trials, dict(zip((one.name for one in trials), trainers, strict=True)))
+        check_epochs(trials, configs, [])
+
+
+def test_a_sweep_in_which_nothing_competes_is_refused():
+    trials = [trial(0, **{"model.adapter.rank": rank}) for rank in (2, 4)]
+    configs = {one.name: {"trainer": TRAINER} for one in trials}
+    with pytest.raises(InputError, match="none compete"):
+        check_epochs(trials, configs, [])
+    assert check_epochs(trials, configs, ["model.adapter.rank"]) == 4
 
 
 def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how_often_not(tmp_path):
@@ -92,14 +111,32 @@ def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how
     assert found.same == pytest.approx(1 - (1 / 3 - 1 / 27), abs=0.04)
 
 
+@pytest.mark.parametrize(
+    ("rates", "searched", "told"),
+    [
+        ([1e-3, 1e-2], ("model.optimizer.foo",), "setting of --replay is 'model.optimizer.foo'; allowed: no name"),
+        ([1e-3], (), "--replay finds no search"),
+    ],
+)
+def test_nothing_to_replay_is_said(tmp_path, rates, searched, told):
+    folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, {rate: {0: 0.5} for rate in rates})})
+    with pytest.raises(InputError, match=told):
+        replays(make_groups(read_records([folder])), searched)
+
+
 @pytest.mark.slow
-def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(tmp_path, tiny_bert, cola_folder, monkeypatch, capsys):
+@pytest.mark.parametrize("engine", [("--jobs", "2"), ("--engine", "ray")], ids=["workers", "ray"])
+def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
+    tmp_path, tiny_bert, cola_folder, monkeypatch, capsys, engine
+):
+    if "ray" in engine:
+        pytest.importorskip("ray")
     monkeypatch.setattr(halving, "MARGIN", -1.0)  # the tiny runs tie: the half decides
     config = write_config(tmp_path, tiny_bert, cola_folder)
     grid = {RATE: [1e-4, 0.02, 0.05], "seed_everything": [0, 1]}
     path = write_sweep(tmp_path, config, grid=grid, settings={"trainer.max_epochs": 3})
     early, full = tmp_path / "early", tmp_path / "full"
-    assert sweep(path, early, "--stop_early", "--jobs", "2") == 0
+    assert sweep(path, early, "--stop_early", *engine) == 0
     assert "paused early, with any checkpoints" in capsys.readouterr().out
     folders = trial_folders(early / "small")
     states = {folder.name: (folder / "results.json").exists() for folder in folders}

@@ -39,6 +39,7 @@ COMMIT = "0123456789ab"
     [
         ({"compare": ["ours", "fixd"]}, "'fixd'; allowed: fixed, ours. Did you mean 'fixed'"),
         ({"compare": ["ours", "ours"]}, "two methods"),
+        ({"compare": [["ours"], "fixed"]}, "question.compare is ['ours']; allowed: fixed, ours"),
         ({"figure": "tset"}, "question.figure is 'tset'; allowed: best, last, test"),
         ({"at_least": 0}, "question.at_least is 0; allowed"),
         ({"at_least": True}, "question.at_least is True"),
@@ -48,6 +49,22 @@ COMMIT = "0123456789ab"
 def test_a_question_that_names_what_isnt_there_is_refused(tmp_path, change, told):
     path = tmp_path / "sweep.yaml"
     path.write_text(yaml.safe_dump({**DEFINITION, "question": {**ASKED, **change}}))
+    with pytest.raises(InputError) as refused:
+        read_definition(path)
+    assert told in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("searched", "told"),
+    [
+        ("seed_everything", "searched is 'seed_everything'; allowed: a list of settings, out of none"),
+        (["seed_everything"], "searched is 'seed_everything'; allowed: none"),
+        ([["model.rank"]], "searched is ['model.rank']; allowed: none"),
+    ],
+)
+def test_what_cant_be_searched_is_refused(tmp_path, searched, told):
+    path = tmp_path / "sweep.yaml"
+    path.write_text(yaml.safe_dump({**DEFINITION, "searched": searched}))
     with pytest.raises(InputError) as refused:
         read_definition(path)
     assert told in str(refused.value)
@@ -184,3 +201,6 @@ def test_a_dry_run_counts_seeds_from_a_pilot(tmp_path, tiny_bert, cola_folder, c
     assert "question.compare is ['ours', 'fixed'], but the pilot" in capsys.readouterr().err
     assert "standard deviation 1.00 (80 % limit 2.12), so 80% power takes 10 seeds" in told
     assert "The sweep has 2: " in told and code_version() is not None
+    write_sweep(tmp_path, config, grid={"seed_everything": [0, 1]}, methods=methods)
+    assert cli.main(dry) == 2
+    assert "but the sweep asks no question. Leave it out, or add" in capsys.readouterr().err

@@ -141,7 +141,7 @@ def test_the_time_left_is_what_finished_trials_of_the_method_took(tmp_path):
         write_run(tmp_path / name, {}, results(name, 0, 0.8, wall_seconds=seconds))
     folder = SweepFolder(tmp_path)
     assert "2 of 6 done, 0 running, 4 left, best accuracy 0.8000 (full-0)" in Progress(folder, trials).summary()
-    assert Progress(folder, trials).summary().endswith("about 3:40 left")  # 100 + 10 + 2 · 55
-    assert Progress(folder, trials, at_once=2).summary().endswith("about 1:50 left")
+    assert Progress(folder, trials).summary().endswith("about 0:03:40 left")  # 100 + 10 + 2 · 55
+    assert Progress(folder, trials, at_once=2).summary().endswith("about 0:01:50 left")
     assert Progress(folder, trials[:1]).summary().endswith("(full-0)")
     assert Progress(folder, trials, anew=True).summary() == "0 of 6 done, 0 running, 6 left"

@@ -36,13 +36,13 @@ def scripted(tmp_path, monkeypatch):
             return worker
 
         monkeypatch.setattr(engines, "start_worker", start)
-        complete = engine(folder, TRIALS, Progress(folder, TRIALS, after_each=write))
+        complete = engine(folder, [TRIALS[:2], TRIALS[2:]], Progress(folder, TRIALS, after_each=write))
         return complete, log.read_text().split() if log.exists() else [], folder
 
     return run
 
 
-def test_one_worker_serves_trial_after_trial(scripted):
+def test_one_worker_serves_round_after_round(scripted):
     complete, processes, _ = scripted("print('finished')")
     assert complete and len(processes) == 3 and len(set(processes)) == 1
 

@@ -28,25 +28,13 @@ HANG_SECONDS = 150
 FIRST, SECOND = 0, 1
 
 
-def send(process: int, *numbers: int, between: float = 3.0) -> Callable[[list[int]], None]:
-    def act(ids: list[int]) -> None:
-        for place, number in enumerate(numbers):
-            time.sleep(between if place else 0)
-            os.kill(ids[process], number)
-
-    return act
+def send(process: int, number: int) -> Callable[[list[int]], None]:
+    return lambda ids: os.kill(ids[process], number)
 
 
 def interrupt_both(ids: list[int]) -> None:
     for process in ids:  # what a terminal does on Ctrl-C
         os.kill(process, signal.SIGINT)
-
-
-def stick_and_stop(ids: list[int]) -> None:
-    """The second process hangs; the first is told to stop, and then again."""
-    os.kill(ids[SECOND], signal.SIGSTOP)
-    time.sleep(3)
-    send(FIRST, signal.SIGTERM, signal.SIGTERM)(ids)
 
 
 # what happens, and whether training is under way or still being prepared
@@ -59,7 +47,6 @@ WAYS: dict[str, tuple[Callable[[list[int]], None], bool]] = {
     "SIGTERM to the first, starting": (send(FIRST, signal.SIGTERM), False),
     "SIGTERM to the second, training": (send(SECOND, signal.SIGTERM), True),
     "Ctrl-C, training": (interrupt_both, True),
-    "the second hangs, SIGTERM twice": (stick_and_stop, True),
 }
 
 

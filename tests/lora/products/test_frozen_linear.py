@@ -38,7 +38,7 @@ def made_layers():
     xs.core = torch.randn(4, 4, requires_grad=True)
     lora = LoRALinear(FrozenLinear(frozen()))
     factors = torch.randn(4, 12, requires_grad=True), torch.randn(20, 4, requires_grad=True)
-    lora.hand_over(*factors, 0.5)
+    lora.hand_over(*factors, 0.3)
     return {"frozen": (FrozenLinear(frozen()), ()), "lora_xs": (xs, (xs.core,)), "lora": (lora, factors)}
 
 
@@ -145,6 +145,17 @@ def test_frozen_weights_are_cast_once_under_autocast_also_for_training_after_an_
         y.float().square().sum().backward()
     assert prepared == [torch.bfloat16]
     assert all(tensor.grad.abs().max() > 0 for tensor in trained)
+
+
+def test_tensors_that_are_cast_together_and_their_gradients_are_those_of_casts_apart():
+    tensors = [torch.randn(4, 12, requires_grad=True), torch.randn(12, 4).T.requires_grad_(), torch.randn(3).exp()]
+    made = frozen_products.cast_together(tensors, torch.bfloat16)
+    for copy_, tensor in zip(made, tensors, strict=True):
+        assert torch.equal(copy_, tensor.bfloat16())
+    wanted = tensors[:2]
+    ours = torch.autograd.grad(sum((copy_.float() ** 3).sum() for copy_ in made), wanted)
+    theirs = torch.autograd.grad(sum((tensor.bfloat16().float() ** 3).sum() for tensor in tensors), wanted)
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
 
 
 def test_layers_that_read_one_tensor_share_its_cast_until_it_changes(monkeypatch):

@@ -1,4 +1,4 @@
-"""What a watch makes of children that end, of a launcher that is gone, and of repeated wishes to stop."""
+"""What a watch makes of children that end, and of a launcher that is gone."""
 
 import os
 import signal
@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from common.errors import IncompleteRunError
-from experiments import process_watch, watched_ddp
-from experiments.process_watch import IMPATIENT_STOP_SECONDS, STOP_SECONDS, ProcessWatch
-from experiments.watched_ddp import WatchedLauncher
+from experiments import watched_ddp
+from experiments.watched_ddp import ProcessWatch, WatchedLauncher
 
 
 class Ended(BaseException):
@@ -27,7 +26,7 @@ def ends(monkeypatch):
         raise Ended(code)
 
     monkeypatch.setattr(os, "_exit", end)
-    monkeypatch.setattr(process_watch, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(watched_ddp, "_POLL_SECONDS", 0.0)
 
 
 def child(code: str) -> subprocess.Popen:
@@ -74,33 +73,11 @@ def test_a_process_does_not_outlive_its_launcher(capsys):
     assert "the process that started this one is gone" in capsys.readouterr().err
 
 
-def test_a_stop_takes_no_longer_than_allowed_and_less_when_asked_again(monkeypatch, capsys):
-    now = 1000.0
-    monkeypatch.setattr(process_watch.time, "monotonic", lambda: now)
-    watch = make_watch()
-    for later, deadline in [(0, STOP_SECONDS), (1, STOP_SECONDS), (30, 30 + IMPATIENT_STOP_SECONDS)]:
-        now = 1000.0 + later
-        os.write(watch._writer, bytes([signal.SIGTERM]))  # as the interpreter does
-        watch._look_at_signals()
-        assert watch._deadline == 1000.0 + deadline
-    now = 1036.0
-    with pytest.raises(Ended):
-        watch.run()
-    assert "told to stop" in capsys.readouterr().err
-
-
-def test_other_signals_are_no_wish_to_stop():
-    watch = make_watch()
-    os.write(watch._writer, bytes([signal.SIGCHLD]))
-    watch._look_at_signals()
-    assert watch._deadline == float("inf")
-
-
 def test_a_lost_connection_is_one_message_and_other_errors_stay(monkeypatch):
     monkeypatch.setattr(watched_ddp, "COURTESY_SECONDS", 0.0)
     environment = SimpleNamespace(validate_settings=lambda **_: None, creates_processes_externally=True)
     launcher = WatchedLauncher(environment, 1, 1)
-    monkeypatch.setattr(launcher, "_start_watch", lambda *_: None)
+    launcher._watch = "none is needed"
 
     def raised(error):
         def train():

@@ -1,0 +1,54 @@
+"""Masks made on the host against those that transformers makes, and that no model with one waits for its device."""
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from benchmarks.launches import StepCounter
+from lightning_modules import attention_masks
+from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
+
+KINDS = (*attention_masks._ENCODERS, *attention_masks._OWN_ATTENTION, *attention_masks._DECODERS)
+SIZES = {
+    **{"vocab_size": 40, "max_position_embeddings": 32, "pad_token_id": 0},
+    **dict.fromkeys(("hidden_size", "dim", "n_embd", "embedding_size"), 16),
+    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), 2),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_heads", "n_head"), 2),
+    **dict.fromkeys(("intermediate_size", "hidden_dim"), 24),
+}
+
+
+def made(kind, **changes):
+    torch.manual_seed(0)
+    config = AutoConfig.for_model(kind, **SIZES, **changes)
+    decodes = kind in attention_masks._DECODERS
+    return (AutoModelForCausalLM if decodes else AutoModelForSequenceClassification).from_config(config).eval()
+
+
+@pytest.mark.parametrize("padded", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_ready_mask_gives_the_answers_of_transformers_own_without_a_wait(kind, padded):
+    model, mask = made(kind), torch.ones(3, 9, dtype=torch.long)
+    if padded:
+        mask[1, 5:] = mask[2, 2:] = 0
+    inputs = {"input_ids": torch.randint(1, 40, (3, 9)) * mask, "attention_mask": mask}
+    with torch.no_grad(), StepCounter() as theirs:
+        theirs.counting = True
+        expected = model(**inputs).logits
+    assert accept_ready_masks(model) and theirs.waits  # else there would be nothing to gain
+    ready = with_ready_mask(inputs, kind, "32-true")
+    with torch.no_grad(), StepCounter() as ours:
+        ours.counting = True
+        found = model(**ready).logits
+    real = mask.bool() if kind in attention_masks._DECODERS else slice(None)
+    torch.testing.assert_close(found[real], expected[real], rtol=1e-6, atol=1e-6)
+    assert not ours.waits
+
+
+def test_sliding_windows_encoders_that_look_back_and_other_attention_take_no_ready_masks():
+    assert not accept_ready_masks(made("qwen2", use_sliding_window=True, sliding_window=4, max_window_layers=0))
+    model = made("bert")
+    model.set_attn_implementation("eager")
+    assert not accept_ready_masks(model)
+    assert not accept_ready_masks(made("megatron-bert"))
+    assert not accept_ready_masks(made("roberta", is_decoder=True))
