@@ -29,7 +29,7 @@ _ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_siz
 ARCHITECTURES: dict[str, tuple[str, dict[str, int]]] = {
     "tiny": (
         "bert",
-        {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128},
+        {"hidden_size": 256, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512},
     ),
     "minilm": (
         "bert",

@@ -2,6 +2,7 @@
 
 import re
 from difflib import get_close_matches
+from enum import Enum
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -33,6 +34,9 @@ for _kind in (_Loader, _Dumper):
     _kind.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"), list("-+0123456789")
     )
+
+
+_Dumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data(choice.value))  # Timer's default
 
 
 def locate_config(name: str) -> Path:

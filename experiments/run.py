@@ -208,11 +208,18 @@ class Run:
                 )
 
     def _refuse_to_replace_input(self, output: Path) -> None:
+        if output.is_dir():
+            raise InputError(f"--output is {str(output)!r}, a folder; allowed: a file, such as {output}/answers.tsv.")
         if not output.is_file():
             return
         model, data = self.settings.plain["model"]["init_args"], self.settings.plain["data"]["init_args"]
-        for name, value in {**model, **data, "ckpt_path": self.settings.values.ckpt_path}.items():
-            place = Path(value) if isinstance(value, str) else Path(os.devnull)
+        values = self.settings.values
+        read = [*model.items(), *data.items(), ("ckpt_path", values.ckpt_path), ("export", values.export)]
+        read += [("config", str(path)) for path in self.settings.configs]
+        if output.suffix != ".tsv":  # a run's own tables may be made again
+            read.append(("the run", str(self.folder.path)))
+        for name, value in read:
+            place = Path(value).expanduser() if isinstance(value, str) else Path(os.devnull)
             inside = place.is_dir() and output.resolve().is_relative_to(place.resolve())
             if inside or (place.is_file() and place.samefile(output)):
                 raise InputError(

@@ -73,7 +73,13 @@ class Settings:
     @cached_property
     def plain(self) -> dict[str, Any]:
         """The experiment's settings as config.yaml holds them; `fit --config` with them runs it again."""
-        content = load_yaml(parser_of(self.verb).dump(self.values, skip_unset=False))
+        try:
+            content = load_yaml(parser_of(self.verb).dump(self.values, skip_unset=False))
+        except ValueError as error:
+            raise InputError(
+                f"config.yaml can't hold a setting of a class: {innermost(str(error))}. Give it as a number, or "
+                "as text."
+            ) from error
         return {name: value for name, value in content.items() if name not in CALL_SETTINGS}
 
     @property

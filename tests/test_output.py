@@ -86,6 +86,14 @@ def test_a_table_never_replaces_what_it_is_made_of(finished_run, cola_folder, tm
         assert run("predict", *finished_run, *options) == 2
         assert "reads; allowed: another file" in capfd.readouterr().err
         assert output.read_bytes() == before
+    config, folder = finished_run[0], finished_run[1] / "tiny"
+    for output in (folder / "checkpoints" / "best.ckpt", folder / "results.json", folder / "config.yaml", config):
+        before = output.read_bytes()
+        assert run("predict", *finished_run, "--ckpt_path", "best", "--output", str(output)) == 2
+        assert "reads; allowed: another file" in capfd.readouterr().err
+        assert output.read_bytes() == before
+    assert run("predict", *finished_run, "--ckpt_path", "best", "--output", str(tmp_path)) == 2
+    assert "a folder; allowed: a file" in capfd.readouterr().err
     monkeypatch.setenv("HOME", str(tmp_path))
     asked = ("--ckpt_path", "last", "--data.predict_file", str(sentences), "--output")
     assert run("predict", *finished_run, *asked, "~/table.tsv") == 0

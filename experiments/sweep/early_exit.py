@@ -92,22 +92,27 @@ def rounds_of(
     failed: set[str] = set()  # tried again by the next call
     ladder = rungs(_count_seeds(trials), epochs)
     for rung in ladder:
-        part = [one for search in competing for one in _next(folder, search, rung, epochs) if one.name not in failed]
+        part = [
+            one
+            for search in competing
+            for one in _trials_to_train(folder, search, rung, epochs)
+            if one.name not in failed
+        ]
         if part:
             yield part
         failed |= {one.name for one in part if folder.state(one) is State.FAILED}
         for search in competing if rung != ladder[-1] else []:
-            _decide(folder, search, rung, say)
+            _drop_worst_candidates(folder, search, rung, say)
 
 
-def _next(folder: SweepFolder, search: Search, rung: Rung, epochs: int) -> Iterator[Trial]:
+def _trials_to_train(folder: SweepFolder, search: Search, rung: Rung, epochs: int) -> Iterator[Trial]:
     for place in search.alive:
         for trial in search.candidates[place][: rung.seeds]:
             if folder.state(trial) is not State.FINISHED and len(_scores(folder, trial)) < rung.epochs:
                 yield replace(trial, stop_after_epoch=rung.epochs if rung.epochs < epochs else None)
 
 
-def _decide(folder: SweepFolder, search: Search, rung: Rung, say: Callable[[str], None]) -> None:
+def _drop_worst_candidates(folder: SweepFolder, search: Search, rung: Rung, say: Callable[[str], None]) -> None:
     first = [search.candidates[place][: rung.seeds] for place in search.alive]
     means = [np.mean([_best(folder, trial, rung.epochs) for trial in found]) for found in first]
     curves = [curve for found in first for trial in found if (curve := folder.curve(trial)) is not None]

@@ -32,7 +32,7 @@ _ALPHA_RANGE = ("alpha_growth.alpha_min", "alpha_growth.alpha_max", "model.optim
 _RATE_SWEEPS = ("ag_news_minilm_learning_rate", "ag_news_minilm_alpha_10r")
 _RATE_SWEEPS += ("wikitext_smollm2_learning_rate", "wikitext_smollm2_alpha_10r")
 _REPLAYED = dict.fromkeys((*_RATE_SWEEPS, "ag_news_minilm_rates", "cola_mpnet_rates", "sst2_minilm_rates"), ())
-_REPLAYED |= dict.fromkeys(("sst2_minilm_allocation_rates", "directions_sst2_rates"), ())
+_REPLAYED |= dict.fromkeys(("sst2_minilm_allocation_rates", "directions_sst2_rates", "wikitext_stories_early_exit"), ())
 _REPLAYED |= {"cola_mpnet_alpha_range": _ALPHA_RANGE, "sst2_minilm_alpha_range": _ALPHA_RANGE}
 _COLA = {
     "the fixed rank's rate, seeds 0 to 4": ("cola_mpnet_equal_budget",),

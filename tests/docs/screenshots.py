@@ -62,8 +62,8 @@ def terminal(words: list[str]) -> str:
 
 
 def save_terminal(name: str, command: str, text: str) -> None:
-    """The text as a picture of a terminal, under the command that was typed."""
-    lines = text.replace("\r\n", "\n").strip("\n").splitlines()[-LINES + 1 :]
+    """The text as a picture of a terminal, under the command that was typed: as much as there is room for."""
+    lines = _REDRAWN.split(text)[-1].replace("\r\n", "\n").strip("\n").splitlines()[: LINES - 1]
     console = Console(record=True, width=COLUMNS, height=LINES, file=io.StringIO(), force_terminal=True)
     console.print(f"$ {command}", highlight=False)
     console.print(Text.from_ansi("\n".join(lines)))
@@ -82,8 +82,9 @@ def live_table(folder: Path) -> str:
 @contextmanager
 def tensorboard(folder: Path) -> Iterator[str]:
     """The address of a TensorBoard that shows a folder."""
-    program = [sys.executable, "-m", "tensorboard.main", "--logdir", str(folder), "--port", "0", "--load_fast", "false"]
-    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True) as server:
+    program = [sys.executable, "-m", "tensorboard.main", "--logdir", folder.name, "--port", "0", "--load_fast", "false"]
+    # below the folder's own: pages show the path as it was given
+    with subprocess.Popen(program, stderr=subprocess.PIPE, text=True, cwd=folder.resolve().parent) as server:
         assert server.stderr is not None
         address = next(found[0] for line in server.stderr if (found := re.search(r"http://\S+", line)))
         time.sleep(10)  # until the runs are read

@@ -1,5 +1,7 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
+import json
+
 import pytest
 from jsonargparse import ArgumentError
 
@@ -223,6 +225,13 @@ def idle_in(config, changes):
 )
 def test_a_setting_that_acts_is_not_named(config, others, name, value):
     assert name not in idle_in(config, {**others, name: value})
+
+
+def test_a_callback_whose_default_is_a_member_of_an_enumeration_goes_into_config_yaml(config):
+    timer = {"class_path": "lightning.pytorch.callbacks.Timer", "init_args": {"duration": "00:00:01:00"}}
+    settings = parse(["fit", "--config", str(config), f"--trainer.callbacks={json.dumps(timer)}"])
+    written = settings.plain["trainer"]["callbacks"]
+    assert written["init_args"] == {"duration": "00:00:01:00", "interval": "step", "verbose": True}
 
 
 def test_a_choice_without_anything_to_choose_in_is_refused():

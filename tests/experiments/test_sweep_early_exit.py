@@ -12,6 +12,7 @@ from experiments.report.replay import replays
 from experiments.report.sources import read_records
 from experiments.sweep import halving
 from experiments.sweep.early_exit import check_epochs, searches
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.halving import Rung, least_share, race, rungs, survivors
 from tests.command_line import differences, outcome, write_config
@@ -47,6 +48,16 @@ def test_a_race_counts_its_steps_and_finds_the_best():
 
 def trial(seed, **overrides):
     return Trial(f"{seed}{overrides}", "lora", (), {"seed_everything": seed, **overrides})
+
+
+@pytest.mark.parametrize(("content", "told"), [("{}", "it has no values"), ("{", "cut short or changed by hand")])
+def test_a_damaged_pause_is_named(tmp_path, content, told):
+    folder, paused = SweepFolder(tmp_path), Trial("paused", "", (), {})
+    folder.record_pause(paused)
+    assert folder.state(paused) is State.PAUSED and folder.curve(paused).values == []
+    (tmp_path / "paused" / "paused.json").write_text(content)
+    with pytest.raises(InputError, match=told):
+        folder.curve(paused)
 
 
 def test_what_is_compared_never_competes():
