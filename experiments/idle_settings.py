@@ -81,7 +81,8 @@ def _of_model_and_trainer(values: Mapping[str, Mapping[str, Any]], objects: Obje
     is_here = backbone.startswith("package:") or Path(backbone).expanduser().exists()
     callbacks = objects.trainer["callbacks"] or ()
     callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-    ends_early = trainer["max_time"] is not None or any(isinstance(one, EarlyStopping) for one in callbacks)
+    has_limit = trainer["max_time"] is not None or trainer["max_steps"] not in (None, -1)
+    ends_early = has_limit or any(isinstance(one, EarlyStopping) for one in callbacks)
     return {
         "model.revision": "the backbone isn't on the hub" if is_here else None,
         **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps"), None if ends_early else "nothing ends it early"),
