@@ -90,7 +90,7 @@ class RankSets:
 
 
 def allocation_figures(sets: RankSets, scale: tuple[float, float]) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
-    """The name of each picture's file, its caption, and what draws it; `scale`: the ranks at the ends of the colours."""
+    """The name of each picture's file, its caption, what draws it; `scale`: the ranks at the ends of the colours."""
     caption = say("rank_maps", sets.seeds)
     if len(sets.histories) > 1:
         caption += " " + say("rank_maps_spread", agreement_text(sets.ends, sets.starts.clip(*sets.bounds)))

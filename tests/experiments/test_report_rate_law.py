@@ -16,7 +16,7 @@ from scipy import stats
 import cli
 from common.errors import InputError
 from experiments.report.figures_rates import law_figure
-from experiments.report.optimum import curve_optimum
+from experiments.report.optimum import curve_optimum, find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of, regime, weighted_fit
 from experiments.report.sources import read_records
