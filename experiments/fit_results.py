@@ -12,7 +12,7 @@ from lightning.pytorch import Trainer
 from callbacks.rank_pictures import rank_map
 from callbacks.results import Results
 from common.files import atomic_write, write_json
-from common.memory import peak_resident_bytes
+from common.machine import peak_resident_bytes
 from experiments.results import (
     Budget,
     DataCounts,
