@@ -14,7 +14,6 @@ from experiments.arguments import NAMED_CALLBACKS
 from experiments.setting_values import parameters_of
 from experiments.settings import Objects, Settings
 from lightning_modules import LanguageModellingModule, OptimizerSettings
-from lora import LoRAXS
 
 
 class _Fit:
@@ -30,6 +29,7 @@ class _Fit:
         self.discrete_epochs = values["rank_discretisation"]["epochs_rank_discrete"]
         self.is_fixed = adapter.get("allocation") == "fixed_by_energy"
         self.learns_ranks = self.adapter is not None and self.adapter.allocates_ranks
+        self.uses_gradient = self.adapter is not None and self.adapter.gradient_pass is not None
         self.has_head = not isinstance(self.module, LanguageModellingModule)
         self.adapts_head = self.adapter is not None and self.adapter.wrap_head
         own = {name: values[name] for name in (*NAMED_CALLBACKS, "trainer")}
@@ -54,9 +54,6 @@ class _Fit:
     def may_end_early(self) -> bool:
         stops = any(isinstance(one, EarlyStopping) for one in self.callbacks)
         return stops or self.trainer["max_time"] is not None
-
-    def starts_from_gradient(self) -> bool:
-        return isinstance(self.adapter, LoRAXS) and self.adapter.gradient_pass is not None
 
     def takes_all_rows(self) -> bool:
         limited = any(self.data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))
@@ -84,7 +81,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
     (("model.revision",), _Fit.has_local_backbone, "the backbone isn't on the hub"),
     (("trainer.min_epochs", "trainer.min_steps"), lambda fit: not fit.may_end_early(), "nothing ends it early"),
     (("model.adapter.head_warmup_steps",), lambda fit: fit.adapts_head or not fit.has_head, "no head is trained"),
-    (("model.adapter.initial_std",), _Fit.starts_from_gradient, "R starts from the gradient"),
+    (("model.adapter.initial_std",), lambda fit: fit.uses_gradient, "R starts from the gradient"),
     (
         ("model.adapter.wrap_head", "model.optimizer.head_learning_rate"),
         lambda fit: not fit.has_head,
@@ -125,6 +122,6 @@ def idle_settings(settings: Settings, objects: Objects) -> list[str]:
     fit, told = _Fit(settings, objects), dict[str, str]()
     for names, changes_nothing, reason in _RULES:
         if changes_nothing(fit):
-            said = reason.format(**{"task": fit.data.get("task"), "discrete_epochs": fit.discrete_epochs})
+            said = reason.format(task=fit.data.get("task"), discrete_epochs=fit.discrete_epochs)
             told = {**dict.fromkeys(names, said), **told}
     return [f"{name} ({told[name]})" for name in fit.changed() if name in told]

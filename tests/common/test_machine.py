@@ -24,7 +24,7 @@ print(effective, held - resident() < 50 * 2**10)
 def test_the_peak_is_the_processs_own_not_its_parents():
     """getrusage's is inherited: a small run begun by a large notebook would report the notebook's."""
     held = bytearray(300 * 2**20)
-    code = "from common.machine import peak_resident_bytes as peak\na = peak(); b = bytearray(60 * 2**20); print(a, peak())"
+    code = "from common.machine import peak_resident_bytes as p; a = p(); b = bytearray(60 * 2**20); print(a, p())"
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     before, after = map(int, told.split())
