@@ -52,8 +52,8 @@ class _Fit:
         return backbone.startswith("package:") or Path(backbone).expanduser().exists()
 
     def may_end_early(self) -> bool:
-        stops = any(isinstance(one, EarlyStopping) for one in self.callbacks)
-        return stops or self.trainer["max_time"] is not None
+        has_limit = self.trainer["max_time"] is not None or self.trainer["max_steps"] not in (None, -1)
+        return has_limit or any(isinstance(one, EarlyStopping) for one in self.callbacks)
 
     def takes_all_rows(self) -> bool:
         limited = any(self.data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))

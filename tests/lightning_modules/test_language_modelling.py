@@ -250,6 +250,6 @@ def test_predict_without_a_file_takes_the_lines_of_the_test_split(tiny_gpt2, wik
     lines = [line for line in (Path(wikitext_folder) / "wiki.test.raw").read_text().split("\n") if line.strip()]
     table = [line.split("\t") for line in (tmp_path / "p.tsv").read_text().splitlines()[1:]]
     assert [row[0] for row in table] == lines
-    tokens, losses = sum(int(row[1]) for row in table), math.fsum(float(row[2]) for row in table)
+    tokens, losses = sum(int(row[1]) for row in table), math.fsum(int(row[1]) * float(row[2]) for row in table)
     expected = plain_perplexity(tiny_gpt2, Path(wikitext_folder) / "wiki.test.raw", "lines", 64, None)
     assert math.exp(losses / tokens) == pytest.approx(expected, rel=1e-5)
