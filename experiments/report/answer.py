@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.metrics import scale, title
-from experiments.report.cells import TOO_FEW, span, spread
+from experiments.report.cells import TOO_FEW, scale, span, spread, title
 from experiments.report.content import Study
 from experiments.report.figures_costs import SMALL_REGRET, common_figure, regrets
 from experiments.report.groups import Group

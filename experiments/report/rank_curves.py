@@ -6,8 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from experiments.metrics import scale, title
-from experiments.report.cells import make_table, spread
+from experiments.report.cells import make_table, scale, spread, title
 from experiments.report.drawing import COLORS, MARKERS, draw_band, panels
 from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike, by_seed
 from experiments.report.tables import metric_of

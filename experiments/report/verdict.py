@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from experiments.config_files import read_yaml
-from experiments.metrics import scale
+from experiments.report.cells import scale
 from experiments.report.groups import Group
 from experiments.report.record import Record
 from experiments.report.statistics import (
