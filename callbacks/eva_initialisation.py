@@ -17,8 +17,9 @@ _LARGEST_NUMBER_OF_BATCHES = 500
 class EVAInitialisation(Callback):
     """Gives PEFT's EVA its start on the first batches of the run's own data order, which training then begins anew.
 
-    In evaluation mode and full precision, with as many batches as EVA takes until its directions hardly change. It does
-    nothing for other methods, nor for a run that goes on from a checkpoint. The module brings this callback along.
+    In evaluation mode and full precision, with as many batches as EVA takes until its directions hardly change. With
+    several processes the first one's share of each batch decides for all. It does nothing for other methods, nor for a
+    run that goes on from a checkpoint. The module brings this callback along.
 
     Raises:
         InputError: the directions still change after 500 batches.
@@ -35,7 +36,7 @@ class EVAInitialisation(Callback):
         for part in training:
             part.training = True
         adapter.take_input_directions(trainer.strategy.broadcast(found))
-        rows, seconds = order.rows * trainer.world_size, time.monotonic() - started
+        rows, seconds = order.rows, time.monotonic() - started
         logger.info(f"Directions from the layers' inputs: {rows} rows in {seconds:.1f} s.")
         pl_module.record.factors = {"rule": "eva", "rows": rows, "seconds": seconds}
 

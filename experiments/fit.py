@@ -76,9 +76,11 @@ class Fit:
                 self._note_pause(objects.module)
                 raise
             if start is None and self.trainer.global_step == 0:
+                limit = settings.values.trainer.max_time
                 raise InputError(
-                    f"the run ended before its first step: trainer.max_time is {settings.values.trainer.max_time}. "
-                    "Raise it, or leave it out. Nothing was written."
+                    f"the run ended before its first step: trainer.max_time is {limit}. Raise it, or leave it out."
+                    if limit is not None
+                    else "the run ended before its first step: a callback stopped it. Leave that callback out."
                 )
             return self._conclude(objects.module) if writes else None
 

@@ -126,8 +126,10 @@ def may_leave_parameters_out(model: Any) -> bool:
     drops = [value for name, value in model.config.to_dict().items() if name.endswith("layerdrop")]
     if any(drops) or any("experts" in name.split(".") for name, _ in model.named_parameters()):
         return True
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not trained:
+        return False  # only an adapter's weights train: every adapted layer acts
     try:
-        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
         return any(gradient is None for gradient in _gradients_of_an_answer(model, trained))
     except Exception:  # whatever a model does that has no such pass
         return True

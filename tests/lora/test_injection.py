@@ -92,6 +92,12 @@ def test_parameters_that_a_step_may_leave_out_are_expected(model_type, settings,
     assert may_leave_parameters_out(model) is expected
 
 
+def test_where_only_an_adapter_trains_no_parameter_is_left_out():
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(configuration("bert"))
+    assert may_leave_parameters_out(model.requires_grad_(False)) is False
+
+
 def test_freeze_leaves_only_the_head_trainable():
     model = nn.ModuleDict({name: nn.Linear(2, 2) for name in ("body", "score", "scores")})
     freeze(model, ["score"])
