@@ -99,7 +99,7 @@ def _run(arguments: list[str]) -> int:
         InputError: the input is at fault, whatever library found out.
     """
     from common.errors import check_one_of
-    from common.memory import keep_freed_memory
+    from common.machine import keep_freed_memory
     from common.terminal import quiet_libraries
 
     verb, *arguments = _joined(arguments)

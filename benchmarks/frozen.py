@@ -13,7 +13,7 @@ from benchmarks.models import pretrained_model
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow, training_figures
 from callbacks.trained_module import Batch
-from common.memory import keep_freed_memory
+from common.machine import keep_freed_memory
 from lightning_modules.first_token import use_first_token_only
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import freeze, prepare_frozen_layers

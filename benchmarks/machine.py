@@ -11,7 +11,7 @@ import torch
 
 from benchmarks.settings import BenchmarkSettings
 from common.code_version import code_version
-from common.cores import usable_cores
+from common.machine import usable_cores
 
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 

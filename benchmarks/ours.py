@@ -14,7 +14,7 @@ from benchmarks.arithmetic import Work, needed_operations, peak_operations_per_s
 from benchmarks.data import batches, data_config, epoch_rows
 from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures, StepTimer, median_seconds, training_figures
-from common.memory import keep_freed_memory
+from common.machine import keep_freed_memory
 
 RANK_MAX = 25
 _RANKS = {"rank_min": 5, "rank_max": RANK_MAX, "rank_average": 20}

@@ -4,8 +4,8 @@ import os
 from dataclasses import dataclass
 from typing import Literal
 
-from common.cores import usable_cores
 from common.errors import InputError
+from common.machine import usable_cores
 
 MODEL = "package:all-MiniLM-L6-v2"
 MAX_LENGTH = 128

@@ -11,7 +11,7 @@ from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from benchmarks.settings import CLOCK, BenchmarkSettings
 from callbacks.trained_module import Batch
-from common.memory import peak_resident_bytes
+from common.machine import peak_resident_bytes
 
 # What a side says of itself: the name of a figure and its value, in the unit that `benchmarks.pairs` gives it.
 Figures = dict[str, float]

@@ -126,14 +126,11 @@ def is_sound(pl_module: TrainedModule) -> bool:
     """Whether a checkpoint of this moment may replace an older one: the run hasn't diverged, and all is finite."""
     if pl_module.record.has_diverged:
         return False
-    broken = [name for name, weight in pl_module.named_parameters() if weight.requires_grad and not _is_finite(weight)]
+    trained = {name: weight.detach() for name, weight in pl_module.named_parameters() if weight.requires_grad}
+    broken = [name for name, weight in trained.items() if not weight.isfinite().all()]
     if broken:
         logger.warning(f"{broken[0]} (and {len(broken) - 1} more) holds NaN or infinity: no checkpoint is written.")
     return not broken
-
-
-def _is_finite(weight: Tensor) -> bool:
-    return bool(torch.isfinite(weight.detach()).all())
 
 
 def _scaler(trainer: Trainer) -> torch.amp.GradScaler | None:

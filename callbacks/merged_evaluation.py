@@ -33,14 +33,5 @@ class MergedEvaluation(Callback):
         if pl_module.rank_allocation is not None and not self._was_discrete:
             pl_module.rank_allocation.soften()
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self.on_validation_epoch_start(trainer, pl_module)
-
-    def on_predict_epoch_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self.on_validation_epoch_start(trainer, pl_module)
-
-    def on_test_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self.on_validation_end(trainer, pl_module)
-
-    def on_predict_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        self.on_validation_end(trainer, pl_module)
+    on_test_epoch_start = on_predict_epoch_start = on_validation_epoch_start  # type: ignore[assignment]
+    on_test_end = on_predict_end = on_validation_end  # type: ignore[assignment]

@@ -8,6 +8,7 @@ from pathlib import Path
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from common.errors import listing
 from common.files import write_text
 from common.terminal import logger
 
@@ -65,10 +66,9 @@ class MetricsTable(Logger):
         damaged = [str(row) for row in kept if row in rows and _checksum(rows[row]) != (checksums or {})[row]]
         for steps, fate in ((lost, "lost"), (damaged, "damaged")):
             if steps:
-                more = f", … ({len(steps)} rows in all)" if len(steps) > 10 else ""
                 logger.warning(
                     f"{self.path} has {fate} rows since the checkpoint was written, of the steps "
-                    f"{', '.join(steps[:10])}{more}. Training continues. TensorBoard's files hold the same "
+                    f"{listing(steps, limit=10)}. Training continues. TensorBoard's files hold the same "
                     "figures."
                 )
 

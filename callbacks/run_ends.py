@@ -3,7 +3,6 @@
 from math import ceil, inf
 
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
@@ -155,10 +154,10 @@ class StaysStopped(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
-        self._patience = [callback.patience for callback in _early_stopping(trainer)]
+        self._patience = [callback.patience for callback in trainer.early_stopping_callbacks]
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
-        for callback, patience in zip(_early_stopping(trainer), self._patience, strict=True):
+        for callback, patience in zip(trainer.early_stopping_callbacks, self._patience, strict=True):
             callback.patience = patience  # a checkpoint has brought its own along
             waits = (EarlyStoppingReason.NOT_STOPPED, EarlyStoppingReason.PATIENCE_EXHAUSTED)
             if callback.wait_count >= max(patience, 1) or callback.stopping_reason not in waits:
@@ -167,7 +166,3 @@ class StaysStopped(Callback):
                     "left to train. To go on, raise its patience or leave it out of trainer.callbacks."
                 )
                 trainer.should_stop = True
-
-
-def _early_stopping(trainer: Trainer) -> list[EarlyStopping]:
-    return [callback for callback in trainer.callbacks if isinstance(callback, EarlyStopping)]  # type: ignore[attr-defined]

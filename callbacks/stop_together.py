@@ -53,8 +53,7 @@ class StopTogether(Callback):
     def on_validation_batch_end(self, trainer: Trainer, *batch: object, **kwargs: object) -> None:
         self._agree(trainer)
 
-    def on_test_batch_end(self, trainer: Trainer, *batch: object, **kwargs: object) -> None:
-        self._agree(trainer)
+    on_test_batch_end = on_validation_batch_end
 
     def _agree(self, trainer: Trainer) -> None:
         self._batches += 1

@@ -3,7 +3,7 @@
 import shlex
 import sys
 import time
-from contextlib import redirect_stdout
+from contextlib import nullcontext, redirect_stdout
 from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,7 +59,9 @@ def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
         return 0
     with TemporaryDirectory() as folder:
         asked = Run(_with_texts(parse(typed, base), Path(folder) / "texts.txt"))
-        return _spoken(asked, arguments, stop_after_epoch)
+        table_alone = asked.settings.values.get("output") in ("-", "/dev/stdout")
+        with redirect_stdout(sys.stderr) if table_alone else nullcontext():
+            return _follow(asked, arguments, stop_after_epoch)
 
 
 def _with_texts(settings: Settings, file: Path) -> Settings:
@@ -73,13 +75,6 @@ def _with_texts(settings: Settings, file: Path) -> Settings:
         return settings
     file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return settings.changed({"data.predict_file": str(file), "output": settings.values.output or "-"})
-
-
-def _spoken(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:
-    if asked.settings.values.get("output") in ("-", "/dev/stdout"):  # the table alone
-        with redirect_stdout(sys.stderr):
-            return _follow(asked, arguments, None)
-    return _follow(asked, arguments, stop_after_epoch)
 
 
 def _follow(asked: Run, arguments: list[str], stop_after_epoch: int | None) -> int:

@@ -4,7 +4,6 @@ import platform
 from importlib.metadata import version
 from math import isfinite
 from pathlib import Path
-from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,7 +11,7 @@ from lightning.pytorch import Trainer
 from callbacks.rank_pictures import rank_map
 from callbacks.results import Results
 from common.files import atomic_write, write_json
-from common.memory import peak_resident_bytes
+from common.machine import peak_resident_bytes
 from experiments.results import (
     Budget,
     DataCounts,
@@ -88,12 +87,12 @@ def best_of(validations: list[dict[str, Figure]], tag: str, higher_is_better: bo
     values = [validation.get(tag) for validation in validations]
     sign = 1 if higher_is_better else -1
     known = [(sign * value, -place) for place, value in enumerate(values) if value is not None and value == value]
-    about: dict[str, Any] = {"name": tag.partition("/")[2], "higher_is_better": higher_is_better}
+    name = tag.partition("/")[2]
     if not known:
-        return Metric(**about, best=None, best_epoch=None, last=None)
+        return Metric(name=name, higher_is_better=higher_is_better, best=None, best_epoch=None, last=None)
     best, place = max(known)
     epoch = int(validations[-place]["epoch"] or 0)
-    return Metric(**about, best=sign * best, best_epoch=epoch, last=values[-1])
+    return Metric(name=name, higher_is_better=higher_is_better, best=sign * best, best_epoch=epoch, last=values[-1])
 
 
 def status(module: AdaptedModule, diverged: bool, collapsed: bool) -> str:

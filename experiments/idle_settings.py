@@ -3,9 +3,8 @@
 They aren't refused, because a sweep sets some for all its methods; what contradicts itself is (`Settings.build`).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import EarlyStopping
@@ -15,9 +14,102 @@ from experiments.arguments import NAMED_CALLBACKS
 from experiments.setting_values import parameters_of
 from experiments.settings import Objects, Settings
 from lightning_modules import LanguageModellingModule, OptimizerSettings
-from lora import LoRA, LoRAXS
 
-Reasons = dict[str, str | None]  # by a setting's name on the command line; None where it acts
+
+class _Fit:
+    """What the rules below ask of a run: its settings by group, and the objects made of them."""
+
+    def __init__(self, settings: Settings, objects: Objects) -> None:
+        values = settings.values.as_dict()
+        self.model, self.data = values["model"]["init_args"], values["data"].get("init_args") or {}
+        self.module, self.data_module, self.adapter = objects.module, objects.data, objects.module.adapter
+        self.trainer, adapter = values["trainer"], (self.model.get("adapter") or {}).get("init_args") or {}
+        callbacks = objects.trainer["callbacks"] or ()
+        self.callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+        self.discrete_epochs = values["rank_discretisation"]["epochs_rank_discrete"]
+        self.is_fixed = adapter.get("allocation") == "fixed_by_energy"
+        self.learns_ranks = self.adapter is not None and self.adapter.allocates_ranks
+        self.uses_gradient = self.adapter is not None and self.adapter.gradient_pass is not None
+        self.has_head = not isinstance(self.module, LanguageModellingModule)
+        self.adapts_head = self.adapter is not None and self.adapter.wrap_head
+        own = {name: values[name] for name in (*NAMED_CALLBACKS, "trainer")}
+        groups = {"model": self.model, "model.adapter": adapter, "data": self.data, **own}
+        self.groups = {**groups, "model.optimizer": self.model["optimizer"]}
+
+    def changed(self) -> list[str]:
+        """Names of the settings that don't have their class's default."""
+        own = {"model": type(self.module), "model.adapter": type(self.adapter), "data": type(self.data_module)}
+        owners = {**own, "model.optimizer": OptimizerSettings, "trainer": Trainer, **NAMED_CALLBACKS}
+        return [
+            f"{place}.{name}"
+            for place, owner in owners.items()
+            for name, parameter in parameters_of(owner).items()
+            if name in self.groups[place] and self.groups[place][name] != parameter.default
+        ]
+
+    def has_local_backbone(self) -> bool:
+        backbone = str(self.model["backbone"])
+        return backbone.startswith("package:") or Path(backbone).expanduser().exists()
+
+    def may_end_early(self) -> bool:
+        has_limit = self.trainer["max_time"] is not None or self.trainer["max_steps"] not in (None, -1)
+        return has_limit or any(isinstance(one, EarlyStopping) for one in self.callbacks)
+
+    def takes_all_rows(self) -> bool:
+        limited = any(self.data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))
+        return not limited and isinstance(self.data_module, GLUEDataModule | QuickstartDataModule)
+
+    def has_no_csv(self) -> bool:
+        files = [str(self.data.get(name)) for name in ("train_file", "validation_file", "test_file")]
+        csv = any(file.removesuffix(".gz").endswith(".csv") for file in files)
+        return self.data.get("train_file") is not None and not csv
+
+
+_OF_LEARNT_RANKS = (
+    "model.adapter.tau",
+    *(f"model.optimizer.allocation_{name}" for name in ("learning_rate", "weight_decay")),
+    *(f"alpha_growth.{name}" for name in parameters_of(NAMED_CALLBACKS["alpha_growth"])),
+    "rank_logging.pictures_every_n_epochs",
+)
+_OF_FIXED_RANKS = (
+    "model.adapter.rounding",
+    "model.adapter.initial_weights",
+    "rank_discretisation.epochs_rank_discrete",
+)
+# Settings, when they change nothing, and why: `{…}` stands for a setting of the data, or for `discrete_epochs`.
+_RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
+    (("model.revision",), _Fit.has_local_backbone, "the backbone isn't on the hub"),
+    (("trainer.min_epochs", "trainer.min_steps"), lambda fit: not fit.may_end_early(), "nothing ends it early"),
+    (("model.adapter.head_warmup_steps",), lambda fit: fit.adapts_head or not fit.has_head, "no head is trained"),
+    (("model.adapter.initial_std",), lambda fit: fit.uses_gradient, "R starts from the gradient"),
+    (
+        ("model.adapter.wrap_head", "model.optimizer.head_learning_rate"),
+        lambda fit: not fit.has_head,
+        "a language model has no head",
+    ),
+    (("model.optimizer.head_learning_rate",), lambda fit: fit.adapts_head, "the head is adapted"),
+    (
+        ("model.optimizer.warmup_fraction", "model.optimizer.warmup_rounding"),
+        lambda fit: fit.model["optimizer"]["schedule"] == "constant",
+        "the schedule is constant",
+    ),
+    (("rank_logging.pictures_every_n_epochs",), lambda fit: fit.trainer["logger"] is False, "trainer.logger is false"),
+    ((*_OF_LEARNT_RANKS, "rank_logging.every_n_steps"), lambda fit: not fit.learns_ranks, "no ranks are learned"),
+    ((*_OF_LEARNT_RANKS, *_OF_FIXED_RANKS), lambda fit: fit.is_fixed, "allocation is fixed_by_energy"),
+    (
+        _OF_LEARNT_RANKS,
+        lambda fit: 0 < (fit.trainer["max_epochs"] or -1) <= fit.discrete_epochs,
+        "the last {discrete_epochs} epochs have discrete ranks: all of them",
+    ),
+    (("update_norms.every_n_steps",), lambda fit: fit.adapter is None, "full fine-tuning has none"),
+    (("data.cola_validation",), lambda fit: fit.data.get("task") != "cola", "the task is {task}"),
+    (("data.subset_seed",), _Fit.takes_all_rows, "all rows are taken"),
+    *(
+        (("data.validation_fraction",), lambda fit, name=name: fit.data.get(name) is not None, f"{name} is given")
+        for name in ("validation_file", "validation_rows")
+    ),
+    (("data.separator",), _Fit.has_no_csv, "no file is a .csv"),
+)
 
 
 def idle_settings(settings: Settings, objects: Objects) -> list[str]:
@@ -27,121 +119,9 @@ def idle_settings(settings: Settings, objects: Objects) -> list[str]:
         settings: the run's.
         objects: made of them.
     """
-    values = _by_place(settings.values.as_dict())
-    learns_nothing = _why_nothing_is_learned(values, objects)
-    reasons = {
-        **_of_model_and_trainer(values, objects),
-        **_of_adapter(values, objects, learns_nothing),
-        **_of_optimizer(values, objects, learns_nothing),
-        **_of_callbacks(values, objects, learns_nothing),
-        **_of_data(values, objects),
-    }
-    changed = _changed(values, objects)
-    return [f"{name} ({reason})" for name, reason in reasons.items() if reason and name in changed]
-
-
-def _by_place(values: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
-    """The values of each group of settings, by the beginning of their names."""
-    model, data = values["model"]["init_args"], values["data"].get("init_args") or {}
-    adapter = (model.get("adapter") or {}).get("init_args") or {}
-    plain = {name: values[name] for name in (*NAMED_CALLBACKS, "trainer")}
-    return {"model": model, "model.adapter": adapter, "model.optimizer": model["optimizer"], "data": data, **plain}
-
-
-def _changed(values: Mapping[str, Mapping[str, Any]], objects: Objects) -> set[str]:
-    """Names of the settings that don't have their class's default."""
-    module = objects.module
-    own = {"model": type(module), "model.adapter": type(module.adapter), "data": type(objects.data)}
-    owners = {**own, "model.optimizer": OptimizerSettings, "trainer": Trainer, **NAMED_CALLBACKS}
-    return {
-        f"{place}.{name}"
-        for place, owner in owners.items()
-        for name, parameter in parameters_of(owner).items()
-        if name in values[place] and values[place][name] != parameter.default
-    }
-
-
-def _is_fixed(values: Mapping[str, Mapping[str, Any]]) -> bool:
-    return values["model.adapter"].get("allocation") == "fixed_by_energy"
-
-
-def _why_nothing_is_learned(values: Mapping[str, Mapping[str, Any]], objects: Objects) -> str | None:
-    """Why ranks don't follow from weights that are trained."""
-    adapter, epochs = objects.module.adapter, values["trainer"]["max_epochs"] or -1
-    if adapter is None or not adapter.allocates_ranks:
-        return "no ranks are learned"
-    if _is_fixed(values):
-        return "allocation is fixed_by_energy"
-    discrete = values["rank_discretisation"]["epochs_rank_discrete"]
-    return f"the last {discrete} epochs have discrete ranks: all of them" if 0 < epochs <= discrete else None
-
-
-def _of_model_and_trainer(values: Mapping[str, Mapping[str, Any]], objects: Objects) -> Reasons:
-    backbone, trainer = str(values["model"]["backbone"]), values["trainer"]
-    is_here = backbone.startswith("package:") or Path(backbone).expanduser().exists()
-    callbacks = objects.trainer["callbacks"] or ()
-    callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
-    has_limit = trainer["max_time"] is not None or trainer["max_steps"] not in (None, -1)
-    ends_early = has_limit or any(isinstance(one, EarlyStopping) for one in callbacks)
-    return {
-        "model.revision": "the backbone isn't on the hub" if is_here else None,
-        **dict.fromkeys(("trainer.min_epochs", "trainer.min_steps"), None if ends_early else "nothing ends it early"),
-    }
-
-
-def _of_adapter(values: Mapping[str, Mapping[str, Any]], objects: Objects, learns_nothing: str | None) -> Reasons:
-    adapter, headless = objects.module.adapter, isinstance(objects.module, LanguageModellingModule)
-    if not isinstance(adapter, LoRA | LoRAXS):
-        return {}
-    by_gradient = isinstance(adapter, LoRAXS) and adapter.gradient_pass is not None
-    fixed = learns_nothing if _is_fixed(values) else None
-    reasons = {
-        "head_warmup_steps": "no head is trained" if headless or adapter.wrap_head else None,
-        "initial_std": "R starts from the gradient" if by_gradient else None,
-        "wrap_head": "a language model has no head" if headless else None,
-        "tau": learns_nothing,
-        "rounding": fixed,
-        "initial_weights": fixed,
-    }
-    return {f"model.adapter.{name}": reason for name, reason in reasons.items()}
-
-
-def _of_optimizer(values: Mapping[str, Mapping[str, Any]], objects: Objects, learns_nothing: str | None) -> Reasons:
-    adapter, headless = objects.module.adapter, isinstance(objects.module, LanguageModellingModule)
-    constant = "the schedule is constant" if values["model.optimizer"]["schedule"] == "constant" else None
-    wrapped = "the head is adapted" if adapter is not None and adapter.wrap_head else None
-    reasons = {
-        **dict.fromkeys(("allocation_learning_rate", "allocation_weight_decay"), learns_nothing),
-        **dict.fromkeys(("warmup_fraction", "warmup_rounding"), constant),
-        "head_learning_rate": "a language model has no head" if headless else wrapped,
-    }
-    return {f"model.optimizer.{name}": reason for name, reason in reasons.items()}
-
-
-def _of_callbacks(values: Mapping[str, Mapping[str, Any]], objects: Objects, learns_nothing: str | None) -> Reasons:
-    adapter = objects.module.adapter
-    fixed = None if adapter is None or (adapter.allocates_ranks and not _is_fixed(values)) else learns_nothing
-    no_pictures = "trainer.logger is false" if values["trainer"]["logger"] is False else None
-    return {
-        **{f"alpha_growth.{name}": learns_nothing for name in values["alpha_growth"]},
-        "rank_discretisation.epochs_rank_discrete": fixed,
-        "rank_logging.every_n_steps": None if adapter is not None and adapter.allocates_ranks else learns_nothing,
-        "rank_logging.pictures_every_n_epochs": no_pictures or learns_nothing,
-        "update_norms.every_n_steps": "full fine-tuning has none" if adapter is None else None,
-    }
-
-
-def _of_data(values: Mapping[str, Mapping[str, Any]], objects: Objects) -> Reasons:
-    data = values["data"]
-    whole = not any(data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))
-    draws = not whole or not isinstance(objects.data, GLUEDataModule | QuickstartDataModule)
-    validated = next((name for name in ("validation_file", "validation_rows") if data.get(name) is not None), None)
-    ends = [str(data.get(name)).removesuffix(".gz")[-4:] for name in ("train_file", "validation_file", "test_file")]
-    is_csv = data.get("train_file") is None or ".csv" in ends
-    reasons = {
-        "cola_validation": None if data.get("task") == "cola" else f"the task is {data.get('task')}",
-        "subset_seed": None if draws else "all rows are taken",
-        "validation_fraction": f"{validated} is given" if validated else None,
-        "separator": None if is_csv else "no file is a .csv",
-    }
-    return {f"data.{name}": reason for name, reason in reasons.items()}
+    fit, told = _Fit(settings, objects), dict[str, str]()
+    for names, changes_nothing, reason in _RULES:
+        if changes_nothing(fit):
+            said = reason.format(task=fit.data.get("task"), discrete_epochs=fit.discrete_epochs)
+            told = {**dict.fromkeys(names, said), **told}
+    return [f"{name} ({told[name]})" for name in fit.changed() if name in told]

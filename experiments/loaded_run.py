@@ -77,17 +77,14 @@ def load_run(path: Path, settings: Settings, objects: Objects, folder: Path, res
     module.configure_model()
     module.load_checkpoint(content)
     module.use_discrete_ranks()
+    notes = [value for key, value in content["state_dict"].items() if key.endswith("_extra_state")]
     return LoadedRun(
         folder=folder,
         checkpoint=path,
         epoch=int(content["epoch"]),
-        ranks_are_discrete=module.rank_allocation is None or _was_discrete(content["state_dict"]),
+        ranks_are_discrete=module.rank_allocation is None or any(bool(note.get("discrete")) for note in notes),
         config=settings.plain,
         results=results,
         module=module.eval(),
         data=data,
     )
-
-
-def _was_discrete(state: dict[str, Any]) -> bool:
-    return any(bool(value.get("discrete")) for key, value in state.items() if key.endswith("_extra_state"))

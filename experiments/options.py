@@ -3,8 +3,8 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, is_dataclass
 from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 from docstring_parser import parse as parse_docstring
@@ -60,8 +60,7 @@ def options_of(values: Mapping[str, Any]) -> dict[str, list[Option]]:
 
 
 def _of_class(name: str, value: Mapping[str, Any]) -> Iterator[tuple[str, list[Option]]]:
-    module, _, attribute = value["class_path"].rpartition(".")
-    owner = getattr(import_module(module), attribute)
+    owner = resolve_name(value["class_path"])
     yield from _of_group(name, owner, value.get("init_args") or {}, f"{name}: {value['class_path']}")
 
 

@@ -2,9 +2,9 @@
 
 import re
 from difflib import get_close_matches
-from importlib import import_module
+from pkgutil import resolve_name
 
-from experiments.setting_values import parameters_of
+from experiments.setting_values import IN_WORDS, parameters_of
 
 # Lines that tell how the parser searched, not what is wrong.
 _NOISE = re.compile(
@@ -12,7 +12,7 @@ _NOISE = re.compile(
     r"Expected a path but|Problem with given class_path|Parser key|$)"
 )
 _SHOWN = 200  # characters of a value
-_TYPES = {"int": "a whole number", "float": "a number", "str": "text", "bool": "true or false"}
+_TYPES = {getattr(kind, "__name__", ""): words for kind, words in IN_WORDS.items()}
 
 
 def readable(message: str) -> str:
@@ -71,14 +71,12 @@ def _plain(reason: str) -> str:
     if reason.startswith("argument of type"):  # jsonargparse looks for a dot in it
         return "a class_path that isn't text; allowed: a class such as lora.LoRAXS"
     reason = re.sub(r"Expected a <class '(\w+)'>", lambda m: f"expected {_TYPES.get(m[1], m[1])}", reason)
-    return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
+    reason = re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
+    return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]", r"allowed: \1", reason)
 
 
 def _unknown_option(name: str, option: str, class_path: str | None) -> str:
-    known: list[str] = []
-    if class_path:
-        module, _, attribute = class_path.rpartition(".")
-        known = list(parameters_of(getattr(import_module(module), attribute)))
+    known = list(parameters_of(resolve_name(class_path))) if class_path else []
     near = get_close_matches(option, known, n=3, cutoff=0.5)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}.{hint}"

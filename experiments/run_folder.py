@@ -13,7 +13,7 @@ from common.errors import InputError
 from common.files import is_plain_name, storage_error
 from common.locks import locked
 from experiments.config_files import read_yaml
-from experiments.own_files import OF_A_RUN, delete, own_files
+from experiments.own_files import OF_A_RUN, own_files
 
 _CONTENT = ("config.yaml", "checkpoints", "metrics.csv", "results.json", "ranks.json")
 _KEYS = {"run_name", "runs_dir", "model", "data", "trainer"}  # other programs write a config.yaml, too
@@ -173,14 +173,6 @@ class RunFolder:
                 f"delete it. {advice}"
             )
         return files
-
-    def clear(self) -> None:
-        """Deletes the run here, but its lock while that is held.
-
-        Raises:
-            InputError: see `files_to_replace`.
-        """
-        delete(self.path, self.files_to_replace())
 
     def _has_settings(self) -> bool:
         with suppress(InputError):

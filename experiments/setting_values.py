@@ -4,8 +4,8 @@ import math
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
-from importlib import import_module
 from inspect import Parameter, signature
+from pkgutil import resolve_name
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from common.errors import InputError
@@ -13,6 +13,7 @@ from common.errors import InputError
 _LONGEST_TEXT = 4096  # characters; as long as a path may be
 _LARGEST_NUMBER = 2**63 - 1
 _SHOWN = 80
+IN_WORDS: dict[object, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 def check_values(settings: dict[str, Any], groups: dict[str, type], defaults: dict[str, Any]) -> None:
@@ -91,9 +92,7 @@ def _check_parameter(name: str, value: Any, parameter: Parameter) -> None:
 
 
 def _check_class(name: str, value: dict[str, Any]) -> None:
-    module, _, attribute = value["class_path"].rpartition(".")
-    settings = value.get("init_args") or {}
-    _check_group(name, settings, getattr(import_module(module), attribute))
+    _check_group(name, value.get("init_args") or {}, resolve_name(value["class_path"]))
 
 
 def parameters_of(owner: type) -> dict[str, Parameter]:
@@ -121,13 +120,9 @@ def _evaluated(place: type) -> Iterator[tuple[str, Parameter]]:
 def _is_optional(hint: object) -> bool:
     if hint is Any or hint is None:
         return True
-    return get_origin(hint) in (Union, types.UnionType) and any(_is_none(part) for part in get_args(hint))
-
-
-def _is_none(hint: object) -> bool:
-    return hint is type(None) or _is_optional(hint)
+    is_union = get_origin(hint) in (Union, types.UnionType)
+    return is_union and any(part is type(None) or _is_optional(part) for part in get_args(hint))
 
 
 def _words(hint: object) -> str:
-    known: dict[object, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
-    return known.get(hint, str(hint).replace("typing.", ""))
+    return IN_WORDS.get(hint, str(hint).replace("typing.", ""))

@@ -1,6 +1,6 @@
 """How one run is spread over several devices: what works, and why the rest is refused."""
 
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
@@ -30,8 +30,7 @@ def check_strategy(asked: Any) -> None:
         return
     if isinstance(asked, str):
         raise _refusal(asked, _reason(asked))
-    module, _, name = asked["class_path"].rpartition(".")
-    kind = getattr(import_module(module), name)
+    kind, name = resolve_name(asked["class_path"]), asked["class_path"].rpartition(".")[2]
     if issubclass(kind, SingleDeviceStrategy):
         return
     if kind is not DDPStrategy:  # one derived from it would start its processes in its own way

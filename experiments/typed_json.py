@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-_SHOWN = 80  # characters of a wrong value
+from common.errors import shown
 
 
 class WrongPartError(ValueError):
@@ -87,7 +87,7 @@ def _checked(hint: Any, value: Any, name: str) -> Any:
         return {key: _checked(inner[1], item, f"{name}.{key}") for key, item in value.items()}
     if origin is None and _is_plain(hint, value):
         return value
-    raise WrongPartError(f"says {name} is {repr(value)[:_SHOWN]}")
+    raise WrongPartError(f"says {name} is {shown(value)}")
 
 
 def _one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:

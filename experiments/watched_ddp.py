@@ -20,8 +20,8 @@ from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
-from common.cores import usable_cores
 from common.errors import IncompleteRunError
+from common.machine import usable_cores
 
 _LAUNCHER = "RANKWISE_LAUNCHER"  # process id of the process that started this one
 _POLL_SECONDS = 0.25

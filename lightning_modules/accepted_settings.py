@@ -1,7 +1,7 @@
 """Which callbacks an adapter needs, and which of the trainer's settings suit what is trained."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
@@ -20,6 +20,9 @@ from common.errors import InputError
 from lightning_modules.peft_adapter import PEFTAdapter
 from lora.adapter import Adapter
 from lora.nested import NestedRanks
+
+if TYPE_CHECKING:
+    from lightning_modules.adapted_module import AdaptedModule
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 
@@ -54,11 +57,11 @@ def check_precision(precision: str) -> None:
         )
 
 
-def check_storage(module: Any) -> None:
+def check_storage(module: "AdaptedModule") -> None:
     """Refuses ways to save memory that don't suit the adapter, the precision or each other.
 
     Args:
-        module: an AdaptedModule with a trainer.
+        module: with a trainer.
 
     Raises:
         InputError: see above.
@@ -82,11 +85,11 @@ def check_storage(module: Any) -> None:
         raise InputError(f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed.")
 
 
-def check_attention(module: Any, model: Any) -> None:
+def check_attention(module: "AdaptedModule", model: Any) -> None:
     """Raises `InputError` where the backbone asks for an attention that can't run here.
 
     Args:
-        module: an AdaptedModule with a trainer.
+        module: with a trainer.
         model: its model.
     """
     asked, precision = str(model.config._attn_implementation), str(module.trainer.precision)

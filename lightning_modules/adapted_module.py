@@ -89,7 +89,6 @@ class AdaptedModule(OptimizedModule):
 
     @property
     def adalora(self) -> AdaLoRABudget | None:
-        """The rank budget of PEFT's AdaLoRA, if that is the adapter."""
         return self.adapter.adalora if isinstance(self.adapter, PEFTAdapter) else None
 
     def make_metrics(self) -> None:
@@ -238,7 +237,6 @@ class AdaptedModule(OptimizedModule):
         return self.batch_loss(batch)
 
     def mean_epoch_loss(self) -> float:
-        """Mean training loss of the epoch so far over all processes, which must all ask; NaN if none was finite."""
         total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
         return total / counted if counted else float("nan")
 

@@ -4,7 +4,7 @@ import json
 import pickle
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from common.terminal import logger
-from lightning_modules.backbone_sketch import backbone_sketch, check_data, check_files, check_sketch
+from lightning_modules.backbone_sketch import (
+    backbone_sketch,
+    check_data,
+    check_files,
+    check_sketch,
+    refuse_other_backbone,
+)
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
@@ -21,6 +27,9 @@ from lora.export import merge, plain_parameters, shares_weight
 from lora.injection import is_inside
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
+
+if TYPE_CHECKING:
+    from lightning_modules.adapted_module import AdaptedModule
 
 PEFT_FILE_NAME = "adapter_config.json"
 # Settings of a PEFT folder under which its two factors are not the update, or PEFT reads or imports something else.
@@ -74,14 +83,14 @@ def adapter_kind(source: str) -> str:
     return kind
 
 
-def import_adapter(module: Any, source: str) -> None:
+def import_adapter(module: "AdaptedModule", source: str) -> None:
     """Puts an exported adapter and its head into a freshly loaded module.
 
     LoRA-XS takes over R from a native export of LoRA-XS; lora.LoRA takes over the factors of any; without an
     adapter the update is added to the weights.
 
     Args:
-        module: an AdaptedModule whose model is loaded and adapted.
+        module: whose model is loaded and adapted.
         source: folder of a native export, or a PEFT LoRA folder.
 
     Raises:
@@ -117,7 +126,7 @@ def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
             state[name].copy_(weight)
 
 
-def _refuse_what_would_be_lost(module: Any, head: dict[str, Tensor], folder: Path) -> None:
+def _refuse_what_would_be_lost(module: "AdaptedModule", head: dict[str, Tensor], folder: Path) -> None:
     """Checkpoints and exports of a run hold what it trains and its head, and nothing else of its model."""
     lost = [name for name in head if not is_inside(name, module.head_modules)]
     if lost and module.adapter is not None and module.trainer.state.fn == "fit":
@@ -150,10 +159,11 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
 
 
 def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...]) -> None:
-    native.check_backbone(backbone_sketch(plain_parameters(model, adapted), native.description["head"]))
+    ours = backbone_sketch(plain_parameters(model, adapted), native.description["head"])
+    refuse_other_backbone(ours, native.tensors["backbone_sketch"], native.description["backbone"])
 
 
-def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
+def _import_native(module: "AdaptedModule", folder: Path) -> dict[str, Tensor]:
     native, adapter = NativeAdapter.read(folder), module.adapter
     check_data(module.data_about, native.description, f"the adapter in {folder}", bool(native.head))
     names = adapter.layer_names if adapter is not None else ()
@@ -167,14 +177,14 @@ def _import_native(module: Any, folder: Path) -> dict[str, Tensor]:
     return native.head
 
 
-def _import_peft(module: Any, folder: Path) -> dict[str, Tensor]:
+def _import_peft(module: "AdaptedModule", folder: Path) -> dict[str, Tensor]:
     plain, _ = module.load_model()
     factors, head = peft_low_rank_factors(plain, folder, module.data_about)
     _take_over(module, factors)
     return head
 
 
-def _take_over(module: Any, factors: LowRankFactors) -> None:
+def _take_over(module: "AdaptedModule", factors: LowRankFactors) -> None:
     adapter: Adapter | None = module.adapter
     if adapter is None:
         if module.trainer.state.fn == "fit" and (tied := [n for n in factors if shares_weight(module.model, n)]):

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError
+from common.errors import InputError, listing
 from common.files import write_json
 from lora.export import plain_parameters
 from lora.sketch import same_sketch, sketch_parameters
@@ -92,9 +92,10 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
         InputError: other classes, another order of them, or another tokenizer.
     """
     if with_head and theirs.get("classes", ours["classes"]) != ours["classes"]:
+        classes = [str(name) for name in theirs["classes"]]
         raise InputError(
-            f"{whose} answers with the classes {_listed(theirs['classes'])}, in this order, and the data here have "
-            f"{_listed(ours['classes'])}; allowed: the same, or every answer would have another name. Use the data it "
+            f"{whose} answers with the classes {listing(classes)}, in this order, and the data here have "
+            f"{listing(ours['classes'])}; allowed: the same, or every answer would have another name. Use the data it "
             "was trained on, or set --data.label_names to its classes; for other classes train a new head."
         )
     if theirs.get("tokenizer", ours["tokenizer"]) != ours["tokenizer"]:
@@ -102,11 +103,6 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
             f"{whose} was trained with another tokenizer: a fixed text becomes other tokens, or the vocabulary "
             "differs. Use the backbone folder or --model.revision it was trained with."
         )
-
-
-def _listed(names: list[str]) -> str:
-    more = f", … ({len(names)} in all)" if len(names) > 20 else ""
-    return (", ".join(str(name)[:60] for name in names[:20]) or "(none)") + more
 
 
 def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:

@@ -1,33 +1,20 @@
 """What a checkpoint holds of a module, and whether it belongs to another one."""
 
-from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, shown
 from lightning_modules.backbone_sketch import check_data
-from lora.adapter import Adapter
 from lora.sketch import MADE_AGAIN, same_sketch
+
+if TYPE_CHECKING:
+    from lightning_modules.adapted_module import AdaptedModule
 
 CHECKPOINT_FORMAT = 1  # to be raised when a checkpoint's content changes so that older code can't go on from it
 
 
-class CheckpointedModule(Protocol):
-    """What has to be known of a module: AdaptedModule, which this file can't import, because it is imported there."""
-
-    adapter: Adapter | None
-    backbone_name: str
-    backbone_about: dict[str, Any]
-    data_about: dict[str, Any]
-    head_modules: tuple[str, ...]
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]: ...
-
-
-def checkpoint_keys(module: CheckpointedModule) -> list[str]:
+def checkpoint_keys(module: "AdaptedModule") -> list[str]:
     """Names of the tensors that a checkpoint holds: all but the frozen ones that come from the backbone's files."""
     state = module.state_dict()
     if module.adapter is None:
@@ -44,7 +31,7 @@ def checkpoint_keys(module: CheckpointedModule) -> list[str]:
     ]
 
 
-def identity(module: CheckpointedModule) -> dict[str, Any]:
+def identity(module: "AdaptedModule") -> dict[str, Any]:
     """What the tensors of a checkpoint belong to.
 
     Its `weights` are the sketch of the frozen backbone, its `configuration` what the backbone's says about how it
@@ -63,7 +50,7 @@ def identity(module: CheckpointedModule) -> dict[str, Any]:
     }
 
 
-def check_content(module: CheckpointedModule, checkpoint: dict[str, Any]) -> None:
+def check_content(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
     """Refuses a checkpoint that isn't this module's.
 
     Raises:
@@ -111,7 +98,7 @@ def _check_sketch(what: str, ours: Tensor | None, theirs: Tensor | None, *tolera
         )
 
 
-def _check_tensors(module: CheckpointedModule, state: Any) -> None:
+def _check_tensors(module: "AdaptedModule", state: Any) -> None:
     current, expected = module.state_dict(), set(checkpoint_keys(module))
     if missing := sorted(expected - set(state)):
         raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
@@ -125,11 +112,6 @@ def _check_tensors(module: CheckpointedModule, state: Any) -> None:
 
 def _mismatch(name: str, theirs: object, ours: object) -> InputError:
     return InputError(
-        f"the checkpoint's {name} is {_short(theirs)}, this run's is {_short(ours)}; allowed: the same. Use the "
+        f"the checkpoint's {name} is {shown(theirs)}, this run's is {shown(ours)}; allowed: the same. Use the "
         "settings it was trained with (the config.yaml in its run folder), or start a new run with --run_name."
     )
-
-
-def _short(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 120 else f"{text[:117]}..."

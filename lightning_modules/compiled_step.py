@@ -1,7 +1,7 @@
 """A training step that torch.compile sees as one graph: masks of the adapter, forward pass, and loss."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,15 +12,18 @@ from lora.lora_xs import LoRAXS
 from lora.nested import NestedRanks
 from lora.products.frozen_linear import cast_for_compiling
 
+if TYPE_CHECKING:
+    from lightning_modules.adapted_module import AdaptedModule
+
 Step = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
 _GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks become discrete
 
 
-def check_compiling(module: Any, model_type: str, takes_ready_masks: bool) -> None:
+def check_compiling(module: "AdaptedModule", model_type: str, takes_ready_masks: bool) -> None:
     """Refuses what can't be compiled or captured.
 
     Args:
-        module: an AdaptedModule with a trainer.
+        module: with a trainer.
         model_type: its model's architecture.
         takes_ready_masks: whether the model leaves masks as they are.
 
@@ -51,7 +54,7 @@ def check_compiling(module: Any, model_type: str, takes_ready_masks: bool) -> No
         )
 
 
-def compiled(module: Any, captures: bool, compiles: bool = True, backend: str | None = None) -> Step:
+def compiled(module: "AdaptedModule", captures: bool, compiles: bool = True, backend: str | None = None) -> Step:
     """The module's step, compiled at the first batch; with `captures` once for each shape, else for all together.
 
     Args:

@@ -45,12 +45,9 @@ def _load(path: Path, layers: int) -> list[Factors] | None:
     """The factors in a file (its hash, then safetensors), or None if it is damaged: it is then made again."""
     try:
         content = path.read_bytes()
-    except OSError:
-        return None
-    if hashlib.sha256(content[_HASH_SIZE:]).digest() != content[:_HASH_SIZE]:
-        return None
-    try:
+        if hashlib.sha256(content[_HASH_SIZE:]).digest() != content[:_HASH_SIZE]:
+            return None
         tensors = load(content[_HASH_SIZE:])
-    except SafetensorError:
+    except (OSError, SafetensorError):
         return None
     return [(tensors[f"{layer}.A"], tensors[f"{layer}.B"]) for layer in range(layers)]

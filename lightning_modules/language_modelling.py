@@ -33,12 +33,7 @@ class LanguageModellingModule(AdaptedModule):
     figure_names = ("loss", "perplexity")
     higher_is_better = False
 
-    def __init__(
-        self,
-        backbone: str = "distilgpt2",
-        *others: Any,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, backbone: str = "distilgpt2", *others: Any, **settings: Any) -> None:
         super().__init__(backbone, *others, **settings)
         self.losses: Any = nn.ModuleDict()
 

@@ -11,7 +11,6 @@ from torch import Tensor
 
 from common.errors import InputError
 from common.files import atomic_write
-from lightning_modules.backbone_sketch import refuse_other_backbone
 from lightning_modules.factor_cache import cached_factorise
 from lora.adapter import Adapter, LowRankFactors
 from lora.export import fold
@@ -126,10 +125,6 @@ class NativeAdapter:
         """Full module paths of the adapted layers."""
         suffix = ".R" if self.is_lora_xs else ".A"
         return [name.removesuffix(suffix) for name in self.tensors if name.endswith(suffix) and "/" not in name]
-
-    def check_backbone(self, sketch: Tensor) -> None:
-        """Raises `InputError` unless the sketch is that of the backbone the adapter was trained on."""
-        refuse_other_backbone(sketch, self.tensors["backbone_sketch"], self.description["backbone"])
 
     def check_factors(self, fingerprint: Tensor | None) -> None:
         """Raises `InputError` unless the fingerprint is that of the frozen factors R was trained between.

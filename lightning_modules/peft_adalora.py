@@ -114,13 +114,11 @@ class AdaLoRABudget(nn.Module):
         return {"rank_pattern": self._settings.rank_pattern, **measured}
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
-        """Restores what `get_extra_state` gave."""
         self._settings.rank_pattern = state["rank_pattern"]
         for name, theirs in _MEASURED.items():
             setattr(self._allocator, theirs, dict(state[name]))
-        setattr(
-            self._allocator, _LATEST, {name: torch.zeros_like(value) for name, value in state["importance"].items()}
-        )
+        latest = {name: torch.zeros_like(value) for name, value in state["importance"].items()}
+        setattr(self._allocator, _LATEST, latest)
         self._to_device()
 
     def _to_device(self) -> None:

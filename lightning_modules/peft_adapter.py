@@ -38,10 +38,7 @@ class PEFTAdapter(Adapter):
     """
 
     def __init__(
-        self,
-        method: Method = "lora",
-        settings: dict[str, Any] | None = None,
-        targets: Targets = "default",
+        self, method: Method = "lora", settings: dict[str, Any] | None = None, targets: Targets = "default"
     ) -> None:
         super().__init__()
         self._config = make_config(method, settings or {})

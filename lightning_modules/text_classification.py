@@ -27,12 +27,7 @@ class TextClassificationModule(AdaptedModule):
 
     architecture = "AutoModelForSequenceClassification"
 
-    def __init__(
-        self,
-        backbone: str = "roberta-large",
-        *others: Any,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, backbone: str = "roberta-large", *others: Any, **settings: Any) -> None:
         super().__init__(backbone, *others, **settings)
         self.losses: Any = nn.ModuleDict()
         self.metrics: Any = nn.ModuleDict()
@@ -130,7 +125,6 @@ class TextClassificationModule(AdaptedModule):
             self.accuracy_by_tag.update(predictions, labels, batch["tag"])
 
     def constant_answer(self, split: str) -> str | None:
-        """What the model answered for every row of the split just evaluated, or None if answers differed."""
         smallest, largest = (float(extreme.compute()) for extreme in self.ranges[split])
         if self.task.is_regression:
             return f"{smallest:.3f}" if largest - smallest < 1e-4 else None

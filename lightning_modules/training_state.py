@@ -1,12 +1,15 @@
 """What a run needs of a checkpoint, beside the model, to go on from it: checked before training begins."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from common.errors import InputError
 from common.terminal import logger
 from lightning_modules.optimization import make_optimizer
+
+if TYPE_CHECKING:
+    from lightning_modules.adapted_module import AdaptedModule
 
 # Settings that decide which rows and figures the epochs are compared by, or, within an epoch, which rows are still due.
 _OF_EVALUATION = ("metric", "limit_val_batches", "stride")
@@ -16,11 +19,11 @@ _POSITION = ("epoch", "next_batch", "batches", "rows", "batch_size", "accumulate
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
-def training_identity(module: Any) -> dict[str, Any]:
+def training_identity(module: "AdaptedModule") -> dict[str, Any]:
     """What a resumed run must have in common with the one before: `splits`, their checksums, and `training`, settings.
 
     Args:
-        module: an AdaptedModule with its trainer.
+        module: with its trainer.
     """
     data, trainer = module.data, module.trainer
     settings = {name: getattr(data, name) for name in (*_OF_THE_ORDER, "stride") if hasattr(data, name)}
@@ -28,11 +31,11 @@ def training_identity(module: Any) -> dict[str, Any]:
     return {"splits": data.checksums, "training": {**settings, "metric": module.metric_name}}
 
 
-def check_training_state(module: Any, checkpoint: dict[str, Any]) -> None:
+def check_training_state(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
     """Refuses a checkpoint that this run can't go on from as if it had never stopped.
 
     Args:
-        module: an AdaptedModule with its trainer and model.
+        module: with its trainer and model.
         checkpoint: one whose tensors fit the module.
 
     Raises:
@@ -83,7 +86,7 @@ def _is_in_the_middle(position: dict[str, int]) -> bool:
     return 0 < position["next_batch"] < position["batches"]
 
 
-def _check_optimizer(module: Any, checkpoint: dict[str, Any]) -> None:
+def _check_optimizer(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
     """Its groups, their settings and the moments of their parameters: another shape would crash the process."""
     groups = module.parameter_groups()
     expected = make_optimizer(groups, module.optimizer_settings).state_dict()["param_groups"]

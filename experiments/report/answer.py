@@ -2,8 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.metrics import title
-from experiments.report.cells import TOO_FEW, counted, span, spread
+from experiments.report.cells import TOO_FEW, counted, span, spread, title
 from experiments.report.content import Study
 from experiments.report.figures_costs import SMALL_REGRET, common_figure, regrets
 from experiments.report.groups import SAME_BUDGET, Group

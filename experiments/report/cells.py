@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import pandas as pd
 
-from experiments.metrics import scale
 from experiments.report.statistics import Interval
 
 Row = TypeVar("Row")
@@ -16,6 +15,9 @@ TOO_FEW = "too few seeds for an interval"
 # What stands in a cell of ours that begins with a sign: a number, maybe with its interval and the number of pairs.
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( \[[-+\d., ]+\])?( \(\d+ pairs?\))?")
 _MARKUP = re.compile(r"[\\`*|]|~~|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
+
+# metrics whose values are printed × 100, as papers do
+_FRACTIONS = {"matthews_correlation", "accuracy", "f1", "pearson", "spearman", "average"}
 
 
 def make_table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> pd.DataFrame:
@@ -57,6 +59,16 @@ def plain(text: str) -> str:
     """Text that Markdown shows as it is: one line, no tags, no links, no emphasis."""
     text = " ".join(text.splitlines())
     return _MARKUP.sub(r"\\\g<0>", text).replace("<", "&lt;")
+
+
+def scale(name: str) -> float:
+    """What a value is multiplied with for print: 100 for fractions, as papers do."""
+    return 100.0 if name in _FRACTIONS else 1.0
+
+
+def title(name: str) -> str:
+    """The metric's name in words, with × 100 where values are printed so."""
+    return name.replace("_", " ") + (" × 100" if scale(name) == 100 else "")
 
 
 def spread(values: pd.Series, name: str, digits: int = 2) -> str:

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from common.errors import InputError
 from common.terminal import logger
-from experiments.metrics import scale, title
+from experiments.report.cells import scale, title
 from experiments.report.content import Paragraph, Pictures, Section, Study, Table, say
 from experiments.report.figures_answers import answer_parts, budget_figure, budget_table
 from experiments.report.record import Record

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale, title
-from experiments.report.cells import TOO_FEW, make_table, span
+from experiments.report.cells import TOO_FEW, make_table, scale, span, title
 from experiments.report.drawing import INK, count_axis, keep_in_sight, legend_below, look, panels
 from experiments.report.groups import BACKBONE, RANK, RANK_AVERAGE, RATES, Group, alike
 from experiments.report.statistics import PairedDifference, paired_difference

@@ -5,7 +5,7 @@ from itertools import count
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale, title
+from experiments.report.cells import scale, title
 from experiments.report.drawing import COLORS, INK, keep_in_sight, panels
 from experiments.report.groups import Group
 from experiments.report.tables import FIGURES, comparable, comparisons, metric_of

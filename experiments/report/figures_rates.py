@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale, title
+from experiments.report.cells import scale, title
 from experiments.report.drawing import (
     COLORS,
     INK,

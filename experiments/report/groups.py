@@ -9,8 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from experiments.metrics import scale
-from experiments.report.cells import spread
+from experiments.report.cells import scale, spread
 from experiments.report.optimum import find_optimum
 from experiments.report.record import STATUSES, UNSOUND, Record
 from experiments.results import Metric, RunResults

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.metrics import scale, title
-from experiments.report.cells import make_table, spread
+from experiments.report.cells import make_table, scale, spread, title
 from experiments.report.drawing import COLORS, MARKERS, draw_band, panels, rank_axis
 from experiments.report.groups import RANK, RATE, Group, alike, by_seed
 from experiments.report.tables import metric_of

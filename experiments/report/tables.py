@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from common.errors import InputError
-from experiments.metrics import scale, title
-from experiments.report.cells import TOO_FEW, counted, make_table, mean, number, span, text
+from experiments.report.cells import TOO_FEW, counted, make_table, mean, number, scale, span, text, title
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
 from experiments.report.record import UNSOUND, Record
 from experiments.report.statistics import PairedDifference, holm, paired_difference

@@ -158,7 +158,7 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
         logger.info("This part has no trial.")
         return
     first = (trials if overwrite else progress.unfinished or trials)[0]
-    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(Path('runs')), first)}")
+    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(folder.path.parent), first)}")
 
 
 def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:

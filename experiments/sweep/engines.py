@@ -14,8 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from common.cores import usable_cores
-from common.memory import GPU_SHARE
+from common.machine import GPU_SHARE, usable_cores
 from common.terminal import logger
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.cores import usable_cores
 from common.errors import InputError
+from common.machine import usable_cores
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
@@ -121,7 +121,7 @@ def carry_out(folder: str, trial: Trial, working_directory: str, threads: int) -
     """A Ray task: one trial in a worker process, from where its last checkpoint stands."""
     import torch
 
-    from common.memory import keep_freed_memory
+    from common.machine import keep_freed_memory
 
     os.chdir(working_directory)  # relative paths in configs mean what they mean to the sweep
     keep_freed_memory()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 def main() -> None:
     """Runs trials until the input ends."""
-    from common.memory import keep_freed_memory, keep_to_gpu_share
+    from common.machine import keep_freed_memory, keep_to_gpu_share
     from common.terminal import quiet_libraries
     from experiments.sweep.folder import SweepFolder
     from experiments.sweep.grid import Trial

@@ -8,10 +8,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from common import cores
-from common.cores import usable_cores
+from common import machine
 from common.errors import InputError
 from common.locks import cache_lock, locked
+from common.machine import usable_cores
 
 
 def _make(path, made):
@@ -115,6 +115,6 @@ def test_a_lock_made_anew_by_somebody_else_is_left_to_them(tmp_path):
 )
 def test_a_containers_share_limits_the_cores(tmp_path, monkeypatch, quota, expected):
     (tmp_path / "cpu.max").write_text(f"{quota}\n")
-    monkeypatch.setattr(cores, "_QUOTA", tmp_path / "cpu.max")
+    monkeypatch.setattr(machine, "_QUOTA", tmp_path / "cpu.max")
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)), raising=False)
     assert usable_cores() == expected

@@ -28,8 +28,7 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from common.files import write_text
-from experiments.metrics import scale
-from experiments.report.cells import as_markdown, spread
+from experiments.report.cells import as_markdown, scale, spread
 from experiments.report.groups import RANK, Group, make_curves, make_groups, swept_rate
 from experiments.report.rank_curves import nested_values
 from experiments.report.rate_tables import ChosenRate, choose_rates

@@ -9,6 +9,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 import cli
 from common.errors import InputError
 from experiments import run_folder
+from experiments.own_files import delete
 from experiments.run_folder import RunFolder
 
 SETTINGS = "{run_name: debug, runs_dir: runs, model: {}, data: {}, trainer: {}}"
@@ -102,7 +103,7 @@ def test_a_trial_of_a_sweep_gives_way_with_its_log(made):
     for name in ("log.txt", "failure.json"):
         (made.path / name).touch()
     (made.path.parent / "sweep.yaml").touch()
-    made.clear()
+    delete(made.path, made.files_to_replace())
     assert not made.path.exists()
 
 
@@ -111,7 +112,7 @@ def test_what_a_false_start_left_is_in_nobodys_way(tmp_path):
     run.path.mkdir()
     (run.path / "events.out.tfevents.1.host").write_text("")
     run.refuse_if_occupied("command")
-    run.clear()
+    delete(run.path, run.files_to_replace())
     assert not run.path.exists()
 
 
@@ -172,7 +173,7 @@ def test_overwriting_keeps_the_lock_that_it_holds(tmp_path, impatient):
     folder = RunFolder.of(str(tmp_path), "run")
     with folder.held():
         folder.checkpoints.mkdir()
-        folder.clear()
+        delete(folder.path, folder.files_to_replace())
         assert [path.name for path in folder.path.iterdir()] == [".lock"]
         assert folder.files_to_replace() == []  # a lock is no foreign file
         with pytest.raises(InputError, match="written by another run"), folder.held():
@@ -231,7 +232,7 @@ def test_a_sweep_that_was_refused_in_a_runs_folder_leaves_the_run_as_it_was(tmp_
     run.checkpoints.mkdir(parents=True)
     assert cli.main(["sweep", "--config", "sweeps/quickstart_sweep.yaml", "--runs_dir", str(tmp_path)]) == 2
     assert "holds a run that isn't a sweep" in capsys.readouterr().err
-    run.clear()
+    delete(run.path, run.files_to_replace())
     assert not run.path.exists()
 
 
@@ -243,7 +244,7 @@ def test_figures_of_another_program_stay(tmp_path):
         path.write_bytes(b"x" * 10_000)
     run.forget_false_start()
     with pytest.raises(InputError, match="that a run wrote"):
-        run.clear()
+        delete(run.path, run.files_to_replace())
     assert all(path.exists() for path in theirs)
 
 

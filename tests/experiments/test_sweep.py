@@ -132,6 +132,7 @@ def test_a_dry_run_lists_trials_and_writes_nothing(finished, tmp_path, capsys):
     assert sweep(finished[0], tmp_path, "--dry_run") == 0
     output = capsys.readouterr().out
     assert FIRST in output and SECOND in output and "0 of 2 done, 0 running, 2 left." in output
+    assert f"--runs_dir {tmp_path}\n" in output.partition("One trial by hand:")[2]
     assert not (tmp_path / "small").exists()
     assert sweep(finished[0], finished[1], "--dry_run") == 0
     assert "2 of 2 done, 0 running, 0 left, best" in capsys.readouterr().out

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from common.errors import InputError
-from common.memory import keep_to_gpu_share
+from common.machine import keep_to_gpu_share
 from experiments.sweep import engines
 from experiments.sweep.engines import WorkerProcesses, start_worker
 from experiments.sweep.folder import State, SweepFolder

@@ -9,7 +9,7 @@ import pytest
 def test_it_takes_effect_with_glibc_and_freed_memory_stays():
     code = """
 import ctypes, re
-from common.memory import keep_freed_memory
+from common.machine import keep_freed_memory
 effective = keep_freed_memory()
 def resident():
     return int(re.search(r"VmRSS:\\s+(\\d+)", open("/proc/self/status").read())[1])
@@ -24,9 +24,7 @@ print(effective, held - resident() < 50 * 2**10)
 def test_the_peak_is_the_processs_own_not_its_parents():
     """getrusage's is inherited: a small run begun by a large notebook would report the notebook's."""
     held = bytearray(300 * 2**20)
-    code = (
-        "from common.memory import peak_resident_bytes as peak; a = peak(); b = bytearray(60 * 2**20); print(a, peak())"
-    )
+    code = "from common.machine import peak_resident_bytes as p; a = p(); b = bytearray(60 * 2**20); print(a, p())"
     root = Path(__file__).parents[2]
     told = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True).stdout
     before, after = map(int, told.split())

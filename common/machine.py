@@ -1,4 +1,4 @@
-"""How the process asks the system for memory, and how much it has held."""
+"""What the process may use of its machine: processor cores, and memory, which it keeps and counts."""
 
 import ctypes
 import os
@@ -11,6 +11,8 @@ from pathlib import Path
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST = 2**31 - 1
 _TOP_PAD = 64 * 2**20
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # cgroup version 2, as a container sees its own
 
 GPU_SHARE = "RANKWISE_GPU_SHARE"  # of the GPU's memory, for one of several processes on it
 _FOR_TENSORS = 0.95  # the rest is CUDA's own, outside of PyTorch's count
@@ -51,3 +53,14 @@ def peak_resident_bytes() -> int:
         return int(line.split()[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if platform.system() == "Darwin" else peak * 1024
+
+
+def usable_cores() -> int:
+    """Cores, at least 1: those the process may run on, within its container's share of time."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        share, period = _QUOTA.read_text().split()
+        cores = min(cores, int(share) // int(period))
+    except (OSError, ValueError):  # no such file, or "max"
+        pass
+    return max(cores, 1)
