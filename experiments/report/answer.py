@@ -2,16 +2,15 @@
 
 from collections.abc import Iterator
 
-from experiments.report.cells import TOO_FEW, scale, span, spread, title
+from experiments.report.cells import TOO_FEW, counted, span, spread, title
 from experiments.report.content import Study
 from experiments.report.figures_costs import SMALL_REGRET, common_figure, regrets
-from experiments.report.groups import Group
+from experiments.report.groups import SAME_BUDGET, Group
 from experiments.report.rate_tables import choose_rates
 from experiments.report.statistics import holm
-from experiments.report.tables import Comparison, comparable, comparisons
+from experiments.report.tables import Comparison, all_comparisons, comparisons
 
 _SURE = 0.05  # p-values below show a difference
-_EQUAL_BUDGETS = 0.02  # relative: what rounding to discrete ranks can make of one budget
 _MOST_NAMES = 2
 _SPLITS = {"test": "on the test split", "best": "on the validation split"}
 
@@ -44,16 +43,15 @@ def _alone(group: Group) -> str:
 
 def _against_baseline(groups: list[Group], baseline: Group) -> Iterator[str]:
     figure = common_figure(groups)
-    found = [one for group in comparable(groups, baseline) for one in comparisons(group, baseline)]
-    found = [one for one in found if one.figure == figure]
+    found = [one for one in all_comparisons(groups, baseline) if one.figure == figure]
     if not found:
         return
     p_values = holm(one.difference.p_value for one in found)
-    sign = 1 if baseline.metric is None or baseline.metric.higher_is_better else -1
     shown = [one for one, p in zip(found, p_values, strict=True) if p < _SURE and one.difference.interval]
-    better = [one for one in shown if sign * one.difference.mean > 0]
-    worse = [one for one in shown if sign * one.difference.mean < 0]
-    budget = "at equal budget, " if _alike([one.group for one in found] + [baseline]) else ""
+    better = [one for one in shown if baseline.sign * one.difference.mean > 0]
+    worse = [one for one in shown if baseline.sign * one.difference.mean < 0]
+    used = [group.entries for group in (baseline, *(one.group for one in found))]
+    budget = "at equal budget, " if max(used) <= (1 + SAME_BUDGET) * min(used) else ""
     if not shown:
         largest = max(found, key=lambda one: abs(one.difference.mean))
         told = f"{budget}no setting is shown to differ from {baseline.label} {_SPLITS[figure]}"
@@ -78,18 +76,11 @@ def _first_two(groups: list[Group]) -> Iterator[str]:
     yield f"{told} {is_shown} shown to differ from the next, {second.label}, {_SPLITS[figure]}: {_told(found, False)}."
 
 
-def _alike(groups: list[Group]) -> bool:
-    used = [group.entries for group in groups]
-    return max(used) <= (1 + _EQUAL_BUDGETS) * min(used)
-
-
 def _told(one: Comparison, named: bool = True) -> str:
-    factor = scale(one.group.metric.name) if one.group.metric else 1.0
-    interval = span(one.difference.interval, factor)
-    seeds = "1 seed" if one.difference.pairs == 1 else f"{one.difference.pairs} seeds"
+    interval = span(one.difference.interval, one.group.factor)
     name = f"{one.group.label}, " if named else ""
-    told = f"{factor * one.difference.mean:+.2f} {interval}".strip()
-    return f"{told} ({name}{seeds}{'' if interval else f': {TOO_FEW}'})"
+    told = f"{one.group.factor * one.difference.mean:+.2f} {interval}".strip()
+    return f"{told} ({name}{counted(one.difference.pairs, 'seed')}{'' if interval else f': {TOO_FEW}'})"
 
 
 def _listed(found: list[Comparison]) -> str:
@@ -111,10 +102,10 @@ def _rates(study: Study) -> Iterator[str]:
 
 def _regret(study: Study) -> Iterator[str]:
     """The smallest adapter whose regret is small, or the one that comes nearest; for metrics told in points."""
-    found = [one for one in regrets(study.on_one_axis) if one.group.metric and scale(one.group.metric.name) == 100]
+    found = [one for one in regrets(study.on_one_axis) if one.group.factor == 100]
     if not found:
         return
-    small = [one for one in found if one.is_small]
+    small = [one for one in found if one.difference.mean <= SMALL_REGRET]
     one = min(small, key=lambda one: one.group.entries) if small else min(found, key=lambda one: one.difference.mean)
     interval = span(one.difference.interval) or f"({TOO_FEW})"
     told = f"{one.group.label} ({one.group.entries:,.0f} adapter parameters): {one.difference.mean:+.2f} {interval}"

@@ -7,22 +7,10 @@ from typing import NamedTuple
 import pandas as pd
 
 from experiments.report.cells import make_table
-from experiments.report.groups import (
-    ALLOCATION_RATE,
-    HEAD_RATE,
-    NOT_STUDIED,
-    RANK,
-    RANK_AVERAGE,
-    RATE,
-    Curve,
-    Group,
-    alike,
-)
+from experiments.report.groups import RANK, RANK_AVERAGE, RATES, SAME_BUDGET, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
 
-_RATES = (RATE, ALLOCATION_RATE, HEAD_RATE)
 _BUDGETS = (RANK, RANK_AVERAGE, "model.adapter.budget")
-_BUDGETS_ALIKE = 0.02  # relative: what rounding to discrete ranks can make of one budget
 
 
 class Finding(NamedTuple):
@@ -35,14 +23,7 @@ class Finding(NamedTuple):
 def audit_table(
     groups: list[Group], curves: list[Curve], compared: list[Group], baseline: Group | None
 ) -> pd.DataFrame:
-    """A row per fault; empty for a clean study.
-
-    Args:
-        groups: all settings.
-        curves: those over a swept learning rate.
-        compared: each curve at its chosen rate, and settings without a swept rate.
-        baseline: what differences are to.
-    """
+    """A row per fault; empty for a clean study. The arguments are a `Study`'s, `curves` its swept ones."""
     found = [*_edges(curves, baseline)]
     for same in _by_measure(groups):
         found += _tries([*same, *(group for group in groups if group.was_paused and not group.results)])
@@ -75,8 +56,7 @@ def _edges(curves: list[Curve], baseline: Group | None) -> Iterator[Finding]:
 
 
 def _tries(groups: list[Group]) -> Iterator[Finding]:
-    searches = alike(groups, (*NOT_STUDIED, *_RATES))
-    tries = {label: len(found) for label, found in searches if any(group.results for group in found)}
+    tries = {label: len(found) for label, found in alike(groups, RATES) if any(group.results for group in found)}
     fewest = min(tries.values())
     rows = [f"{label} ({count})" for label, count in tries.items() if count > fewest]
     yield Finding(f"more learning rates were tried than for others, which had {fewest}", rows)
@@ -91,11 +71,8 @@ def _budgets(groups: list[Group], baseline: Group | None) -> Iterator[Finding]:
     if len(used) < 2 or any(len(settings) > 1 for settings in by_method.values()):
         return
     middle = sorted(used.values())[(len(used) - 1) // 2] if baseline not in used else used[baseline]
-    rows = [
-        f"{group.label} ({budget:,.0f})"
-        for group, budget in used.items()
-        if abs(budget - middle) > _BUDGETS_ALIKE * middle
-    ]
+    other = {group.label: budget for group, budget in used.items() if abs(budget - middle) > SAME_BUDGET * middle}
+    rows = [f"{label} ({budget:,.0f})" for label, budget in other.items()]
     whose = "the baseline's" if baseline in used else "the median"
     yield Finding(f"the budget used is more than 2 % from {whose}, {middle:,.0f} adapter entries", rows)
 
@@ -104,14 +81,9 @@ def _counts(groups: list[Group]) -> Iterator[Finding]:
     """Parameters and passes that one side has and the other lacks."""
     without = [group.label for group in groups if not any(one.trainable_parameters.head for one in group.results)]
     yield Finding("a head is trained and counted for the others only", without if len(without) < len(groups) else [])
-    passes = {group: max(_pass_rows(group), default=0) for group in groups}
+    passes = {group: max(one.factors.rows if one.factors else 0 for one in group.results) for group in groups}
     rows = [f"{group.label} ({count:,} rows)" for group, count in passes.items() if count]
     yield Finding("passes over data before training, which the others lack", rows if len(rows) < len(groups) else [])
-
-
-def _pass_rows(group: Group) -> Iterator[int]:
-    for results in group.results:
-        yield results.factors.rows if results.factors else 0
 
 
 def _splits(groups: list[Group]) -> Iterator[Finding]:

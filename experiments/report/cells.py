@@ -21,12 +21,7 @@ _FRACTIONS = {"matthews_correlation", "accuracy", "f1", "pearson", "spearman", "
 
 
 def make_table(rows: Iterable[Row], columns: dict[str, Callable[[Row], str]]) -> pd.DataFrame:
-    """A table of text.
-
-    Args:
-        rows: what each row is about.
-        columns: how a cell of each column is told, by the column's title.
-    """
+    """A table of text; `columns` holds how a cell is told, by the column's title."""
     return pd.DataFrame([[cell(row) for cell in columns.values()] for row in rows], columns=list(columns), dtype=str)
 
 
@@ -90,6 +85,11 @@ def span(interval: Interval | None, factor: float = 1.0) -> str:
 def number(value: float, digits: int = 2) -> str:
     """A number to so many significant digits; nothing for NaN."""
     return f"{value:.{digits}g}" if value == value else ""
+
+
+def counted(count: int, name: str) -> str:
+    """1 run, 2 runs."""
+    return f"{count} {name}{'' if count == 1 else 's'}"
 
 
 def text(value: Any) -> str:

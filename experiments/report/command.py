@@ -11,7 +11,7 @@ import jinja2
 from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import VerbParser, logger
-from experiments.report.cells import as_csv, as_markdown, plain
+from experiments.report.cells import as_csv, as_markdown, counted, plain
 from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
@@ -49,7 +49,10 @@ def run_report(arguments: list[str]) -> int:
         InputError: no runs, files that aren't whole, or an unknown baseline.
     """
     options = _parser().parse_args(arguments)
-    output = _output(options)
+    first: Path = options.sources[0]
+    if options.output is None and first.is_file():
+        raise InputError(f"{first} is a file, so the report needs a folder to be written into: --output FOLDER.")
+    output = options.output or first
     if options.trials:
         check_place(options.trials)
     records = read_records(options.sources)
@@ -70,17 +73,9 @@ def run_report(arguments: list[str]) -> int:
             write_json(output / "seed2" / f"{name}.json", layout)
     if options.trials:
         write_trials(options.trials, records)
-    runs, settings = ("1 run" if len(records) == 1 else f"{len(records)} runs"), f"{len(study.groups)} settings: "
-    told = runs + (": " if len(study.groups) == 1 else f", {settings}")
-    logger.info(f"{told}{output}/report.html, report.md, table.csv, figures/")
+    told = [counted(len(records), "run"), *([f"{len(study.groups)} settings"] if len(study.groups) > 1 else [])]
+    logger.info(f"{', '.join(told)}: {output}/report.html, report.md, table.csv, figures/")
     return 0
-
-
-def _output(options: argparse.Namespace) -> Path:
-    first: Path = options.sources[0]
-    if options.output is None and first.is_file():
-        raise InputError(f"{first} is a file, so the report needs a folder to be written into: --output FOLDER.")
-    return options.output or first
 
 
 def _commands(study: Study, options: argparse.Namespace, output: Path) -> list[str]:
@@ -135,13 +130,13 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
 
 def _rate_entry(results: RunResults) -> dict[str, Any]:
     test, last = results.test_figures, results.last_test_figures
-    entry = {
+    name = "perplexity"
+    more = {f"test_{name}": last.get(name), f"best_epoch_test_{name}": test[name]} if name in test else {}
+    return {
         "best_val_loss": results.best_val_loss,
         "test_acc": last.get("accuracy"),
         "best_epoch_test_acc": test.get("accuracy"),
         "train_losses": results.train_losses,
         "val_losses": results.val_losses,
+        **more,
     }
-    if "perplexity" not in test:
-        return entry
-    return {**entry, "test_perplexity": last.get("perplexity"), "best_epoch_test_perplexity": test["perplexity"]}

@@ -110,11 +110,7 @@ Part = Paragraph | Table | Picture
 
 @dataclass(frozen=True)
 class Section:
-    """Parts under a title; the first section of a report has none.
-
-    Attributes:
-        name: what a link to it ends with.
-    """
+    """Parts under a title (the first section of a report has none); a link to it ends with its name."""
 
     name: str
     title: str

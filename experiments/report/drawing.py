@@ -73,11 +73,11 @@ def draw_band(axes: Any, values: pd.DataFrame, **line_look: Any) -> Any:
     return line
 
 
-def legend_below(figure: Figure, lines: list[Any], labels: list[str]) -> None:
-    """A legend below the axes, where nothing runs through it, in as many columns as have room."""
+def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
+    """A legend of lines by label below the axes, where nothing runs through it, in as many columns as have room."""
     width = 12 * figure.get_size_inches()[0]  # characters
-    columns = max(1, min(len(labels), int(width) // (max(map(len, labels)) + 8)))
-    figure.legend(lines, labels, loc="outside lower center", ncols=columns)
+    columns = max(1, min(len(lines), int(width) // (max(map(len, lines)) + 8)))
+    figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns)
 
 
 def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
@@ -93,9 +93,18 @@ def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def count_axis(axes: Any) -> None:
+def rank_axis(axes: Any, ranks: Iterable[float]) -> None:
+    """A logarithmic axis of ranks, with these told."""
+    axes.set_xscale("log", base=2)
+    ticks = sorted(set(ranks))
+    axes.set_xticks(ticks, [f"{rank:g}" for rank in ticks])
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel("rank")
+
+
+def count_axis(axes: Any, label: str) -> None:
     """A logarithmic axis of counts: 24, 1.5k, 25k, 22M."""
-    axes.set_xscale("log")
+    axes.set(xscale="log", xlabel=label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
 
@@ -140,14 +149,14 @@ def keep_in_sight(
 
 def write_png(figure: Figure, path: Path) -> None:
     """A picture on white, in print's resolution."""
-    options: dict[str, Any] = {"format": "png", "dpi": _DOTS_PER_INCH, "facecolor": "white"}
-    atomic_write(path, lambda file: figure.savefig(file, **options))
+    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor="white"))
 
 
 def write_vectors(figure: Figure, stem: Path) -> str:
     """The figure without a background as STEM.pdf and STEM.svg, for papers; returns the latter's text."""
-    about: dict[str, Any] = {"metadata": {"CreationDate": None}, "transparent": True}  # the same bytes each time
-    atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: figure.savefig(file, format="pdf", **about))
+    undated: Any = {"CreationDate": None}  # the same bytes each time
+    pdf = {"format": "pdf", "transparent": True, "metadata": undated}
+    atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: figure.savefig(file, **pdf))
     output = io.StringIO()
     figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     write_text(stem.with_name(f"{stem.name}.svg"), output.getvalue())
@@ -155,13 +164,9 @@ def write_vectors(figure: Figure, stem: Path) -> str:
 
 
 def for_page(svg: str, label: str, number: int, width: float) -> str:
-    """An <svg> element for a page; its text has the page's colour.
+    """A file's text as an <svg> element for a page, in the page's colour, and at most so many inches wide.
 
-    Args:
-        svg: a file's text.
-        label: what a screen reader says.
-        number: makes the element's ids its own within the page.
-        width: in inches, at most.
+    A screen reader says the label; the number makes the element's ids its own within the page.
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")

@@ -13,7 +13,7 @@ from torch.nn import functional
 from common.errors import InputError
 from common.terminal import logger
 from experiments.report.cells import scale, title
-from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
+from experiments.report.content import Paragraph, Pictures, Section, Study, Table, say
 from experiments.report.figures_answers import answer_parts, budget_figure, budget_table
 from experiments.report.record import Record
 
@@ -27,10 +27,8 @@ def evaluation_sections(
     """What models loaded again say: the best setting's answers, and one run's metric at smaller budgets.
 
     Args:
-        study: the runs.
         evaluate: whether rows are answered again; None: where there is one run alone.
         budgets: to cut to; halves of what the run used, if empty; None cuts nothing.
-        pictures: what draws.
 
     Raises:
         InputError: it was asked for, and a run has no checkpoint, or its backbone or data are missing.
@@ -44,21 +42,17 @@ def evaluation_sections(
             raise InputError(f"--budgets cuts one finished run, and the report is of {told}. Give that run's folder.")
         curve = budget_curve(runs[0], budgets)
         parts = pictures.draw("metric_against_budget", say("budgets"), lambda: budget_figure(curve))
-        yield Section(
-            "budgets", "The metric at smaller budgets", [*parts, Table("Smaller budgets", budget_table(curve))]
-        )
+        table = Table("Smaller budgets", budget_table(curve))
+        yield Section("budgets", "The metric at smaller budgets", [*parts, table])
     if evaluate or (evaluate is None and is_one and runs[0].folder.is_dir()):
-        yield Section("answers", "Answers, row by row", _answers(runs, pictures, is_asked=bool(evaluate)))
-
-
-def _answers(runs: list[Record], pictures: Pictures, is_asked: bool) -> list[Part]:
-    try:
-        found = [answered(record) for record in runs]
-    except InputError as error:
-        if is_asked:
-            raise
-        return [Paragraph(say("answers_failed", error), "warning")]
-    return answer_parts([one for one in found if one is not None], pictures)
+        try:
+            found = [answered(record) for record in runs]
+            shown = answer_parts([one for one in found if one is not None], pictures)
+        except InputError as error:
+            if evaluate:
+                raise
+            shown = [Paragraph(say("answers_failed", error), "warning")]
+        yield Section("answers", "Answers, row by row", shown)
 
 
 @dataclass(frozen=True, eq=False)

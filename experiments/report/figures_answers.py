@@ -34,7 +34,9 @@ def answer_parts(found: list[Answered], pictures: Pictures) -> list[Part]:
         parts += pictures.draw("confusion_and_calibration", caption, lambda: _classes(rows, first.classes))
     else:
         parts += pictures.draw("answers_against_labels", say("answers_numbers"), lambda: _numbers(rows))
-    parts += [Paragraph(say("answers_hardest")), _hardest(rows, first.classes)]
+    hardest = rows.groupby("row")["loss"].mean().nlargest(_MOST_ROWS)
+    table = _table(rows, hardest.index, first.classes, "Answer").assign(Loss=hardest.map("{:.2f}".format).to_numpy())
+    parts += [Paragraph(say("answers_hardest")), Table("Rows with the largest loss", table)]
     if len(found) > 1 and first.classes:
         parts += _between_seeds(rows, first.classes)
     return parts
@@ -50,10 +52,9 @@ def _calibration(rows: pd.DataFrame) -> pd.DataFrame:
     """Share of right answers, mean confidence and rows of each bin of confidence that has rows."""
     right = rows.assign(right=rows["label"] == rows["answer"])
     bins = pd.cut(rows["confidence"], np.linspace(0, 1, _BINS + 1))
-    found = right.groupby(bins, observed=True).agg(
+    return right.groupby(bins, observed=True).agg(
         right=("right", "mean"), confidence=("confidence", "mean"), rows=("right", "size")
     )
-    return found
 
 
 def confusion(rows: pd.DataFrame, classes: tuple[str, ...]) -> pd.DataFrame:
@@ -73,16 +74,12 @@ def _classes(rows: pd.DataFrame, classes: tuple[str, ...]) -> Figure:
         left.text(answer, label, f"{share:.2f}\n{counts.iat[label, answer]:,}", ha="center", va="center", color=color)
     left.set_xticks(range(len(classes)), classes, rotation=0 if len(classes) < 4 else 45)
     left.set_yticks(range(len(classes)), classes)
-    left.set_xlabel("answer")
-    left.set_ylabel("label")
+    left.set(xlabel="answer", ylabel="label")
     bins = _calibration(rows)
     right.plot([0, 1], [0, 1], color=INK, ls=":", lw=1)
     right.plot(bins["confidence"], bins["right"], color=COLORS[0])
     right.scatter(bins["confidence"], bins["right"], 20 + 200 * bins["rows"] / bins["rows"].sum(), COLORS[0])
-    right.set_xlim(1 / len(classes), 1)
-    right.set_ylim(0, 1.03)
-    right.set_xlabel("confidence")
-    right.set_ylabel("share of right answers")
+    right.set(xlim=(1 / len(classes), 1), ylim=(0, 1.03), xlabel="confidence", ylabel="share of right answers")
     return figure
 
 
@@ -91,23 +88,21 @@ def _numbers(rows: pd.DataFrame) -> Figure:
     axes.plot(rows["label"], rows["answer"], ".", color=COLORS[0], alpha=0.4)
     ends = [rows["label"].min(), rows["label"].max()]
     axes.plot(ends, ends, color=INK, ls=":", lw=1)
-    axes.set_xlabel("label")
-    axes.set_ylabel("answer")
+    axes.set(xlabel="label", ylabel="answer")
     return figure
 
 
-def _hardest(rows: pd.DataFrame, classes: tuple[str, ...]) -> Table:
-    by_row = rows.groupby("row").agg({"text": "first", "label": "first", "loss": "mean"}).nlargest(_MOST_ROWS, "loss")
-    table = make_table(
-        by_row.itertuples(),
+def _table(rows: pd.DataFrame, shown: pd.Index, classes: tuple[str, ...], answers: str) -> pd.DataFrame:
+    """Text, label and answers of some rows; `answers` is their column's title."""
+    first = rows.groupby("row").first()
+    return make_table(
+        shown,
         {
-            "Text": lambda row: _shortened(row.text),
-            "Label": lambda row: _name(row.label, classes),
-            "Answer": lambda row: _answers_told(rows.xs(row.Index, level="row")["answer"], classes),
-            "Loss": lambda row: f"{row.loss:.2f}",
+            "Text": lambda row: _shortened(first.loc[row, "text"]),
+            "Label": lambda row: _name(first.loc[row, "label"], classes),
+            answers: lambda row: _answers_told(rows.xs(row, level="row")["answer"], classes),
         },
     )
-    return Table("Rows with the largest loss", table)
 
 
 def _between_seeds(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[Part]:
@@ -117,27 +112,16 @@ def _between_seeds(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[Part]:
     told = say("answers_differ", len(split), len(most), len(split) / len(most))
     if split.empty:
         return [Paragraph(told)]
-    first = rows.groupby("row").first()
-    table = make_table(
-        split.index[:_MOST_ROWS],
-        {
-            "Text": lambda row: _shortened(first.loc[row, "text"]),
-            "Label": lambda row: _name(first.loc[row, "label"], classes),
-            "Answers of the seeds": lambda row: _answers_told(rows.xs(row, level="row")["answer"], classes),
-        },
-    )
-    return [
-        Paragraph(f"{told} {say('answers_most_even')}"),
-        Table("Rows that seeds answer differently", table),
-    ]
+    table = _table(rows, split.index[:_MOST_ROWS], classes, "Answers of the seeds")
+    return [Paragraph(f"{told} {say('answers_most_even')}"), Table("Rows that seeds answer differently", table)]
 
 
 def _answers_told(answers: pd.Series, classes: tuple[str, ...]) -> str:
     if not classes:
         return _name(answers.mean(), classes)
+    if answers.nunique() == 1:
+        return _name(answers.iloc[0], classes)
     counts = answers.value_counts()
-    if len(counts) == 1:
-        return _name(counts.index[0], classes)
     return ", ".join(f"{_name(answer, classes)} ({number})" for answer, number in counts.items())
 
 
@@ -155,8 +139,7 @@ def budget_figure(curve: pd.DataFrame) -> Figure:
     metric = curve.columns[1]
     axes.plot(curve["Budget"], curve[metric], "o-", color=COLORS[0])
     axes.axhline(curve[metric].iloc[0], color=INK, ls=":", lw=1)
-    count_axis(axes)
-    axes.set_xlabel("budget, adapter entries")
+    count_axis(axes, "budget, adapter entries")
     axes.set_ylabel(f"validation {metric}")
     return figure
 

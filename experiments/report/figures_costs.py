@@ -9,21 +9,11 @@ from matplotlib.figure import Figure
 
 from experiments.report.cells import TOO_FEW, make_table, scale, span, title
 from experiments.report.drawing import INK, count_axis, keep_in_sight, legend_below, look, panels
-from experiments.report.groups import (
-    ALLOCATION_RATE,
-    BACKBONE,
-    HEAD_RATE,
-    NOT_STUDIED,
-    RANK,
-    RANK_AVERAGE,
-    RATE,
-    Group,
-    Measure,
-    alike,
-)
+from experiments.report.groups import BACKBONE, RANK, RANK_AVERAGE, RATES, Group, alike
 from experiments.report.statistics import PairedDifference, paired_difference
+from experiments.report.tables import metric_of
 
-_OF_THE_SIZE = (*NOT_STUDIED, RANK, RANK_AVERAGE, RATE, ALLOCATION_RATE, HEAD_RATE, "model.adapter.lora_alpha")
+_OF_THE_SIZE = (RANK, RANK_AVERAGE, *RATES, "model.adapter.lora_alpha")
 SMALL_REGRET = 1.0  # points
 
 
@@ -41,7 +31,7 @@ def common_figure(groups: list[Group]) -> str:
 def cost_figure(groups: list[Group]) -> Figure | None:
     """The score against adapter entries, training time and peak memory: a dot per run, a marker for the median."""
     lots, figure_name = series(groups), common_figure(groups)
-    metric = next((group.metric for group in groups if group.metric), None)
+    metric = metric_of(groups)
     if metric is None or sum(map(len, lots.values())) < 2:
         return None
     factor = scale(metric.name)
@@ -73,16 +63,14 @@ def cost_figure(groups: list[Group]) -> Figure | None:
             (line,) = axes.plot(medians[cost], medians["score"], **looks | {"lw": float(is_first)})
             legend.setdefault(label, line)
             drawn.append(line)
-        (count_axis if cost == "adapter entries" else _from_zero)(axes)
+        if cost == "adapter entries":
+            count_axis(axes, cost)
+        else:
+            axes.set(xlim=(0, None), xlabel=cost)
         keep_in_sight(axes, "y", sound, drawn, tells=False)
-        axes.set_xlabel(cost)
     all_axes[0].set_ylabel(f"{'test' if figure_name == 'test' else 'best epoch,'} {title(metric.name)}")
-    legend_below(figure, list(legend.values()), list(legend))
+    legend_below(figure, legend)
     return figure
-
-
-def _from_zero(axes: Any) -> None:
-    axes.set_xlim(left=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,29 +86,17 @@ class Regret:
     group: Group
     difference: PairedDifference
 
-    @property
-    def measure(self) -> Measure | None:
-        return self.group.measure
-
-    @property
-    def is_small(self) -> bool:
-        return self.difference.mean <= SMALL_REGRET
-
 
 def regrets(groups: list[Group]) -> list[Regret]:
-    """The regret of each group that has seeds in common with full fine-tuning, measured alike, of the same backbone.
-
-    Args:
-        groups: each method's at its chosen rate.
-    """
+    """The regret of each group that has seeds in common with full fine-tuning, measured alike, of the same backbone."""
     full = {(group.measure, group.setting(BACKBONE)): group for group in groups if group.is_full}
     figure, found = common_figure(groups), []
     for label, lot in series([group for group in groups if not group.is_full]).items():
         for group in lot:
-            other, metric = full.get((group.measure, group.setting(BACKBONE))), group.metric
-            if other is None or metric is None:
+            other = full.get((group.measure, group.setting(BACKBONE)))
+            if other is None:
                 continue
-            factor = scale(metric.name) * (1 if metric.higher_is_better else -1)
+            factor = group.sign * group.factor
             difference = paired_difference(factor * other.values(figure), factor * group.values(figure))
             if difference is not None:
                 found.append(Regret(label, group, difference))
@@ -129,10 +105,10 @@ def regrets(groups: list[Group]) -> list[Regret]:
 
 def regret_table(found: list[Regret]) -> pd.DataFrame:
     """A row for each group, smallest adapter first."""
-    of_several = len({one.measure for one in found}) > 1
-    data = {"Data": lambda one: one.measure.data if one.measure else ""} if of_several else {}
+    of_several = len({one.group.measure for one in found}) > 1
+    data = {"Data": lambda one: one.group.results[0].data.name} if of_several else {}
     return make_table(
-        sorted(found, key=lambda one: (str(one.measure), one.group.entries)),
+        sorted(found, key=lambda one: (str(one.group.measure), one.group.entries)),
         {
             "Adapter": lambda one: one.group.label,
             **data,
@@ -148,12 +124,12 @@ def regret_figure(found: list[Regret]) -> Figure | None:
     """Regret with its 95 % Student interval against trained entries: a panel per data set, a line per series."""
     if not found:
         return None
-    measures = list(dict.fromkeys(one.measure for one in found))
+    measures = list(dict.fromkeys(one.group.measure for one in found))
     figure, all_axes = panels(len(measures), 7.2 if len(measures) == 1 else 4.4 * len(measures), 4.4)
     legend: dict[str, Any] = {}
     labels = list(dict.fromkeys(one.label for one in found))
     for axes, measure in zip(all_axes, measures, strict=True):
-        own = [one for one in found if one.measure == measure]
+        own = [one for one in found if one.group.measure == measure]
         for number, label in enumerate(labels):
             lot = [one for one in own if one.label == label]
             if not lot:
@@ -164,10 +140,9 @@ def regret_figure(found: list[Regret]) -> Figure | None:
             (legend[label],) = axes.plot(x, y, ms=5, **look(number))
         axes.axhline(0, color=INK, lw=1)
         axes.axhline(SMALL_REGRET, color=INK, lw=1, ls=":")
-        count_axis(axes)
-        axes.set_xlabel("trained entries, without the head")
+        count_axis(axes, "trained entries, without the head")
         if measure is not None:
             axes.set_title(f"{measure.data}: {title(measure.metric)}")
     all_axes[0].set_ylabel("points worse than full fine-tuning")
-    legend_below(figure, list(legend.values()), list(legend))
+    legend_below(figure, legend)
     return figure

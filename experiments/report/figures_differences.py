@@ -58,7 +58,7 @@ def difference_figure(groups: list[Group], baseline: Group) -> Figure | None:
     metric = baseline.metric
     if metric is None or not rows:
         return None
-    factor = scale(metric.name)
+    factor = baseline.factor
     found = {(one.group, one.figure): one for group in rows for one in comparisons(group, baseline)}
     kinds = {kind: label for kind, label in FIGURES.items() if len(baseline.values(kind))}
     figure, all_axes = panels(len(kinds), 9.6, 1.2 + 0.32 * len(rows))

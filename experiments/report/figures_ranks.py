@@ -15,7 +15,7 @@ from experiments.report.content import say
 from experiments.report.drawing import COLORS, legend_below, look, panels
 from experiments.report.groups import Group
 from experiments.report.record import RankHistory, Record
-from experiments.report.statistics import Agreement, Array, agreement
+from experiments.report.statistics import Array, Interval, agreement
 
 _MOST_COLUMNS_WITH_DIGITS = 16
 _MOST_NAMED_ROWS = 32
@@ -51,9 +51,14 @@ class RankSets:
         records = allocating(group)
         histories = [record.ranks for record in records if record.ranks is not None]
         names = list(histories[0].layers)
-        low, high = (_bound(group, name) for name in ("rank_min", "rank_max"))
-        _check_layers(records, names)
-        return cls(group, names, histories, (low, high))
+        bounds = (_bound(group, "rank_min"), _bound(group, "rank_max"))
+        other = next((record for record in records if record.ranks and list(record.ranks.layers) != names), None)
+        if other is not None:
+            raise InputError(
+                f"ranks.json of {other.folder} names other layers than that of {records[0].folder}, though their "
+                "settings are the same. Give the report one of these runs."
+            )
+        return cls(group, names, histories, bounds)
 
     @cached_property
     def starts(self) -> Array:
@@ -85,12 +90,7 @@ class RankSets:
 
 
 def allocation_figures(sets: RankSets, scale: tuple[float, float]) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
-    """What each picture of a group's ranks shows, for its file's name, with its caption and what draws it.
-
-    Args:
-        sets: the group's ranks.
-        scale: the ranks at the ends of the colours, the same for all groups of a report.
-    """
+    """The name of each picture's file, its caption, what draws it; `scale`: the ranks at the ends of the colours."""
     caption = say("rank_maps", sets.seeds)
     if len(sets.histories) > 1:
         caption += " " + say("rank_maps_spread", agreement_text(sets.ends, sets.starts.clip(*sets.bounds)))
@@ -111,15 +111,6 @@ def _bound(group: Group, name: str) -> int:
     return value
 
 
-def _check_layers(records: list[Record], names: list[str]) -> None:
-    for record in records:
-        if record.ranks is not None and list(record.ranks.layers) != names:
-            raise InputError(
-                f"ranks.json of {record.folder} names other layers than that of {records[0].folder}, though their "
-                "settings are the same. Give the report one of these runs."
-            )
-
-
 def agreement_text(ends: Array, starts: Array) -> str:
     """How much of a rank map is signal, in a sentence: see `agreement_parts`."""
     told = ", ".join(f"{name} {found}" for name, found in agreement_parts(ends, starts).items())
@@ -137,10 +128,11 @@ def agreement_parts(ends: Array, starts: Array) -> dict[str, str]:
     return {name: _agreement(found) for name, found in parts.items()}
 
 
-def _agreement(found: Agreement) -> str:
-    if found.value is None or found.interval is None:
+def _agreement(found: tuple[float, Interval] | None) -> str:
+    if found is None:
         return "not defined (constant ranks)"
-    return f"{found.value:.2f} [{found.interval[0]:.2f}, {found.interval[1]:.2f}]"
+    value, (low, high) = found
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def _maps(sets: RankSets, scale: tuple[float, float]) -> Figure:
@@ -148,8 +140,11 @@ def _maps(sets: RankSets, scale: tuple[float, float]) -> Figure:
     start, end = np.median(sets.starts, axis=0), np.median(sets.ends, axis=0)
     change = np.median(sets.ends - sets.starts, axis=0)
     reach = max(1.0, float(np.abs(change).max()))
-    maps = [("at the start", start, "viridis", *scale), ("at the end", end, "viridis", *scale)]
-    maps.append(("change, end − start", change, "RdBu_r", -reach, reach))
+    maps = [
+        ("at the start", start, "viridis", *scale),
+        ("at the end", end, "viridis", *scale),
+        ("change, end − start", change, "RdBu_r", -reach, reach),
+    ]
     if len(sets.histories) > 1:
         deviation = sets.ends.std(axis=0, ddof=1)
         maps.append(("standard deviation over seeds", deviation, "cividis", 0.0, max(1.0, float(deviation.max()))))
@@ -161,17 +156,14 @@ def _maps(sets: RankSets, scale: tuple[float, float]) -> Figure:
         image = axes.imshow(np.array(rows, dtype=float), cmap=colors, vmin=low, vmax=high, aspect="auto")
         axes.set_yticks(range(len(projections)), projections, fontsize=8)
         axes.set_title(told, loc="left")
-        figure.colorbar(image, ax=axes, aspect=8, ticks=_ends_and_middle(low, high))
+        ticks = [low, (low + high) / 2, high] if (high - low) % 2 == 0 else [low, high]
+        figure.colorbar(image, ax=axes, aspect=8, ticks=ticks)
         if len(layers) <= _MOST_COLUMNS_WITH_DIGITS:
             _digits(axes, image, rows)
     every = -(-len(layers) // 24)
     axes.set_xticks(range(0, len(layers), every), [str(layer) for layer in layers[::every]])
     axes.set_xlabel("layer")
     return figure
-
-
-def _ends_and_middle(low: float, high: float) -> list[float]:
-    return [low, (low + high) / 2 if (high - low) % 2 == 0 else low, high]
 
 
 def _digits(axes: Any, image: Any, rows: list[list[float | None]]) -> None:
@@ -192,8 +184,8 @@ def _over_time(sets: RankSets, scale: tuple[float, float]) -> Figure:
     types = list(dict.fromkeys(name for _, name in told.values()))
     rows = sorted(range(len(sets.names)), key=lambda row: (types.index(told[sets.names[row]][1]), row))
     figure, (axes,) = panels(1, 6.8, 1.4 + min(0.17 * len(rows), 5.0))
-    low, high = scale
-    image = axes.imshow(values[rows], aspect="auto", cmap="viridis", interpolation="nearest", vmin=low, vmax=high)
+    looks = {"aspect": "auto", "cmap": "viridis", "interpolation": "nearest"}
+    image = axes.imshow(values[rows], **looks, vmin=scale[0], vmax=scale[1])
     steps = sets.over_time.index
     shown = range(0, len(steps), max(len(steps) // 8, 1))
     axes.set_xticks(list(shown), [str(steps[place]) for place in shown])
@@ -211,9 +203,8 @@ def _by_type(sets: RankSets) -> Figure:
     figure, all_axes = panels(2, 9.6, 3.6)
     for axes, (told, table) in zip(all_axes, (("layer", final), ("step", over_time)), strict=True):
         drawn = [axes.plot(values.dropna(), **look(number))[0] for number, (_, values) in enumerate(table.items())]
-        axes.set_xlabel(told)
-        axes.set_ylabel("rank at the end" if told == "layer" else "continuous rank, mean over layers")
-    legend_below(figure, drawn, list(final))
+        axes.set(xlabel=told, ylabel="rank at the end" if told == "layer" else "continuous rank, mean over layers")
+    legend_below(figure, dict(zip(final, drawn, strict=True)))
     return figure
 
 
@@ -241,10 +232,8 @@ def _alpha_and_budget(records: list[Record]) -> Figure:
         budgets = record.metrics.get("allocation/budget_used")
         if budgets is not None:
             right.plot(budgets.index, budgets.to_numpy(), ".", color=COLORS[1], ms=4, label=used)
-    left.set_title("mask sharpness (alpha)")
-    right.set_title("budget (adapter entries)")
-    right.set_ylim(0, 1.08 * right.dataLim.y1)  # a constant budget would lie on the frame
+    left.set(title="mask sharpness (alpha)", xlabel="step")
+    top = 1.08 * right.dataLim.y1  # a constant budget would lie on the frame
+    right.set(title="budget (adapter entries)", xlabel="step", ylim=(0, top))
     right.legend(loc="lower right")
-    for axes in (left, right):
-        axes.set_xlabel("step")
     return figure

@@ -16,6 +16,7 @@ from experiments.report.drawing import (
     legend_below,
     look,
     panels,
+    rank_axis,
     rate_ticks,
 )
 from experiments.report.groups import Curve, Group
@@ -23,7 +24,6 @@ from experiments.report.optimum import curve_optimum
 from experiments.report.rate_law import Law
 from experiments.report.record import UNSOUND
 from experiments.report.tables import metric_of
-from experiments.results import Metric
 
 MOST_LINES = 16  # each colour twice: solid, dashed
 _MOST_TICKS = 16
@@ -33,10 +33,7 @@ _OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make o
 def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
     """Metric against learning rate: a line per curve (mean over seeds), a band from the lowest to the highest seed.
 
-    Args:
-        curves: full fine-tuning is drawn dashed, in the text's colour.
-        figure_name: best (validation), test, or loss (validation).
-        rate: the swept setting.
+    Full fine-tuning is drawn dashed, in the text's colour. `figure_name` is best, test, or loss (validation).
     """
     metric = metric_of([group for curve in curves for group in curve.groups.values()])
     shown = {curve: scores for curve in curves if len((scores := curve.scores(figure_name)).columns) > 1}
@@ -45,29 +42,24 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     lower_is_better = figure_name == "loss" or not metric.higher_is_better
     factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
     figure, (axes,) = panels(1, 7.2, 4.8)
-    lines: list[Any] = []
+    lines: dict[str, Any] = {}
     for place, (curve, scores) in enumerate(shown.items()):
         drawn = look(place) | ({"color": INK, "linestyle": "--"} if curve.is_full else {})
-        lines.append(draw_band(axes, factor * scores, **drawn))
-        optimum = curve_optimum(scores)
-        if figure_name != "test" and optimum.place == "inside" and optimum.rate is not None:
-            axes.axvline(optimum.rate, color=drawn["color"], ls=":", lw=1)
+        lines[curve.label] = draw_band(axes, factor * scores, **drawn)
+        if figure_name != "test" and (best := curve_optimum(scores).inside) is not None:
+            axes.axvline(best, color=drawn["color"], ls=":", lw=1)
     runs = [value for curve in shown for group in curve.groups.values() for value in group.sound_values(figure_name)]
     sound = abs(factor) * np.asarray(runs)
-    keep_in_sight(axes, "y", sound[sound <= _OFF_SCALE * sound.min()] if lower_is_better else sound, lines)
+    shown_values = sound[sound <= _OFF_SCALE * sound.min()] if lower_is_better else sound
+    keep_in_sight(axes, "y", shown_values, lines.values())
     rates = sorted({rate for scores in shown.values() for rate in scores.columns})
     axes.set_xscale("log")
     rate_ticks(axes.xaxis, rates if len(rates) <= _MOST_TICKS else ())
-    axes.set_xlabel(rate.rpartition(".")[2].replace("_", " "))
-    axes.set_ylabel(_axis_title(figure_name, metric))
-    legend_below(figure, lines, [curve.label for curve in shown])
+    split = "test" if figure_name == "test" else "validation"
+    told = f"{split} {'loss' if figure_name == 'loss' else title(metric.name)}"
+    axes.set(xlabel=rate.rpartition(".")[2].replace("_", " "), ylabel=told)
+    legend_below(figure, lines)
     return figure
-
-
-def _axis_title(figure_name: str, metric: Metric) -> str:
-    if figure_name == "loss":
-        return "validation loss"
-    return ("test " if figure_name == "test" else "validation ") + title(metric.name)
 
 
 def law_figure(law: Law) -> Figure:
@@ -84,14 +76,10 @@ def law_figure(law: Law) -> Figure:
         look = {"fmt": MARKERS[number % len(MARKERS)], "color": color, "capsize": 3}
         lines[f"{study}, {rule}"] = axes.errorbar(found["rank"], rates, ends, **look)
         axes.plot(found["rank"], 10 ** found["law"], color=color, lw=1)
-    axes.set_xscale("log", base=2)
-    axes.set_yscale("log")
+    rank_axis(axes, points["rank"])
+    axes.set(yscale="log", ylabel="best learning rate")
     rate_ticks(axes.yaxis)
-    ticks = sorted(set(points["rank"]))
-    axes.set_xticks(ticks, [f"{rank:g}" for rank in ticks])
-    axes.set_xlabel("rank")
-    axes.set_ylabel("best learning rate")
-    legend_below(figure, list(lines.values()), list(lines))
+    legend_below(figure, lines)
     return figure
 
 
@@ -131,5 +119,5 @@ def training_curves(groups: list[Group]) -> Figure | None:
         axes.set_title(titles.get(name, title(metric.name)))
     if not legend:
         return None
-    legend_below(figure, list(legend.values()), list(legend))
+    legend_below(figure, legend)
     return figure

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 
-from experiments.report.cells import spread
+from experiments.report.cells import scale, spread
 from experiments.report.optimum import find_optimum
 from experiments.report.record import STATUSES, UNSOUND, Record
 from experiments.results import Metric, RunResults
@@ -22,6 +22,9 @@ RANK_AVERAGE = "model.adapter.rank_average"
 RATE = "model.optimizer.learning_rate"
 ALLOCATION_RATE = "model.optimizer.allocation_learning_rate"
 HEAD_RATE = "model.optimizer.head_learning_rate"
+RATES = (RATE, ALLOCATION_RATE, HEAD_RATE)
+# What rounding to discrete ranks can make of one budget, relative.
+SAME_BUDGET = 0.02
 # What names a run, or says where it runs: no difference in what is studied.
 NOT_STUDIED = ("seed_everything", "run_name", "runs_dir", "checkpoint_every_n_minutes", "data.seed")
 _PLAIN_WORDS = {"allocation_learning_rate": "allocation rate", "learning_rate": "rate"}
@@ -63,6 +66,16 @@ class Group:
     def metric(self) -> Metric | None:
         """The validation metric of the first record that has one."""
         return self.results[0].metric if self.results else None
+
+    @property
+    def factor(self) -> float:
+        """What the metric's values are multiplied with for print."""
+        return scale(self.metric.name) if self.metric else 1.0
+
+    @property
+    def sign(self) -> int:
+        """1 where a higher metric is better, else −1."""
+        return -1 if self.metric and not self.metric.higher_is_better else 1
 
     def values(self, figure: str) -> pd.Series:
         """best, last, test or loss by seed, of the records that have one."""
@@ -112,9 +125,7 @@ class Group:
     def score(self) -> float:
         """Median best validation figure, higher is better; −∞ without one."""
         values = self.values("best")
-        if self.metric is None or values.empty:
-            return -float("inf")
-        return float(values.median()) * (1 if self.metric.higher_is_better else -1)
+        return -float("inf") if values.empty else self.sign * float(values.median())
 
 
 def by_seed(figures: Iterable[tuple[int, float | None]]) -> pd.Series:
@@ -138,14 +149,12 @@ class Curve:
     @property
     def rank(self) -> float:
         """The adapter's rank, for the order of curves; 0 without one."""
-        first = next(iter(self.groups.values()))
-        ranks = [first.setting(name) for name in (RANK, RANK_AVERAGE)]
+        ranks = [next(iter(self.groups.values())).setting(name) for name in (RANK, RANK_AVERAGE)]
         return next((float(rank) for rank in ranks if isinstance(rank, int | float)), 0.0)
 
     def scores(self, figure: str = "best") -> pd.DataFrame:
         """Score by seed (rows) and rate (columns), higher is better; rates without one are left out."""
-        metric = next((group.metric for group in self.groups.values() if group.metric), None)
-        sign = 1 if figure != "loss" and (metric is None or metric.higher_is_better) else -1
+        sign = -1 if figure == "loss" else min(group.sign for group in self.groups.values())
         found = pd.DataFrame({rate: group.values(figure) for rate, group in self.groups.items()})
         return sign * found.dropna(axis="columns", how="all")
 
@@ -174,21 +183,21 @@ def swept_rate(records: list[Record]) -> str:
 def make_curves(groups: list[Group], rate: str) -> list[Curve]:
     """Groups as curves over the rate, full fine-tuning last, smaller ranks first."""
     records = [record for group in groups for record in group.records]
-    left_out = (*NOT_STUDIED, rate, *_followers(records, rate))
     # A rate of 0 rests: it has no place on a logarithmic axis.
     with_rate = [group for group in groups if isinstance(value := group.setting(rate), int | float) and value > 0]
     curves = [
         Curve(
-            label, {float(group.setting(rate)): group for group in sorted(found, key=lambda g: float(g.setting(rate)))}
+            label,
+            {float(group.setting(rate)): group for group in sorted(found, key=lambda one: float(one.setting(rate)))},
         )
-        for label, found in alike(with_rate, left_out)
+        for label, found in alike(with_rate, (rate, *_followers(records, rate)))
     ]
     return sorted(curves, key=lambda curve: (curve.is_full, curve.rank))
 
 
 def alike(groups: list[Group], left_out: tuple[str, ...]) -> list[tuple[str, list[Group]]]:
     """Groups that differ in nothing but the settings left out, with a label that tells them from the others."""
-    return _together(groups, [group.first for group in groups], left_out)
+    return _together(groups, [group.first for group in groups], (*NOT_STUDIED, *left_out))
 
 
 def _together(items: list[Item], records: list[Record], left_out: tuple[str, ...]) -> list[tuple[str, list[Item]]]:
@@ -205,10 +214,9 @@ def _together(items: list[Item], records: list[Record], left_out: tuple[str, ...
 
 def _followers(records: list[Record], rate: str) -> list[str]:
     """Other rates that are a function of the swept one, such as a head's rate derived from it."""
-    names = (RATE, ALLOCATION_RATE, HEAD_RATE)
-    rates = pd.DataFrame([{name: repr(record.config.get(name)) for name in names} for record in records])
-    values_at_one_rate = rates.groupby(rate).nunique().reindex(columns=names).max()
-    return [name for name in names if name != rate and rates[name].nunique() > 1 and values_at_one_rate[name] == 1]
+    rates = pd.DataFrame([{name: repr(record.config.get(name)) for name in RATES} for record in records])
+    values_at_one_rate = rates.groupby(rate).nunique().reindex(columns=RATES).max()
+    return [name for name in RATES if name != rate and rates[name].nunique() > 1 and values_at_one_rate[name] == 1]
 
 
 def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
@@ -238,13 +246,13 @@ def _method_name(record: Record) -> str:
 
 def _words(keys: list[str]) -> dict[str, str]:
     """Settings by the last part of their names; two that share it keep the part before."""
-    lasts = Counter(key.rpartition(".")[2] for key in keys)
-    words = {}
-    for key in keys:
-        last = key.rpartition(".")[2]
-        told = _PLAIN_WORDS.get(last, last) if lasts[last] == 1 else " ".join(key.split(".")[-2:])
-        words[key] = told.replace("_", " ")
-    return words
+    lasts = {key: key.rpartition(".")[2] for key in keys}
+    counts = Counter(lasts.values())
+    words = {
+        key: _PLAIN_WORDS.get(last, last) if counts[last] == 1 else " ".join(key.split(".")[-2:])
+        for key, last in lasts.items()
+    }
+    return {key: told.replace("_", " ") for key, told in words.items()}
 
 
 def _short(value: Any) -> str:

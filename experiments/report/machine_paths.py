@@ -11,17 +11,17 @@ Config = dict[str, Any]
 
 
 def short_paths(configs: Iterable[Config]) -> dict[str, str]:
-    """Each path in the configs -> the same below the folder that holds all paths of its setting.
-
-    Args:
-        configs: settings by command-line name. A path is the data folder, or any value that is absolute.
-    """
+    """Each path in the configs (the data folder, or what is absolute) below the folder that holds its setting's."""
     found: dict[str, set[str]] = {}
     for config in configs:
         for name, value in config.items():
             if _is_path(name, value):
                 found.setdefault(name, set()).add(value)
-    return {path: short for paths in found.values() for path, short in _below_their_root(paths).items()}
+    short: dict[str, str] = {}
+    for paths in found.values():
+        root = os.path.commonpath([os.path.dirname(_whole(path)) for path in paths])
+        short |= {path: os.path.relpath(_whole(path), root) for path in paths}
+    return short
 
 
 def shorten(settings: Config, short: dict[str, str]) -> Config:
@@ -55,8 +55,3 @@ def _is_path(name: str, value: Any) -> bool:
 
 def _whole(path: str) -> str:
     return os.path.abspath(os.path.expanduser(path))
-
-
-def _below_their_root(paths: set[str]) -> dict[str, str]:
-    root = os.path.commonpath([os.path.dirname(_whole(path)) for path in paths])
-    return {path: os.path.relpath(_whole(path), root) for path in paths}

@@ -4,7 +4,7 @@ Scores are tables with a row per seed and a column per rising learning rate; hig
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,7 @@ class Optimum:
         chosen: the grid's best rate.
         interval: bootstrap interval of `rate`; None with fewer than two seeds, or not inside.
         edge_share: share of resamples whose best rate lies at the grid's edge.
+        error: standard error of the log10 of `rate`, from the same resamples; NaN without them.
     """
 
     place: Place
@@ -34,6 +35,12 @@ class Optimum:
     chosen: float | None
     interval: Interval | None = None
     edge_share: float = 0.0
+    error: float = float("nan")
+
+    @property
+    def inside(self) -> float | None:
+        """The best rate where it lies inside the grid."""
+        return self.rate if self.place == "inside" else None
 
 
 def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -> Optimum:
@@ -47,7 +54,9 @@ def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -
     values, grid = np.asarray(scores, dtype=float), np.asarray(rates, dtype=float)
     if len(values) == 0:
         return Optimum("too few rates", None, None)
-    best = _best_place(values)
+    tied = np.flatnonzero(values == values.max())
+    # of equal ones the first that isn't at an edge, whichever edge it is
+    best = int(min(tied, key=lambda place: place in (0, len(values) - 1)))
     chosen = float(grid[best])
     if len(values) < 3:
         return Optimum("too few rates", None, chosen)
@@ -59,20 +68,8 @@ def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -
     return Optimum("inside", float(10 ** parabola(np.log10(grid[around]), values[around])[0]), chosen)
 
 
-def _best_place(values: Array) -> int:
-    """Place of the highest value; of equal ones the first that isn't at an edge, whichever edge it is."""
-    tied = np.flatnonzero(values == values.max())
-    inside = tied[(tied > 0) & (tied < len(values) - 1)]
-    return int(inside[0] if len(inside) else tied[0])
-
-
 def parabola(x: Array, y: Array) -> tuple[float, float]:
-    """Vertex and downward curvature of the parabola through the best inner point and its neighbours.
-
-    Args:
-        x: rising, not always evenly spaced.
-        y: as many; higher is better.
-    """
+    """Vertex and downward curvature of the parabola through the best inner point and its neighbours; x rises."""
     best = 1 + int(np.argmax(y[1:-1]))
     x, y = x[best - 1 : best + 2], y[best - 1 : best + 2]
     left, right = (y[1] - y[0]) / (x[1] - x[0]), (y[2] - y[1]) / (x[2] - x[1])
@@ -101,20 +98,13 @@ def curve_optimum(scores: pd.DataFrame) -> Optimum:
     found = find_optimum(means.index, means, flat_below=noise_of(scores))
     if found.place != "inside":
         return found
-    samples = _resampled_optima([scores])
-    if samples is None:
+    if (samples := _resampled_optima([scores])) is None:
         return found
     (logs,), edge_share = samples
-    return Optimum("inside", found.rate, found.chosen, _learning_rates_of(percentile_interval(logs)), edge_share)
-
-
-def optimum_error(scores: pd.DataFrame) -> float:
-    """Standard error of the log10 of the best rate, from resampling seeds; NaN below two of them."""
-    samples = _resampled_optima([scores])
-    if samples is None:
-        return float("nan")
-    seeds = len(_common_seeds([scores]))
-    return float(np.std(samples[0][0]) * np.sqrt(seeds / (seeds - 1)))  # a bootstrap's variance lacks this factor
+    seeds = len(scores.dropna())
+    error = float(np.std(logs) * np.sqrt(seeds / (seeds - 1)))  # a bootstrap's variance lacks this factor
+    interval = _learning_rates_of(percentile_interval(logs))
+    return replace(found, interval=interval, edge_share=edge_share, error=error)
 
 
 def _learning_rates_of(logs: Interval) -> Interval:
@@ -143,15 +133,15 @@ class Ratio:
 def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:
     """Ratio of two curves' best rates, with an interval that resamples their seeds together."""
     first, second = curve_optimum(ours), curve_optimum(reference)
-    for name, optimum in (("its", first), ("the reference's", second)):
-        if optimum.place != "inside":
-            return Ratio(None, None, f"{name} optimum: {optimum.place}")
-    assert first.rate is not None and second.rate is not None
+    if first.inside is None:
+        return Ratio(None, None, f"its optimum: {first.place}")
+    if second.inside is None:
+        return Ratio(None, None, f"the reference's optimum: {second.place}")
     samples = _resampled_optima([ours, reference])
     logs = _log_ratios(ours, reference)
     student = student_mean(logs)
     return Ratio(
-        first.rate / second.rate,
+        first.inside / second.inside,
         None if samples is None else _learning_rates_of(percentile_interval(samples[0][0] - samples[0][1])),
         by_seed=tuple(10**log for log in logs),
         student=None if student is None else _learning_rates_of(student),
@@ -162,10 +152,10 @@ def _log_ratios(ours: pd.DataFrame, reference: pd.DataFrame) -> list[float]:
     """log10 of the ratio of best rates, each seed's own curves alone; empty unless all lie inside their grids."""
     logs = []
     for seed in _common_seeds([ours, reference]):
-        optima = [find_optimum(scores.columns, scores.loc[seed], flat_below=-1.0) for scores in (ours, reference)]
-        if any(optimum.place != "inside" for optimum in optima):
+        one, other = (find_optimum(scores.columns, scores.loc[seed], flat_below=-1.0) for scores in (ours, reference))
+        if one.inside is None or other.inside is None:
             return []
-        logs.append(float(np.log10(optima[0].rate / optima[1].rate)))  # type: ignore[operator]
+        logs.append(float(np.log10(one.inside / other.inside)))
     return logs
 
 

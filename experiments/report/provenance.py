@@ -1,29 +1,33 @@
 """What runs were made with, and where one row mixes runs that were not made alike."""
 
-from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import pandas as pd
 
-from experiments.report.cells import make_table, text
+from experiments.report.cells import counted, make_table, text
 from experiments.report.groups import Group
 from experiments.report.record import Record
 
 
 def provenance(records: list[Record]) -> pd.DataFrame:
     """What the runs were made with; where they differ, each value with its number of runs."""
-    counts: dict[str, Counter[str]] = {}
-    for record in records:
-        for name, value in _facts(record).items():
-            counts.setdefault(name, Counter())[value] += 1
-    told = {name: _counted(found) for name, found in counts.items()} or {"runs": "none has finished"}
+    told = {name: _counted(found) for name, found in _by_fact(records).items()} or {"runs": "none has finished"}
     return pd.DataFrame({"What": told.keys(), "Value": told.values()})
 
 
-def _counted(counts: Counter[str]) -> str:
-    if len(counts) == 1:
-        return next(iter(counts))
-    return "; ".join(f"{value} ({count} run{'s' if count > 1 else ''})" for value, count in counts.items())
+def _counted(runs: dict[str, list[Record]]) -> str:
+    if len(runs) == 1:
+        return next(iter(runs))
+    return "; ".join(f"{value} ({counted(len(found), 'run')})" for value, found in runs.items())
+
+
+def _by_fact(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
+    """What runs were made with -> the values it had -> the runs that had them."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        for name, value in _facts(record).items():
+            found.setdefault(name, {}).setdefault(value, []).append(record)
+    return found
 
 
 def _facts(record: Record) -> dict[str, str]:
@@ -53,13 +57,10 @@ def mixtures(groups: list[Group]) -> pd.DataFrame:
 
 
 def _mixed_facts(group: Group) -> Iterator[tuple[str, str]]:
-    seeds: dict[str, dict[str, list[int]]] = {}
-    for record in group.records:
-        for name, value in _facts(record).items():
-            seeds.setdefault(name, {}).setdefault(value, []).append(record.seed)
-    for name, by_value in seeds.items():
+    for name, by_value in _by_fact(group.records).items():
         if len(by_value) > 1:
-            yield name, "; ".join(f"{value} (seed {_listed(found)})" for value, found in by_value.items())
+            seeds = {value: sorted(record.seed for record in found) for value, found in by_value.items()}
+            yield name, "; ".join(f"{value} (seed {str(found)[1:-1]})" for value, found in seeds.items())
 
 
 def _repeated_seeds(group: Group) -> Iterator[tuple[str, str]]:
@@ -70,7 +71,3 @@ def _repeated_seeds(group: Group) -> Iterator[tuple[str, str]]:
     for seed, found in folders.items():
         if len(found) > 1:
             yield f"seed {seed}", f"run {len(found)} times, counted once with the mean: {', '.join(found)}"
-
-
-def _listed(seeds: Iterable[int]) -> str:
-    return ", ".join(map(str, sorted(seeds)))

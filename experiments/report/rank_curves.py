@@ -4,11 +4,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter
 
 from experiments.report.cells import make_table, scale, spread, title
-from experiments.report.drawing import COLORS, MARKERS, draw_band, panels
-from experiments.report.groups import NOT_STUDIED, RANK, RATE, Group, alike, by_seed
+from experiments.report.drawing import COLORS, MARKERS, draw_band, panels, rank_axis
+from experiments.report.groups import RANK, RATE, Group, alike, by_seed
 from experiments.report.tables import metric_of
 
 _SPLITS = {"best": "val", "test": "test"}
@@ -31,16 +30,15 @@ class RankCurve:
 def rank_curves(groups: list[Group]) -> list[RankCurve]:
     """A curve for each nested group, and one for fixed-rank groups that differ in the rank alone (learning rate aside).
 
-    Args:
-        groups: one for each rank, so those at their chosen rates where rates were swept.
+    Where rates were swept, there is one group for each rank, that at its chosen rate.
     """
     nested = [group for group in groups if any(results.rank_curve for results in group.results)]
     curves = [RankCurve(group.label, {kind: nested_values(group, kind) for kind in _SPLITS}) for group in nested]
     fixed = [group for group in groups if isinstance(group.setting(RANK), int)]
-    for label, found in alike(fixed, (*NOT_STUDIED, RANK, RATE)):
+    for label, found in alike(fixed, (RANK, RATE)):
         if len(found) > 1:
-            by_rank = {group.setting(RANK): group for group in sorted(found, key=lambda group: group.setting(RANK))}
-            values = {kind: pd.DataFrame({rank: one.values(kind) for rank, one in by_rank.items()}) for kind in _SPLITS}
+            found.sort(key=lambda group: int(group.setting(RANK)))
+            values = {kind: pd.DataFrame({one.setting(RANK): one.values(kind) for one in found}) for kind in _SPLITS}
             curves.append(RankCurve(label, values))
     return curves
 
@@ -59,9 +57,9 @@ def nested_values(group: Group, kind: str) -> pd.DataFrame:
 def rank_curve_table(groups: list[Group]) -> pd.DataFrame:
     """One row per rank, and for each curve a column of validation and one of test figures; empty without a curve."""
     curves, metric = rank_curves(groups), metric_of(groups)
-    ranks = sorted({rank for curve in curves for rank in curve.values["best"].columns})
     if metric is None:
         return pd.DataFrame()
+    ranks = sorted({rank for curve in curves for rank in curve.values["best"].columns})
     tables = {f"{curve.label}, {_SPLIT_NAMES[kind]}": curve.values[kind] for kind in _SPLITS for curve in curves}
     columns = {
         title: lambda rank, table=table: spread(table.get(rank, pd.Series(dtype=float)).dropna(), metric.name)
@@ -83,13 +81,10 @@ def rank_curve_figure(groups: list[Group]) -> Figure | None:
             color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
             values = scale(metric.name) * curve.values[kind].dropna(axis="columns", how="all")
             draw_band(axes, values, marker=marker, color=color, label=curve.label)
-        ranks = sorted({rank for curve in curves for rank in curve.values[kind].columns})
-        axes.set_xscale("log", base=2)
-        axes.set_xticks(ranks, [str(rank) for rank in ranks])
-        axes.xaxis.set_minor_formatter(NullFormatter())
-        axes.set_xlabel("rank")
+        ranks = {rank for curve in curves for rank in curve.values[kind].columns}
+        rank_axis(axes, ranks)
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
     figure.axes[0].set_ylabel(title(metric.name))
-    lines = figure.axes[0].lines  # handed over, since a label that begins with _ would hide its line
-    figure.axes[0].legend(lines, [curve.label for curve in curves], loc="best")
+    # lines are handed over, since a label that begins with _ would hide its line
+    figure.axes[0].legend(figure.axes[0].lines, [curve.label for curve in curves], loc="best")
     return figure

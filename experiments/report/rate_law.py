@@ -12,9 +12,9 @@ import pandas as pd
 from scipy import optimize, stats
 
 from common.errors import InputError
-from experiments.report.cells import make_table
+from experiments.report.cells import make_table, span
 from experiments.report.groups import Curve, make_curves, make_groups, swept_rate
-from experiments.report.optimum import curve_optimum, optimum_error, parabola
+from experiments.report.optimum import curve_optimum, parabola
 from experiments.report.record import Record
 from experiments.report.statistics import LEVEL, Array, Interval
 
@@ -70,7 +70,7 @@ def _point(study: str, curve: Curve) -> Point | None:
     metric = curve.chosen.metric
     scores = curve.scores("best" if metric is not None and metric.name == "perplexity" else "loss")
     optimum = curve_optimum(scores)
-    if optimum.place != "inside" or optimum.rate is None or not (curve.is_full or curve.rank):
+    if optimum.inside is None or not (curve.is_full or curve.rank):
         return None
     places = np.log10(scores.columns.to_numpy(dtype=float))
     return Point(
@@ -78,8 +78,8 @@ def _point(study: str, curve: Curve) -> Point | None:
         label=curve.label,
         rank=0.0 if curve.is_full else curve.rank,
         scale=1.0 if curve.is_full else _scale(curve),
-        log_rate=float(np.log10(optimum.rate)),
-        error=optimum_error(scores),
+        log_rate=float(np.log10(optimum.inside)),
+        error=optimum.error,
         width=curve.chosen.results[0].width,
         curvature=parabola(places, scores.mean().to_numpy())[1],
     )
@@ -230,7 +230,7 @@ def law_table(law: Law) -> pd.DataFrame:
         rows.items(),
         {
             "log rate against log": lambda row: row[0],
-            "Slope": lambda row: f"{row[1][0]:+.2f} [{row[1][1][0]:+.2f}, {row[1][1][1]:+.2f}]",
+            "Slope": lambda row: f"{row[1][0]:+.2f} {span(row[1][1])}",
             "Regime": lambda row: regime(row[1]) if row[0].startswith("rank") else "",
             "Curves": lambda row: str(len(law.points)),
             "Spread (decades)": lambda row: f"{law.fit.spread:.2f}",

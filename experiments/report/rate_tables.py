@@ -89,14 +89,11 @@ def loss_table(curves: list[Curve], bootstrap: bool = False) -> pd.DataFrame:
 def _ratio_columns(curves: list[Curve], bootstrap: bool) -> dict[str, Callable[[ChosenRate], str]]:
     if not any(curve.is_full for curve in curves):
         return {}
+    resampled = {"Ratio, 95 % bootstrap": lambda row: _interval(row.ratio.bootstrap) if row.ratio else ""}
     return {
         "Optimum / full fine-tuning's": _ratio,
         "Ratio of each seed": _ratio_by_seed,
-        **(
-            {"Ratio, 95 % bootstrap": lambda row: _interval(row.ratio.bootstrap) if row.ratio else ""}
-            if bootstrap
-            else {}
-        ),
+        **(resampled if bootstrap else {}),
     }
 
 
@@ -131,18 +128,20 @@ def _interval(interval: Interval | None, seeds: int = FEWEST_SEEDS) -> str:
 
 def _told(row: ChosenRate) -> str:
     """The best rate with its interval and what weakens it, or why there is none."""
-    return (
-        _optimum(row.optimum, len(row.curve.scores(row.figure).dropna())) + _collapse_beside(row) + _uneven(row.curve)
-    )
+    seeds = len(row.curve.scores(row.figure).dropna())
+    # where a rate lacks seeds that another has, their means are over different seeds
+    is_uneven = row.curve.scores().isna().any(axis=None)
+    uneven = ", from means over different seeds: some rates lack some" if is_uneven else ""
+    return _optimum(row.optimum, seeds) + _collapse_beside(row) + uneven
 
 
 def _optimum(optimum: Optimum, seeds: int) -> str:
     if optimum.place in ("lower edge", "upper edge"):
         return f"at the {optimum.place} of the grid ({optimum.chosen:g}): the true one may lie outside"
-    if optimum.place != "inside" or optimum.rate is None:
+    if optimum.inside is None:
         return f"none: {optimum.place}"
     edges = f", at the grid's edge in {optimum.edge_share:.0%} of resamples" if optimum.edge_share else ""
-    return f"{optimum.rate:.2g} {_interval(optimum.interval, seeds)}".strip() + edges
+    return f"{optimum.inside:.2g} {_interval(optimum.interval, seeds)}".strip() + edges
 
 
 def _collapse_beside(row: ChosenRate) -> str:
@@ -153,8 +152,3 @@ def _collapse_beside(row: ChosenRate) -> str:
     place = rates.index(row.optimum.chosen)
     beside = {status for group in groups[max(place - 1, 0) : place + 2] for status in group.statuses}
     return ", set by the grid: a rate beside the chosen one collapsed" if "collapsed" in beside else ""
-
-
-def _uneven(curve: Curve) -> str:
-    """A warning where a rate lacks seeds that another has: their means are over different seeds then."""
-    return ", from means over different seeds: some rates lack some" if curve.scores().isna().any(axis=None) else ""

@@ -7,11 +7,10 @@ import pandas as pd
 
 from common.errors import InputError, one_of
 from experiments.report.cells import make_table
-from experiments.report.groups import ALLOCATION_RATE, HEAD_RATE, NOT_STUDIED, RATE, Group, alike
+from experiments.report.groups import NOT_STUDIED, RATES, Group, alike
 from experiments.report.statistics import SEED, Array
 from experiments.sweep.halving import least_share, race
 
-SEARCHED = (RATE, ALLOCATION_RATE, HEAD_RATE)
 _RESAMPLES = 1000
 _SAME, _SPENT = 0.95, 0.35  # what stopping early should keep and spend
 
@@ -40,11 +39,7 @@ class Replay:
 
 
 def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]:
-    """A replay of each search among the groups that has values by epoch.
-
-    Args:
-        groups: settings that were trained to their end.
-        searched: what competed beside learning rates.
+    """A replay of each search among the groups that has values by epoch; `searched` competed beside learning rates.
 
     Raises:
         InputError: one of these doesn't vary, or there is no search.
@@ -53,20 +48,18 @@ def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]
     for name in searched:
         if len({repr(config.get(name)) for config in settings}) < 2:
             varied = {key for config in settings for key in config if repr(config[key]) != repr(settings[0].get(key))}
-            raise one_of("a setting of --replay", name, sorted(varied - {*NOT_STUDIED, *SEARCHED}) or ["no name"])
+            raise one_of("a setting of --replay", name, sorted(varied - {*NOT_STUDIED, *RATES}) or ["no name"])
     found = []
-    for label, candidates in alike(groups, (*NOT_STUDIED, *SEARCHED, *searched)):
+    for label, candidates in alike(groups, (*RATES, *searched)):
         curves = _curves(candidates)
         if len(candidates) < 2 or curves is None:
             continue
         rows = candidates[0].results[0].data.validation_rows
-        seeds, generator = len(curves), np.random.default_rng(SEED)
-        draws = generator.integers(0, seeds, (_RESAMPLES if seeds > 1 else 1, seeds))
+        seeds = len(curves)
+        draws = np.random.default_rng(SEED).integers(0, seeds, (_RESAMPLES if seeds > 1 else 1, seeds))
         outcomes = [(race(curves[draw], rows), curves[draw, :, -1].mean(axis=0)) for draw in draws]
-        same = [full[raced.winner] == full.max() for raced, full in outcomes]
-        found.append(
-            Replay(label, curves, float(np.mean(same)), float(np.mean([raced.spent for raced, _ in outcomes])))
-        )
+        same, spent = np.mean([(full[one.winner] == full.max(), one.spent) for one, full in outcomes], axis=0)
+        found.append(Replay(label, curves, float(same), float(spent)))
     if not found:
         raise InputError(
             "--replay finds no search; allowed: settings that differ in learning rates alone (or in --replay NAME, "

@@ -9,7 +9,7 @@ import pandas as pd
 
 from experiments.report.answer import answer
 from experiments.report.audit import audit_table
-from experiments.report.cells import without_constant_columns, without_empty_columns
+from experiments.report.cells import counted, without_constant_columns, without_empty_columns
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
 from experiments.report.figures_costs import cost_figure, regret_figure, regret_table, regrets
 from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
@@ -22,14 +22,7 @@ from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.replay import replay_table, replays
-from experiments.report.tables import (
-    comparable,
-    difference_table,
-    headline,
-    run_table,
-    settings_table,
-    trouble_table,
-)
+from experiments.report.tables import comparable, difference_table, headline, run_table, settings_table, trouble_table
 from experiments.report.verdict import answers
 
 _RANK_SECTIONS = 4
@@ -50,149 +43,132 @@ def gather(
 ) -> list[Section]:
     """All sections of a report that have something to say.
 
-    Args:
-        study: the runs.
-        sources: what they were read from.
-        commands: that make the report and its runs again.
-        pictures: what draws.
-        replayed: what was searched, to replay `sweep --stop_early`; None replays nothing.
-        evaluated: what models loaded again say.
+    `commands` make the report and its runs again; `replayed` is what was searched, to replay `sweep --stop_early`, and
+    None replays nothing; `evaluated` is what models loaded again say.
     """
     found = [
-        _top(study, sources),
-        _costs(study, pictures),
-        _differences(study, pictures),
-        _settings(study, pictures),
-        _rates(study, pictures),
-        _law(study, pictures),
-        _rank_curve(study, pictures),
-        _replay(study, replayed),
+        Section("top", "", _top(study, sources)),
+        Section("costs", "Score against cost", _costs(study, pictures)),
+        Section("differences", "Differences to the baseline", _differences(study, pictures)),
+        Section("settings", "The run" if len(study.records) == 1 else "Settings", _settings(study, pictures)),
+        Section("rates", "Learning rates", _rates(study, pictures)),
+        Section("law", "A law for the learning rate", _law(study, pictures)),
+        Section("rank-curve", "The metric against the rank", _rank_curve(study, pictures)),
+        Section("replay", "Stopping early, replayed", _replay(study, replayed)),
         *evaluated,
-        _training(study, pictures),
+        Section("training", "Training", _training(study, pictures)),
         *_ranks(study, pictures),
-        _troubles(study),
-        _provenance(study, commands),
+        Section("troubles", "Runs that did not simply finish", _troubles(study)),
+        Section("provenance", "Data, model, versions, commands", _provenance(study, commands)),
     ]
     return [section for section in found if section.parts]
 
 
-def _table(name: str, rows: pd.DataFrame, in_words: bool = True) -> list[Part]:
-    """The table without columns that no row fills; nothing without rows."""
-    return [] if rows.empty else [Table(name, without_empty_columns(rows), in_words)]
+def _table(name: str, rows: pd.DataFrame, *before: Paragraph, in_words: bool = True) -> list[Part]:
+    """The table without columns that no row fills, after the text before it; nothing without rows."""
+    return [] if rows.empty else [*before, Table(name, without_empty_columns(rows), in_words)]
 
 
-def _top(study: Study, sources: list[Path]) -> Section:
+def _top(study: Study, sources: list[Path]) -> list[Part]:
     asked = answers(sources, study.records, study.groups, study.compared)
     parts: list[Part] = [Paragraph(text, "answer") for text in (*asked, *answer(study))]
     parts.append(Paragraph(f"{headline(study.groups)}. {_numbers(study)}", "small"))
     if others := study.measures[1:]:
         names = [f"{one.metric.replace('_', ' ')} on {one.data} ({one.validation_rows:,} rows)" for one in others]
         parts.append(Paragraph(say("other_measures", "; ".join(names)), "warning"))
-    unfair = _table("Not compared fairly", audit_table(study.groups, study.swept, study.compared, study.baseline))
-    return Section("top", "", [*parts, *([Paragraph(say("unfair"), "warning")] if unfair else []), *unfair])
+    unfair = audit_table(study.groups, study.swept, study.compared, study.baseline)
+    return parts + _table("Not compared fairly", unfair, Paragraph(say("unfair"), "warning"))
 
 
 def _numbers(study: Study) -> str:
     seconds = sum(record.results.wall_seconds for record in study.records if record.results)
     unfinished = sum(record.status != "finished" for record in study.records)
-    told = [_counted(len(study.records), "run")]
-    told += [_counted(len(study.groups), "setting")] if len(study.groups) > 1 else []
+    told = [counted(len(study.records), "run")]
+    told += [counted(len(study.groups), "setting")] if len(study.groups) > 1 else []
     told.append(f"{seconds / 3600:.2f} hours, evaluation included")
     told += [f"{unfinished} not simply finished"] if unfinished else []
     return ", ".join(told) + "."
 
 
-def _counted(number: int, name: str) -> str:
-    return f"{number} {name}{'' if number == 1 else 's'}"
-
-
-def _costs(study: Study, pictures: Pictures) -> Section:
+def _costs(study: Study, pictures: Pictures) -> list[Part]:
     shown, found = study.on_one_axis, regrets(study.compared)
     parts: list[Part] = []
     if len(shown) > 1:
         caption = _caption("cost_figure", "edge")
         parts += pictures.draw("score_against_cost", caption, lambda: cost_figure(shown))
     parts += pictures.draw("regret_against_trained_entries", say("regret_figure"), lambda: regret_figure(found))
-    parts += _table("Regret against full fine-tuning", regret_table(found), in_words=False)
-    return Section("costs", "Score against cost", parts)
+    return parts + _table("Regret against full fine-tuning", regret_table(found), in_words=False)
 
 
-def _differences(study: Study, pictures: Pictures) -> Section:
-    parts: list[Part] = []
-    if (baseline := study.baseline) is not None:
-        caption = _caption("difference_figure", "edge", more=len(comparable(study.compared, baseline)) - MOST_ROWS)
-        parts += pictures.draw("differences_to_baseline", caption, lambda: difference_figure(study.compared, baseline))
-        rows = difference_table(study.compared, baseline, study.bootstrap)
-        table = _table("Differences to the baseline", rows, in_words=False)
-        parts += [Paragraph(say("difference_table", baseline.label)), *table] if table else []
-    return Section("differences", "Differences to the baseline", parts)
+def _differences(study: Study, pictures: Pictures) -> list[Part]:
+    if (baseline := study.baseline) is None:
+        return []
+    caption = _caption("difference_figure", "edge", more=len(comparable(study.compared, baseline)) - MOST_ROWS)
+    drawn = pictures.draw("differences_to_baseline", caption, lambda: difference_figure(study.compared, baseline))
+    rows = difference_table(study.compared, baseline, study.bootstrap)
+    told = Paragraph(say("difference_table", baseline.label))
+    return [*drawn, *_table("Differences to the baseline", rows, told, in_words=False)]
 
 
-def _settings(study: Study, pictures: Pictures) -> Section:
+def _settings(study: Study, pictures: Pictures) -> list[Part]:
     baseline, shown = study.baseline, study.on_one_axis
     rows = without_empty_columns(settings_table(study.groups, baseline))
     if len(study.records) == 1:
-        one = pd.DataFrame({"What": rows.columns, "Value": rows.iloc[0].to_numpy()})
-        return Section("settings", "The run", [Table("The run", one)])
+        return [Table("The run", pd.DataFrame({"What": rows.columns, "Value": rows.iloc[0].to_numpy()}))]
     rows, same = without_constant_columns(rows)
     told = [say("settings"), say("settings_baseline", baseline.label) if baseline else ""]
     told.append(say("settings_same", same) if same else "")
     parts: list[Part] = [Paragraph(" ".join(filter(None, told))), Table("Settings", rows, in_words=False)]
     caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_BARS)
     parts += pictures.draw("score_of_each_run", caption, lambda: run_bars(shown, baseline))
-    mixed = _table("Rows that mix runs", mixtures(study.groups))
-    return Section(
-        "settings", "Settings", [*parts, *([Paragraph(say("mixtures"), "warning")] if mixed else []), *mixed]
-    )
+    return parts + _table("Rows that mix runs", mixtures(study.groups), Paragraph(say("mixtures"), "warning"))
 
 
-def _rates(study: Study, pictures: Pictures) -> Section:
+def _rates(study: Study, pictures: Pictures) -> list[Part]:
     if not study.is_rate_study:
-        return Section("rates", "", [])
-    parts = [Paragraph(say("rates")), *_table("Learning rates", rate_table(study.swept, study.bootstrap))]
-    by_loss = _table("Learning rates by validation loss", loss_table(study.swept, study.bootstrap))
-    parts += [Paragraph(say("loss_rates")), *by_loss] if by_loss else []
+        return []
+    parts = _table("Learning rates", rate_table(study.swept, study.bootstrap), Paragraph(say("rates")))
+    losses = loss_table(study.swept, study.bootstrap)
+    parts += _table("Learning rates by validation loss", losses, Paragraph(say("loss_rates")))
     curves = [curve for curve in study.curves if curve.chosen in study.on_one_axis]
     for kind, (name, shown) in _RATE_PICTURES.items():
         caption = f"{say('rate_figure', shown)} {_caption('' if kind == 'test' else 'rate_figure_optimum', 'edge')}"
-        if kind != "loss" or by_loss:
+        if kind != "loss" or not losses.empty:
             parts += pictures.draw(name, caption, partial(rate_curves, curves, kind, study.rate))
-    return Section("rates", "Learning rates", parts)
+    return parts
 
 
-def _law(study: Study, pictures: Pictures) -> Section:
+def _law(study: Study, pictures: Pictures) -> list[Part]:
     if (law := study.law) is None:
-        return Section("law", "", [])
+        return []
     points = points_of(study.records)
-    parts = [Paragraph(say("law")), *_table("The law", law_table(law))]
+    parts = _table("The law", law_table(law), Paragraph(say("law")))
     parts += _table("Each rank predicted from the others", left_out(points))
     parts += _table("Full fine-tuning's rate, forecast from LoRA's", forecast_table(forecasts(points)))
-    parts += pictures.draw("learning_rate_law", say("law_figure"), lambda: law_figure(law))
-    return Section("law", "A law for the learning rate", parts)
+    return [*parts, *pictures.draw("learning_rate_law", say("law_figure"), lambda: law_figure(law))]
 
 
-def _rank_curve(study: Study, pictures: Pictures) -> Section:
-    table = _table("The metric against the rank", rank_curve_table(study.on_one_axis))
-    told = _caption("rank_curve", "rank_curve_rates" if study.is_rate_study else "")
+def _rank_curve(study: Study, pictures: Pictures) -> list[Part]:
+    told = Paragraph(_caption("rank_curve", "rank_curve_rates" if study.is_rate_study else ""))
+    table = _table("The metric against the rank", rank_curve_table(study.on_one_axis), told)
     drawn = pictures.draw("metric_against_rank", say("rank_curve_figure"), lambda: rank_curve_figure(study.on_one_axis))
-    return Section("rank-curve", "The metric against the rank", [Paragraph(told), *table, *drawn] if table else [])
+    return [*table, *drawn]
 
 
-def _replay(study: Study, replayed: Iterable[str] | None) -> Section:
-    name = "Stopping early, replayed"
+def _replay(study: Study, replayed: Iterable[str] | None) -> list[Part]:
     if replayed is None:
-        return Section("replay", name, [])
-    table = _table(name, replay_table(replays(study.groups, tuple(replayed))))
-    return Section("replay", name, [Paragraph(say("replay")), *table])
+        return []
+    table = replay_table(replays(study.groups, tuple(replayed)))
+    return _table("Stopping early, replayed", table, Paragraph(say("replay")))
 
 
-def _training(study: Study, pictures: Pictures) -> Section:
+def _training(study: Study, pictures: Pictures) -> list[Part]:
     shown = study.on_one_axis
     first = "training_figure_one" if len(study.records) == 1 else "training_figure"
     rates = "training_figure_rates" if study.is_rate_study else ""
     caption = _caption(first, rates, more=len(shown) - MOST_LINES)
     parts = pictures.draw("training_curves", caption, lambda: training_curves(shown))
-    return Section("training", "Training", [*parts] or [Paragraph(say("training_empty"))])
+    return [*parts] or [Paragraph(say("training_empty"))]
 
 
 def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
@@ -231,16 +207,13 @@ def _best_of_methods(groups: list[Group]) -> list[Group]:
     return sorted(ordered, key=lambda group: first[group.method] is not group)[:_RANK_SECTIONS]
 
 
-def _troubles(study: Study) -> Section:
-    table = _table("Runs that did not simply finish", trouble_table(study.records))
-    told = [Paragraph(say("troubles"), "warning")] if table else []
-    return Section("troubles", "Runs that did not simply finish", [*told, *table])
+def _troubles(study: Study) -> list[Part]:
+    told = Paragraph(say("troubles"), "warning")
+    return _table("Runs that did not simply finish", trouble_table(study.records), told)
 
 
-def _provenance(study: Study, commands: list[str]) -> Section:
+def _provenance(study: Study, commands: list[str]) -> list[Part]:
     parts = _table("Data, model, versions", provenance(study.records))
     if len(study.records) > 1:
         parts.append(Table(f"Every run ({len(study.records)})", run_table(study.records), False, is_folded=True))
-    return Section(
-        "provenance", "Data, model, versions, commands", [*parts, Paragraph("\n".join(commands), "commands")]
-    )
+    return [*parts, Paragraph("\n".join(commands), "commands")]

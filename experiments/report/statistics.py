@@ -24,17 +24,6 @@ def percentile_interval(samples: Array) -> Interval:
     return float(low), float(high)
 
 
-def bootstrap_mean(values: ArrayLike, resamples: int = RESAMPLES) -> Interval | None:
-    """95 % percentile bootstrap interval of the mean (Efron and Tibshirani 1993, chapter 13); None below two values."""
-    sample = np.asarray(values, dtype=float)
-    if len(sample) < 2:
-        return None
-    found = stats.bootstrap(
-        (sample,), np.mean, n_resamples=resamples, method="percentile", rng=np.random.default_rng(SEED)
-    )
-    return float(found.confidence_interval.low), float(found.confidence_interval.high)
-
-
 def student_mean(values: ArrayLike) -> Interval | None:
     """Student's 95 % interval of the mean, exact for normal values however few; None below two."""
     sample = np.asarray(values, dtype=float)
@@ -66,8 +55,14 @@ class PairedDifference:
 
     @cached_property
     def bootstrap(self) -> Interval | None:
-        """95 % percentile bootstrap of the mean; too narrow for a handful of seeds."""
-        return bootstrap_mean(self.by_seed)
+        """95 % percentile bootstrap of the mean (Efron and Tibshirani 1993); too narrow for a handful of seeds."""
+        if self.pairs < 2:
+            return None
+        generator = np.random.default_rng(SEED)
+        found = stats.bootstrap(
+            (self.by_seed,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=generator
+        ).confidence_interval
+        return float(found.low), float(found.high)
 
     @property
     def p_value(self) -> float:
@@ -146,34 +141,25 @@ def deviation_limit(deviation: float, pairs: int, level: float = 0.8) -> float:
     return deviation * float(np.sqrt((pairs - 1) / stats.chi2.ppf(1 - level, pairs - 1)))
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How alike seeds rank the layers: mean Spearman correlation over pairs of seeds; None where ranks are constant.
-
-    Attributes:
-        interval: 95 % bootstrap over layers, the same ones for all seeds.
-    """
-
-    value: float | None = None
-    interval: Interval | None = None
-
-
-def agreement(rank_sets: ArrayLike, starts: ArrayLike | None = None) -> Agreement:
-    """Agreement of ranks (seeds, layers); independent ranks score 0.
+def agreement(rank_sets: ArrayLike, starts: ArrayLike | None = None) -> tuple[float, Interval] | None:
+    """How alike seeds rank the layers: mean Spearman correlation over pairs of seeds; independent ranks score 0.
 
     Args:
-        rank_sets: the ranks at the end.
-        starts: the ranks at the start, of the same shape: what they explain is taken out of each seed first (partial
-            correlation), so that a start that seeds share doesn't count.
+        rank_sets: (seeds, layers), at the end.
+        starts: the same at the start: what they explain is taken out of each seed first (partial correlation), so that
+            a start that seeds share doesn't count.
+
+    Returns:
+        The mean, and its interval from resampling layers, the same for all seeds; None where ranks are constant.
     """
     sets = np.asarray(rank_sets, dtype=float)
     begun = None if starts is None else np.asarray(starts, dtype=float)
     value = _mean_correlation(sets, begun)
     if np.isnan(value):
-        return Agreement()
+        return None
     draws = np.random.default_rng(SEED).integers(0, sets.shape[1], (1000, sets.shape[1]))
     samples = _mean_correlation(sets[:, draws], None if begun is None else begun[:, draws])
-    return Agreement(float(value), percentile_interval(samples[~np.isnan(samples)]))
+    return float(value), percentile_interval(samples[~np.isnan(samples)])
 
 
 def _mean_correlation(sets: Array, starts: Array | None) -> Array:

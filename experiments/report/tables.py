@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from common.errors import InputError
-from experiments.report.cells import TOO_FEW, make_table, mean, number, scale, span, text, title
+from experiments.report.cells import TOO_FEW, counted, make_table, mean, number, scale, span, text, title
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
 from experiments.report.record import UNSOUND, Record
 from experiments.report.statistics import PairedDifference, holm, paired_difference
@@ -85,9 +85,8 @@ def _difference(group: Group, baseline: Group) -> str:
     difference = paired_difference(group.values("best"), baseline.values("best"))
     if difference is None:
         return "no common seed"
-    factor = scale(group.metric.name if group.metric else "")
-    told = f"{factor * difference.mean:+.2f} {span(difference.interval, factor)}".strip()
-    return f"{told} ({difference.pairs} pair{'s' if difference.pairs > 1 else ''})"
+    told = f"{group.factor * difference.mean:+.2f} {span(difference.interval, group.factor)}".strip()
+    return f"{told} ({counted(difference.pairs, 'pair')})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,9 +101,8 @@ class Comparison:
     @property
     def is_sound(self) -> pd.Series:
         """By common seed, whether neither run collapsed or diverged."""
-        fallen = {
-            record.seed for one in (self.group, self.baseline) for record in one.records if record.status in UNSOUND
-        }
+        records = (*self.group.records, *self.baseline.records)
+        fallen = {record.seed for record in records if record.status in UNSOUND}
         return ~self.difference.by_seed.index.to_series().isin(fallen)
 
 
@@ -113,10 +111,7 @@ def difference_table(groups: list[Group], baseline: Group | None, bootstrap: boo
 
     The p-values are corrected for all comparisons in the table (Holm).
     """
-    rows, factor = [], 1.0
-    if baseline is not None and baseline.metric is not None:
-        rows = [found for group in comparable(groups, baseline) for found in comparisons(group, baseline)]
-        factor = scale(baseline.metric.name)
+    rows, factor = all_comparisons(groups, baseline) if baseline else [], baseline.factor if baseline else 1.0
     corrected = dict(zip(rows, holm(row.difference.p_value for row in rows), strict=True))
     resampled = {"95 % bootstrap": lambda row: span(row.difference.bootstrap, factor)}
     return make_table(
@@ -141,6 +136,11 @@ def comparable(groups: list[Group], baseline: Group) -> list[Group]:
     return [group for group in alike if paired_difference(group.values("best"), baseline.values("best"))]
 
 
+def all_comparisons(groups: list[Group], baseline: Group) -> list[Comparison]:
+    """Those of all comparable settings, best first."""
+    return [found for group in comparable(groups, baseline) for found in comparisons(group, baseline)]
+
+
 def comparisons(group: Group, baseline: Group) -> list[Comparison]:
     """The differences in each figure that both have."""
     found = {kind: paired_difference(group.values(kind), baseline.values(kind)) for kind in FIGURES}
@@ -148,12 +148,7 @@ def comparisons(group: Group, baseline: Group) -> list[Comparison]:
 
 
 def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None) -> Group | None:
-    """The best group (on validation) of the method, label or run that the user named.
-
-    Args:
-        groups: all groups, which a label or a run may name.
-        compared: those to compare, each method's at its chosen learning rate; a method names one of these.
-        wanted: the name; None: no baseline.
+    """The best group (on validation) that the user named: by method among those compared, by label or run among all.
 
     Raises:
         InputError: nothing has this name.
@@ -204,15 +199,15 @@ def _trouble(record: Record) -> str:
 def run_table(records: list[Record]) -> pd.DataFrame:
     """Every run's own figures."""
 
+    def of_results(tell: Callable[[RunResults], str]) -> Callable[[Record], str]:
+        return lambda record: tell(record.results) if record.results else ""
+
     def figure(kind: str) -> Callable[[Record], str]:
         def cell(record: Record) -> str:
             value = record.figure(kind)
             return "" if value is None or record.results is None else f"{scale(record.results.metric.name) * value:.2f}"
 
         return cell
-
-    def of_results(tell: Callable[[RunResults], str]) -> Callable[[Record], str]:
-        return lambda record: tell(record.results) if record.results else ""
 
     return make_table(
         records,

@@ -48,11 +48,9 @@ class KeptTrial(Part):
     error: str | None = None
 
     def record(self, folder: Path, where: str, shared: dict[str, Any], **files: Any) -> Record:
-        """The run of this trial.
+        """The run of this trial, whose folder lies in `folder`, listed in the file `where`.
 
         Args:
-            folder: holds the run's folder.
-            where: the file that lists the trial, for messages.
             shared: parts of results.json that all trials have alike.
             files: the run's config, ranks and metrics.
 
@@ -110,14 +108,14 @@ def _record(path: Path, place: int, about: dict[str, Any], trial: KeptTrial) -> 
     """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
     if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
         raise WrongPartError("has ranks of no layer or no moment")
-    metrics = {name: pd.DataFrame(points, columns=["step", "value"]) for name, points in trial.metrics.items()}
+    tables = {name: pd.DataFrame(points, columns=["step", "value"]) for name, points in trial.metrics.items()}
     return trial.record(
         path / str(place),
         str(path),
         _without(about, ("settings",)),
         config=flatten({**about.get("settings", {}), **trial.settings} or trial.overrides),
         ranks=trial.ranks,
-        metrics={name: pd.Series(table.value.to_numpy(float), table.step) for name, table in metrics.items()},
+        metrics={name: table.set_index("step")["value"].astype(float) for name, table in tables.items()},
     )
 
 
@@ -148,22 +146,17 @@ def write_trials(path: Path, records: list[Record]) -> None:
     told = [name for name in _SHARED if first.get(name) is not None]
     shared = {name: first[name] for name in told if all(outcome.get(name) == first[name] for outcome in outcomes)}
     short = short_paths(record.config for record in records)
-    configs = [_of_the_study(record.config, short) for record in records]
-    settings = _shared_settings(configs)
+    configs = [_without(shorten(record.config, short), _OF_THE_MACHINE) for record in records]
+    settings = {
+        name: value  # 1 and 1.0 differ: of batches, one is a number and the other a share
+        for name, value in configs[0].items()
+        if all(name in config and repr(config[name]) == repr(value) for config in configs)
+    }
     about = {**shorten(shared, short), "settings": settings}
     pairs = zip(records, configs, strict=True)
     trials = [_trial(record, _without(config, settings), shared, short).as_plain() for record, config in pairs]
     lines = ",\n".join(map(_line, trials))
     write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')
-
-
-def _of_the_study(config: Config, short: dict[str, str]) -> Config:
-    return _without(shorten(config, short), _OF_THE_MACHINE)
-
-
-def _shared_settings(configs: list[Config]) -> Config:
-    """What all configs have alike; 1 and 1.0 differ: of batches, one is a number and the other a share."""
-    return {name: v for name, v in configs[0].items() if all(name in c and repr(c[name]) == repr(v) for c in configs)}
 
 
 def _without(content: dict[str, Any], names: Any) -> dict[str, Any]:

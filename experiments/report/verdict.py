@@ -4,7 +4,7 @@ from pathlib import Path
 
 from common.errors import InputError
 from experiments.config_files import read_yaml
-from experiments.report.cells import scale
+from experiments.report.cells import span
 from experiments.report.groups import Group
 from experiments.report.record import Record
 from experiments.report.statistics import (
@@ -28,9 +28,9 @@ def improvement(question: Question, groups: list[Group], compared: list[Group]) 
         InputError: one of the methods isn't among the runs.
     """
     ours, other = (find_baseline(groups, compared, method) for method in question.compare)
-    if ours is None or other is None or ours.metric is None:
+    if ours is None or other is None:
         return None
-    factor = scale(ours.metric.name) * (1 if ours.metric.higher_is_better else -1)
+    factor = ours.factor * ours.sign
     return paired_difference(factor * ours.values(question.figure), factor * other.values(question.figure))
 
 
@@ -61,7 +61,7 @@ def verdict(question: Question, found: PairedDifference | None) -> str:
     if found is None or found.student is None:
         return f"{question}: undecided, {0 if found is None else found.pairs} seeds in common; at least two are needed."
     low, high = found.student
-    told = f"{found.mean:+.2f} [{low:+.2f}, {high:+.2f}], {found.pairs} seeds"
+    told = f"{found.mean:+.2f} {span(found.student)}, {found.pairs} seeds"
     if low > 0:
         less = f", though by less than {question.at_least:g}" if high < question.at_least else ""
         return f"{question}: shown to be better{less} ({told})."

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.errors import InputError
-from experiments.report.replay import SEARCHED
+from experiments.report.groups import RATES
 from experiments.report.statistics import Array
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -68,7 +68,7 @@ def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
     """Trials by what they are compared in; those of one search compete."""
     found: dict[str, dict[str, list[Trial]]] = {}
     for trial in trials:
-        left_out = {_SEED, *SEARCHED, *searched}
+        left_out = {_SEED, *RATES, *searched}
         studied = {name: value for name, value in trial.overrides.items() if name not in left_out}
         candidate = {name: value for name, value in trial.overrides.items() if name != _SEED}
         search = found.setdefault(json.dumps([trial.method, studied], default=str), {})

@@ -115,7 +115,7 @@ def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_pa
     assert figure.get_supxlabel() == "perplexity: difference to fixed (lower is better)"
     assert len(figure.axes[0].get_yticks()) == 24
     assert cli.main(["report", str(folder), "--baseline", "fixed"]) == 0
-    assert f"The best settings; {28 - 24} more are left out." in (folder / "report.md").read_text()
+    assert f"The best settings are shown; {28 - 24} more are left out." in (folder / "report.md").read_text()
 
 
 SMALL = {"vocab_size": 40, "hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 16}

@@ -16,7 +16,7 @@ from scipy import stats
 import cli
 from common.errors import InputError
 from experiments.report.figures_rates import law_figure
-from experiments.report.optimum import find_optimum, optimum_error
+from experiments.report.optimum import curve_optimum, find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of, regime, weighted_fit
 from experiments.report.sources import read_records
@@ -86,8 +86,8 @@ def test_the_slopes_interval_covers_the_true_one_on_simulated_curves():
             best = -2.5 + slope * np.log10(rank) + generator.normal(0, 0.05)
             heights = -0.1 * (np.log10(rates) - best) ** 2 + generator.normal(0, 0.01, (5, len(rates)))
             scores = pd.DataFrame(heights, columns=rates)
-            found = find_optimum(rates, scores.mean())
-            points.append(point(rank, np.log10(found.rate), error=optimum_error(scores)))
+            found = curve_optimum(scores)
+            points.append(point(rank, np.log10(found.rate), error=found.error))
         low, high = fit_law(points).slope(rank=1)[1]
         covered.append(low <= slope <= high)
     assert 0.88 <= np.mean(covered) <= 1.0

@@ -13,8 +13,8 @@ from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
 from experiments.report.sources import read_records
 from experiments.report.statistics import (
+    PairedDifference,
     agreement,
-    bootstrap_mean,
     holm,
     paired_difference,
     student_mean,
@@ -34,10 +34,10 @@ def test_median_and_sample_deviation():
 def test_the_bootstrap_interval_is_the_percentiles_of_resampled_means_and_covers_as_often_as_it_says():
     values = np.random.default_rng(0).normal(0.3, 1.0, 40)
     draws = np.random.default_rng(1).choice(values, (20000, 40)).mean(axis=1)
-    assert bootstrap_mean(values, resamples=20000) == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
-    assert bootstrap_mean([1.0]) is None
+    found = PairedDifference(pd.Series(values)).bootstrap
+    assert found == pytest.approx(np.quantile(draws, [0.025, 0.975]), abs=0.02)
     generator = np.random.default_rng(1)
-    intervals = [bootstrap_mean(generator.normal(2.0, 1.0, 30), resamples=400) for _ in range(200)]
+    intervals = [PairedDifference(pd.Series(generator.normal(2.0, 1.0, 30))).bootstrap for _ in range(200)]
     assert 0.88 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.99
 
 
@@ -79,12 +79,12 @@ def test_agreement_is_the_mean_of_spearmans_correlations_and_taking_the_start_ou
     ranks = pd.DataFrame(sets.T).rank()  # Spearman's correlation is Pearson's of ranks
     expected = [ranks[i].corr(ranks[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
     assert rank_correlations(sets) == pytest.approx(expected)
-    assert agreement(sets).value == pytest.approx(np.mean(expected))
+    assert agreement(sets)[0] == pytest.approx(np.mean(expected))
     begun = pd.DataFrame(starts.T).rank()
     rest = pd.DataFrame({i: ranks[i] - np.polyval(np.polyfit(begun[i], ranks[i], 1), begun[i]) for i in range(3)})
     partial = [rest[i].corr(rest[j]) for i, j in ((0, 1), (0, 2), (1, 2))]
-    assert agreement(sets, starts).value == pytest.approx(np.mean(partial))
-    assert agreement([[1, 1], [1, 2]]).value is None and agreement(sets[:1]).value is None
+    assert agreement(sets, starts)[0] == pytest.approx(np.mean(partial))
+    assert agreement([[1, 1], [1, 2]]) is None and agreement(sets[:1]) is None
 
 
 @pytest.mark.parametrize("shared", [False, True])
@@ -98,8 +98,8 @@ def test_noise_scores_zero_even_from_a_shared_start_and_a_signal_what_it_is(shar
         found["noise"].append(agreement(starts + noise, starts))
         found["signal"].append(agreement(noise + signal))
     for name, true in (("noise", 0.0), ("signal", 6 / np.pi * np.arcsin(0.25))):
-        assert np.mean([one.value for one in found[name]]) == pytest.approx(true, abs=0.03)
-        assert np.mean([one.interval[0] <= true <= one.interval[1] for one in found[name]]) >= 0.85
+        assert np.mean([value for value, _ in found[name]]) == pytest.approx(true, abs=0.03)
+        assert np.mean([low <= true <= high for _, (low, high) in found[name]]) >= 0.85
     assert "training changed" not in agreement_text(np.round(starts), starts)  # frozen, but for rounding
 
 
