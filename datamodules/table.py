@@ -58,7 +58,7 @@ class TableDataModule(TextClassificationDataModule):
             or spearman. It chooses the best epoch; accuracy or pearson if not given.
         validation_fraction: share of the training rows held out when there is no validation split and
             validation_rows is not given.
-        separator: what separates the cells of .csv files, if not a comma, such as ; or \\t (a tab).
+        separator: what separates the cells of .csv and .tsv files, if not a comma or a tab, such as ; or \\t (a tab).
     """
 
     predict_advice: ClassVar[str] = "Set --data.text_column and --data.pair_column."

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import EarlyStopping
 
-from datamodules import GLUEDataModule, QuickstartDataModule
+from datamodules import GLUEDataModule, QuickstartDataModule, TableDataModule
+from datamodules.files import table_ending
 from experiments.arguments import NAMED_CALLBACKS
 from experiments.setting_values import parameters_of
 from experiments.settings import Objects, Settings
@@ -24,8 +24,7 @@ class _Fit:
         self.model, self.data = values["model"]["init_args"], values["data"].get("init_args") or {}
         self.module, self.data_module, self.adapter = objects.module, objects.data, objects.module.adapter
         self.trainer, adapter = values["trainer"], (self.model.get("adapter") or {}).get("init_args") or {}
-        callbacks = objects.trainer["callbacks"] or ()
-        self.callbacks = callbacks if isinstance(callbacks, list | tuple) else [callbacks]
+        self.has_callbacks = bool(objects.trainer["callbacks"])  # the user's, any of which may end the run
         self.discrete_epochs = values["rank_discretisation"]["epochs_rank_discrete"]
         self.is_fixed = adapter.get("allocation") == "fixed_by_energy"
         self.learns_ranks = self.adapter is not None and self.adapter.allocates_ranks
@@ -53,30 +52,30 @@ class _Fit:
 
     def may_end_early(self) -> bool:
         has_limit = self.trainer["max_time"] is not None or self.trainer["max_steps"] not in (None, -1)
-        return has_limit or any(isinstance(one, EarlyStopping) for one in self.callbacks)
+        return has_limit or self.has_callbacks
 
     def takes_all_rows(self) -> bool:
         limited = any(self.data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))
         return not limited and isinstance(self.data_module, GLUEDataModule | QuickstartDataModule)
 
-    def has_no_csv(self) -> bool:
+    def has_no_separators(self) -> bool:
         files = [str(self.data.get(name)) for name in ("train_file", "validation_file", "test_file")]
-        csv = any(file.removesuffix(".gz").endswith(".csv") for file in files)
-        return self.data.get("train_file") is not None and not csv
+        has_some = any(table_ending(file) in (".csv", ".tsv") for file in files)
+        return self.data.get("train_file") is not None and not has_some
 
 
 _OF_LEARNT_RANKS = (
     "model.adapter.tau",
     *(f"model.optimizer.allocation_{name}" for name in ("learning_rate", "weight_decay")),
     *(f"alpha_growth.{name}" for name in parameters_of(NAMED_CALLBACKS["alpha_growth"])),
-    "rank_logging.pictures_every_n_epochs",
 )
+_OF_RANK_LOGGING = ("rank_logging.every_n_steps", "rank_logging.pictures_every_n_epochs")
 _OF_FIXED_RANKS = (
     "model.adapter.rounding",
     "model.adapter.initial_weights",
     "rank_discretisation.epochs_rank_discrete",
 )
-# Settings, when they change nothing, and why: `{…}` stands for a setting of the data, or for `discrete_epochs`.
+# Settings, when they change nothing, and why: `{task}` stands for that of the data.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
     (("model.revision",), _Fit.has_local_backbone, "the backbone isn't on the hub"),
     (("trainer.min_epochs", "trainer.min_steps"), lambda fit: not fit.may_end_early(), "nothing ends it early"),
@@ -94,21 +93,27 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
         "the schedule is constant",
     ),
     (("rank_logging.pictures_every_n_epochs",), lambda fit: fit.trainer["logger"] is False, "trainer.logger is false"),
-    ((*_OF_LEARNT_RANKS, "rank_logging.every_n_steps"), lambda fit: not fit.learns_ranks, "no ranks are learned"),
+    ((*_OF_LEARNT_RANKS, *_OF_RANK_LOGGING), lambda fit: not fit.learns_ranks, "no ranks are learned"),
     ((*_OF_LEARNT_RANKS, *_OF_FIXED_RANKS), lambda fit: fit.is_fixed, "allocation is fixed_by_energy"),
     (
         _OF_LEARNT_RANKS,
         lambda fit: 0 < (fit.trainer["max_epochs"] or -1) <= fit.discrete_epochs,
-        "the last {discrete_epochs} epochs have discrete ranks: all of them",
+        "all epochs have discrete ranks",
     ),
     (("update_norms.every_n_steps",), lambda fit: fit.adapter is None, "full fine-tuning has none"),
     (("data.cola_validation",), lambda fit: fit.data.get("task") != "cola", "the task is {task}"),
     (("data.subset_seed",), _Fit.takes_all_rows, "all rows are taken"),
-    *(
-        (("data.validation_fraction",), lambda fit, name=name: fit.data.get(name) is not None, f"{name} is given")
-        for name in ("validation_file", "validation_rows")
+    (
+        ("data.validation_fraction",),
+        lambda fit: fit.data.get("validation_file") is not None,
+        "validation_file is given",
     ),
-    (("data.separator",), _Fit.has_no_csv, "no file is a .csv"),
+    (
+        ("data.validation_fraction",),
+        lambda fit: isinstance(fit.data_module, TableDataModule) and fit.data.get("validation_rows") is not None,
+        "validation_rows is given",
+    ),
+    (("data.separator",), _Fit.has_no_separators, "no file is a .csv or .tsv"),
 )
 
 
@@ -122,6 +127,6 @@ def idle_settings(settings: Settings, objects: Objects) -> list[str]:
     fit, told = _Fit(settings, objects), dict[str, str]()
     for names, changes_nothing, reason in _RULES:
         if changes_nothing(fit):
-            said = reason.format(task=fit.data.get("task"), discrete_epochs=fit.discrete_epochs)
+            said = reason.format(task=fit.data.get("task"))
             told = {**dict.fromkeys(names, said), **told}
     return [f"{name} ({told[name]})" for name in fit.changed() if name in told]

@@ -32,22 +32,26 @@ def _alone(group: Group) -> str:
     metric, results = group.metric, group.results[0]
     assert metric is not None
     values = {kind: group.values(kind) for kind in ("best", "test")}
-    if len(group.records) > 1:
+    if len(values["best"]) > 1:
         told = f"{len(values['best'])} seeds of {group.label} on {results.data.name}: median {title(metric.name)}"
     else:
         told = f"One run of {group.label} on {results.data.name}: {title(metric.name)}"
     parts = [f"{spread(values[kind], metric.name)} {_SPLITS[kind]}" for kind in ("best", "test") if len(values[kind])]
-    epoch = f", best epoch {metric.best_epoch + 1}" if len(group.records) == 1 and metric.best_epoch is not None else ""
-    return f"{told} {', '.join(parts)}{epoch}. {group.entries:,.0f} adapter parameters were trained."
+    if len(values["best"]) == 1 and metric.best_epoch is not None:
+        parts.append(f"best epoch {metric.best_epoch + 1}")
+    what = "parameters" if group.is_full else "adapter parameters"
+    return f"{told} {', '.join(parts)}. {group.entries:,.0f} {what} were trained."
 
 
 def _against_baseline(groups: list[Group], baseline: Group) -> Iterator[str]:
     figure = common_figure(groups)
-    found = [one for one in all_comparisons(groups, baseline) if one.figure == figure]
+    everything = all_comparisons(groups, baseline)
+    found = [one for one in everything if one.figure == figure]
     if not found:
         return
-    p_values = holm(one.difference.p_value for one in found)
-    shown = [one for one, p in zip(found, p_values, strict=True) if p < _SURE and one.difference.interval]
+    p_values = holm(one.difference.p_value for one in everything)  # as in the table, whose p it must not contradict
+    is_sure = {one for one, p in zip(everything, p_values, strict=True) if p < _SURE and one.difference.interval}
+    shown = [one for one in found if one in is_sure]
     better = [one for one in shown if baseline.sign * one.difference.mean > 0]
     worse = [one for one in shown if baseline.sign * one.difference.mean < 0]
     used = [group.entries for group in (baseline, *(one.group for one in found))]
@@ -67,7 +71,9 @@ def _first_two(groups: list[Group]) -> Iterator[str]:
     """Without a baseline, the setting with the best median against the next."""
     figure = common_figure(groups)
     first, second = sorted(groups, key=lambda group: -group.score)[:2]
-    told = f"The best median on the validation split is that of {first.label} ({first.spread('best')}), which"
+    assert first.metric is not None
+    name = f"{title(first.metric.name)}{'' if first.sign > 0 else ' (lower is better)'}"
+    told = f"The best median {name} on the validation split is that of {first.label} ({first.spread('best')}), which"
     found = next((one for one in comparisons(first, second) if one.figure == figure), None)
     if found is None:
         yield f"{told} has no seed in common with the next, {second.label}, so that they can't be compared."
@@ -102,18 +108,21 @@ def _rates(study: Study) -> Iterator[str]:
 
 def _regret(study: Study) -> Iterator[str]:
     """The smallest adapter whose regret is small, or the one that comes nearest; for metrics told in points."""
-    found = [one for one in regrets(study.on_one_axis) if one.group.factor == 100]
+    found = regrets(study.on_one_axis)
     if not found:
         return
-    small = [one for one in found if one.difference.mean <= SMALL_REGRET]
+    small = [one for one in found if one.difference.interval and one.difference.interval[1] <= SMALL_REGRET]
     one = min(small, key=lambda one: one.group.entries) if small else min(found, key=lambda one: one.difference.mean)
     interval = span(one.difference.interval) or f"({TOO_FEW})"
-    told = f"{one.group.label} ({one.group.entries:,.0f} adapter parameters): {one.difference.mean:+.2f} {interval}"
+    size, regret = f"{one.group.entries:,.0f} adapter parameters", f"{one.difference.mean:+.2f} {interval}"
+    told = f"{one.group.label} ({size}), regret {regret}"
     near = f"within {SMALL_REGRET:g} point of full fine-tuning"
     if small:
-        yield f"The smallest adapter {near} is {told} points worse."
+        yield f"The smallest adapter shown to be {near} is {told}."
+    elif all(one.difference.interval and one.difference.interval[0] > SMALL_REGRET for one in found):
+        yield f"No adapter here comes {near}; the nearest is {told}."
     else:
-        yield f"No adapter here comes {near}; the nearest is {told} points worse."
+        yield f"No adapter is shown to be {near}; the nearest is {told}."
 
 
 def _sentence(text: str) -> str:

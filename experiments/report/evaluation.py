@@ -110,7 +110,8 @@ def budget_curve(record: Record, budgets: list[int]) -> pd.DataFrame:
 
     assert record.results is not None
     run, name = _loaded(record), record.results.metric.name
-    used = record.results.budget.used if record.results.budget else record.results.trainable_parameters.adapter
+    best = (record.results.at_best_epoch or record.results).budget  # of best.ckpt, which is cut
+    used = best.used if best else record.results.trainable_parameters.adapter
     wanted = sorted(set(budgets) or {int(used // 2**power) for power in range(_MOST_HALVINGS)}, reverse=True)
     split, loader = run.data.validation_names[0], run.data.val_dataloader()[0]
     found: list[tuple[int, float, float]] = []

@@ -88,14 +88,21 @@ class Regret:
 
 
 def regrets(groups: list[Group]) -> list[Regret]:
-    """The regret of each group that has seeds in common with full fine-tuning, measured alike, of the same backbone."""
-    full = {(group.measure, group.setting(BACKBONE)): group for group in groups if group.is_full}
-    figure, found = common_figure(groups), []
+    """The regret of each group that has seeds in common with full fine-tuning, measured alike, of the same backbone.
+
+    Only for metrics told in points, such as accuracy × 100.
+    """
+    groups = [group for group in groups if group.factor == 100]
+    full: dict[tuple[Any, Any], Group] = {}
+    for group in sorted((group for group in groups if group.is_full), key=lambda group: group.score):
+        full[group.measure, group.setting(BACKBONE)] = group  # the best comes last and stays
+    found = []
     for label, lot in series([group for group in groups if not group.is_full]).items():
         for group in lot:
             other = full.get((group.measure, group.setting(BACKBONE)))
             if other is None:
                 continue
+            figure = common_figure([one for one in groups if one.measure == group.measure])
             factor = group.sign * group.factor
             difference = paired_difference(factor * other.values(figure), factor * group.values(figure))
             if difference is not None:

@@ -36,7 +36,28 @@ def test_a_difference_is_told_where_scipy_finds_one_and_named_worse(tmp_path):
     interval = stats.ttest_1samp(100 * (np.array([*FAR.values()]) - [*FULL.values()]), 0).confidence_interval()
     assert f"[{interval.low:+.2f}, {interval.high:+.2f}]" in first
     assert first.startswith("Against full on the test split, shown to be worse: far")
-    assert "The smallest adapter within 1 point of full fine-tuning is near (2,000 adapter parameters)" in regret
+    # the interval of near's 1.0, 0.5, 0.5 and 0.5 points ends just above 1
+    assert "No adapter is shown to be within 1 point" in regret and "near (2,000 adapter parameters), regret" in regret
+
+
+def test_an_adapter_is_near_only_where_the_whole_interval_is(tmp_path):
+    close = {seed: value - 0.004 - 0.001 * (seed % 2) for seed, value in FULL.items()}
+    told = answer(study_of(tmp_path / "close", {"full": FULL, "near": close}, baseline="full"))[-1]
+    assert told.startswith("The smallest adapter shown to be within 1 point of full fine-tuning is near (2,000")
+    told = answer(study_of(tmp_path / "far", {"full": FULL, "far": FAR}, baseline="full"))[-1]
+    assert told.startswith("No adapter here comes within 1 point of full fine-tuning; the nearest is far (100")
+    one = answer(study_of(tmp_path / "one", {"full": {0: 0.9}, "near": {0: 0.91}}, baseline="full"))[-1]
+    assert one.startswith("No adapter is shown to be within 1 point") and "too few seeds" in one
+
+
+@pytest.mark.parametrize("names", [("full", "weak_full"), ("weak_full", "full")])
+def test_the_better_of_two_full_fine_tunings_is_what_adapters_are_measured_against(tmp_path, names):
+    weak = {seed: value - 0.1 for seed, value in FULL.items()}
+    curves = {name: FULL if name == "full" else weak for name in names} | {"near": NEAR}
+    ranks = {name: None if "full" in name else 8 for name in curves}
+    made_runs.write_rate_sweep(tmp_path, {name: (ranks[name], {1e-3: curves[name]}) for name in curves})
+    (near,) = regrets(make_study(read_records([tmp_path]), None).compared)
+    assert near.difference.mean == pytest.approx(100 * (np.array([*FULL.values()]) - [*NEAR.values()]).mean())
 
 
 def test_without_a_shown_difference_there_is_no_winner(tmp_path):
@@ -47,7 +68,8 @@ def test_without_a_shown_difference_there_is_no_winner(tmp_path):
     assert told.startswith("At equal budget, no setting is shown to differ from full on the test split: the largest")
     told = answer(study_of(tmp_path / "b", curves, equal))[0]
     assert (
-        told.startswith("The best median on the validation split is that of ours") and "isn't shown to differ" in told
+        told.startswith("The best median accuracy × 100 on the validation split is that of ours")
+        and "isn't shown to differ" in told
     )
 
 
