@@ -1,7 +1,7 @@
 # make fit    set up, train the quickstart, show where to look
 # make test   set up, run every test and check
 # make test-fast   the same without tests marked slow: before every commit
-# make test-architectures   every architecture with every adapter, which takes about half an hour
+# make test-architectures   every architecture with every adapter, and tests marked long: about half an hour
 # make docs   the documentation as a site, in site/
 # make setup  .venv with everything both commands need
 # make audit  known vulnerabilities of the locked packages (needs a connection)
@@ -36,13 +36,13 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 test: check
-	$(PYTEST) -m "not matrix"
+	$(PYTEST) -m "not matrix and not long"
 
 test-fast: check
-	$(PYTEST) -m "not slow and not matrix"
+	$(PYTEST) -m "not slow and not matrix and not long"
 
 test-architectures: $(STAMP)
-	$(BIN)/python -m pytest -n auto -m matrix
+	$(BIN)/python -m pytest -n auto -m "matrix or long"
 
 # Reads the code without importing it, so it needs an environment of its own alone.
 docs: $(VENV)-docs/installed

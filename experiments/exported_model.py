@@ -73,7 +73,8 @@ def _own_classes(path: Path) -> dict[str, Any]:
         "data.class_path": {f"datamodules.{name}" for name in datamodules.__all__},
     }
     for name, named in flatten(content).items():
-        if name.endswith("class_path") and named not in known.get(name, ()):
+        is_foreign = name.endswith("class_path") and named not in known.get(name, ())
+        if is_foreign or "class_path" in str(named):  # a list is one text here, with all it holds
             raise InputError(
                 f"{path} names {named!r} for {name}; allowed: this project's own model and data classes, because "
                 "what an export names would be run. If you trust it, give its settings yourself: --config NAME.yaml "

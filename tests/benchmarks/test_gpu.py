@@ -69,7 +69,7 @@ def test_a_gpu_is_measured_in_every_way_and_sides_exist():
     assert {(row.batch_size, row.at_once) for row in rows} == {(32, 1), (512, 1), (32, 2), (32, 4)}
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_the_reduced_form_measures_this_machine(monkeypatch, tmp_path):
     monkeypatch.setattr(gpu, "planned", lambda cuda: [Row("adaptive_softmax", 4, at_once=2)])
     output = tmp_path / "gpu.json"

@@ -54,7 +54,8 @@ def test_every_verb_is_known():
 @pytest.mark.parametrize("command", commands("fit"))
 def test_the_settings_of_a_fit_exist(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    parse([word for word in shlex.split(command) if word not in ("--print_config", "--help")])
+    words = [word for word in shlex.split(command) if word not in ("--print_config", "--help")]
+    assert parse(words).verb == "fit"  # an unknown setting is refused
 
 
 @pytest.mark.parametrize("command", [command for command in commands("sweep") if "ranks.yaml" not in command])
@@ -62,7 +63,7 @@ def test_a_sweep_and_the_settings_of_its_trials_exist(command):
     options, rest = sweep_command._parser().parse_known_args(shlex.split(command)[1:])
     trials = make_trials(with_settings(read_definition(locate_config(options.config)), sweep_command._settings(rest)))
     configs = [f"--config={path}" for path in trials[0].configs]
-    parse(["fit", *configs, *rest])
+    assert parse(["fit", *configs, *rest]).verb == "fit"
 
 
 @pytest.mark.parametrize("command", commands("report"))

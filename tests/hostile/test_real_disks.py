@@ -24,7 +24,7 @@ def may_mount(folder: Path) -> bool:
     return subprocess.run(command, capture_output=True).returncode == 0
 
 
-@pytest.mark.matrix
+@pytest.mark.long
 def test_read_only_and_full_file_systems_cost_one_message(finished_run, tmp_path):
     if not may_mount(tmp_path):
         pytest.skip("mounts need unshare, and a system that lets users have namespaces")
