@@ -50,7 +50,7 @@ def test_a_checkpoint_names_no_classes(finished, marker, tmp_path, module_that_m
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("part", ["model", "data", "adapter", "callbacks"])
+@pytest.mark.parametrize("part", ["model", "data", "adapter", "callbacks", "a list"])
 @pytest.mark.parametrize("kind", ["native", "peft"])
 def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_that_marks, kind, part):
     export = tmp_path / "export"
@@ -61,10 +61,13 @@ def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_t
         config["model"]["init_args"]["adapter"] = named
     elif part == "callbacks":
         config["trainer"] = {"callbacks": [named]}
+    elif part == "a list":
+        config["data"]["init_args"]["label_names"] = [named]
     else:
         config[part]["class_path"] = named["class_path"]
     (export / "config.yaml").write_text(yaml.safe_dump(config))
-    reason = "isn't what an export writes" if part == "callbacks" else f"names '{module_that_marks}.Anything'"
+    reasons = {"callbacks": "isn't what an export writes", "a list": "names \"[{'class_path': "}
+    reason = reasons.get(part, f"names '{module_that_marks}.Anything'")
     for verb in ("validate", "test", "predict"):
         assert reason in refused(capsys, cli.main([verb, "--export", str(export)]), marker)
 
