@@ -202,9 +202,9 @@ def test_labels_of_agreement_in_short_sentences(large_corpus: dict[str, list[Sen
     """Judged from the surface: the verb comes right after its noun, and the plural of a noun ends in one -s."""
     names = ("verb_agreement_in_short_sentences", "copula_agreement_in_short_sentences")
     for sentence in (row for name in names for row in of_phenomenon(large_corpus, name)):
-        noun, verb = re.match(
-            r"(?:the|my) (?:\w+ )?(\w+) (is|are|was|were|\w+(?=\.| every day| (?:in|near|on) the))", sentence.text.lower()
-        ).groups()
+        end = r"\.| every day| (?:in|near|on) the"
+        pattern = rf"(?:the|my) (?:\w+ )??(\w+) (is|are|was|were|\w+(?={end}))"
+        noun, verb = re.match(pattern, sentence.text.lower()).groups()
         plural = noun in ("men", "women") or (noun.endswith("s") and not noun.endswith("ss"))
         plural_verb = verb in ("are", "were") or not verb.endswith("s")
         assert (plural == plural_verb) == bool(sentence.label), sentence
