@@ -11,7 +11,7 @@ from hypothesis import settings
 from tests import tiny
 
 # The same cases each time; `--hypothesis-profile many` tries many more, and others each time.
-settings.register_profile("few", max_examples=40, deadline=None, derandomize=True)
+settings.register_profile("few", max_examples=20, deadline=None, derandomize=True)
 settings.register_profile("many", max_examples=5000, deadline=None)
 settings.load_profile("few")
 
