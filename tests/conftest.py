@@ -4,6 +4,7 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before anything imports huggingface_hub
 os.environ["OMP_NUM_THREADS"] = "1"  # before anything imports torch: on tiny models, threads only wait for each other
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"  # else a compilation leaves processes and threads to later tests
 
 import pytest
 from hypothesis import settings

@@ -42,7 +42,7 @@ def two_processes(config: Path, runs_dir: Path, *options: str, strategy: str = "
         start_new_session=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate(timeout=600)
         finally:
             with contextlib.suppress(ProcessLookupError):  # the other process, too
                 os.killpg(process.pid, signal.SIGKILL)
