@@ -54,10 +54,8 @@ def clear(folder: SweepFolder) -> None:
 def drop_checkpoints(folder: SweepFolder, trials: list[Trial], kept: str) -> None:
     """Deletes what finished trials needn't keep, for many full ones fill a disk; begun and failed ones need theirs.
 
-    Args:
-        folder: the sweep's folder.
-        trials: its trials; those that another process holds are left alone.
-        kept: `all`, `best` (best.ckpt; last.ckpt where no validation chose a best one) or `none`.
+    Trials that another process holds are left alone. Of `KEPT`, `best` keeps best.ckpt, or last.ckpt where no
+    validation chose a best one.
     """
     for trial in trials if kept != "all" else []:
         # Only finished trials are locked: one that waits could be taken by another process just now.

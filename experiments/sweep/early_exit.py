@@ -47,7 +47,7 @@ def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], search
     for name, allowed in _EVERY_EPOCH.items():
         if not set(asked[name]) <= set(allowed):
             raise _unfit(name, asked[name], f"{allowed[0]}, as decisions are taken on one validation after each epoch")
-    epochs, seeds = int(asked["max_epochs"][0]), _count_seeds(trials)
+    epochs, seeds = int(asked["max_epochs"][0]), len({trial.seed for trial in trials})
     if len(rungs(seeds, epochs)) < 2:
         raise _unfit("max_epochs", [f"{epochs} with {seeds} seed"], "2 or more, or several seeds, to decide early")
     return epochs
@@ -58,10 +58,6 @@ def _unfit(name: str, asked: list[str], allowed: str) -> InputError:
         f"trainer.{name} is {', '.join(asked)}; allowed with --stop_early: {allowed}. Change it, or leave --stop_early "
         "out: every trial then runs to its end."
     )
-
-
-def _count_seeds(trials: list[Trial]) -> int:
-    return len({str(trial.overrides.get(_SEED)) for trial in trials})
 
 
 def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
@@ -82,23 +78,18 @@ def rounds_of(
     """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again.
 
     Args:
-        folder: the sweep's folder, which tells how far its trials are.
-        trials: all of them.
+        folder: tells how far the trials are.
+        trials: all of the sweep.
         epochs: of each trial, see `check_epochs`.
         searched: settings that compete beside learning rates.
         say: tells a person which settings pause.
     """
     competing = searches(trials, searched)
     failed: set[str] = set()  # tried again by the next call
-    ladder = rungs(_count_seeds(trials), epochs)
+    ladder = rungs(len({trial.seed for trial in trials}), epochs)
     for rung in ladder:
-        part = [
-            one
-            for search in competing
-            for one in _trials_to_train(folder, search, rung, epochs)
-            if one.name not in failed
-        ]
-        if part:
+        to_train = (one for search in competing for one in _trials_to_train(folder, search, rung, epochs))
+        if part := [one for one in to_train if one.name not in failed]:
             yield part
         failed |= {one.name for one in part if folder.state(one) is State.FAILED}
         for search in competing if rung != ladder[-1] else []:

@@ -17,7 +17,6 @@ from rich.text import Text
 from experiments.results import RunResults
 from experiments.sweep.folder import LOG, State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.trial_run import Outcome
 
 _ROWS = 20
 _LOGS = 3  # running trials whose last line is shown
@@ -26,7 +25,7 @@ _RESULT = 27  # characters: matthews correlation 0.1234
 _OTHER_COLUMNS = 29 + _RESULT  # beside a name: state, result, time and the frame
 _SHORTEST_NAME = 24
 _RUNNING = "running"
-_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, Outcome.STOPPED, Outcome.ELSEWHERE)
+_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, State.STOPPED, State.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
 
 
@@ -77,11 +76,11 @@ class Progress:
         self._started_at[trial.name] = time.monotonic()
         self.say(f"started   {trial.name}")
 
-    def ended(self, trial: Trial, outcome: Outcome) -> None:
+    def ended(self, trial: Trial, outcome: State) -> None:
         """A trial has ended, one way or the other."""
         self._after_each()
         state = self._read_state(trial)
-        self.states[trial.name] = str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else state
+        self.states[trial.name] = str(outcome) if outcome in (State.STOPPED, State.ELSEWHERE) else state
         seconds = time.monotonic() - self._started_at.get(trial.name, time.monotonic())
         self.say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
         self.say(f"          {self.summary()}")

@@ -76,7 +76,7 @@ def run(backbone, cola, adapter, epochs=2):
 def test_results_of_a_run_and_its_files(tiny_bert, cola_folder, tmp_path):
     results, figures, trainer, module = run(tiny_bert, cola_folder, AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded"))
     ranks = module.adapter.discrete_ranks()
-    written = results.to_dict()
+    written = results.as_plain()
     assert (results.run_name, results.seed, results.backbone) == ("a_run", 7, tiny_bert)
     assert results.adapter == "AdaptiveLoRAXS" and len(results.validations) == 2
     assert results.best_val_loss == min(results.val_losses)
