@@ -40,11 +40,7 @@ _Dumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data
 
 
 def locate_config(name: str) -> Path:
-    """A config given by path, or by name in configs/ (with or without .yaml).
-
-    Raises:
-        InputError: no such file; the message lists near names.
-    """
+    """A config given by path, or by name in configs/ (with or without .yaml); `InputError` lists near names."""
     for path in (Path(name).expanduser(), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path

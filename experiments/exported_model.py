@@ -32,11 +32,7 @@ def serving_config(config: dict[str, Any], data: TokenizedDataModule) -> dict[st
 
 
 def settings_of_export(folder: Path) -> dict[str, Any]:
-    """The settings that `--export FOLDER` stands for.
-
-    Raises:
-        InputError: the folder holds no export, or one that can't answer.
-    """
+    """The settings that `--export FOLDER` stands for; refused if that can't answer."""
     kind = export_kind(folder)
     if not (folder / CONFIG_NAME).is_file():
         raise InputError(
@@ -59,10 +55,7 @@ def settings_of_export(folder: Path) -> dict[str, Any]:
 
 
 def _own_classes(path: Path) -> dict[str, Any]:
-    """The config.yaml of an export; one that isn't what an export writes is refused.
-
-    Exports travel, and a class named there would be run.
-    """
+    """The config.yaml of an export; refused if it isn't what an export writes: a class named there would be run."""
     content = read_yaml(path)
     if len(content) != 2 or not all(group_of(content, part, "init_args") for part in ("model", "data")):
         raise InputError(

@@ -60,15 +60,7 @@ class LoadedRun:
 
 
 def load_run(path: Path, settings: Settings, objects: Objects, folder: Path, results: RunResults | None) -> LoadedRun:
-    """The model with the weights of a checkpoint, at its discrete ranks: see `Run.load`.
-
-    Args:
-        path: the checkpoint.
-        settings: the run's, for the CPU.
-        objects: made of them.
-        folder: the run folder.
-        results: what the run came to, if it finished.
-    """
+    """The model with the weights of the checkpoint at `path`, at its discrete ranks: see `Run.load`."""
     trainer, module, data = evaluation_trainer(objects, []), objects.module, objects.data
     trainer.datamodule = data  # type: ignore[attr-defined]
     module.trainer = trainer

@@ -79,10 +79,7 @@ class Part:
 
 @cache
 def _hints(kind: type[Part]) -> dict[str, Any]:
-    """The type of each field; working types out anew would cost more than reading a file.
-
-    mypy takes the hash of a class for that of its objects.
-    """
+    """The type of each field; working types out anew would cost more than reading a file."""
     hints = get_type_hints(kind)
     return {one.name: hints[one.name] for one in fields(kind) if one.name != "other"}
 

@@ -72,11 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_sweep(arguments: list[str]) -> int:
-    """Runs the verb and returns the exit code.
-
-    Raises:
-        InputError: the grid, a trial's settings or an option is at fault; no trial was started.
-    """
+    """Runs the verb and returns the exit code. Before any trial starts, bad input is an `InputError`."""
     quiet_libraries()  # once more: this module's imports have set Lightning's loggers back
     options, rest = _parser().parse_known_args(arguments)
     _check_options(options)

@@ -20,11 +20,7 @@ _TAKEN = {"sweep", "results", *(pattern.split("/")[0] for pattern in (*OF_A_SWEE
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """The content of a sweep file, with settings by their command-line names.
-
-    Raises:
-        InputError: no YAML, parts that a sweep doesn't have, or a question it can't answer.
-    """
+    """The content of a sweep file, checked, with settings by their command-line names."""
     content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
@@ -41,11 +37,7 @@ def read_definition(path: Path) -> dict[str, Any]:
 
 
 def make_trials(definition: dict[str, Any]) -> list[Trial]:
-    """The trials of a definition, each with a name that tells what is special about it.
-
-    Raises:
-        InputError: see `grid.expand`; or a trial's folder would have the name of one of the sweep's own files.
-    """
+    """The trials of a definition (see `grid.expand`), each with a name that tells what is special about it."""
     trials = expand(definition, read_base)
     found = []
     for trial, name in zip(trials, _names(trials), strict=True):
@@ -60,11 +52,7 @@ def make_trials(definition: dict[str, Any]) -> list[Trial]:
 
 
 def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any]:
-    """The definition with settings from the command line, which hold for every trial.
-
-    Raises:
-        InputError: a setting that the sweep varies or derives itself.
-    """
+    """The definition with settings from the command line, which hold for every trial and which no trial varies."""
     if not typed:
         return definition
     typed = _normal(typed)
@@ -96,11 +84,7 @@ def by_short_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normal(content: Any) -> Any:
-    """The content with one name for each setting, or formulas would miss it under the other.
-
-    Raises:
-        InputError: both names of one setting are there.
-    """
+    """The content with one name for each setting, or formulas would miss it under the other."""
     if isinstance(content, dict):
         made = {_short_name(name): _normal(value) for name, value in content.items()}
         if len(made) < len(content):

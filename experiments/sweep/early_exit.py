@@ -75,15 +75,7 @@ def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
 def rounds_of(
     folder: SweepFolder, trials: list[Trial], epochs: int, searched: list[str], say: Callable[[str], None]
 ) -> Iterator[list[Trial]]:
-    """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again.
-
-    Args:
-        folder: tells how far the trials are.
-        trials: all of the sweep.
-        epochs: of each trial, see `check_epochs`.
-        searched: settings that compete beside learning rates.
-        say: tells a person which settings pause.
-    """
+    """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again."""
     competing = searches(trials, searched)
     failed: set[str] = set()  # tried again by the next call
     ladder = rungs(len({trial.seed for trial in trials}), epochs)

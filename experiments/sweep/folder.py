@@ -46,11 +46,7 @@ class Failure(Part):
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The folder of one sweep. Whatever reads a trial's files raises `InputError` where one of them isn't whole.
-
-    Args:
-        path: runs_dir / sweep name.
-    """
+    """The folder of one sweep. Whatever reads a trial's files raises `InputError` where one of them isn't whole."""
 
     path: Path
 
@@ -125,11 +121,7 @@ class SweepFolder:
 
     @contextmanager
     def sweep_lock(self, is_part: bool) -> Iterator[None]:
-        """Keeps a second sweep out of the folder; the parts of one sweep let each other in.
-
-        Raises:
-            InputError: another sweep is at work here, or the folder can't be written to.
-        """
+        """Keeps a second sweep out of the folder (`InputError`); the parts of one sweep let each other in."""
         path = self.path / LOCKS / "sweep"
         with ExitStack() as held:
             try:

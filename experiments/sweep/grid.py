@@ -65,11 +65,7 @@ class Section:
 
     @classmethod
     def of(cls, where: str, content: Any) -> Self:
-        """Reads the parts.
-
-        Raises:
-            InputError: an unknown part, or one of the wrong form; names `where`.
-        """
+        """Reads the parts; `where` names them in messages."""
         for name in _mapping(where, content):
             check_one_of(f"a part of {where}", name, PARTS)
         config, zipped, listed = content.get("config"), content.get("zip") or [], content.get("trials")
@@ -105,11 +101,7 @@ class Section:
         }
 
     def combinations(self) -> Iterator[Overrides]:
-        """The product over the grid, the zipped groups, and the listed trials.
-
-        Raises:
-            InputError: a setting is set by two of them.
-        """
+        """The product over the grid, the zipped groups, and the listed trials; each setting is set by one of them."""
         axes = [[{name: value} for value in values] for name, values in self.grid.items()] + self.zipped
         for choice in itertools.product(*axes, *([self.listed] if self.listed else [])):
             names = [name for part in choice for name in part]

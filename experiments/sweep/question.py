@@ -29,11 +29,7 @@ class Question:
 
     @classmethod
     def of(cls, definition: dict[str, Any]) -> Self | None:
-        """The question of a sweep file; None where it asks none.
-
-        Raises:
-            InputError: it isn't of this form, or names an unknown method or figure.
-        """
+        """The question of a sweep file, which must have this form; None where it asks none."""
         content = definition.get(QUESTION)
         if content is None:
             return None

@@ -50,11 +50,7 @@ class RayEngine:
             ray.shutdown()  # ends the tasks that are still running; their checkpoints stay
 
     def _connect(self) -> Any:
-        """Starts or joins Ray.
-
-        Raises:
-            InputError: Ray isn't installed, or no cluster answers.
-        """
+        """Starts or joins Ray; `InputError` if it isn't installed, or no cluster answers."""
         if importlib.util.find_spec("ray") is None:
             raise InputError(
                 "engine is ray, but Ray is not installed. Run `pip install -e '.[ray]'` (or `pip install ray`), "
@@ -82,11 +78,7 @@ class RayEngine:
         return ray
 
     def _resources(self, ray: Any) -> dict[str, float]:
-        """What a trial takes.
-
-        Raises:
-            InputError: Ray has less than that in all.
-        """
+        """What a trial takes, if Ray has that in all."""
         there = ray.cluster_resources()
         gpus = min(1.0, there.get("GPU", 0.0)) if self.gpus_per_trial is None else self.gpus_per_trial
         asked = {"cpus": self.cpus_per_trial, "gpus": gpus}

@@ -99,13 +99,7 @@ def taken_over(trial: Trial, config: dict[str, Any]) -> Iterator[str]:
 
 
 def _check_fit(settings: Settings, objects: Objects, known: dict[str, Any], run_here: bool) -> None:
-    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape.
-
-    `known` holds what equal settings came to, so that each is tried once.
-
-    Raises:
-        InputError: they don't fit.
-    """
+    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape."""
     made = objects if run_here else replace(objects, trainer={**objects.trainer, **_ANY_MACHINE})
     folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
     trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])

@@ -44,11 +44,7 @@ def run_trial(folder: SweepFolder, trial: Trial) -> State:
 
 
 def _prepare(run_folder: Path) -> bool:
-    """Makes the folder ready, and tells whether there is a checkpoint to go on from.
-
-    Raises:
-        InputError: the trial can be neither begun nor gone on with, unless a user moves or deletes something.
-    """
+    """Makes the folder ready, and tells whether there is a checkpoint to go on from; refused where a user must act."""
     if (run_folder / "checkpoints" / "last.ckpt").exists():
         return True
     # ranks.json is written when training has ended
