@@ -192,7 +192,7 @@ def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
         if name in given and str(given[name]) != str(values[source]):
             option = source.replace("init_args.", "")
             raise InputError(
-                f"data.{name} is {given[name]!r}, but would have no effect: it is that of {option}, "
+                f"data.{name} is {given[name]!r}, but would have no effect: it is taken from {option}, "
                 f"{values[source]!r}. Set --{option}, or leave it out."
             )
 

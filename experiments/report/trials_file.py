@@ -134,7 +134,7 @@ def check_place(path: Path) -> None:
     except (OSError, ValueError, TypeError, RecursionError):
         kept = False
     if not kept:
-        raise InputError(f"--trials is {path}, which is there and no file of trials. Choose another name.")
+        raise InputError(f"--trials is {path}, which exists and is no file of trials. Choose another name.")
 
 
 def write_trials(path: Path, records: list[Record]) -> None:

@@ -51,7 +51,7 @@ def test_a_name_that_looks_like_an_option_is_a_value(config, tmp_path, capsys):
     ("name", "source", "value"), [("seed", "seed_everything", 7), ("backbone", "model.backbone", "7")]
 )
 def test_what_follows_another_setting_cant_be_set_to_something_else(config, tmp_path, name, source, value):
-    said = rf"data.{name} is '?7'?, but would have no effect: it is that of {source}"
+    said = rf"data.{name} is '?7'?, but would have no effect: it is taken from {source}"
     again = parse(["fit", "--config", str(config)])
     changed = tmp_path / "changed.yaml"
     changed.write_text(dump_yaml({"data": {"init_args": {name: value}}}))
