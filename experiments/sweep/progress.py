@@ -122,7 +122,8 @@ class Progress:
         for trial, name in zip(trials, names, strict=True):
             state, note, results = self.states[trial.name], Text(self._figure(trial)), self._results.get(trial.name)
             note.truncate(max(left, _RESULT), overflow="ellipsis")
-            took = self._seconds(trial) if state == _RUNNING else results and results.wall_seconds
+            wall = None if results is None else results.wall_seconds
+            took = self._seconds(trial) if state == _RUNNING else wall
             # as Text: brackets in a name or an error are no markup
             cells = Text(name), Text(state, style=_STYLES.get(state, "")), note
             table.add_row(*cells, "" if took is None else _clock(took))
