@@ -15,7 +15,7 @@ from common.terminal import VerbParser, is_first_process, logger, quiet_librarie
 from experiments.closing_table import print_evaluation
 from experiments.config_files import locate_configs
 from experiments.error_causes import told_as_input_errors
-from experiments.exported_model import settings_of_export
+from experiments.export import settings_of_export
 from experiments.options import print_help
 from experiments.resumption import was_requeued
 from experiments.run import Run

@@ -1,5 +1,6 @@
 """YAML files: found by name, read strictly, written so that they are read alike, and compared."""
 
+import json
 import re
 from difflib import get_close_matches
 from enum import Enum
@@ -10,9 +11,11 @@ import yaml
 
 from common.errors import InputError
 from common.terminal import print_columns
-from experiments.library_classes import completed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RUN_FOLDER = "run_folder"  # stands in config.yaml, so that another run with these settings has its own
+_LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger", "MLFlowLogger")
+_OPTIONS = ("--trainer.logger", "--trainer.callbacks", "--trainer.callbacks+")
 _DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
 _MOST_VALUES = 100_000  # in one file, with what aliases stand for counted each time
 
@@ -90,6 +93,42 @@ def _for_the_parser(path: Path) -> str:
         name: made for name in ("logger", "callbacks") if (made := completed(trainer.get(name))) != trainer.get(name)
     }
     return dump_yaml({**content, "trainer": {**trainer, **short}}) if short else str(path)
+
+
+def completed_options(options: list[str]) -> list[str]:
+    """Typed options: see `completed`."""
+    done: list[str] = []
+    for word in options:
+        flag, _, value = word.partition("=")
+        if flag in _OPTIONS and value:
+            word = f"{flag}={_completed_text(value)}"
+        elif done and done[-1] in _OPTIONS:
+            word = _completed_text(word)
+        done.append(word)
+    return done
+
+
+def _completed_text(text: str) -> str:
+    try:
+        asked = json.loads(text)
+    except ValueError:
+        asked = text
+    made = completed(asked)
+    return text if made == asked else json.dumps(made)
+
+
+def completed(asked: Any) -> Any:
+    """A logger or callback (or a list of them) as a config names it, with a folder or a metric where it names none."""
+    if isinstance(asked, list):
+        return [completed(one) for one in asked]
+    path = asked.get("class_path") if isinstance(asked, dict) else asked
+    name = str(path).rpartition(".")[2].replace("MLflow", "MLFlow")
+    settings = (asked.get("init_args") or {}) if isinstance(asked, dict) else {}
+    if name in _LOGGERS and "save_dir" not in settings:
+        return {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": RUN_FOLDER, **settings}}
+    if name == "EarlyStopping" and "monitor" not in settings:
+        return {"class_path": "callbacks.early_stopping.MetricStopping", "init_args": settings}
+    return asked
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

@@ -17,9 +17,16 @@ from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
 from datamodules.tokenized_data import TokenizedDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
-from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
+from experiments.config_files import (
+    RUN_FOLDER,
+    completed_options,
+    dump_yaml,
+    group_of,
+    load_yaml,
+    locate_configs,
+    read_yaml,
+)
 from experiments.error_causes import input_error_behind
-from experiments.library_classes import completed_options, put_into_folder
 from experiments.options import explain_unknown
 from experiments.parser_messages import innermost, missing_package, readable, unknown_word
 from experiments.run_folder import RunFolder
@@ -118,7 +125,7 @@ class Settings:
         try:
             values = self.values.clone()
             values.trainer.strategy = watched(values.trainer.strategy)
-            put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
+            _put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
             made = parser_of(self.verb).instantiate(values)
         except Exception as error:
             if (cause := _refusal(error)) is not None:
@@ -184,6 +191,13 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
     pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
     _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
     return Settings(verb, values, list(arguments), configs)
+
+
+def _put_into_folder(loggers: Any, folder: Path) -> None:
+    """Makes the loggers that name no folder write into the run's."""
+    for one in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(one, Namespace) and one.get("init_args.save_dir") == RUN_FOLDER:
+            one.init_args.save_dir = str(folder)
 
 
 def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
