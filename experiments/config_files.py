@@ -64,11 +64,7 @@ def list_configs(arguments: list[str]) -> int:
 
 
 def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
-    """The options with each `--config NAME` put first, so that what is typed wins wherever it stands, and their files.
-
-    Raises:
-        InputError: there is no such file, or it can't be read: see `read_yaml`.
-    """
+    """The options with each `--config NAME` put first, so that what is typed wins, and their files."""
     options: list[str] = []
     paths: list[Path] = []
     words = iter(arguments)
@@ -132,11 +128,7 @@ def completed(asked: Any) -> Any:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file; none in an empty one.
-
-    Raises:
-        InputError: no text, no YAML, one name twice, aliases without end, or something else than settings by name.
-    """
+    """The settings in a YAML file, none in an empty one; `InputError` if it holds something else: see `load_yaml`."""
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:

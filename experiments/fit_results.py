@@ -75,12 +75,9 @@ def summarise(values: Namespace, figures: Results, trainer: Trainer, module: Ada
 
 
 def best_of(validations: list[dict[str, Figure]], tag: str, higher_is_better: bool) -> Metric:
-    """Best and last value of a metric over the epochs, and the first epoch that reached the best.
+    """Best and last value of a metric, such as val/accuracy, and the first epoch that reached the best.
 
-    Args:
-        validations: figures of each epoch by their tags, with "epoch"; without the tag where it wasn't validated.
-        tag: the metric's, such as val/accuracy.
-        higher_is_better: whether more is better.
+    `validations` are the figures of each epoch by their tags, with "epoch"; without the tag where it wasn't validated.
     """
     values = [validation.get(tag) for validation in validations]
     sign = 1 if higher_is_better else -1

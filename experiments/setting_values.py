@@ -17,16 +17,12 @@ IN_WORDS: dict[object, str] = {int: "a whole number", float: "a number", str: "t
 
 
 def check_values(settings: dict[str, Any], groups: dict[str, type], defaults: dict[str, Any]) -> None:
-    """Checks every setting, wherever it stands.
+    """Refuses numbers that are not finite or need more than 64 bits, text with a NUL or without end, and stray nulls.
 
     Args:
         settings: the parsed settings, as nested plain values.
         groups: the class behind each group of settings that has no class_path, such as `trainer`.
         defaults: the parser's defaults; a setting that has one can't be null.
-
-    Raises:
-        InputError: a number that isn't finite or doesn't fit into 64 bits, text with a NUL or without end, null for
-            something that isn't optional, or a single value for a group of settings.
     """
     for name, value in settings.items():
         _check_plain(name, value)

@@ -32,24 +32,12 @@ class Part:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The content of a file.
-
-        Raises:
-            InputError: it can't be read, isn't whole, or lacks a part.
-        """
+        """The content of a file; `InputError` if it can't be read, isn't whole, or lacks a part."""
         return cls.from_dict(read_json(path), str(path))
 
     @classmethod
     def from_dict(cls, content: Any, where: str) -> Self:
-        """The same from plain values.
-
-        Args:
-            content: what `as_plain` gave, maybe of another version.
-            where: the file they come from, for messages.
-
-        Raises:
-            InputError: names the file and the first part that is missing or of the wrong kind.
-        """
+        """The same from plain values, maybe of another version; `where` names their file in messages."""
         try:
             return cls.from_plain(content)
         except WrongPartError as error:
@@ -57,11 +45,7 @@ class Part:
 
     @classmethod
     def from_plain(cls, content: Any, name: str = "") -> Self:
-        """As `from_dict`, for a part that stands below `name`.
-
-        Raises:
-            WrongPartError: names the first field that is missing or of the wrong kind.
-        """
+        """As `from_dict`, for a part below `name`; `WrongPartError` names the first field that is missing or wrong."""
         content = content if isinstance(content, dict) else {}
         above, hints = f"{name}." if name else "", _hints(cls)  # type: ignore[arg-type]
         for one in fields(cls):
@@ -117,11 +101,7 @@ def _is_a(value: object, kind: type) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The content of one of a run's or a sweep's JSON files.
-
-    Raises:
-        InputError: it can't be read or holds something else; the message says whether it can be made again.
-    """
+    """The content of one of a run's or a sweep's JSON files; `InputError` says whether it can be made again."""
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError) as error:

@@ -22,16 +22,8 @@ def check_claim(
 ) -> None:
     """Refuses a folder that is neither free nor holds this very grid, or (`extend`) a part of it.
 
-    Args:
-        folder: the sweep's folder, which may not exist yet.
-        definition: the grid as asked for now.
-        configs: the complete settings of its trials, by name.
-        command: the command as typed, for the ways out.
-        extend: let the grid there grow into this one.
-
-    Raises:
-        InputError: the folder holds another grid, trials that this one lacks or would run with other settings, or
-            runs that no sweep began; or a trial's results.json or failure.json isn't whole.
+    It may hold another grid, trials that this one lacks or would run with other settings (`configs`), runs that
+    no sweep began, or files that aren't whole. The ways out that are named begin with `command`.
     """
     path = folder.path / "sweep.yaml"
     if not path.exists() and RunFolder(folder.path).holds_a_run:

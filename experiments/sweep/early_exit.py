@@ -32,8 +32,7 @@ def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], search
     """Epochs of every trial.
 
     Raises:
-        InputError: nothing competes; epochs differ, aren't told, or don't end with one validation each; or there are
-            too few of them and of seeds to decide anything early.
+        InputError: nothing competes; epochs differ, aren't told, don't end with one validation each, or are few.
     """
     if all(len(search.candidates) < 2 for search in searches(trials, searched)):
         raise InputError(

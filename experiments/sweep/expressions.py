@@ -44,12 +44,9 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """Values of derived settings. A formula may use the grid's settings, the base config's, and earlier formulas.
+    """Values of derived settings: text is a formula, anything else a value.
 
-    Args:
-        derived: formula by setting; text is a formula, anything else a value.
-        overrides: the trial's settings by dotted name.
-        base: the base config's values by dotted command-line name.
+    A formula may use the trial's settings (`overrides`), the base config's, both by dotted name, and earlier formulas.
 
     Raises:
         InputError: a formula that isn't arithmetic, names an unknown setting, or has no finite number as its value.

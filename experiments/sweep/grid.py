@@ -120,13 +120,9 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
 
 
 def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
-    """All trials of a definition, still without names, in the order of the file.
+    """All trials of a definition, still without names; `read_base` gives the values of base configs.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
-
-    Args:
-        definition: the content of a sweep file; `methods` hold the same parts once more, each for itself.
-        read_base: gives the values that derived settings may read from base configs.
 
     Raises:
         InputError: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.

@@ -38,11 +38,8 @@ def check_trials(
 ) -> tuple[dict[str, dict[str, Any]], InputError | None]:
     """The complete config of each trial by its name, and why the first one that doesn't fit its surroundings can't run.
 
-    Parsing takes a few tenths of a second, so trials that differ in nothing but their seed are parsed and made once.
-    With `run_here` they find the devices and data that are found here.
-
-    Raises:
-        InputError: names the first trial whose settings are wrong whatever the backbone.
+    A trial whose settings are wrong whatever the backbone is refused at once. Parsing takes a few tenths of a second,
+    so trials that differ in nothing but their seed are parsed and made once.
     """
     configs: dict[str, dict[str, Any]] = {}
     alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
