@@ -45,10 +45,10 @@ class LoadedRun:
     module: AdaptedModule
     data: TokenizedDataModule
 
-    def batches(self, most: int = 3) -> list[Batch]:
-        """A few validation batches, from the shortest rows to the longest."""
+    def batches(self) -> list[Batch]:
+        """Up to three validation batches, from the shortest rows to the longest."""
         loader = self.data.val_dataloader()[0]
-        chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}
+        chosen = (0, round((len(loader) - 1) / 2), len(loader) - 1)
         return [batch for place, batch in enumerate(loader) if place in chosen]
 
     def metrics(self) -> dict[str, float]:

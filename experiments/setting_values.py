@@ -52,18 +52,13 @@ def _check_plain(name: str, value: object) -> None:
         raise InputError(f"{name} is {value}; allowed: a finite number. Set --{name}.")
     elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
         raise InputError(f"{name} is {value}; allowed: numbers of up to 64 bits. Set --{name}.")
-    elif isinstance(value, str) and (not _is_text(value) or len(value) > _LONGEST_TEXT):
+    elif isinstance(value, str) and (
+        "\x00" in value or value.encode(errors="ignore").decode() != value or len(value) > _LONGEST_TEXT
+    ):
         raise InputError(
             f"{name} is {value[:_SHOWN]!r} ({len(value):,} characters); allowed: up to {_LONGEST_TEXT:,} characters of "
             f"UTF-8 without a NUL. Set --{name}."
         )
-
-
-def _is_text(value: str) -> bool:
-    try:
-        return b"\x00" not in value.encode()
-    except UnicodeEncodeError:  # what was typed is no UTF-8
-        return False
 
 
 def _check_group(name: str, value: Any, owner: type) -> None:

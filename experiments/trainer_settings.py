@@ -62,12 +62,14 @@ def check_trainer(settings: dict[str, Any]) -> None:
         )
 
 
-def check_strategy(asked: Any) -> None:
+def check_strategy(asked: str | dict[str, Any]) -> None:
     """Refuses anything but data-parallel processes that run the whole model each: see docs/several_processes.md."""
     if asked in _NAMES:
         return
-    name, reason = asked, ""
-    if not isinstance(asked, str):
+    reason = ""
+    if isinstance(asked, str):
+        name = asked
+    else:
         kind, name = resolve_name(asked["class_path"]), asked["class_path"].rpartition(".")[2]
         start_method = (asked.get("init_args") or {}).get("start_method", "popen")
         # a class derived from DDPStrategy would start its processes in its own way
