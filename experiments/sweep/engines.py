@@ -78,7 +78,7 @@ class WorkerProcesses:
     def _stop(self, number: int, frame: Any) -> None:
         """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
         again, self._stopping = self._stopping, True
-        logger.info("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
+        logger.info("\nStopping at once." if again else "\nStopping after this step. A second signal stops at once.")
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
 

@@ -68,9 +68,9 @@ def check_trials(
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
-        logger.warning(f"{note} Name it in the sweep, too, if it should be otherwise.")
+        logger.warning(f"{note} If it should be otherwise, name it in the sweep.")
     if without_effect:
-        logger.warning(f"The grid sets what changes nothing. {', '.join(without_effect)}.")
+        logger.warning(f"Settings of the grid change nothing. {', '.join(without_effect)}.")
     return configs, misfit
 
 
