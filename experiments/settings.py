@@ -30,8 +30,7 @@ from experiments.error_causes import input_error_behind
 from experiments.options import explain_unknown
 from experiments.parser_messages import innermost, missing_package, readable, unknown_word
 from experiments.run_folder import RunFolder
-from experiments.setting_values import check_range, check_values
-from experiments.trainer_settings import check_strategy, check_trainer
+from experiments.setting_values import check_range, check_strategy, check_trainer, check_values
 from experiments.watched_ddp import watched
 from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
