@@ -44,14 +44,7 @@ _OF_LEARNT_RANKS = ("alpha_growth", "budget_schedule", "rank_discretisation")
 
 @dataclass(frozen=True)
 class Objects:
-    """What settings were made into.
-
-    Attributes:
-        module: what is trained.
-        data: what it is trained on.
-        callbacks: the callbacks that have settings of their own, such as alpha_growth.
-        trainer: arguments of Lightning's Trainer.
-    """
+    """What settings were made into; `callbacks` have settings of their own, `trainer` holds the Trainer's arguments."""
 
     module: AdaptedModule
     data: TokenizedDataModule
