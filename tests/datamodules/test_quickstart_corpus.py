@@ -156,9 +156,8 @@ def test_splits_share_function_words_only(large_corpus: dict[str, list[Sentence]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_maximum_can_be_generated_from_any_seed(seed: int) -> None:
-    corpus = generate_corpus(*MAXIMUM_SENTENCES.values(), seed=seed)
+def test_maximum_can_be_generated_from_another_seed() -> None:
+    corpus = generate_corpus(*MAXIMUM_SENTENCES.values(), seed=1)
     assert {split: len(sentences) for split, sentences in corpus.items()} == MAXIMUM_SENTENCES
 
 

@@ -1,6 +1,7 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
 import json
+from functools import cache
 
 import pytest
 from jsonargparse import ArgumentError
@@ -19,9 +20,9 @@ from experiments.trainer_parts import file_callbacks
 from tests.command_line import run, write_config
 
 
-@pytest.fixture
-def config(tmp_path, tiny_bert, cola_folder):
-    return write_config(tmp_path, tiny_bert, cola_folder)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_bert, cola_folder):
+    return write_config(tmp_path_factory.mktemp("config"), tiny_bert, cola_folder)
 
 
 def test_what_is_typed_lies_above_a_base_and_changes_above_both(config):
@@ -207,7 +208,12 @@ def test_a_setting_that_changes_nothing_is_named_with_the_reason(config, others,
 
 def idle_in(config, changes):
     """What `idle_settings` says, by setting."""
-    settings = parse(["fit", "--config", str(config), *(f"--{name}={value}" for name, value in changes.items())])
+    return _idle_in(config, *(f"--{name}={value}" for name, value in changes.items()))
+
+
+@cache  # several cases begin with the same settings
+def _idle_in(config, *options):
+    settings = parse(["fit", "--config", str(config), *options])
     return {line.partition(" (")[0]: line for line in idle_settings(settings, settings.build())}
 
 
