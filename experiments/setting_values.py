@@ -17,16 +17,12 @@ IN_WORDS: dict[object, str] = {int: "a whole number", float: "a number", str: "t
 
 
 def check_values(settings: dict[str, Any], groups: dict[str, type], defaults: dict[str, Any]) -> None:
-    """Checks every setting, wherever it stands.
+    """Refuses numbers that are not finite or need more than 64 bits, text with a NUL or without end, and stray nulls.
 
     Args:
         settings: the parsed settings, as nested plain values.
         groups: the class behind each group of settings that has no class_path, such as `trainer`.
         defaults: the parser's defaults; a setting that has one can't be null.
-
-    Raises:
-        InputError: a number that isn't finite or doesn't fit into 64 bits, text with a NUL or without end, null for
-            something that isn't optional, or a single value for a group of settings.
     """
     for name, value in settings.items():
         _check_plain(name, value)
@@ -56,18 +52,13 @@ def _check_plain(name: str, value: object) -> None:
         raise InputError(f"{name} is {value}; allowed: a finite number. Set --{name}.")
     elif isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
         raise InputError(f"{name} is {value}; allowed: numbers of up to 64 bits. Set --{name}.")
-    elif isinstance(value, str) and (not _is_text(value) or len(value) > _LONGEST_TEXT):
+    elif isinstance(value, str) and (
+        "\x00" in value or value.encode(errors="ignore").decode() != value or len(value) > _LONGEST_TEXT
+    ):
         raise InputError(
             f"{name} is {value[:_SHOWN]!r} ({len(value):,} characters); allowed: up to {_LONGEST_TEXT:,} characters of "
             f"UTF-8 without a NUL. Set --{name}."
         )
-
-
-def _is_text(value: str) -> bool:
-    try:
-        return b"\x00" not in value.encode()
-    except UnicodeEncodeError:  # what was typed is no UTF-8
-        return False
 
 
 def _check_group(name: str, value: Any, owner: type) -> None:

@@ -3,10 +3,12 @@
 import contextlib
 import gc
 import traceback
-from enum import StrEnum
 from pathlib import Path
 
+import torch
+
 from common.errors import DivergedRunError, InputError, PausedRunError
+from experiments.command_line import run
 from experiments.sweep.deletion import begin_anew
 from experiments.sweep.folder import FAILURE, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -19,42 +21,30 @@ _LOST = (
 _KEPT = " Nothing was deleted: to begin this trial anew, move or delete its folder."
 
 
-class Outcome(StrEnum):
-    """How an attempt at a trial ended."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-    STOPPED = "stopped"  # by a signal: the sweep stops, too
-    ELSEWHERE = "elsewhere"  # another process is running it
-    PAUSED = "paused"  # at the epoch it was asked to
-
-
-def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
+def run_trial(folder: SweepFolder, trial: Trial) -> State:
     """Runs a trial from where it stands to its end; what it prints goes to log.txt in its folder."""
     with folder.trial_lock(trial) as mine:
         if not mine:
-            return Outcome.ELSEWHERE
+            return State.ELSEWHERE
         if folder.state(trial) is State.FINISHED:
-            return Outcome.FINISHED
+            return State.FINISHED
         try:
             resume = _prepare(folder.trial_folder(trial))
         except InputError as error:
             folder.record_failure(trial, str(error))
-            return Outcome.FAILED
+            return State.FAILED
         arguments = trial_arguments(folder, trial) + (["--ckpt_path", "last"] if resume else [])
         _forget_peak_memory()
         try:
             return _fit(folder, trial, arguments)
         finally:
-            _free_memory()
+            gc.collect()  # trainer, module and callbacks point at each other
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def _prepare(run_folder: Path) -> bool:
-    """Makes the folder ready, and tells whether there is a checkpoint to go on from.
-
-    Raises:
-        InputError: the trial can be neither begun nor gone on with, unless a user moves or deletes something.
-    """
+    """Makes the folder ready, and tells whether there is a checkpoint to go on from; refused where a user must act."""
     if (run_folder / "checkpoints" / "last.ckpt").exists():
         return True
     # ranks.json is written when training has ended
@@ -65,9 +55,7 @@ def _prepare(run_folder: Path) -> bool:
     return False
 
 
-def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
-    from experiments.command_line import run
-
+def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> State:
     run_folder = folder.trial_folder(trial)
     with (
         (run_folder / LOG).open("a", buffering=1) as log,
@@ -76,21 +64,21 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
     ):
         try:
             if run(arguments, trial.stop_after_epoch) != 0:
-                return Outcome.STOPPED
+                return State.STOPPED
         except (KeyboardInterrupt, SystemExit):
-            return Outcome.STOPPED
+            return State.STOPPED
         except PausedRunError:
-            return Outcome.PAUSED
+            return State.PAUSED
         except DivergedRunError as error:  # its results are written, and tell a rate that is too high
             print(f"error: {error}")
         except Exception as error:
             traceback.print_exc()
             kept = _KEPT if isinstance(error, InputError) and "--ckpt_path" in arguments else ""
             folder.record_failure(trial, describe(error) + kept)
-            return Outcome.FAILED
+            return State.FAILED
     for name in (FAILURE, PAUSED):
         (run_folder / name).unlink(missing_ok=True)
-    return Outcome.FINISHED
+    return State.FINISHED
 
 
 def describe(error: Exception) -> str:
@@ -105,17 +93,7 @@ def describe(error: Exception) -> str:
 
 def _forget_peak_memory() -> None:
     """So that peak_memory_bytes is the trial's own, not the highest of all before it."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the process's peak back to its present size
-
-
-def _free_memory() -> None:
-    import torch
-
-    gc.collect()  # trainer, module and callbacks point at each other
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
