@@ -8,8 +8,7 @@ from experiments.config_files import flatten
 from experiments.report.machine_paths import as_long_as
 from experiments.report.record import Config, Record, read_files, read_run
 from experiments.report.trials_file import TrialList, read_trials
-from experiments.results import read_json
-from experiments.typed_json import WrongPartError
+from experiments.typed_json import read_json
 
 
 def read_records(sources: list[Path]) -> list[Record]:
@@ -49,13 +48,7 @@ def _read(folder: Path) -> list[Record]:
 
 
 def _sweep(path: Path) -> list[Record]:
-    try:
-        trials = TrialList.from_plain(read_json(path)).trials
-    except WrongPartError as error:
-        raise InputError(
-            f"{path} isn't what a sweep writes: it {error}. Delete this file and run the sweep again."
-        ) from error
-    records = [trial.record(path.parent, str(path), {}, config={}) for trial in trials]
+    records = [trial.record(path.parent, str(path), {}, config={}) for trial in TrialList.read(path).trials]
     records = [replace(record, **read_files(record.folder)) for record in records]
     return [record if record.config else replace(record, config=_known_config(record, records)) for record in records]
 

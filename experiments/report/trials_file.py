@@ -83,6 +83,8 @@ class TrialList(Part):
         about: what all trials share: their `settings`, and parts of results.json.
     """
 
+    ADVICE = "Delete this file and run the sweep again."
+
     about: dict[str, Any] = field(default_factory=dict)
     trials: list[KeptTrial]
 
@@ -141,7 +143,7 @@ def write_trials(path: Path, records: list[Record]) -> None:
     Raises:
         InputError: the file is a folder's, or can't be written.
     """
-    outcomes = [record.results.to_dict() for record in records if record.results is not None]
+    outcomes = [record.results.as_plain() for record in records if record.results is not None]
     first = outcomes[0] if outcomes else {}
     told = [name for name in _SHARED if first.get(name) is not None]
     shared = {name: first[name] for name in told if all(outcome.get(name) == first[name] for outcome in outcomes)}
@@ -183,7 +185,7 @@ def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict
 
 def _slim(results: RunResults, shared: dict[str, Any]) -> dict[str, Any]:
     """Results without what is told once, and without norms by layer."""
-    slim = _without(results.to_dict(), (*shared, "run_name"))
+    slim = _without(results.as_plain(), (*shared, "run_name"))
     norms = slim.get("update_norms") or {}
     for when, found in norms.items():
         norms[when] = found and _without(found, ("layers", "relative_layers"))
