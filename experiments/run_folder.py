@@ -137,8 +137,6 @@ class RunFolder:
         self._refuse_other_things()
         if not self.holds_a_run and not self.path.is_symlink():
             self.forget_false_start()
-        if not self.path.is_symlink() and not any(path.name != _LOCK for path in self.path.glob("*")):
-            return []
         advice = "Move it, or choose another --run_name."
         of_a_trial = _OF_A_TRIAL if (self.path.parent / "sweep.yaml").exists() else ()
         files = [path for path in own_files(self.path, (*OF_A_RUN, *of_a_trial), advice) if path.name != _LOCK]

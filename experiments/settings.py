@@ -30,8 +30,7 @@ from experiments.error_causes import input_error_behind
 from experiments.options import explain_unknown
 from experiments.parser_messages import innermost, missing_package, readable, unknown_word
 from experiments.run_folder import RunFolder
-from experiments.setting_values import check_range, check_values
-from experiments.trainer_settings import check_strategy, check_trainer
+from experiments.setting_values import check_range, check_strategy, check_trainer, check_values
 from experiments.watched_ddp import watched
 from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
@@ -45,14 +44,7 @@ _OF_LEARNT_RANKS = ("alpha_growth", "budget_schedule", "rank_discretisation")
 
 @dataclass(frozen=True)
 class Objects:
-    """What settings were made into.
-
-    Attributes:
-        module: what is trained.
-        data: what it is trained on.
-        callbacks: the callbacks that have settings of their own, such as alpha_growth.
-        trainer: arguments of Lightning's Trainer.
-    """
+    """What settings were made into; `callbacks` have settings of their own, `trainer` holds the Trainer's arguments."""
 
     module: AdaptedModule
     data: TokenizedDataModule

@@ -50,11 +50,7 @@ def fit_trainer(
 ) -> Trainer:
     """For fit: it records the run in its folder, unless it is a fast_dev_run.
 
-    Args:
-        settings: with `objects` made of them, and the run's `folder`.
-        figures: collects what the run comes to.
-        checkpoint: what a resumed run goes on from.
-        replaced: files of an older run, which are deleted when training begins.
+    A resumed run goes on from `checkpoint`; `replaced` are an older run's files, deleted when training begins.
     """
     arguments = dict(objects.trainer)
     callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]

@@ -33,10 +33,7 @@ GO_ON = "Go on from the newest checkpoint with --ckpt_path last."
 class ProcessWatch(threading.Thread):
     """Ends this process, and those it started, when one of them or the launcher is gone.
 
-    Args:
-        trainer: knows whether all processes agreed to stop.
-        children: processes this one started, ranks 1, 2 … of its machine.
-        launcher: process id of what started this process, if it must not outlive it.
+    `children` are ranks 1, 2 … of this machine; `launcher` is the process id of what this process must not outlive.
     """
 
     def __init__(self, trainer: Trainer, children: list[subprocess.Popen], launcher: int | None) -> None:

@@ -180,8 +180,7 @@ def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Pat
                 f"question.compare is {list(question.compare)}, but the pilot {', '.join(map(str, pilot))} has the "
                 f"methods {named}; allowed: a pilot of both. Give another --pilot, or leave it out."
             ) from error
-    seeds = {str(trial.overrides.get("seed_everything")) for trial in trials}
-    logger.info(seeds_needed(question, found, len(seeds)))
+    logger.info(seeds_needed(question, found, len({trial.seed for trial in trials})))
 
 
 def _settings(rest: list[str]) -> dict[str, Any]:

@@ -29,11 +29,7 @@ class Search:
 
 
 def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], searched: list[str]) -> int:
-    """Epochs of every trial.
-
-    Raises:
-        InputError: nothing competes; epochs differ, aren't told, don't end with one validation each, or are few.
-    """
+    """Epochs of every trial; refused where nothing competes, or nothing can be decided by one validation an epoch."""
     if all(len(search.candidates) < 2 for search in searches(trials, searched)):
         raise InputError(
             "--stop_early is given, but all trials are compared and none compete; allowed: a grid of learning rates, "

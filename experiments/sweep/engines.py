@@ -129,14 +129,14 @@ class WorkerProcesses:
 
 
 def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
-    """A process that runs `experiments.sweep.worker` with its share of the machine."""
+    """A process that runs `experiments.sweep.trial_run` with its share of the machine."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // jobs, 1)))
     if gpus := _visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
         environment[GPU_SHARE] = str(1 / len(range(place % len(gpus), jobs, len(gpus))))
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.sweep.worker"],
+        [sys.executable, "-m", "experiments.sweep.trial_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,

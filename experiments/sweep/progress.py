@@ -32,13 +32,8 @@ _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverge
 class Progress:
     """Counts trials as they start and end, and shows them.
 
-    Args:
-        folder: the sweep's folder.
-        trials: all trials of this call.
-        at_once: how many run at the same time, for the time left.
-        after_each: called when a trial has ended, before that is shown.
-        anew: all of them will be run, whatever the folder holds.
-        may_pause: some may pause for good, so that the time left is the most it can be.
+    `after_each` is called when a trial has ended, before that is shown. With `anew` all will be run, whatever the
+    folder holds; where some `may_pause` for good, the time left is the most it can be.
     """
 
     def __init__(

@@ -1,13 +1,23 @@
-"""One trial, in this process: begun, resumed or retried, and its failure recorded."""
+"""One trial, in this process: begun, resumed or retried, and its failure recorded.
+
+As a program it is a worker process of `sweep --jobs N`.
+"""
 
 import contextlib
+import ctypes
 import gc
+import json
+import os
+import signal
+import sys
 import traceback
 from pathlib import Path
 
 import torch
 
 from common.errors import DivergedRunError, InputError, PausedRunError
+from common.machine import keep_freed_memory, keep_to_gpu_share
+from common.terminal import quiet_libraries
 from experiments.command_line import run
 from experiments.sweep.deletion import begin_anew
 from experiments.sweep.folder import FAILURE, LOG, PAUSED, State, SweepFolder
@@ -97,3 +107,22 @@ def _forget_peak_memory() -> None:
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the process's peak back to its present size
+
+
+def answer_lines() -> None:
+    """Takes trials as lines until the input ends, and answers with how each ended."""
+    with contextlib.suppress(OSError, AttributeError):  # so that no worker goes on unseen when the sweep is gone:
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # Linux' PR_SET_PDEATHSIG
+    quiet_libraries()
+    keep_freed_memory()
+    keep_to_gpu_share()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    for line in sys.stdin:
+        folder, settings = json.loads(line)
+        settings["configs"] = tuple(settings["configs"])
+        print(str(run_trial(SweepFolder(Path(folder)), Trial(**settings))), file=answers)
+
+
+if __name__ == "__main__":
+    answer_lines()

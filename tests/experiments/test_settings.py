@@ -14,9 +14,9 @@ from experiments.config_files import dump_yaml, read_yaml
 from experiments.idle_settings import idle_settings
 from experiments.parser_messages import readable
 from experiments.run_folder import RunFolder
+from experiments.setting_values import check_trainer
 from experiments.settings import parse
 from experiments.trainer_parts import file_callbacks
-from experiments.trainer_settings import check_trainer
 from tests.command_line import run, write_config
 
 
