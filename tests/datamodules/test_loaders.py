@@ -176,7 +176,7 @@ def test_resuming_with_other_data_is_refused():
         make_loader(batch_size=4).load_state_dict(state)
     other = make_loader()
     other.split = replace(other.split, input_ids=other.split.input_ids.flip(0))
-    with pytest.raises(InputError, match="other rows than this run reads"):
+    with pytest.raises(InputError, match="as many rows as this run reads, but on other ones"):
         other.load_state_dict(state)
     other.load_state_dict({name: value for name, value in state.items() if name != "checksum"})  # of an older version
 
