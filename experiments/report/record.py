@@ -46,13 +46,10 @@ class RankHistory(Part):
                 raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
         return found
 
-    def rounded(self) -> Self:
-        """The same with continuous ranks to three decimals: no picture shows more."""
-        moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
-        return replace(self, history=moments)
-
     def as_plain(self) -> dict[str, Any]:
-        return {"layers": self.layers, "history": [moment.as_plain() for moment in self.history], **self.other}
+        """As plain values, continuous ranks to three decimals: no picture shows more."""
+        moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
+        return {"layers": self.layers, "history": [moment.as_plain() for moment in moments], **self.other}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +59,7 @@ class Record:
     Attributes:
         folder: its run folder; that of a run read from a file of trials need not exist.
         method: the sweep's name for it; empty where there is none.
-        status: finished, collapsed, diverged, budget_missed, failed, begun or waiting.
-        results: its results.json, or None.
+        status: one of `STATUSES`.
         config: config.yaml; what is known of it where there is none yet.
         overrides: what the sweep set.
         error: why it failed.
@@ -87,7 +83,7 @@ class Record:
         return seed if isinstance(seed, int) else 0
 
     def figure(self, kind: str) -> float | None:
-        """The validation metric at its best or last, the lowest validation loss, or the test figure of the metric."""
+        """The validation metric (best or last), the lowest validation loss (loss), or the test figure of the metric."""
         if self.results is None:
             return None
         metric = self.results.metric
