@@ -108,15 +108,10 @@ def _run(arguments: list[str]) -> int:
     keep_freed_memory()
     module, _, name = VERBS[verb].partition(":")
     carry_out = getattr(_imported(module), name)
-    try:
-        return carry_out([verb, *arguments] if module.endswith("command_line") else arguments)
-    except Exception as error:
-        from experiments.error_causes import input_error_behind
+    from experiments.error_causes import told_as_input_errors
 
-        cause = input_error_behind(error)
-        if cause is None or cause is error:
-            raise
-        raise cause from error
+    with told_as_input_errors():
+        return carry_out([verb, *arguments] if module.endswith("command_line") else arguments)
 
 
 def _joined(arguments: list[str]) -> list[str]:

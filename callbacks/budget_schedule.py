@@ -28,10 +28,10 @@ class BudgetSchedule(Callback):
     become discrete for good, the budget stays where it is: ranks no longer follow it.
 
     Args:
-        memory_start: budget at first, in the adapter's own unit (entries of R, or of A and B, used over all layers).
-        memory_end: budget at last; give both or neither.
-        epochs_memory_start: epochs with the first budget.
-        epochs_memory_start_to_end: epochs over which it then changes.
+        memory_start: budget at the start, in the adapter's own unit: entries of R, or of A and B, over all layers.
+        memory_end: budget at the end; give both or neither.
+        epochs_memory_start: number of epochs with the first budget.
+        epochs_memory_start_to_end: number of epochs over which it then changes.
     """
 
     memory_start: float | None = None

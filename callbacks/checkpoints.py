@@ -146,13 +146,13 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """last.ckpt: after every epoch, every so many minutes or steps, and when the run is told to stop.
 
-    The one before it stays as previous.ckpt, for the day when last.ckpt is damaged. Numbers that aren't finite never
+    The one before it stays as previous.ckpt, in case last.ckpt is damaged. Numbers that aren't finite never
     replace a good file (see `Divergence`).
 
     Args:
         folder: where it is written.
-        every_n_minutes: how often it is written within an epoch.
-        every_n_steps: after how many optimizer steps it is written besides; never, if not given.
+        every_n_minutes: minutes between two of them within an epoch.
+        every_n_steps: write it after this many optimizer steps as well; never if not given.
     """
 
     def __init__(self, folder: Path, every_n_minutes: float = 10.0, every_n_steps: int | None = None) -> None:

@@ -25,7 +25,7 @@ class Divergence(Callback):
     `torch.amp.GradScaler`), and the host looks at the logging interval and before each checkpoint.
 
     Args:
-        skip_at_most: how many updates in a row may be left out before the run stops as diverged; 0: it stops at once.
+        skip_at_most: updates in a row that may be left out before the run stops as diverged. With 0 it stops at once.
     """
 
     def __init__(self, skip_at_most: int = 0) -> None:

@@ -12,8 +12,8 @@ class MetricStopping(EarlyStopping):
     """Lightning's EarlyStopping; it watches what best.ckpt is chosen by, and says so when it ends a run.
 
     Args:
-        min_delta: the least change that counts as better.
-        patience: validations without a better one before training ends.
+        min_delta: smallest change that counts as an improvement.
+        patience: validations without an improvement after which training ends.
         check_finite: whether a metric that isn't finite ends training, too.
     """
 

@@ -7,7 +7,7 @@ from callbacks.trained_module import TrainedModule
 
 
 class MergedEvaluation(Callback):
-    """Merges the adapter, at its discrete ranks, into the frozen weights for each evaluation, and parts them after it.
+    """Merges the adapter, at its discrete ranks, into the frozen weights for each evaluation, and removes it again.
 
     Training then goes on with the masks it had, soft or hard. The module brings this callback along.
     """

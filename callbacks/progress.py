@@ -30,6 +30,12 @@ class TerminalProgress(RichProgressBar):
             self._loss = {"train/loss": f"{float(pl_module.record.step_loss):.3f}"}
         return self._loss  # more would take several lines
 
+    def teardown(self, trainer: Trainer, pl_module: TrainedModule, stage: str) -> None:
+        if self.progress is not None:
+            for task in self.progress.task_ids:  # a full bar says no more than the lines of the epochs
+                self.progress.update(task, visible=False)
+        super().teardown(trainer, pl_module, stage)
+
 
 class TrainingLog(Callback):
     """train/loss at the logging interval and train/epoch_loss per epoch, straight to the loggers.

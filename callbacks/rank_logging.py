@@ -73,7 +73,8 @@ class RankLogging(Callback):
         wanted = loggers and trainer.is_global_zero and self.pictures_every_n_epochs
         if allocation is None or adapter is None or not wanted:
             return
-        ranks = dict(zip(adapter.layer_names, allocation.ranks().tolist(), strict=True))
+        in_use = allocation.discrete_ranks() if allocation.is_discrete else allocation.ranks()
+        ranks = dict(zip(adapter.layer_names, in_use.tolist(), strict=True))
         title, bounds = f"ranks at step {trainer.global_step}", (allocation.rank_min, allocation.rank_max)
         picture = rank_map(ranks, *bounds, title, width=5.2)  # TensorBoard shows it 320 pixels wide
         chosen = sorted({0, len(ranks) // 3, 2 * len(ranks) // 3, len(ranks) - 1})

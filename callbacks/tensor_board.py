@@ -18,9 +18,9 @@ _OVERVIEW = {  # charts of the tab CUSTOM SCALARS: regular expressions of tags
 class RunTensorBoard(TensorBoardLogger):
     """Writes each step's epoch once, and makes TensorBoard forget what an interrupted run has logged from a step on.
 
-    The latter, and an overview with the run's settings, once there is something new: `purge_step` of the logger does so
-    as soon as a trainer is set up, so that a resumption that is then refused would take the run's last figures from
-    the screen.
+    It forgets, and writes an overview with the run's settings, only when there is something new to log. The logger's
+    own `purge_step` forgets as soon as a trainer is set up. A resumption that is then refused would take the run's last
+    figures from the screen.
 
     Args:
         folder: the run folder.

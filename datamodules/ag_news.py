@@ -46,7 +46,7 @@ class AGNewsDataModule(TextClassificationDataModule):
         dataset_revision: hub branch, tag or commit of the data set.
         train_rows: train on a fixed random subset of at most this many rows; null trains on all the rest.
         validation_rows: random training rows held out for validation.
-        subset_seed: seed of both draws; apart from seed, so that all runs see the same rows.
+        subset_seed: seed of both draws. It is separate from seed, so that all runs see the same rows.
     """
 
     data_dir: str | None = None

@@ -200,7 +200,7 @@ class ResumableDataLoader(EvaluationDataLoader):
                 )
         if state.get("checksum", here["checksum"]) != here["checksum"]:  # older checkpoints have none
             raise InputError(
-                "the checkpoint was trained on other rows than this run reads, as many as they are: their texts, their "
+                "the checkpoint was trained on as many rows as this run reads, but on other ones: their texts, their "
                 "labels, their order, the tokenizer or --data.max_length differ. Use the same data and settings, or "
                 "start a new run with another --run_name."
             )

@@ -19,7 +19,7 @@ class QuickstartDataModule(TextClassificationDataModule):
         train_sentences: sentences to train on.
         validation_sentences: sentences to choose the epoch on.
         test_sentences: sentences for the reported figure.
-        corpus_seed: seed of the corpus; apart from seed, so that all runs see the same sentences.
+        corpus_seed: seed of the corpus. It is separate from seed, so that all runs see the same sentences.
     """
 
     train_sentences: int = 4000

@@ -68,7 +68,7 @@ def split_files(folder: Path, split: str, endings: Sequence[str] = COLUMN_ENDING
             promised = shard.stem.rpartition("-of-")[2]
             if promised.isdecimal() and int(promised) != len(shards):
                 raise InputError(
-                    f"{folder} holds {len(shards)} of the {int(promised)} pieces that {shard.name} speaks of: "
+                    f"{folder} holds {len(shards)} of the {int(promised)} pieces that {shard.name} belongs to: "
                     f"{listing([found.name for found in shards])}. Fetch the others, or take the wrong ones away."
                 )
     if len(found) > 1:

@@ -38,7 +38,7 @@ class TextClassificationDataModule(TokenizedDataModule):
         batching: length_grouped (little padding), random, or neighbour_pairs (rows 2i and 2i + 1 in one batch).
         train_rows: train on a fixed random subset of at most this many rows; null takes all.
         validation_rows: validate on a fixed random subset of at most this many rows; null takes all.
-        subset_seed: seed of these subsets; apart from seed, so that all runs see the same rows.
+        subset_seed: seed of these subsets. It is separate from seed, so that all runs see the same rows.
         predict_file: file for predict: plain text, one sentence per line (pairs: separated by a tab), or a table with
             the text columns (.csv, .tsv, .jsonl, .json, .parquet).
     """

@@ -16,13 +16,9 @@ from experiments.results import Figure, RankFigures, RunResults
 def print_closing_table(
     results: RunResults, ranks: dict[str, int], folder: Path, majority_share: float | None = None
 ) -> None:
-    """Prints figures and the rank map, then the score, and below it the next commands.
+    """Prints figures and the map of the discrete ranks, then the score, and below it the next commands.
 
-    Args:
-        results: what the run came to.
-        ranks: the discrete rank of each adapted layer.
-        folder: the run's.
-        majority_share: the accuracy of always giving the most frequent label; None if nobody knows.
+    `majority_share` is the accuracy of always giving the most frequent label; None if nobody knows.
     """
     console = Console()
     if results.accuracy_by_tag:

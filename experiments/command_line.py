@@ -4,7 +4,6 @@ import shlex
 import sys
 import time
 from contextlib import nullcontext, redirect_stdout
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +14,8 @@ from common.errors import InputError
 from common.terminal import VerbParser, is_first_process, logger, quiet_libraries
 from experiments.closing_table import print_evaluation
 from experiments.config_files import locate_configs
-from experiments.error_causes import input_error_behind
-from experiments.exported_model import settings_of_export
+from experiments.error_causes import told_as_input_errors
+from experiments.export import settings_of_export
 from experiments.options import print_help
 from experiments.resumption import was_requeued
 from experiments.run import Run
@@ -26,27 +25,15 @@ from experiments.watched_ddp import COURTESY_SECONDS
 
 
 def run(arguments: list[str], stop_after_epoch: int | None = None) -> int:
-    """Runs one verb and returns the exit code.
-
-    Args:
-        arguments: the verb, for all but fit maybe a run, and options.
-        stop_after_epoch: of a fit: see `Run.train`.
-
-    Raises:
-        InputError: the user's input is at fault.
-    """
+    """Runs one verb and returns the exit code: see `Run.train` for `stop_after_epoch`. Bad input is an `InputError`."""
     quiet_libraries()
     try:
-        return _run(arguments, stop_after_epoch)
-    except Exception as error:
-        cause = input_error_behind(error)
-        if cause is None:
-            raise
+        with told_as_input_errors():
+            return _run(arguments, stop_after_epoch)
+    except InputError:
         if not is_first_process():  # most likely the first one says the same
             time.sleep(COURTESY_SECONDS)
-        if cause is error:
-            raise
-        raise cause from error
+        raise
 
 
 def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
@@ -111,11 +98,7 @@ def _carry_out(asked: Run, stop_after_epoch: int | None) -> None:
 
 
 def _below(arguments: list[str]) -> tuple[list[str], dict[str, Any] | None]:
-    """The verb with its options, and the settings below them: those of a run that is named, or of an export.
-
-    Raises:
-        InputError: there is no such run or export.
-    """
+    """The verb with its options, and the settings below them: those of a run that is named, or of an export."""
     verb, *options = arguments
     if verb == "fit":
         return arguments, None
@@ -146,11 +129,5 @@ def _how_to_go_on(arguments: list[str], folder: RunFolder) -> str:
         return f"\nStopped by a signal before the first checkpoint. Start again: python cli.py {shlex.join(arguments)}"
     kept = [argument for argument in arguments if argument.partition("=")[0] != "--overwrite"]
     # the last one counts: a run that began at another checkpoint goes on from its own
-    resume = kept if _asks_for_last(kept) else [*kept, "--ckpt_path", "last"]
-    return f"\nStopped by a signal; last.ckpt is written. Go on with:\n  python cli.py {shlex.join(resume)}"
-
-
-def _asks_for_last(arguments: list[str]) -> bool:
-    words = [word for argument in arguments for word in argument.split("=", 1)]
-    asked = [value for name, value in pairwise(words) if name == "--ckpt_path"]
-    return asked[-1:] == ["last"]
+    resume = [] if kept[-1] == "--ckpt_path=last" or kept[-2:] == ["--ckpt_path", "last"] else ["--ckpt_path", "last"]
+    return f"\nStopped by a signal; last.ckpt is written. Go on with:\n  python cli.py {shlex.join([*kept, *resume])}"

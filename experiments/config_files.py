@@ -1,5 +1,6 @@
 """YAML files: found by name, read strictly, written so that they are read alike, and compared."""
 
+import json
 import re
 from difflib import get_close_matches
 from enum import Enum
@@ -10,9 +11,11 @@ import yaml
 
 from common.errors import InputError
 from common.terminal import print_columns
-from experiments.library_classes import completed
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+RUN_FOLDER = "run_folder"  # stands in config.yaml, so that another run with these settings has its own
+_LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger", "MLFlowLogger")
+_OPTIONS = ("--trainer.logger", "--trainer.callbacks", "--trainer.callbacks+")
 _DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
 _MOST_VALUES = 100_000  # in one file, with what aliases stand for counted each time
 
@@ -40,11 +43,7 @@ _Dumper.add_multi_representer(Enum, lambda dumper, choice: dumper.represent_data
 
 
 def locate_config(name: str) -> Path:
-    """A config given by path, or by name in configs/ (with or without .yaml).
-
-    Raises:
-        InputError: no such file; the message lists near names.
-    """
+    """A config given by path, or by name in configs/ (with or without .yaml); `InputError` lists near names."""
     for path in (Path(name).expanduser(), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
@@ -65,11 +64,7 @@ def list_configs(arguments: list[str]) -> int:
 
 
 def locate_configs(arguments: list[str]) -> tuple[list[str], list[Path]]:
-    """The options with each `--config NAME` put first, so that what is typed wins wherever it stands, and their files.
-
-    Raises:
-        InputError: there is no such file, or it can't be read: see `read_yaml`.
-    """
+    """The options with each `--config NAME` put first, so that what is typed wins, and their files."""
     options: list[str] = []
     paths: list[Path] = []
     words = iter(arguments)
@@ -96,12 +91,44 @@ def _for_the_parser(path: Path) -> str:
     return dump_yaml({**content, "trainer": {**trainer, **short}}) if short else str(path)
 
 
-def read_yaml(path: Path) -> dict[str, Any]:
-    """The settings in a YAML file; none in an empty one.
+def completed_options(options: list[str]) -> list[str]:
+    """Typed options: see `completed`."""
+    done: list[str] = []
+    for word in options:
+        flag, _, value = word.partition("=")
+        if flag in _OPTIONS and value:
+            word = f"{flag}={_completed_text(value)}"
+        elif done and done[-1] in _OPTIONS:
+            word = _completed_text(word)
+        done.append(word)
+    return done
 
-    Raises:
-        InputError: no text, no YAML, one name twice, aliases without end, or something else than settings by name.
-    """
+
+def _completed_text(text: str) -> str:
+    try:
+        asked = json.loads(text)
+    except ValueError:
+        asked = text
+    made = completed(asked)
+    return text if made == asked else json.dumps(made)
+
+
+def completed(asked: Any) -> Any:
+    """A logger or callback (or a list of them) as a config names it, with a folder or a metric where it names none."""
+    if isinstance(asked, list):
+        return [completed(one) for one in asked]
+    path = asked.get("class_path") if isinstance(asked, dict) else asked
+    name = str(path).rpartition(".")[2].replace("MLflow", "MLFlow")
+    settings = (asked.get("init_args") or {}) if isinstance(asked, dict) else {}
+    if name in _LOGGERS and "save_dir" not in settings:
+        return {"class_path": f"lightning.pytorch.loggers.{name}", "init_args": {"save_dir": RUN_FOLDER, **settings}}
+    if name == "EarlyStopping" and "monitor" not in settings:
+        return {"class_path": "callbacks.early_stopping.MetricStopping", "init_args": settings}
+    return asked
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The settings in a YAML file, none in an empty one; `InputError` if it holds something else: see `load_yaml`."""
     try:
         content = load_yaml(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:

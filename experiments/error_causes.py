@@ -1,5 +1,7 @@
 """Which exceptions are the user's input at fault, whatever library raised them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import InputError
@@ -7,6 +9,18 @@ from common.files import NO_SPACE, storage_error
 
 # How Lightning begins what it raises about settings as something else.
 _OF_LIGHTNING = ("`val_check_interval`", "Early stopping conditioned on")
+
+
+@contextmanager
+def told_as_input_errors() -> Iterator[None]:
+    """Raises the `InputError` that an exception was raised from or stands for, if there is one, in its place."""
+    try:
+        yield
+    except Exception as error:
+        cause = input_error_behind(error)
+        if cause is None or cause is error:
+            raise
+        raise cause from error
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:
@@ -23,20 +37,16 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
         if isinstance(error, InputError):
             return error
         if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return _unusable(error)
+            return _about_settings(error)
         error = error.__cause__ or error.__context__
     return None
-
-
-def _unusable(error: OSError) -> InputError | None:
-    told = storage_error(Path(str(error.filename or "the run folder")), error)
-    return told if isinstance(told, InputError) else None
 
 
 def _about_settings(error: BaseException) -> InputError | None:
     """What a library raises while it runs, but because of what the user asked for."""
     if isinstance(error, OSError):
-        return _unusable(error)
+        told = storage_error(Path(str(error.filename or "the run folder")), error)
+        return told if isinstance(told, InputError) else None
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # Path.expanduser
         return InputError(f"a path begins with ~, but {error} Write the whole path, or set HOME or RANKWISE_CACHE.")
     if type(error).__name__ == "MisconfigurationException" or str(error).lstrip().startswith(_OF_LIGHTNING):

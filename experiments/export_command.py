@@ -51,12 +51,7 @@ def _parser() -> VerbParser:
 
 
 def run_export(arguments: list[str]) -> int:
-    """Exports a run and returns the exit code.
-
-    Raises:
-        InputError: the user's input is at fault.
-        VerificationError: the files give other logits than the run; they are deleted.
-    """
+    """Exports a run and returns the exit code; raises what `Run.export` does."""
     quiet_libraries()
     asked, overrides = _parser().parse_known_args(arguments)
     chosen = {field.name: getattr(asked, field.name) for field in fields(ExportOptions)}

@@ -52,16 +52,24 @@ class ExportOptions:
 class Export:
     """One format. Made once from a run, whose module it takes apart: the adapted layers give way to the plain ones.
 
-    Args:
-        run: the run.
-        options: what the user chose.
-        cut: the update to write instead of the run's (`cut_update`).
+    With `cut` that update is written instead of the run's (`cut_update`).
+
+    Raises:
+        InputError: the format holds an adapter, and the run has none.
     """
+
+    needs_adapter = True
 
     def __init__(self, run: LoadedRun, options: ExportOptions, cut: LowRankFactors | None = None) -> None:
         self.run, self.options, self.model = run, options, run.module.model
         self.head: tuple[str, ...] = run.module.head_modules
         adapter = run.module.adapter
+        if adapter is None and self.needs_adapter:
+            kind = next(name for name, made in FORMATS.items() if made is type(self))
+            raise InputError(
+                f"--format is {kind}, but the run has no adapter: full fine-tuning changes every weight, so there is "
+                "nothing smaller than the whole model to export; allowed: --format merged."
+            )
         self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
         self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
         if cut is not None:
@@ -105,8 +113,7 @@ class NativeExport(Export):
     """`native.safetensors`: R blocks (or plain factors), head, fingerprints."""
 
     def write(self, folder: Path) -> None:
-        if self.native is None:
-            raise no_adapter("native")
+        assert self.native is not None
         tensors = dict(self.native.tensors)
         tensors["backbone_sketch"] = backbone_sketch(plain_parameters(self.model, ()), self.head)
         if not self.options.without_head:
@@ -124,8 +131,6 @@ class PeftExport(Export):
     """`adapter_config.json` and `adapter_model.safetensors`: plain LoRA with a rank per layer; a backbone's sketch."""
 
     def write(self, folder: Path) -> None:
-        if self.native is None:
-            raise no_adapter("peft")
         peft = import_peft("--format peft")
         name, revision = public_name(self.run.module.backbone_name, self.run.module.revision)
         self.model.name_or_path = name  # what PEFT notes, rather than a folder of this machine
@@ -171,6 +176,8 @@ class PeftExport(Export):
 class MergedExport(Export):
     """What transformers' `save_pretrained` writes: the whole model, the update in its weights, and the tokenizer."""
 
+    needs_adapter = False
+
     def write(self, folder: Path) -> None:
         tied = any(shares_weight(self.model, name) for name in self.factors)
         merge(self.model, self.factors)
@@ -213,11 +220,7 @@ def logits(model: Any, batches: Batches) -> list[Tensor]:
 
 
 def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
-    """The run's update cut to a smaller budget (`lora.export.cut_factors`); its model goes on with it.
-
-    Raises:
-        InputError: there is nothing to cut, or the run used less than the budget.
-    """
+    """The run's update cut to a smaller budget (`lora.export.cut_factors`); its model goes on with it."""
     adapter = run.module.adapter
     if not isinstance(adapter, FixedRank) or adapter.wrap_head:
         raise InputError(
@@ -262,11 +265,3 @@ def task_type(model: nn.Module) -> str:
     """PEFT's name of what a model class is for."""
     name = type(model).__name__
     return "SEQ_CLS" if name.endswith("ForSequenceClassification") else "CAUSAL_LM"
-
-
-def no_adapter(wanted: str) -> InputError:
-    """The refusal to export full fine-tuning as an adapter."""
-    return InputError(
-        f"--format is {wanted}, but the run has no adapter: full fine-tuning changes every weight, so there is nothing "
-        "smaller than the whole model to export; allowed: --format merged."
-    )

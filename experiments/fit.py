@@ -30,17 +30,7 @@ from lightning_modules.adapted_module import AdaptedModule
 
 
 class Fit:
-    """One fit: see `Run.train`, which makes it.
-
-    Args:
-        settings: the run's.
-        folder: the run's.
-        signals: what ends it early.
-        stop_after_epoch: epochs after which it pauses.
-
-    Attributes:
-        trainer: Lightning's, once the settings are made into objects.
-    """
+    """One fit: see `Run.train`, which makes it."""
 
     def __init__(
         self, settings: Settings, folder: RunFolder, signals: StopSignals, stop_after_epoch: int | None = None
@@ -72,8 +62,10 @@ class Fit:
                 self.signals.stop_outside_loops()
             try:
                 self.trainer.fit(objects.module, datamodule=objects.data, ckpt_path=start)
-            except PausedRunError:
-                self._note_pause(objects.module)
+            except PausedRunError:  # a sweep's early exit decides by the validation figures so far
+                curve = summarise(settings.values, self.figures, self.trainer, objects.module).curve
+                if self.trainer.is_global_zero:
+                    write_json(folder.path / "paused.json", curve.as_plain())
                 raise
             if start is None and self.trainer.global_step == 0:
                 limit = settings.values.trainer.max_time
@@ -83,14 +75,6 @@ class Fit:
                     else "the run ended before its first step: a callback stopped it. Leave that callback out."
                 )
             return self._conclude(objects.module) if writes else None
-
-    def _note_pause(self, module: AdaptedModule) -> None:
-        """Writes the validation figures so far, which a sweep's early exit decides by."""
-        results = summarise(
-            self.settings.values.run_name, self.settings.values.seed_everything, self.figures, self.trainer, module
-        )
-        if self.trainer.is_global_zero:
-            write_json(self.folder.path / "paused.json", results.curve.as_plain())
 
     def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
         """Takes the folder for this run, and reads the checkpoint that it goes on from."""
@@ -111,15 +95,11 @@ class Fit:
         return checkpoint
 
     def _conclude(self, module: AdaptedModule) -> RunResults:
-        """Looks at the best epoch, and writes and shows what the run came to.
-
-        Raises:
-            IncompleteRunError: the run diverged, or the adapter missed its budget; all is written.
-        """
-        trainer, values = self.trainer, self.settings.values
+        """Looks at the best epoch, writes and shows what the run came to; `IncompleteRunError` if it fell short."""
+        trainer = self.trainer
         ranks = module.adapter.discrete_ranks() if module.adapter is not None else {}
         shortfall = module.adapter.shortfall() if module.adapter is not None else None
-        results = summarise(values.run_name, values.seed_everything, self.figures, trainer, module)
+        results = summarise(self.settings.values, self.figures, trainer, module)
         best = self.folder.checkpoints / "best.ckpt"
         is_tested = module.data.has_labelled_test and best.exists()
         if is_tested and results.metric.best_epoch != self.figures.validations[-1]["epoch"]:

@@ -6,6 +6,7 @@ from math import isfinite
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 
 from callbacks.rank_pictures import rank_map
@@ -29,24 +30,17 @@ from lightning_modules.adapted_module import AdaptedModule
 _PACKAGES = ("torch", "lightning", "transformers", "datasets", "torchmetrics", "tensorboard")
 
 
-def summarise(run_name: str, seed: int | None, figures: Results, trainer: Trainer, module: AdaptedModule) -> RunResults:
-    """What a run came to, as its module stands when training has ended: before best.ckpt, the test and a rank curve.
-
-    Args:
-        run_name: the run's name.
-        seed: of every random choice.
-        figures: the callback that collected while the run went on.
-        trainer: of the fit.
-        module: what was trained.
-    """
+def summarise(values: Namespace, figures: Results, trainer: Trainer, module: AdaptedModule) -> RunResults:
+    """What a run with these settings came to when training has ended: before best.ckpt, the test and a rank curve."""
     split = module.data.validation_names[0]
     record = module.record
     val_losses = [validation.get(f"{split}/loss") for validation in figures.validations]
     ranks = rank_figures(module)
     device = trainer.strategy.root_device  # the module itself is back on the CPU once fit or test is over
+    on_gpu, seconds = device.type == "cuda", max(figures.training_seconds, 1e-9)
     return RunResults(
-        run_name=run_name,
-        seed=seed,
+        run_name=values.run_name,
+        seed=values.seed_everything,
         data=DataCounts.from_plain(module.data.summary),
         backbone=module.backbone_name,
         width=getattr(module.model.config.get_text_config(), "hidden_size", None),
@@ -63,11 +57,15 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
         equal_area_rank=ranks.equal_area_rank,
         update_norms=None if record.update_norms is None else NormsOverTime.from_plain(record.update_norms),
         factors=None if record.factors is None else FactorCost.from_plain(record.factors),
-        throughput=_throughput(figures),
+        throughput=Throughput(
+            train_samples_per_second=figures.train_rows / seconds,
+            train_tokens_per_second=figures.train_tokens / seconds,
+            train_rows=figures.train_rows,
+        ),
         wall_seconds=figures.wall_seconds,
-        peak_memory_bytes=peak_memory_bytes(device),
+        peak_memory_bytes=torch.cuda.max_memory_allocated(device) if on_gpu else peak_resident_bytes(),
         device=str(device),
-        device_name=device_name(device),
+        device_name=torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         processes=trainer.world_size,
         status=status(module, record.diverged_at is not None, record.collapsed),
         skipped_updates=record.skipped_updates,
@@ -77,12 +75,9 @@ def summarise(run_name: str, seed: int | None, figures: Results, trainer: Traine
 
 
 def best_of(validations: list[dict[str, Figure]], tag: str, higher_is_better: bool) -> Metric:
-    """Best and last value of a metric over the epochs, and the first epoch that reached the best.
+    """Best and last value of a metric, such as val/accuracy, and the first epoch that reached the best.
 
-    Args:
-        validations: figures of each epoch by their tags, with "epoch"; without the tag where it wasn't validated.
-        tag: the metric's, such as val/accuracy.
-        higher_is_better: whether more is better.
+    `validations` are the figures of each epoch by their tags, with "epoch"; without the tag where it wasn't validated.
     """
     values = [validation.get(tag) for validation in validations]
     sign = 1 if higher_is_better else -1
@@ -127,25 +122,8 @@ def versions(code: list[str]) -> dict[str, str]:
     return {**own, "python": platform.python_version(), **{name: version(name) for name in _PACKAGES}}
 
 
-def peak_memory_bytes(device: torch.device) -> int:
-    """Most memory held so far: on the accelerator if there is one, else by the whole process."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else peak_resident_bytes()
-
-
-def device_name(device: torch.device) -> str:
-    """What the device is, such as NVIDIA H100 80GB HBM3; the processor's kind for a CPU."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-
-
 def write_files(folder: Path, results: RunResults, ranks: dict[str, int], module: AdaptedModule) -> None:
-    """Writes ranks.json, the rank map and, last, results.json, from the first process alone.
-
-    Args:
-        folder: the run folder.
-        results: what the run came to.
-        ranks: the discrete rank of each adapted layer when training ended.
-        module: what was trained.
-    """
+    """Writes ranks.json with the last discrete ranks, the rank map and, last, results.json, from the first process."""
     if not module.trainer.is_global_zero:
         return
     write_json(folder / "ranks.json", {"layers": ranks, "history": module.record.rank_history})
@@ -155,12 +133,3 @@ def write_files(folder: Path, results: RunResults, ranks: dict[str, int], module
         figure = rank_map({k: float(v) for k, v in ranks.items()}, allocation.rank_min, allocation.rank_max, title)
         atomic_write(folder / "rank_map.png", lambda file: figure.savefig(file, format="png", dpi=120))
     results.write(folder / "results.json")
-
-
-def _throughput(figures: Results) -> Throughput:
-    seconds = max(figures.training_seconds, 1e-9)
-    return Throughput(
-        train_samples_per_second=figures.train_rows / seconds,
-        train_tokens_per_second=figures.train_tokens / seconds,
-        train_rows=figures.train_rows,
-    )

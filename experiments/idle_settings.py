@@ -118,12 +118,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
 
 
 def idle_settings(settings: Settings, objects: Objects) -> list[str]:
-    """Names of settings without effect in this run, each with the reason in brackets.
-
-    Args:
-        settings: the run's.
-        objects: made of them.
-    """
+    """Names of settings without effect in this run, each with the reason in brackets."""
     fit, told = _Fit(settings, objects), dict[str, str]()
     for names, changes_nothing, reason in _RULES:
         if changes_nothing(fit):

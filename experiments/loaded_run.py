@@ -45,10 +45,10 @@ class LoadedRun:
     module: AdaptedModule
     data: TokenizedDataModule
 
-    def batches(self, most: int = 3) -> list[Batch]:
-        """A few validation batches, from the shortest rows to the longest."""
+    def batches(self) -> list[Batch]:
+        """Up to three validation batches, from the shortest rows to the longest."""
         loader = self.data.val_dataloader()[0]
-        chosen = {round(place * (len(loader) - 1) / max(most - 1, 1)) for place in range(most)}
+        chosen = (0, round((len(loader) - 1) / 2), len(loader) - 1)
         return [batch for place, batch in enumerate(loader) if place in chosen]
 
     def metrics(self) -> dict[str, float]:
@@ -60,15 +60,7 @@ class LoadedRun:
 
 
 def load_run(path: Path, settings: Settings, objects: Objects, folder: Path, results: RunResults | None) -> LoadedRun:
-    """The model with the weights of a checkpoint, at its discrete ranks: see `Run.load`.
-
-    Args:
-        path: the checkpoint.
-        settings: the run's, for the CPU.
-        objects: made of them.
-        folder: the run folder.
-        results: what the run came to, if it finished.
-    """
+    """The model with the weights of the checkpoint at `path`, at its discrete ranks: see `Run.load`."""
     trainer, module, data = evaluation_trainer(objects, []), objects.module, objects.data
     trainer.datamodule = data  # type: ignore[attr-defined]
     module.trainer = trainer

@@ -33,14 +33,7 @@ python cli.py predict --export FOLDER --text "A sentence."    # FOLDER: where th
 
 
 def model_card(run: LoadedRun, kind: str, ranks: dict[str, int], difference: str) -> str:
-    """The text of the card.
-
-    Args:
-        run: where it comes from.
-        kind: peft, merged or native.
-        ranks: discrete rank of each adapted layer; empty without an adapter.
-        difference: how far the logits of the files are from the run's.
-    """
+    """The text of the card; `difference` says how far the logits of the files are from the run's."""
     module, data = run.module, run.data
     base, revision = public_name(module.backbone_name, module.revision)
     told = {name: plain(text) for name, text in (("run", run.folder.name), ("data", data.name), ("base", base))}

@@ -45,11 +45,7 @@ class Option:
 
 
 def options_of(values: Mapping[str, Any]) -> dict[str, list[Option]]:
-    """All options by the heading of their group.
-
-    Args:
-        values: parsed settings as nested plain values; they say which classes' options there are.
-    """
+    """All options by the heading of their group, of the classes that parsed settings name."""
     shown = {**values, "config": "NAME"}
     groups = {"run": [Option(name, shown[name], MEANINGS[name]) for name in MEANINGS if name in shown]}
     for name in ("model", "data"):
@@ -91,13 +87,7 @@ def _meanings(owner: type) -> dict[str, str]:
 
 
 def print_help(verb: str, values: Mapping[str, Any], source: str) -> None:
-    """Prints every option in one line, by group, with the value it has.
-
-    Args:
-        verb: fit, validate, test or predict.
-        values: see `options_of`.
-        source: where the values come from, for the first lines.
-    """
+    """Prints every option in one line, by group, with the value it has; `source` says where that comes from."""
     print(f"python cli.py {verb} [options]: {DESCRIPTIONS[verb]}\nThe options and values of {source}:")
     for heading, options in options_of(values).items():
         print(f"\n{heading}")
@@ -111,23 +101,15 @@ def _shown(value: object) -> str:
 
 
 def explain_unknown(verb: str, typed: str, values: Mapping[str, Any]) -> str:
-    """What a word that is no option probably stands for.
-
-    Args:
-        verb: fit, validate, test or predict.
-        typed: the word, such as --lr or --lr=1.
-        values: see `options_of`.
-
-    Raises:
-        InputError: it has no dashes, and is no config either.
-    """
+    """What a word that is no option, such as --lr or --lr=1, probably stands for; a config's name must be one."""
+    all_listed = f"`python cli.py {verb} --help` lists all."
     if not typed.startswith("-"):
-        if verb != "fit":
-            return f"{typed!r} stands alone, but {verb} expects options there. `python cli.py {verb} --help` lists all."
         is_run = (Path(typed) / "config.yaml").is_file()
-        meant = f"--config {typed}/config.yaml --ckpt_path last" if is_run else f"--config {typed}"
-        locate_config(f"{typed}/config.yaml" if is_run else typed)
-        return f"{typed!r} stands alone, but {verb} expects options there. Did you mean `{meant}`?"
+        config, more = (f"{typed}/config.yaml", " --ckpt_path last") if is_run else (typed, "")
+        if verb == "fit":
+            locate_config(config)
+        hint = f"Did you mean `--config {config}{more}`?" if verb == "fit" else all_listed
+        return f"{typed!r} stands alone, but {verb} expects options there. {hint}"
     word = typed.lstrip("-").partition("=")[0]
     last = word.rpartition(".")[2]
     names = [one.name for options in options_of(values).values() for one in options] + ["data", "model"]
@@ -140,8 +122,4 @@ def explain_unknown(verb: str, typed: str, values: Mapping[str, Any]) -> str:
         *(name for name, end in zip(names, ends, strict=True) if end in close),
     ]
     hint = " or ".join(f"--{name}" for name in list(dict.fromkeys(found))[:3])
-    return (
-        f"there is no option --{word}."
-        + (f" Did you mean {hint}?" if hint else "")
-        + (f" `python cli.py {verb} --help` lists all.")
-    )
+    return f"there is no option --{word}.{f' Did you mean {hint}?' if hint else ''} {all_listed}"

@@ -15,16 +15,9 @@ OF_A_REPORT = (
 )
 OF_A_RUN = (
     *OF_A_REPORT,
-    *(
-        "config.yaml",
-        "metrics.csv",
-        "results.json",
-        "results.previous.json",
-        "paused.json",
-        "ranks.json",
-        "ranks.previous.json",
-    ),
-    *("rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*", ".lock", ".*.partial"),
+    *("config.yaml", "metrics.csv", "results.json", "results.previous.json", "paused.json", "ranks.json"),
+    *("ranks.previous.json", "rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*"),
+    *(".lock", ".*.partial"),
     "lightning_logs/version_*/*",  # of other loggers
     ".locks/sweep",  # of a sweep that was refused here
     *(f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "epoch=*.ckpt", ".*.partial")),
@@ -33,15 +26,10 @@ OF_A_RUN = (
 
 
 def own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
-    """All files below a folder, if each is known to be written there.
-
-    Args:
-        folder: is looked through.
-        patterns: the known files, as paths below the folder with * in their parts.
-        advice: what to do about another one.
+    """All files below a folder, if each is known to be written there: see `patterns`, paths with * in their parts.
 
     Raises:
-        InputError: names a file or an empty folder that matches no pattern, or a link.
+        InputError: names a file or an empty folder that matches no pattern, or a link; `advice` says what to do.
     """
     known = [pattern.split("/") for pattern in patterns]
     found = [Path(place) / name for place, folders, files in os.walk(folder) for name in (*folders, *files)]
@@ -52,7 +40,8 @@ def own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
     empty = [path for path in found if path.is_dir() and not any(path.iterdir())]
     for path in (*files, *empty):
         parts = path.relative_to(folder).parts
-        if not any(_matches(parts, pattern[: len(parts)] if path in empty else pattern) for pattern in known):
+        patterns_here = [pattern[: len(parts)] if path in empty else pattern for pattern in known]
+        if not any(len(one) == len(parts) and all(map(fnmatch, parts, one)) for one in patterns_here):
             raise InputError(f"{path} isn't known to be written by a sweep or a run, so nothing was deleted. {advice}")
     return files
 
@@ -64,7 +53,3 @@ def delete(folder: Path, files: list[Path]) -> None:
     for place, _, _ in os.walk(folder, topdown=False):
         with suppress(OSError):  # what isn't empty stays
             Path(place).rmdir()
-
-
-def _matches(parts: tuple[str, ...], pattern: list[str]) -> bool:
-    return len(pattern) == len(parts) and all(map(fnmatch, parts, pattern))

@@ -1,16 +1,13 @@
 """results.json: what a run came to. One definition, by which it is written, read back and checked."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import InputError
 from common.files import write_json
-from experiments.typed_json import Part, WrongPartError
+from experiments.typed_json import Part
 
 Figure = float | None  # null in the file: a number that isn't finite, or one that wasn't measured
 
@@ -147,6 +144,7 @@ class RunResults(Part):
     """
 
     LEFT_OUT = ("run_name", "throughput", "device", "device_name", "width")
+    ADVICE = "Move this run elsewhere, or delete the file and run it again."
 
     run_name: str | None = None
     seed: int | None
@@ -180,41 +178,9 @@ class RunResults(Part):
     collapsed_epochs: list[int] = field(default_factory=list)
     versions: dict[str, str]
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """The content of a results.json.
-
-        Raises:
-            InputError: it can't be read, isn't whole, or lacks a part.
-        """
-        return cls.from_dict(read_json(path), str(path))
-
-    @classmethod
-    def from_dict(cls, content: Any, where: str) -> Self:
-        """Results from plain values.
-
-        Args:
-            content: what `to_dict` gave, maybe of another version.
-            where: the file they come from, for messages.
-
-        Raises:
-            InputError: names the file and the first part that is missing or of the wrong kind.
-        """
-        try:
-            return cls.from_plain(content)
-        except WrongPartError as error:
-            raise InputError(
-                f"{where} isn't what a fit of this version writes: it {error}. Move this run elsewhere, or delete the "
-                "file and run it again."
-            ) from error
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values, in the order of the file."""
-        return self.as_plain()
-
     def write(self, path: Path) -> None:
         """Writes the file, whole or not at all."""
-        write_json(path, self.to_dict())
+        write_json(path, self.as_plain())
 
     @property
     def ranks(self) -> RankFigures:
@@ -252,21 +218,3 @@ class RunResults(Part):
 
 def _numbers(figures: dict[str, Figure | dict[str, Figure]] | None) -> dict[str, float]:
     return {name: value for name, value in (figures or {}).items() if isinstance(value, int | float)}
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The content of one of a run's or a sweep's JSON files.
-
-    Raises:
-        InputError: it can't be read or holds something else; the message says whether it can be made again.
-    """
-    try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} can't be read ({error}): it was cut short or changed by hand. Put back a copy, or delete the "
-            "file: running the sweep again, or fit with --ckpt_path last, writes it anew if last.ckpt is still there."
-        ) from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
-    return content

@@ -14,12 +14,7 @@ from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint that was read.
-
-    Attributes:
-        path: the file.
-        content: what it holds, on the CPU.
-    """
+    """A checkpoint that was read; its content is on the CPU."""
 
     path: Path
     content: dict[str, Any]
@@ -37,18 +32,14 @@ class Checkpoint:
 
 
 def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
-    """What a run goes on from; each file is read once.
-
-    Args:
-        folder: the run folder.
-        wanted: last, best or a file. For last, the newest other checkpoint that is whole does, too.
+    """What a run goes on from: last, best or a file. For last, the newest other one that is whole does, too.
 
     Raises:
         InputError: there is no such file, or nothing whole to go on from.
     """
     path = folder.checkpoint(wanted)
     try:
-        checkpoint = read_resumable(path)
+        checkpoint = _read(path)
     except InputError as error:
         if wanted != "last":
             raise
@@ -61,12 +52,7 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     return checkpoint
 
 
-def read_resumable(path: Path) -> Checkpoint:
-    """Reads a checkpoint that a run can go on from.
-
-    Raises:
-        InputError: it is damaged, of another version, or lacks something.
-    """
+def _read(path: Path) -> Checkpoint:
     content = read_checkpoint(path)
     if "rankwise" not in content:
         raise InputError(f"the checkpoint {path} isn't this project's, so no run can go on from it.")
@@ -83,7 +69,7 @@ def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
     found: list[Checkpoint] = []
     for path in (folder.checkpoints / name for name in ("previous.ckpt", "best.ckpt")):
         try:
-            found.append(read_resumable(path))
+            found.append(_read(path))
         except InputError:
             continue
     if not found:

@@ -115,9 +115,9 @@ class Run:
         Raises:
             InputError: no such checkpoint, one of another model, or data without labels.
         """
-        trainer, objects, path = self._ready(ckpt_path)
+        trainer, inputs = self._ready(ckpt_path, [])
         evaluate = trainer.validate if split == "validation" else trainer.test
-        evaluate(objects.module, datamodule=objects.data, ckpt_path=path, verbose=False)
+        evaluate(**inputs, verbose=False)
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def predict(self, ckpt_path: str | None = "best", output: str | None = None) -> Path:
@@ -134,14 +134,13 @@ class Run:
         table = PredictionTable(self.folder.path / "predictions.tsv" if output is None else Path(output).expanduser())
         if output is not None:
             self._refuse_to_replace_input(table.path)
-        trainer, objects, path = self._ready(ckpt_path, [table])
-        trainer.predict(objects.module, datamodule=objects.data, ckpt_path=path)
-        if str(table.path) == "-":
-            return table.path
-        logger.info(
-            f"Predictions for {len(objects.data.predict_examples().texts):,} rows: {table.path}\n"
-            "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
-        )
+        trainer, inputs = self._ready(ckpt_path, [table])
+        trainer.predict(**inputs)
+        if str(table.path) != "-":
+            logger.info(
+                f"Predictions for {len(inputs['datamodule'].predict_examples().texts):,} rows: {table.path}\n"
+                "Tab-separated, and quotation marks are text: in pandas, read_csv(PATH, sep='\\t', quoting=3)."
+            )
         return table.path
 
     def load(self, ckpt_path: str = "best") -> LoadedRun:
@@ -181,11 +180,12 @@ class Run:
         logger.info(f"{output}: {size:,} bytes. Loaded from these files, {said}")
         return output
 
-    def _ready(self, ckpt_path: str | None, callbacks: Sequence[Callback] = ()) -> tuple[Trainer, Objects, str | None]:
-        """A trainer, its objects, and the file of the weights."""
+    def _ready(self, ckpt_path: str | None, callbacks: Sequence[Callback]) -> tuple[Trainer, dict[str, Any]]:
+        """A trainer, and what its methods are called with."""
         path = None if ckpt_path is None else str(self.folder.checkpoint(ckpt_path))
         objects = self._built(self.settings, ckpt_path)
-        return evaluation_trainer(objects, callbacks), objects, path
+        inputs = {"model": objects.module, "datamodule": objects.data, "ckpt_path": path}
+        return evaluation_trainer(objects, callbacks), inputs
 
     def _built(self, settings: Settings, ckpt_path: str | None) -> Objects:
         seed_everything(settings.values.seed_everything, workers=True)
@@ -197,7 +197,6 @@ class Run:
         return objects
 
     def _refuse_partial_predictions(self) -> None:
-        """The table has one row for each row of the input."""
         trainer = self.settings.values.trainer
         limited = repr(trainer.limit_predict_batches) not in ("None", "1.0")  # 1 is a single batch
         for name, asked in (("limit_predict_batches", limited), ("fast_dev_run", bool(trainer.fast_dev_run))):

@@ -26,21 +26,13 @@ _PATIENCE_SECONDS = 10.0  # data loading processes of a killed run hold its lock
 
 @dataclass(frozen=True)
 class RunFolder:
-    """The folder of one run.
-
-    Args:
-        path: runs_dir / run_name.
-    """
+    """The folder of one run, runs_dir / run_name."""
 
     path: Path
 
     @classmethod
     def of(cls, runs_dir: str, run_name: str) -> "RunFolder":
-        """The folder of a run name.
-
-        Raises:
-            InputError: the name isn't a plain folder name.
-        """
+        """The folder of a run name, which must be a plain folder name."""
         if not is_plain_name(run_name):
             raise InputError(f"run_name is {run_name!r}; allowed: a plain folder name without slashes.")
         if run_name.startswith("-"):
@@ -51,11 +43,7 @@ class RunFolder:
 
     @classmethod
     def find(cls, run: str, runs_dir: str) -> "RunFolder":
-        """The folder of a run given by path or, below runs_dir, by name.
-
-        Raises:
-            InputError: there is no such run; the message lists near names.
-        """
+        """The folder of a run given by path or, below runs_dir, by name; `InputError` lists near names."""
         for path in (Path(run).expanduser(), Path(runs_dir).expanduser() / run):
             if (path / "config.yaml").is_file() and (path / "checkpoints").is_dir():
                 return cls(path)
@@ -68,11 +56,7 @@ class RunFolder:
         )
 
     def settings(self) -> dict[str, Any]:
-        """The settings in config.yaml, for a run that lies here now, wherever it was trained.
-
-        Raises:
-            InputError: config.yaml can't be read.
-        """
+        """The settings in config.yaml, for a run that lies here now, wherever it was trained."""
         place = {"runs_dir": str(self.path.parent), "run_name": self.path.resolve().name}
         return {**read_yaml(self.path / "config.yaml"), **place}
 
@@ -108,24 +92,16 @@ class RunFolder:
                 ) from error
             except OSError as error:
                 if error.errno not in _NO_LOCKS:
-                    raise self._unusable(error) from error
+                    told = storage_error(self.path, error)
+                    reason = f"{self.path} can't be used as a run folder: {error.strerror}. Choose another --runs_dir."
+                    raise (told if isinstance(told, InputError) else InputError(reason)) from error
             yield
-
-    def _unusable(self, error: OSError) -> InputError:
-        told = storage_error(self.path, error)
-        if isinstance(told, InputError):
-            return told
-        return InputError(f"{self.path} can't be used as a run folder: {error.strerror}. Choose another --runs_dir.")
 
     @contextmanager
     def begun(self, command: str, overwrite: bool) -> Iterator[list[Path]]:
         """Takes the folder for a new run, as `held` does, and gives the files of a run that is to give way.
 
         They are still there: `delete` deletes them once the new one is known to begin.
-
-        Args:
-            command: what began the run, for messages.
-            overwrite: whether a run that is here already gives way.
 
         Raises:
             InputError: the folder holds a run, a sweep or other files, or another process is at work here.
@@ -161,8 +137,6 @@ class RunFolder:
         self._refuse_other_things()
         if not self.holds_a_run and not self.path.is_symlink():
             self.forget_false_start()
-        if not self.path.is_symlink() and not any(path.name != _LOCK for path in self.path.glob("*")):
-            return []
         advice = "Move it, or choose another --run_name."
         of_a_trial = _OF_A_TRIAL if (self.path.parent / "sweep.yaml").exists() else ()
         files = [path for path in own_files(self.path, (*OF_A_RUN, *of_a_trial), advice) if path.name != _LOCK]
@@ -203,24 +177,16 @@ class RunFolder:
                     path.unlink(missing_ok=True)
 
     def checkpoint(self, wanted: str) -> Path:
-        """The file that `last`, `best` or a path stands for.
-
-        Raises:
-            InputError: there is no such file.
-        """
-        if wanted not in ("last", "best"):
-            path = Path(wanted).expanduser()
-            if path.is_file():
-                return path
-            raise InputError(f"ckpt_path is {wanted!r}, but there is no such file; allowed: last, best or a file.")
-        path = self.checkpoints / f"{wanted}.ckpt"
+        """The file that `last`, `best` or a path stands for; `InputError` if there is none."""
+        path = self.checkpoints / f"{wanted}.ckpt" if wanted in ("last", "best") else Path(wanted).expanduser()
         if path.is_file():
             return path
-        there = sorted(str(found) for found in self.checkpoints.glob("*.ckpt"))
+        there = ", ".join(sorted(str(found) for found in self.checkpoints.glob("*.ckpt")))
         raise InputError(
-            f"ckpt_path is {wanted!r}, but there is no {path}"
-            + (f"; there is {', '.join(there)}." if there else f": no run was begun in {self.path}.")
-            + " Check --run_name and --runs_dir, or leave --ckpt_path out to start a new run."
+            f"ckpt_path is {wanted!r}, but there is no file {path}; "
+            + (f"there is {there}" if there else f"no run was begun in {self.path}")
+            + "; allowed: last, best or a file. Check --run_name and --runs_dir, or leave --ckpt_path out to start a "
+            "new run."
         )
 
 

@@ -17,15 +17,20 @@ from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.text_classification import TextClassificationDataModule
 from datamodules.tokenized_data import TokenizedDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
-from experiments.config_files import dump_yaml, group_of, load_yaml, locate_configs, read_yaml
+from experiments.config_files import (
+    RUN_FOLDER,
+    completed_options,
+    dump_yaml,
+    group_of,
+    load_yaml,
+    locate_configs,
+    read_yaml,
+)
 from experiments.error_causes import input_error_behind
-from experiments.library_classes import completed_options, put_into_folder
 from experiments.options import explain_unknown
 from experiments.parser_messages import innermost, missing_package, readable, unknown_word
 from experiments.run_folder import RunFolder
-from experiments.setting_values import check_range, check_values
-from experiments.strategies import check_strategy
-from experiments.trainer_settings import check_trainer
+from experiments.setting_values import check_range, check_strategy, check_trainer, check_values
 from experiments.watched_ddp import watched
 from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
@@ -39,14 +44,7 @@ _OF_LEARNT_RANKS = ("alpha_growth", "budget_schedule", "rank_discretisation")
 
 @dataclass(frozen=True)
 class Objects:
-    """What settings were made into.
-
-    Attributes:
-        module: what is trained.
-        data: what it is trained on.
-        callbacks: the callbacks that have settings of their own, such as alpha_growth.
-        trainer: arguments of Lightning's Trainer.
-    """
+    """What settings were made into; `callbacks` have settings of their own, `trainer` holds the Trainer's arguments."""
 
     module: AdaptedModule
     data: TokenizedDataModule
@@ -63,12 +61,23 @@ class Settings:
         values: every setting by its name, such as `values.trainer.max_epochs`.
         typed: what follows `python cli.py` to have them again.
         configs: the files they come from.
+
+    Raises:
+        InputError: a value of the wrong kind or out of range; names the first such setting.
     """
 
     verb: str
     values: Namespace
     typed: list[str] = field(default_factory=list)
     configs: list[Path] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        values = self.values.as_dict()
+        check_values(values, {"trainer": Trainer, **NAMED_CALLBACKS}, self.defaults)
+        check_trainer(values["trainer"])
+        check_range("seed_everything", values["seed_everything"], 0, 2**32 - 1)
+        check_range("checkpoint_every_n_minutes", values["checkpoint_every_n_minutes"], 0)
+        check_strategy(values["trainer"]["strategy"])
 
     @cached_property
     def plain(self) -> dict[str, Any]:
@@ -93,27 +102,10 @@ class Settings:
         return parser_of(self.verb).get_defaults().as_dict()
 
     def changed(self, changes: Mapping[str, Any]) -> "Settings":
-        """A copy with other values by their names on the command line, such as "data.batch_size".
-
-        Raises:
-            InputError: see `parse`.
-        """
+        """A copy with other values by their names on the command line, such as "data.batch_size": see `parse`."""
         values = _parsed(lambda parser: parser.parse_object(dict(changes), self.values), self.verb)
         _refuse_linked(values, {name.removeprefix("data."): value for name, value in changes.items()})
-        return _checked(Settings(self.verb, values, self.typed, self.configs))
-
-    def check(self) -> None:
-        """Refuses values of the wrong kind or out of range, before anything is made of them.
-
-        Raises:
-            InputError: names the first such setting.
-        """
-        values = self.values.as_dict()
-        check_values(values, {"trainer": Trainer, **NAMED_CALLBACKS}, self.defaults)
-        check_trainer(values["trainer"])
-        check_range("seed_everything", values["seed_everything"], 0, 2**32 - 1)
-        check_range("checkpoint_every_n_minutes", values["checkpoint_every_n_minutes"], 0)
-        check_strategy(values["trainer"]["strategy"])
+        return Settings(self.verb, values, self.typed, self.configs)
 
     def build(self) -> Objects:
         """Makes the objects, and checks that they fit each other.
@@ -125,7 +117,7 @@ class Settings:
         try:
             values = self.values.clone()
             values.trainer.strategy = watched(values.trainer.strategy)
-            put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
+            _put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
             made = parser_of(self.verb).instantiate(values)
         except Exception as error:
             if (cause := _refusal(error)) is not None:
@@ -159,14 +151,14 @@ class Settings:
 
 
 def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Settings:
-    """Reads settings and checks them; nothing is made of them, and nothing is run.
+    """Reads settings and checks them.
 
     Args:
         arguments: a verb and its options, as typed after `python cli.py`. They win over everything else.
         base: settings by name as in a config, which `arguments` are put on top of.
 
     Raises:
-        InputError: an unknown setting, a wrong type, or a value that `Settings.check` refuses.
+        InputError: an unknown setting, a wrong type, or a value that `Settings` refuses.
     """
     verb, *typed = arguments
     options, configs = locate_configs(typed)
@@ -179,25 +171,25 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
 
     try:
         values = _parsed(read, verb)
-    except UnknownOptionError as error:
+    except InputError as error:
         files = [f"--config={path}" for path in configs] or ([] if base else ["--config=quickstart.yaml"])
-        if typed == files:  # they hold what is unknown
+        word = unknown_word(str(error.__cause__))
+        if word is None or typed == files:  # or else the files hold what is unknown
             raise
-        raise InputError(explain_unknown(verb, error.word, parse([verb, *files], base).values.as_dict())) from error
+        raise InputError(explain_unknown(verb, word, parse([verb, *files], base).values.as_dict())) from error
     for config in configs:
         _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
     words = zip(options, [*options[1:], ""])
     pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
     _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
-    return _checked(Settings(verb, values, list(arguments), configs))
+    return Settings(verb, values, list(arguments), configs)
 
 
-class UnknownOptionError(InputError):
-    """A word that is no option; `word` is the first such."""
-
-    def __init__(self, message: str, word: str) -> None:
-        super().__init__(message)
-        self.word = word
+def _put_into_folder(loggers: Any, folder: Path) -> None:
+    """Makes the loggers that name no folder write into the run's."""
+    for one in loggers if isinstance(loggers, list) else [loggers]:
+        if isinstance(one, Namespace) and one.get("init_args.save_dir") == RUN_FOLDER:
+            one.init_args.save_dir = str(folder)
 
 
 def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
@@ -206,7 +198,7 @@ def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
         if name in given and str(given[name]) != str(values[source]):
             option = source.replace("init_args.", "")
             raise InputError(
-                f"data.{name} is {given[name]!r}, but would have no effect: it is that of {option}, "
+                f"data.{name} is {given[name]!r}, but would have no effect: it is taken from {option}, "
                 f"{values[source]!r}. Set --{option}, or leave it out."
             )
 
@@ -215,16 +207,9 @@ def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> 
     try:
         return read(parser_of(verb))
     except ArgumentError as error:
-        if (word := unknown_word(str(error))) is not None:
-            raise UnknownOptionError(readable(str(error)), word) from error
         raise InputError(readable(str(error))) from error
     except ValueError as error:  # a value that the parser tried to open as a file
         raise InputError(f"a setting can't be read: {error}. See `python cli.py {verb} --help`.") from error
-
-
-def _checked(settings: Settings) -> Settings:
-    settings.check()
-    return settings
 
 
 def _refusal(error: Exception) -> InputError | None:

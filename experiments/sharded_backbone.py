@@ -27,11 +27,7 @@ class ShardedBackbone(WatchedDDP):
     """
 
     def setup(self, trainer: Trainer) -> None:
-        """As DDP's, but shards before anything is moved to the device, and wraps nothing.
-
-        Raises:
-            InputError: see `check_sharding`; or processes would call the model different numbers of times.
-        """
+        """As DDP's, but shards before anything is moved to the device, and wraps nothing."""
         assert self.accelerator is not None and self.model is not None
         self.accelerator.setup(trainer)
         self.precision_plugin.convert_module(self.model)
@@ -81,11 +77,7 @@ def shard(model: nn.Module, device_type: str) -> None:
 
 
 def check_sharding(trainer: Trainer, adapter: nn.Module | None) -> None:
-    """Refuses to shard what can't be.
-
-    Raises:
-        InputError: one process, or a backbone that trains.
-    """
+    """Refuses to shard for one process, or a backbone that trains."""
     if not isinstance(trainer.strategy, ShardedBackbone):
         return
     if trainer.world_size == 1:

@@ -21,8 +21,7 @@ class StopSignals:
     """Ctrl-C, SIGHUP and SIGUSR1, with which SLURM warns of the end of a job, stop a run as SIGTERM does.
 
     Lightning handles SIGTERM between two steps, while its loops run: `stop_outside_loops` is for the time before and
-    between them. Its own handling of SIGUSR1 is left out: it writes a checkpoint in
-    the middle of whatever is going on, under another name.
+    between them. Its own handling of SIGUSR1, a checkpoint in the middle of things under another name, is left out.
     """
 
     def __init__(self) -> None:

@@ -35,11 +35,7 @@ from lightning_modules.adapted_module import AdaptedModule
 
 
 def evaluation_trainer(objects: Objects, callbacks: Sequence[Callback]) -> Trainer:
-    """For validate, test and predict: it writes nothing.
-
-    Raises:
-        InputError: Lightning refuses the settings.
-    """
+    """For validate, test and predict: it writes nothing."""
     arguments = {**objects.trainer, "logger": False, "enable_checkpointing": False}
     return _make(arguments, [*objects.callbacks, StopTogether(), *callbacks], None, objects.module)
 
@@ -54,16 +50,7 @@ def fit_trainer(
 ) -> Trainer:
     """For fit: it records the run in its folder, unless it is a fast_dev_run.
 
-    Args:
-        settings: the run's.
-        objects: made of them.
-        folder: the run's.
-        figures: collects what the run comes to.
-        checkpoint: what a resumed run goes on from.
-        replaced: files of an older run, which are deleted when training begins.
-
-    Raises:
-        InputError: Lightning refuses the settings.
+    A resumed run goes on from `checkpoint`; `replaced` are an older run's files, deleted when training begins.
     """
     arguments = dict(objects.trainer)
     callbacks = [*objects.callbacks, StopTogether(), *_fit_callbacks(arguments, figures)]
@@ -91,16 +78,16 @@ def _make(
         callbacks.append(TerminalProgress())
     read = {} if checkpoint is None else {checkpoint.path: checkpoint.content}
     own = {
-        "callbacks": [*_listed(arguments["callbacks"]), *callbacks],
-        "plugins": [*_listed(arguments["plugins"]), WholeFileCheckpoints(read)],
+        "callbacks": [*_as_list(arguments["callbacks"]), *callbacks],
+        "plugins": [*_as_list(arguments["plugins"]), WholeFileCheckpoints(read)],
         "enable_progress_bar": shows_progress,
     }
-    trainer = make_trainer({**arguments, **own})
+    trainer = _lightnings({**arguments, **own})
     is_parallel = isinstance(trainer.strategy, DDPStrategy)
     looks = is_parallel and may_look and module.may_leave_parameters_out()
     if is_parallel and (looks or not isinstance(trainer.strategy, WatchedDDP)):
         # "auto" has found several devices; Lightning has no say in which class it takes then
-        trainer = make_trainer({**arguments, **own, "strategy": WatchedDDP(**ddp_settings(looks))})
+        trainer = _lightnings({**arguments, **own, "strategy": WatchedDDP(**ddp_settings(looks))})
     if not isinstance(trainer.strategy, SingleDeviceStrategy | WatchedDDP):
         raise InputError(
             f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
@@ -110,19 +97,14 @@ def _make(
     return trainer
 
 
-def make_trainer(arguments: dict[str, Any]) -> Trainer:
-    """Lightning's Trainer.
-
-    Raises:
-        InputError: Lightning refuses the settings.
-    """
+def _lightnings(arguments: dict[str, Any]) -> Trainer:
     try:
         return Trainer(**arguments)
     except (MisconfigurationException, ValueError, TypeError, ImportError) as error:
         raise lightning_refuses(error) from error
 
 
-def _listed(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     """One object or several, or none, as a list."""
     if value is None:
         return []
@@ -131,22 +113,11 @@ def _listed(value: Any) -> list[Any]:
 
 def _fit_callbacks(trainer: dict[str, Any], figures: Results) -> list[Callback]:
     """Callbacks that record a run. Order matters: checkpoints come last, when all others have noted the epoch."""
-    callbacks: list[Callback] = [
-        ValidatedEpochs(),
-        # the module would bring these too late: an older run may be deleted by then
-        WholeSteps(),
-        GradientDirections(),
-        EVAInitialisation(),
-        TrainingLog(trainer["log_every_n_steps"] or 50),
-        CollapseDetection(),
-        AllocationMovement(),
-        figures,
-        EpochLines(),
-        RandomState(),
-    ]
-    if trainer["max_steps"] != -1:
-        callbacks.append(StepLimit(trainer["max_steps"]))
-    return callbacks
+    # the module would bring these too late: an older run may be deleted by then
+    early: list[Callback] = [WholeSteps(), GradientDirections(), EVAInitialisation()]
+    logs = [TrainingLog(trainer["log_every_n_steps"] or 50), CollapseDetection(), AllocationMovement()]
+    limit = [StepLimit(trainer["max_steps"])] if trainer["max_steps"] != -1 else []
+    return [ValidatedEpochs(), *early, *logs, figures, EpochLines(), RandomState(), *limit]
 
 
 def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Settings) -> list[Callback]:
@@ -159,18 +130,14 @@ def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Setting
 
 
 def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
-    """TensorBoard unless the user asks for something else (or false), and metrics.csv in any case.
+    """TensorBoard unless `trainer.logger` asks for something else (or false), and metrics.csv in any case.
 
-    Args:
-        asked: the value of trainer.logger.
-        folder: the run folder.
-        checkpoint: what a resumed run goes on from: what was logged after its step is forgotten.
+    What was logged after the step of the checkpoint, which a resumed run goes on from, is forgotten.
     """
-    table = MetricsTable(folder)
+    table, step = MetricsTable(folder), None
     if checkpoint is not None:
-        table.continue_from(checkpoint.step, checkpoint.metrics_rows)
-    if asked is False:
-        return [table]
-    if asked not in (None, True):
-        return [*_listed(asked), table]
-    return [RunTensorBoard(str(folder), None if checkpoint is None else checkpoint.step), table]
+        step = checkpoint.step
+        table.continue_from(step, checkpoint.metrics_rows)
+    if asked is None or asked is True:
+        asked = RunTensorBoard(str(folder), step)
+    return [table] if asked is False else [*_as_list(asked), table]

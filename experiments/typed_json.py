@@ -1,11 +1,14 @@
 """Dataclasses that are written to JSON and read back with every part checked against its type."""
 
-from collections.abc import Iterator
+import json
+from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
+from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
-from common.errors import shown
+from common.errors import InputError, shown
 
 
 class WrongPartError(ValueError):
@@ -23,88 +26,89 @@ class Part:
     """
 
     LEFT_OUT: ClassVar[tuple[str, ...]] = ()
+    ADVICE: ClassVar[str] = "Delete this file."  # what to do about a file that isn't whole
 
     other: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
+    def read(cls, path: Path) -> Self:
+        """The content of a file; `InputError` if it can't be read, isn't whole, or lacks a part."""
+        return cls.from_dict(read_json(path), str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, where: str) -> Self:
+        """The same from plain values, maybe of another version; `where` names their file in messages."""
+        try:
+            return cls.from_plain(content)
+        except WrongPartError as error:
+            raise InputError(f"{where} isn't what this version writes: it {error}. {cls.ADVICE}") from error
+
+    @classmethod
     def from_plain(cls, content: Any, name: str = "") -> Self:
-        """Builds the part from plain values.
-
-        Args:
-            content: values by key.
-            name: where the part stands, with dots: for messages.
-
-        Raises:
-            WrongPartError: names the first field that is missing or of the wrong kind.
-        """
+        """As `from_dict`, for a part below `name`; `WrongPartError` names the first field that is missing or wrong."""
         content = content if isinstance(content, dict) else {}
-        values: dict[str, Any] = {}
-        parts = _parts(cls)
-        for key, (hint, required) in parts.items():
-            full_name = f"{name}.{key}" if name else key
-            if key in content:
-                values[key] = _checked(hint, content[key], full_name)
-            elif required:
-                raise WrongPartError(f"has no {full_name}")
-        return cls(**values, other={key: value for key, value in content.items() if key not in parts})
+        above, hints = f"{name}." if name else "", _hints(cls)  # type: ignore[arg-type]
+        for one in fields(cls):
+            if one.name not in content and one.default is MISSING and one.default_factory is MISSING:
+                raise WrongPartError(f"has no {above}{one.name}")
+        values = {key: _checked(hint, content[key], above + key) for key, hint in hints.items() if key in content}
+        return cls(**values, other={key: value for key, value in content.items() if key not in hints})
 
     def as_plain(self) -> dict[str, Any]:
-        """As plain values."""
-        return {**dict(self._plain_items()), **self.other}
-
-    def _plain_items(self) -> Iterator[tuple[str, Any]]:
-        for key in _parts(type(self)):
-            value = getattr(self, key)
-            if value is not None or key not in self.LEFT_OUT:
-                yield key, value.as_plain() if isinstance(value, Part) else value
+        """As plain values, in the order of the file."""
+        values = {key: getattr(self, key) for key in _hints(type(self))}  # type: ignore[arg-type]
+        kept = {key: value for key, value in values.items() if value is not None or key not in self.LEFT_OUT}
+        return {**{key: _plain(value) for key, value in kept.items()}, **self.other}
 
 
-def _parts(kind: type[Part]) -> dict[str, tuple[Any, bool]]:
-    """The type of each field, and whether it has no default."""
-    if kind not in _KNOWN:
-        hints = get_type_hints(kind)
-        _KNOWN[kind] = {
-            one.name: (hints[one.name], one.default is MISSING and one.default_factory is MISSING)
-            for one in fields(kind)
-            if one.name != "other"
-        }
-    return _KNOWN[kind]
+@cache
+def _hints(kind: type[Part]) -> dict[str, Any]:
+    """The type of each field; working types out anew would cost more than reading a file."""
+    hints = get_type_hints(kind)
+    return {one.name: hints[one.name] for one in fields(kind) if one.name != "other"}
 
 
-_KNOWN: dict[type, dict[str, tuple[Any, bool]]] = {}  # working types out anew would cost more than reading a file
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(one) for one in value]
+    return value.as_plain() if isinstance(value, Part) else value
 
 
 def _checked(hint: Any, value: Any, name: str) -> Any:
     """The value as its type says; lists and dictionaries item by item."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):
-        return _one_of(inner, value, name)
-    if isinstance(hint, type) and issubclass(hint, Part):
+        *others, last = [kind for kind in inner if (kind is type(None)) == (value is None)] or inner
+        for kind in others:
+            with suppress(WrongPartError):
+                return _checked(kind, value, name)
+        return _checked(last, value, name)
+    if origin is None and isinstance(hint, type) and issubclass(hint, Part):
         return hint.from_plain(value, name)
     if origin is list and isinstance(value, list):
         return [_checked(inner[0], item, name) for item in value]
     if origin is dict and isinstance(value, dict):
         return {key: _checked(inner[1], item, f"{name}.{key}") for key, item in value.items()}
-    if origin is None and _is_plain(hint, value):
+    if hint is Any or (origin is None and _is_a(value, hint)):
         return value
     raise WrongPartError(f"says {name} is {shown(value)}")
 
 
-def _one_of(hints: tuple[Any, ...], value: Any, name: str) -> Any:
-    if value is None and type(None) in hints:
-        return None
-    kinds = [hint for hint in hints if hint is not type(None)]
-    for hint in kinds[:-1]:
-        try:
-            return _checked(hint, value, name)
-        except WrongPartError:
-            continue
-    return _checked(kinds[-1], value, name)
-
-
-def _is_plain(hint: type, value: Any) -> bool:
-    if hint is Any:
-        return True
+def _is_a(value: object, kind: type) -> bool:
     if isinstance(value, bool):
-        return hint is bool
-    return isinstance(value, int | float) if hint is float else isinstance(value, hint)
+        return kind is bool
+    return isinstance(value, int | float) if kind is float else isinstance(value, kind)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The content of one of a run's or a sweep's JSON files; `InputError` says whether it can be made again."""
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path} can't be read ({error}): it was cut short or changed by hand. Put back a copy, or delete the "
+            "file: running the sweep again, or fit with --ckpt_path last, writes it anew if last.ckpt is still there."
+        ) from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no results but a {type(content).__name__}. Delete this file and run again.")
+    return content

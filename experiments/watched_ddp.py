@@ -33,10 +33,7 @@ GO_ON = "Go on from the newest checkpoint with --ckpt_path last."
 class ProcessWatch(threading.Thread):
     """Ends this process, and those it started, when one of them or the launcher is gone.
 
-    Args:
-        trainer: knows whether all processes agreed to stop.
-        children: processes this one started, ranks 1, 2 … of its machine.
-        launcher: process id of what started this process, if it must not outlive it.
+    `children` are ranks 1, 2 … of this machine; `launcher` is the process id of what this process must not outlive.
     """
 
     def __init__(self, trainer: Trainer, children: list[subprocess.Popen], launcher: int | None) -> None:
@@ -81,11 +78,6 @@ class WatchedLauncher:
     """Starts the other processes of this machine, as Lightning's launcher does, and watches them.
 
     Under torchrun or SLURM nothing is started; what a process loses there is one message as well.
-
-    Args:
-        environment: tells the place of this process among the others.
-        processes: how many this machine has.
-        nodes: number of machines.
     """
 
     is_interactive_compatible = False  # Lightning asks: a notebook has no command line to start again
@@ -96,11 +88,7 @@ class WatchedLauncher:
         self._watch: ProcessWatch | None = None
 
     def launch(self, function: Callable, *args: Any, trainer: Trainer, **kwargs: Any) -> Any:
-        """Starts the other processes and does this one's part.
-
-        Raises:
-            IncompleteRunError: the connection to another process was lost.
-        """
+        """Starts the others and does this process's part; a lost connection is an `IncompleteRunError`."""
         self.environment.validate_settings(num_devices=self.processes, num_nodes=self.nodes)
         launcher = _launcher_of_this_process()  # before the children's setting is made
         if not self.environment.creates_processes_externally and not self.children:
@@ -163,11 +151,7 @@ def ddp_settings(looks: bool = False) -> dict[str, Any]:
 
 
 def watched(asked: Any) -> Any:
-    """The setting trainer.strategy with `WatchedDDP` for data-parallel processes; others stay as they are.
-
-    Args:
-        asked: a name or a class_path that `check_strategy` has let through.
-    """
+    """The setting trainer.strategy, once checked, with `WatchedDDP` for data-parallel processes; others stay."""
     own = f"{WatchedDDP.__module__}.{WatchedDDP.__qualname__}"
     if asked == "fsdp":
         return {"class_path": "experiments.sharded_backbone.ShardedBackbone"}

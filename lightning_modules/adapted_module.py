@@ -44,13 +44,13 @@ class AdaptedModule(OptimizedModule):
             lightning_modules.PEFTAdapter, or null for full fine-tuning.
         optimizer: rates, weight decay and schedule.
         revision: branch, tag or commit of the backbone on the hub.
-        init_from: folder of an exported adapter (native, or any PEFT LoRA) to start from; a checkpoint goes before it.
+        init_from: folder of an export (native, or any PEFT LoRA) to start from; a checkpoint takes precedence.
         backbone_dtype: type in which frozen weights are held; bfloat16 halves their memory. What trains is float32.
-        quantization: holds the frozen linear layers in 4 bits (nf4) or 8 (int8); needs bitsandbytes.
-        gradient_checkpointing: work activations out again on the way back: less memory, more time.
-        compile: compile the training step with torch.compile, once for all lengths: it pays in long runs alone.
-        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU waits for no launches; with
-            data.length_multiple there are few lengths.
+        quantization: hold the frozen linear layers in 4 bits (nf4) or 8 (int8). This needs bitsandbytes.
+        gradient_checkpointing: compute activations again in the backward pass, which saves memory and takes time.
+        compile: compile the training step with torch.compile, once for all lengths. This makes the start slower.
+        cuda_graphs: record the training step as a CUDA graph for each length, so that a GPU doesn't wait for launches.
+            With data.length_multiple there are few lengths.
     """
 
     # Checkpoints hold no frozen weights; `on_load_checkpoint` checks that everything else is there.

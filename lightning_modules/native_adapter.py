@@ -133,8 +133,8 @@ class NativeAdapter:
         """
         if fingerprint is None or not same_sketch(fingerprint, self.tensors["fingerprint"], MADE_AGAIN):
             raise InputError(
-                "the exported adapter belongs to other frozen factors (their fingerprint differs): another rank_max or "
-                f"rule. It was trained with rank {self.description['rank']} and factors "
+                "the exported adapter belongs to other frozen factors (their fingerprint differs), made with another "
+                f"rank_max or rule. It was trained with rank {self.description['rank']} and factors "
                 f"{self.description['factors']}; set them with --model.adapter, or export it again with --with_factors."
             )
 

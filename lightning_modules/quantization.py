@@ -123,7 +123,7 @@ def restore(model: nn.Module) -> None:
 
 
 def enable_checkpointing(model: Any, name: str) -> None:
-    """Lets each block work its activations out again on the way back, instead of keeping them.
+    """Lets each block compute its activations again in the backward pass, instead of keeping them.
 
     Raises:
         InputError: transformers can't do that for this architecture.

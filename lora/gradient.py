@@ -28,8 +28,8 @@ class GradientPass:
     """How the gradient is estimated before training begins, at the pretrained weights.
 
     Args:
-        batches: over how many training batches.
-        head_warmup_steps: after how many steps of the head alone: while it is random, it colours the gradient.
+        batches: number of training batches.
+        head_warmup_steps: steps that the head trains alone before, because a random head distorts the gradient.
 
     Raises:
         InputError: a number is too small.

@@ -26,7 +26,7 @@ class LoRA(FixedRank):
     """LoRA (arXiv 2106.09685): W x + b + s · B A x, with A (rank, in) and B (out, rank) trained.
 
     Args:
-        rank: the rank of every update.
+        rank: rank of every update.
         lora_alpha: the number from which the scale s follows. Give this or alpha_per_rank.
         alpha_per_rank: alpha as a multiple of the rank: lora_alpha = alpha_per_rank · rank.
         scaling: s = lora_alpha / rank (alpha_over_rank), lora_alpha / √rank (alpha_over_sqrt_rank: rsLoRA), or
@@ -42,8 +42,8 @@ class LoRA(FixedRank):
             `attention`, `mlp`, or `default` (query, value and both output projections).
         wrap_head: adapt the head's linear layers, too, with their random start frozen underneath, instead of
             training the head in full.
-        gradient_batches: over how many training batches the gradient is taken.
-        head_warmup_steps: how many steps the head trains alone before that.
+        gradient_batches: number of training batches that the gradient is averaged over.
+        head_warmup_steps: number of steps that the head trains alone before that.
     """
 
     def __init__(

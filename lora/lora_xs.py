@@ -37,8 +37,8 @@ class LoRAXS(FixedRank):
         factors: B and A from the truncated SVD of W (svd), random directions of equal lengths (random), or the leading
             singular directions of the task's gradient (gradient), for which training begins with a pass over batches.
         initial_std: standard deviation of R's initial entries; with gradient R starts at zero.
-        gradient_batches: over how many training batches the gradient is taken.
-        head_warmup_steps: how many steps the head trains alone before that.
+        gradient_batches: number of training batches that the gradient is averaged over.
+        head_warmup_steps: number of steps that the head trains alone before that.
         initial_step: with gradient, R starts at -initial_step · S / S₁ of the gradient's singular values S (LoRA-SB).
     """
 

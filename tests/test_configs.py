@@ -103,6 +103,8 @@ def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
         options += ["--model.adapter.settings.tinit", "1", "--model.adapter.settings.tfinal", "1"]
     if "gradient" in str(content["model"]):
         options += ["--model.adapter.gradient_batches=2"]
+    if "held_out_rows" in content["data"]["init_args"]:
+        options += ["--data.train_rows=16", "--data.held_out_rows=8"]
     options += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
     options += ["--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
     if path.stem != "quickstart":  # pictures take longer than all the rest

@@ -166,20 +166,6 @@ def test_a_full_disk_stops_the_run_and_costs_nothing(copy, capsys, monkeypatch, 
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
-@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
-def test_a_read_only_folder_stops_the_run(copy, capsys, monkeypatch, number):
-    config, runs_dir, _ = copy
-
-    def refuse(**arguments):
-        raise OSError(number, os.strerror(number))
-
-    before = (runs_dir / "tiny" / "checkpoints" / "last.ckpt").read_bytes()
-    monkeypatch.setattr("common.files.tempfile.mkstemp", refuse)
-    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
-    assert "Make the folder writable" in capsys.readouterr().err
-    assert (runs_dir / "tiny" / "checkpoints" / "last.ckpt").read_bytes() == before
-
-
 def test_an_error_that_is_its_own_context_is_no_endless_chain():
     full, other = OSError(errno.ENOSPC, "No space left on device", "events"), RuntimeError("while writing")
     full.__context__, other.__context__ = other, full

@@ -28,20 +28,28 @@ ADAPTERS = {
 }
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
-def finished(request, tmp_path_factory, tiny_bert, cola_folder):
-    runs_dir = tmp_path_factory.mktemp("runs")
-    config = write_config(runs_dir, tiny_bert, cola_folder, ADAPTERS[request.param])
-    assert run("fit", config, runs_dir) == 0
-    return request.param, config, runs_dir
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, tiny_bert, cola_folder):
+    """The config and the runs folder of a finished run, by name of the adapter, each run once."""
+    known = {}
+
+    def of(kind):
+        if kind not in known:
+            runs_dir = tmp_path_factory.mktemp(kind)
+            known[kind] = write_config(runs_dir, tiny_bert, cola_folder, ADAPTERS[kind]), runs_dir
+            assert run("fit", *known[kind]) == 0
+        return known[kind]
+
+    return of
 
 
 def results_of(runs_dir):
     return json.loads((runs_dir / "tiny" / "results.json").read_text())
 
 
-def test_what_the_pass_cost_is_told_and_directions_are_in_the_checkpoint(finished):
-    kind, _, runs_dir = finished
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_what_the_pass_cost_is_told_and_directions_are_in_the_checkpoint(finished, kind):
+    _, runs_dir = finished(kind)
     cost = results_of(runs_dir)["factors"]
     assert cost["rule"] == "gradient"
     assert cost["rows"] == (3 + 4 + 2) * 8  # the first half twice
@@ -55,7 +63,7 @@ def test_what_the_pass_cost_is_told_and_directions_are_in_the_checkpoint(finishe
 
 
 def test_a_run_killed_within_the_pass_begins_again_and_ends_the_same(finished, tmp_path, monkeypatch):
-    _, config, runs_dir = finished
+    config, runs_dir = finished("by_energy")
     with monkeypatch.context() as patched:
 
         def crash(*_):
@@ -69,9 +77,11 @@ def test_a_run_killed_within_the_pass_begins_again_and_ends_the_same(finished, t
     assert differences(outcome(runs_dir / "tiny"), outcome(tmp_path / "tiny")) == []
 
 
-@pytest.mark.parametrize("kind", ["native", "peft", "merged"])
-def test_exports_repeat_the_metric(finished, kind, capsys, tmp_path):
-    _, _, runs_dir = finished
+@pytest.mark.parametrize(
+    ("adapter", "kind"), [("fixed", "native"), ("by_energy", "peft"), ("by_energy", "merged"), ("lora", "native")]
+)
+def test_exports_repeat_the_metric(finished, adapter, kind, capsys, tmp_path):
+    _, runs_dir = finished(adapter)
     folder = tmp_path / kind
     assert cli.main(["export", str(runs_dir / "tiny"), "--format", kind, "--output", str(folder)]) == 0
     capsys.readouterr()
@@ -79,10 +89,10 @@ def test_exports_repeat_the_metric(finished, kind, capsys, tmp_path):
     assert f"{results_of(runs_dir)['metric']['best']:.4f}" in capsys.readouterr().out
 
 
-def test_a_native_export_can_be_started_from_without_another_pass(finished, tmp_path):
-    _, config, runs_dir = finished
-    folder = tmp_path / "native"
-    assert cli.main(["export", str(runs_dir / "tiny"), "--format", "native", "--output", str(folder)]) == 0
+@pytest.mark.parametrize("kind", ["by_energy", "lora"])
+def test_a_native_export_can_be_started_from_without_another_pass(finished, kind, tmp_path):
+    config, runs_dir = finished(kind)
+    folder = native_export(runs_dir, tmp_path)
     rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
     assert run("fit", config, tmp_path, f"--model.init_from={folder}", *rest) == 0
     continued, before = results_of(tmp_path), results_of(runs_dir)
@@ -91,8 +101,9 @@ def test_a_native_export_can_be_started_from_without_another_pass(finished, tmp_
     assert continued["factors"] is None
 
 
-def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
-    kind, _, runs_dir = finished
+@pytest.mark.parametrize("kind", ["by_energy", "lora"])
+def test_an_export_is_cut_to_a_smaller_budget(finished, kind, tmp_path, capfd):
+    _, runs_dir = finished(kind)
     layers = json.loads((runs_dir / "tiny" / "ranks.json").read_text())["layers"]
     sides = 32 + 16  # of a tiny layer at least: query has (16, 16)
     export = ["export", str(runs_dir / "tiny"), "--format", "peft", f"--output={tmp_path / 'cut'}"]
@@ -106,12 +117,11 @@ def test_an_export_is_cut_to_a_smaller_budget(finished, tmp_path, capfd):
     assert "which the run has used" in capfd.readouterr().err
 
 
-def exported(config, folder, *options):
-    """A native export of a run in `folder`, and its validation losses."""
-    assert run("fit", config, folder, *options) == 0
+def native_export(runs_dir, folder):
+    """A run's export in this folder."""
     output = folder / "native"
-    assert cli.main(["export", str(folder / "tiny"), "--format", "native", "--output", str(output)]) == 0
-    return output, results_of(folder)["val_losses"]
+    assert cli.main(["export", str(runs_dir / "tiny"), "--format", "native", "--output", str(output)]) == 0
+    return output
 
 
 def test_learned_ranks_can_grow_when_started_from(tiny_bert, cola_folder, tmp_path):
@@ -119,7 +129,8 @@ def test_learned_ranks_can_grow_when_started_from(tiny_bert, cola_folder, tmp_pa
     config = write_config(
         tmp_path, tiny_bert, cola_folder, {"class_path": "lora.AdaptiveLoRAXS", "init_args": settings}
     )
-    folder, losses = exported(config, tmp_path)
+    assert run("fit", config, tmp_path) == 0
+    folder, losses = native_export(tmp_path, tmp_path), results_of(tmp_path)["val_losses"]
     ranks = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["layers"].values()
     assert max(ranks) < 4
     rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
@@ -138,26 +149,36 @@ def test_learned_ranks_can_grow_when_started_from(tiny_bert, cola_folder, tmp_pa
         ({"rank": 4, "factors": "gradient", **PASS}, "has 3 directions in"),
     ],
 )
-def test_an_export_is_not_put_between_other_directions(tiny_bert, cola_folder, tmp_path, capfd, other, message):
-    folder, _ = exported(write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["fixed"]), tmp_path)
+def test_an_export_is_not_put_between_other_directions(
+    finished, tiny_bert, cola_folder, tmp_path, capfd, other, message
+):
+    folder = native_export(finished("fixed")[1], tmp_path)
     config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": "lora.LoRAXS", "init_args": other})
     assert run("fit", config, tmp_path / "other", f"--model.init_from={folder}") == 2
     assert message in capfd.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory, cola_folder):
+    """A config without dropout, and the validation losses of its first epoch."""
+    folder = tmp_path_factory.mktemp("still")
+    backbone = save_tiny_bert(folder / "bert", layers=1, dropout=0.0)
+    config = write_config(folder, str(backbone), cola_folder, ADAPTERS["by_energy"])
+    assert run("fit", config, folder, "--trainer.max_epochs=1") == 0
+    return config, results_of(folder)["val_losses"]
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize(
     "option", ["--trainer.precision=64-true", pytest.param("--model.compile=true", marks=pytest.mark.slow)]
 )
-def test_ranks_by_energy_train_in_double_precision_and_compiled(tmp_path, cola_folder, option):
-    backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)
-    config = write_config(tmp_path, str(backbone), cola_folder, ADAPTERS["by_energy"])
-    assert run("fit", config, tmp_path / "plain", "--trainer.max_epochs=1") == 0
+def test_ranks_by_energy_train_in_double_precision_and_compiled(still, tmp_path, option):
+    config, losses = still
     assert run("fit", config, tmp_path, option, "--trainer.max_epochs=1") == 0
-    assert results_of(tmp_path)["val_losses"] == pytest.approx(results_of(tmp_path / "plain")["val_losses"], abs=1e-5)
+    assert results_of(tmp_path)["val_losses"] == pytest.approx(losses, abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_train_layers_of_rank_0_of_plain_lora(tmp_path):
     backbone = str(save_tiny_bert(tmp_path / "bert", dropout=0.0))
     settings = {"rank_min": 0, "rank_max": 4, "rank_average": 1.0, "lora_alpha": 4, "allocation": "fixed_by_energy"}

@@ -47,7 +47,7 @@ def test_output_that_can_not_be_written_ends_nothing(tmp_path, redirection, said
     assert (done.returncode, done.stderr.splitlines()) == (0, said)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_fit_whose_reader_is_gone_goes_on(tmp_path, tiny_bert, cola_folder):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     command = f"'{sys.executable}' cli.py fit --config '{config}' --runs_dir '{tmp_path}' --run_name é | true"

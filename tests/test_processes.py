@@ -42,7 +42,7 @@ def two_processes(config: Path, runs_dir: Path, *options: str, strategy: str = "
         start_new_session=True,
     ) as process:
         try:
-            output, _ = process.communicate(timeout=240)
+            output, _ = process.communicate(timeout=600)
         finally:
             with contextlib.suppress(ProcessLookupError):  # the other process, too
                 os.killpg(process.pid, signal.SIGKILL)
@@ -80,7 +80,7 @@ def assert_agree(one: dict, other: dict) -> None:
             torch.testing.assert_close(value, weights[name], atol=1e-4, rtol=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_parameters_that_no_answer_depends_on_stay_as_they_are(config, tmp_path):
     backbone = save_backbone("big_bird", tmp_path / "backbone")  # its pooler feeds no classifier
     about = json.loads((backbone / "config.json").read_text())
@@ -116,7 +116,7 @@ def test_shards_of_a_quantised_backbone_agree_with_one_process(config, tmp_path)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
 def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path, strategy):
     # in the middle of the second epoch
     stop = callback("SignalAt", step=7, number=signal.SIGTERM)
@@ -154,7 +154,7 @@ def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
     assert "Traceback" not in output
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_give_the_perplexity_of_one(tmp_path):
     backbone = save_tiny_llama(tmp_path / "llama")  # no dropout
     adapter = {"class_path": "lora.LoRA", "init_args": {"rank": 4, "lora_alpha": 8}}

@@ -32,7 +32,7 @@ def test_python_trains_what_the_command_line_trains(trained, tmp_path):
     assert run("fit", made.folder.path.parent / "tiny.yaml", tmp_path) == 0
     assert differences(outcome(made.folder.path), outcome(tmp_path / "tiny")) == []
     assert isinstance(results, RunResults)
-    assert made.results.to_dict() == json.loads(json.dumps(results.to_dict()))
+    assert made.results.as_plain() == json.loads(json.dumps(results.as_plain()))
 
 
 def test_an_opened_run_repeats_its_figures_and_takes_other_settings(trained, tmp_path):

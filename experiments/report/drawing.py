@@ -139,7 +139,8 @@ def keep_in_sight(
         spot[place] = ends[is_high]
         axes.plot(*spot, {"x": "<>", "y": "v^"}[which][is_high], color=line.get_color(), ms=7, clip_on=False, zorder=5)
         if tells and len(beyond) <= _MOST_TOLD:
-            away = (8 + 9 * told[tuple(spot)]) * (-1 if is_high else 1)  # points: below what stands at the spot already
+            step = 32 if which == "x" else 9  # points: past what stands at the spot already
+            away = (8 + step * told[tuple(spot)]) * (-1 if is_high else 1)
             told[tuple(spot)] += 1
             value = f"{point[place]:,.0f}" if abs(point[place]) >= 100 else f"{point[place]:.3g}"
             ends_told = {"ha": "right" if is_high else "left"} if which == "x" else {"ha": "center", "va": "center"}

@@ -119,6 +119,7 @@ def training_curves(groups: list[Group]) -> Figure | None:
         keep_in_sight(axes, "y", sound, fallen)
         if not axes.lines:
             axes.text(0.5, 0.5, "not kept with these runs", ha="center", transform=axes.transAxes)
+            axes.set(xticks=[], yticks=[])
         axes.set_xlabel("step" if by_step else "epoch")
         axes.set_title(titles.get(name, title(metric.name)))
     if not legend:

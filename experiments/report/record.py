@@ -8,8 +8,8 @@ import pandas as pd
 
 from common.errors import InputError
 from experiments.config_files import flatten, read_yaml
-from experiments.results import RunResults, read_json
-from experiments.typed_json import Part, WrongPartError
+from experiments.results import RunResults
+from experiments.typed_json import Part, WrongPartError, read_json
 
 UNSOUND = ("collapsed", "diverged")
 STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "begun", "paused", "waiting")
@@ -32,6 +32,8 @@ class RankMoment(Part):
 class RankHistory(Part):
     """ranks.json: each layer's discrete rank at the end, and the continuous ones over time."""
 
+    ADVICE = "Delete this file: the report then leaves out its ranks."
+
     layers: dict[str, float]
     history: list[RankMoment]
 
@@ -46,10 +48,10 @@ class RankHistory(Part):
                 raise WrongPartError(f"says alpha is {moment.alpha} at step {moment.step}")
         return found
 
-    def as_plain(self) -> dict[str, Any]:
-        """As plain values, continuous ranks to three decimals: no picture shows more."""
+    def rounded(self) -> Self:
+        """The same with continuous ranks to three decimals: no picture shows more."""
         moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
-        return {"layers": self.layers, "history": [moment.as_plain() for moment in moments], **self.other}
+        return replace(self, history=moments)
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,12 +138,7 @@ def read_files(folder: Path) -> dict[str, Any]:
 def _read_ranks(path: Path) -> RankHistory | None:
     if not path.exists():
         return None
-    try:
-        found = RankHistory.from_plain(read_json(path))
-    except WrongPartError as error:
-        raise InputError(
-            f"{path} isn't what a fit writes: it {error}. Delete this file: the report then leaves out its ranks."
-        ) from error
+    found = RankHistory.read(path)
     return found if found.history else None
 
 

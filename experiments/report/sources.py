@@ -19,8 +19,8 @@ from common.errors import InputError
 from common.files import finite, is_plain_name, write_text
 from experiments.config_files import flatten
 from experiments.report.record import Config, RankHistory, Record, read_files, read_run
-from experiments.results import RunResults, read_json
-from experiments.typed_json import Part, WrongPartError
+from experiments.results import RunResults
+from experiments.typed_json import Part, WrongPartError, read_json
 
 # What is alike in most studies, and told once then.
 _SHARED = ("data", "backbone", "width", "versions", "device", "device_name", "processes")
@@ -75,6 +75,8 @@ class Trial(Part):
 class TrialList(Part):
     """A file of trials, or a sweep's results.json; `about` holds common `settings` and common parts of results.json."""
 
+    ADVICE = "Delete this file and run the sweep again."
+
     about: dict[str, Any] = field(default_factory=dict)
     trials: list[Trial]
 
@@ -116,13 +118,7 @@ def _read_folder(folder: Path) -> list[Record]:
 
 
 def _read_sweep(path: Path) -> list[Record]:
-    try:
-        trials = TrialList.from_plain(read_json(path)).trials
-    except WrongPartError as error:
-        raise InputError(
-            f"{path} isn't what a sweep writes: it {error}. Delete this file and run the sweep again."
-        ) from error
-    records = [trial.record(path.parent, str(path), {}, config={}) for trial in trials]
+    records = [trial.record(path.parent, str(path), {}, config={}) for trial in TrialList.read(path).trials]
     records = [replace(record, **read_files(record.folder)) for record in records]
     return [record if record.config else replace(record, config=_known_config(record, records)) for record in records]
 
@@ -177,7 +173,7 @@ def check_place(path: Path) -> None:
     with suppress(*_NOT_TRIALS):
         if "about" in json.loads(path.read_text(encoding="utf-8")):
             return
-    raise InputError(f"--trials is {path}, which is there and no file of trials. Choose another name.")
+    raise InputError(f"--trials is {path}, which exists and is no file of trials. Choose another name.")
 
 
 def write_trials(path: Path, records: list[Record]) -> None:
@@ -186,7 +182,7 @@ def write_trials(path: Path, records: list[Record]) -> None:
     Raises:
         InputError: the file is a folder's, or can't be written.
     """
-    outcomes = [record.results.to_dict() for record in records if record.results is not None]
+    outcomes = [record.results.as_plain() for record in records if record.results is not None]
     first = outcomes[0] if outcomes else {}
     told = [name for name in _SHARED if first.get(name) is not None]
     shared = {name: first[name] for name in told if all(outcome.get(name) == first[name] for outcome in outcomes)}
@@ -215,7 +211,7 @@ def _without(content: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
 def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> Trial:
     results, error = None, record.error
     if record.results is not None:  # what is told once is left out, and norms by layer
-        results = _shorten(_without(record.results.to_dict(), (*shared, "run_name")), short)
+        results = _shorten(_without(record.results.as_plain(), (*shared, "run_name")), short)
         norms = results.get("update_norms") or {}
         for when, found in norms.items():
             norms[when] = found and _without(found, ("layers", "relative_layers"))
@@ -233,7 +229,7 @@ def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict
             for name, values in record.metrics.items()
             if name in _DRAWN or name.startswith("val/")
         },
-        ranks=record.ranks,
+        ranks=record.ranks and record.ranks.rounded(),
         error=error or None,
     )
 

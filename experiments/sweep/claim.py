@@ -1,6 +1,5 @@
 """sweep.yaml: a folder holds one grid, which may grow when that is asked for."""
 
-from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, shown
@@ -21,24 +20,16 @@ _FREE = ("settings",)
 def check_claim(
     folder: SweepFolder, definition: dict[str, Any], configs: dict[str, dict[str, Any]], command: str, extend: bool
 ) -> None:
-    """Whether the folder is free, holds this very grid, or (`extend`) a part of it.
+    """Refuses a folder that is neither free nor holds this very grid, or (`extend`) a part of it.
 
-    Args:
-        folder: the sweep's folder, which may not exist yet.
-        definition: the grid as asked for now.
-        configs: the complete settings of its trials, by name.
-        command: the command as typed, for the ways out.
-        extend: let the grid there grow into this one.
-
-    Raises:
-        InputError: the folder holds another grid, trials that this one lacks or would run with other settings, or
-            runs that no sweep began; or a trial's results.json or failure.json isn't whole.
+    It may hold another grid, trials that this one lacks or would run with other settings (`configs`), runs that
+    no sweep began, or files that aren't whole. The ways out that are named begin with `command`.
     """
     path = folder.path / "sweep.yaml"
     if not path.exists() and RunFolder(folder.path).holds_a_run:
         raise InputError(f"{folder.path} holds a run that isn't a sweep. Choose another --run_name or --runs_dir.")
     asked = load_yaml(dump_yaml(definition))
-    there = _definition_there(path) if path.exists() else asked
+    there = {name: part for name, part in read_yaml(path).items() if name != REGISTERED} if path.exists() else asked
     lost = sorted(_begun(folder) - set(configs))
     if there.get(QUESTION) != asked.get(QUESTION) and _begun(folder):
         raise InputError(
@@ -77,10 +68,6 @@ def claim(folder: SweepFolder, definition: dict[str, Any]) -> None:
     write_text(path, dump_yaml(definition))
 
 
-def _definition_there(path: Path) -> dict[str, Any]:
-    return {name: part for name, part in read_yaml(path).items() if name != REGISTERED}
-
-
 def _begun(folder: SweepFolder) -> set[str]:
     """Names of the trials that have left a trace."""
     return {found.parent.name for name in _TRACES for found in folder.path.glob(f"*/{name}")}
@@ -99,7 +86,9 @@ def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> I
             folder.results(trial)
             folder.failure(trial)
             saved = folder.trial_folder(trial) / "config.yaml"
-            changed = differences(*_common(read_yaml(saved), config)) if saved.exists() else []
+            there = read_yaml(saved) if saved.exists() else {}
+            before = {key: value for key, value in there.items() if key not in _WITHOUT_EFFECT}
+            changed = differences(before, _known(before, config))
         except InputError as error:
             return error
         if changed:
@@ -111,19 +100,10 @@ def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> I
     return None
 
 
-def _common(saved: dict[str, Any], asked: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Both configs, reduced to the settings that the saved one has: a newer version may know more."""
-
-    def kept(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-        return {
-            key: kept(value, after[key]) if _is_group(key, value) and isinstance(after[key], dict) else after[key]
-            for key, value in before.items()
-            if key in after
-        }
-
-    saved = {key: value for key, value in saved.items() if key not in _WITHOUT_EFFECT}
-    return saved, kept(saved, asked)
-
-
-def _is_group(key: str, value: Any) -> bool:
-    return isinstance(value, dict) and key not in _FREE
+def _known(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """The settings of `after` that `before` has, too: a newer version may know more."""
+    groups = {key for key, value in before.items() if isinstance(value, dict) and key not in _FREE}
+    return {
+        key: _known(before[key], after[key]) if key in groups and isinstance(after[key], dict) else after[key]
+        for key in before.keys() & after.keys()
+    }

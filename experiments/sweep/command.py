@@ -4,6 +4,7 @@ import argparse
 import shlex
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
 from experiments.sweep.question import SEARCHED, Question
 from experiments.sweep.ray_engine import RayEngine
-from experiments.sweep.trial_config import check_trials, trial_command
+from experiments.sweep.trial_config import check_trials, trial_arguments
 
 _EPILOG = (
     "Any other option holds for every trial: --data.data_dir DIR, --model.backbone NAME, --trainer.max_epochs 2, … "
@@ -71,11 +72,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def run_sweep(arguments: list[str]) -> int:
-    """Runs the verb and returns the exit code.
-
-    Raises:
-        InputError: the grid, a trial's settings or an option is at fault; no trial was started.
-    """
+    """Runs the verb and returns the exit code. Before any trial starts, bad input is an `InputError`."""
     quiet_libraries()  # once more: this module's imports have set Lightning's loggers back
     options, rest = _parser().parse_known_args(arguments)
     _check_options(options)
@@ -117,17 +114,12 @@ def run_sweep(arguments: list[str]) -> int:
         rounds: Iterable[list[Trial]] = [progress.unfinished]
         if options.stop_early:
             rounds = rounds_of(folder, trials, epochs, searched, progress.say)
-        complete = not progress.unfinished or _carry_out(engine, rounds, progress)
+        complete = not progress.unfinished
+        if not complete:
+            with progress.shown(), suppress(KeyboardInterrupt):
+                complete = engine(folder, rounds, progress)
         keep_account()
         return _close(folder, mine, complete, command, options.stop_early)
-
-
-def _carry_out(engine: Engine, rounds: Iterable[list[Trial]], progress: Progress) -> bool:
-    with progress.shown():
-        try:
-            return engine(progress.folder, rounds, progress)
-        except KeyboardInterrupt:
-            return False
 
 
 def _close(folder: SweepFolder, mine: list[Trial], complete: bool, command: str, stops_early: bool) -> int:
@@ -158,7 +150,8 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
         logger.info("This part has no trial.")
         return
     first = (trials if overwrite else progress.unfinished or trials)[0]
-    logger.info(f"One trial by hand:\n  {trial_command(SweepFolder(folder.path.parent), first)}")
+    by_hand = shlex.join(trial_arguments(SweepFolder(folder.path.parent), first))
+    logger.info(f"One trial by hand:\n  python cli.py {by_hand}")
 
 
 def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
@@ -187,8 +180,7 @@ def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Pat
                 f"question.compare is {list(question.compare)}, but the pilot {', '.join(map(str, pilot))} has the "
                 f"methods {named}; allowed: a pilot of both. Give another --pilot, or leave it out."
             ) from error
-    seeds = {str(trial.overrides.get("seed_everything")) for trial in trials}
-    logger.info(seeds_needed(question, found, len(seeds)))
+    logger.info(seeds_needed(question, found, len({trial.seed for trial in trials})))
 
 
 def _settings(rest: list[str]) -> dict[str, Any]:

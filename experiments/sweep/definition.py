@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from common.errors import InputError, listing, one_of, shown
+from common.errors import InputError, check_one_of, listing, shown
 from experiments.config_files import flatten, locate_config, read_yaml
 from experiments.own_files import OF_A_RUN
 from experiments.sweep.deletion import OF_A_SWEEP
@@ -20,36 +20,24 @@ _TAKEN = {"sweep", "results", *(pattern.split("/")[0] for pattern in (*OF_A_SWEE
 
 
 def read_definition(path: Path) -> dict[str, Any]:
-    """The content of a sweep file, with settings by their command-line names.
-
-    Raises:
-        InputError: no YAML, parts that a sweep doesn't have, or a question it can't answer.
-    """
+    """The content of a sweep file, checked, with settings by their command-line names."""
     content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
     definition: dict[str, Any] = _normal({name: part for name, part in content.items() if name != REGISTERED})
-    sections = read_sections(definition)
+    varied = {name for section in read_sections(definition).values() for name in section.varied}
     Question.of(definition)
-    _check_searched(definition.get(SEARCHED) or [], {name for section in sections.values() for name in section.varied})
-    return definition
-
-
-def _check_searched(searched: Any, varied: set[str]) -> None:
     allowed = sorted(varied - {"seed_everything"}) or ["none: the sweep varies nothing but seeds"]
+    searched = definition.get(SEARCHED) or []
     if not isinstance(searched, list):
         raise InputError(f"searched is {shown(searched)}; allowed: a list of settings, out of {listing(allowed)}.")
     for name in searched:
-        if name not in allowed:
-            raise one_of("a setting of searched", name, allowed)
+        check_one_of("a setting of searched", name, allowed)
+    return definition
 
 
 def make_trials(definition: dict[str, Any]) -> list[Trial]:
-    """The trials of a definition, each with a name that tells what is special about it.
-
-    Raises:
-        InputError: see `grid.expand`; or a trial's folder would have the name of one of the sweep's own files.
-    """
+    """The trials of a definition (see `grid.expand`), each with a name that tells what is special about it."""
     trials = expand(definition, read_base)
     found = []
     for trial, name in zip(trials, _names(trials), strict=True):
@@ -64,11 +52,7 @@ def make_trials(definition: dict[str, Any]) -> list[Trial]:
 
 
 def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any]:
-    """The definition with settings from the command line, which hold for every trial.
-
-    Raises:
-        InputError: a setting that the sweep varies or derives itself.
-    """
+    """The definition with settings from the command line, which hold for every trial and which no trial varies."""
     if not typed:
         return definition
     typed = _normal(typed)
@@ -100,11 +84,7 @@ def by_short_names(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _normal(content: Any) -> Any:
-    """The content with one name for each setting, or formulas would miss it under the other.
-
-    Raises:
-        InputError: both names of one setting are there.
-    """
+    """The content with one name for each setting, or formulas would miss it under the other."""
     if isinstance(content, dict):
         made = {_short_name(name): _normal(value) for name, value in content.items()}
         if len(made) < len(content):
@@ -126,11 +106,9 @@ def _names(trials: list[Trial]) -> list[str]:
     for trial in trials:
         parts = [trial.method] if trial.method else []
         parts += [f"{short[key]}_{_value_text(value)}" for key, value in trial.overrides.items()]
-        name = re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(parts)).strip("_.-") or "trial"
-        names.append(name if len(name) <= _LONGEST_NAME else _cut(name, trial))
-    twins = {name for name in names if names.count(name) > 1}
-    return [
-        _cut(name, trial) if name in twins else name  # values that differ only in what a folder name can't hold
+        names.append(re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(parts)).strip("_.-") or "trial")
+    return [  # values may differ only in what a folder name can't hold
+        _cut(name, trial) if len(name) > _LONGEST_NAME or names.count(name) > 1 else name
         for name, trial in zip(names, trials, strict=True)
     ]
 

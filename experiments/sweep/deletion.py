@@ -14,21 +14,13 @@ OF_A_SWEEP = ("sweep.yaml", "results.json", *OF_A_REPORT, f"{LOCKS}/*", f"{LOCKS
 
 
 def begin_anew(run_folder: Path) -> None:
-    """Deletes what a trial left that was stopped before its first checkpoint, but its log and count of attempts.
-
-    Raises:
-        InputError: the folder holds something else, too.
-    """
+    """Deletes what a trial left that was stopped before its first checkpoint, but its log and count of attempts."""
     files = own_files(run_folder, _OF_A_TRIAL, "Move it, and run the sweep again.")
     delete(run_folder, [path for path in files if path.name not in (LOG, FAILURE)])
 
 
 def sweep_files(folder: SweepFolder) -> list[Path]:
-    """The files of a sweep with all its trials and its report, which `--overwrite` deletes.
-
-    Raises:
-        InputError: the folder holds something else, or is a link.
-    """
+    """The files of a sweep with all its trials and its report; refused if the folder is a link or holds others, too."""
     there = [path for path in folder.path.glob("*") if path.name != LOCKS]
     trials = [path.name for path in there if any((path / name).exists() for name in (LOG, FAILURE, PAUSED))]
     if there and not trials and not (folder.path / "sweep.yaml").exists():
@@ -39,11 +31,7 @@ def sweep_files(folder: SweepFolder) -> list[Path]:
 
 
 def clear(folder: SweepFolder) -> None:
-    """Deletes a sweep with all its trials.
-
-    Raises:
-        InputError: see `sweep_files`; or somebody runs one of the trials by hand.
-    """
+    """Deletes a sweep with all its trials (`sweep_files`), unless somebody runs one of them by hand."""
     files = sweep_files(folder)
     for path in folder.path.glob("*/config.yaml"):
         with RunFolder(path.parent).held():  # refused where a process is at work
@@ -54,10 +42,8 @@ def clear(folder: SweepFolder) -> None:
 def drop_checkpoints(folder: SweepFolder, trials: list[Trial], kept: str) -> None:
     """Deletes what finished trials needn't keep, for many full ones fill a disk; begun and failed ones need theirs.
 
-    Args:
-        folder: the sweep's folder.
-        trials: its trials; those that another process holds are left alone.
-        kept: `all`, `best` (best.ckpt; last.ckpt where no validation chose a best one) or `none`.
+    Trials that another process holds are left alone. Of `KEPT`, `best` keeps best.ckpt, or last.ckpt where no
+    validation chose a best one.
     """
     for trial in trials if kept != "all" else []:
         # Only finished trials are locked: one that waits could be taken by another process just now.

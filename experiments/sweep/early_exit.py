@@ -29,12 +29,7 @@ class Search:
 
 
 def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], searched: list[str]) -> int:
-    """Epochs of every trial.
-
-    Raises:
-        InputError: nothing competes; epochs differ, aren't told, or don't end with one validation each; or there are
-            too few of them and of seeds to decide anything early.
-    """
+    """Epochs of every trial; refused where nothing competes, or nothing can be decided by one validation an epoch."""
     if all(len(search.candidates) < 2 for search in searches(trials, searched)):
         raise InputError(
             "--stop_early is given, but all trials are compared and none compete; allowed: a grid of learning rates, "
@@ -47,7 +42,7 @@ def check_epochs(trials: list[Trial], configs: dict[str, dict[str, Any]], search
     for name, allowed in _EVERY_EPOCH.items():
         if not set(asked[name]) <= set(allowed):
             raise _unfit(name, asked[name], f"{allowed[0]}, as decisions are taken on one validation after each epoch")
-    epochs, seeds = int(asked["max_epochs"][0]), _count_seeds(trials)
+    epochs, seeds = int(asked["max_epochs"][0]), len({trial.seed for trial in trials})
     if len(rungs(seeds, epochs)) < 2:
         raise _unfit("max_epochs", [f"{epochs} with {seeds} seed"], "2 or more, or several seeds, to decide early")
     return epochs
@@ -58,10 +53,6 @@ def _unfit(name: str, asked: list[str], allowed: str) -> InputError:
         f"trainer.{name} is {', '.join(asked)}; allowed with --stop_early: {allowed}. Change it, or leave --stop_early "
         "out: every trial then runs to its end."
     )
-
-
-def _count_seeds(trials: list[Trial]) -> int:
-    return len({str(trial.overrides.get(_SEED)) for trial in trials})
 
 
 def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
@@ -79,26 +70,13 @@ def searches(trials: list[Trial], searched: list[str]) -> list[Search]:
 def rounds_of(
     folder: SweepFolder, trials: list[Trial], epochs: int, searched: list[str], say: Callable[[str], None]
 ) -> Iterator[list[Trial]]:
-    """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again.
-
-    Args:
-        folder: the sweep's folder, which tells how far its trials are.
-        trials: all of them.
-        epochs: of each trial, see `check_epochs`.
-        searched: settings that compete beside learning rates.
-        say: tells a person which settings pause.
-    """
+    """What to train on each rung; decided when the one before has ended, and alike when the sweep is run again."""
     competing = searches(trials, searched)
     failed: set[str] = set()  # tried again by the next call
-    ladder = rungs(_count_seeds(trials), epochs)
+    ladder = rungs(len({trial.seed for trial in trials}), epochs)
     for rung in ladder:
-        part = [
-            one
-            for search in competing
-            for one in _trials_to_train(folder, search, rung, epochs)
-            if one.name not in failed
-        ]
-        if part:
+        to_train = (one for search in competing for one in _trials_to_train(folder, search, rung, epochs))
+        if part := [one for one in to_train if one.name not in failed]:
             yield part
         failed |= {one.name for one in part if folder.state(one) is State.FAILED}
         for search in competing if rung != ladder[-1] else []:

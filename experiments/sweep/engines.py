@@ -14,12 +14,14 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common.machine import GPU_SHARE, usable_cores
 from common.terminal import logger
-from experiments.sweep.folder import SweepFolder
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.trial_run import Outcome, run_trial
+from experiments.sweep.trial_run import run_trial
 
 # Runs one round of trials after another, and returns whether all were carried out, failed ones included. The next round
 # is asked for when the one before has ended.
@@ -33,7 +35,7 @@ def run_here(folder: SweepFolder, rounds: Iterable[list[Trial]], progress: Progr
         progress.started(trial)
         outcome = run_trial(folder, trial)
         progress.ended(trial, outcome)
-        if outcome is Outcome.STOPPED:
+        if outcome is State.STOPPED:
             return False
     return True
 
@@ -76,7 +78,7 @@ class WorkerProcesses:
     def _stop(self, number: int, frame: Any) -> None:
         """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
         again, self._stopping = self._stopping, True
-        logger.info("\nStopping at once." if again else "\nStopping after this step; once more to stop at once.")
+        logger.info("\nStopping at once." if again else "\nStopping after this step. A second signal stops at once.")
         for worker in list(self._workers.values()):
             worker.kill() if again else worker.terminate()
 
@@ -88,7 +90,7 @@ class WorkerProcesses:
             with self._turn:
                 progress.started(trial)
             outcome = self._ask(place, folder, trial)
-            if outcome is Outcome.FAILED:
+            if outcome is State.FAILED:
                 self._retire(place)  # an error on a GPU can stay with its process, and fail all that follows
             with self._turn:
                 progress.ended(trial, outcome)
@@ -105,36 +107,36 @@ class WorkerProcesses:
         if worker is not None:
             worker.communicate()  # end of input: the worker ends
 
-    def _ask(self, place: int, folder: SweepFolder, trial: Trial) -> Outcome:
+    def _ask(self, place: int, folder: SweepFolder, trial: Trial) -> State:
         worker = self._workers.get(place)
         if worker is None or worker.poll() is not None:
             worker = self._workers[place] = start_worker(place, self.jobs)
         if self._stopping:  # the signal came before this worker was there to be told
-            return Outcome.STOPPED
+            return State.STOPPED
         assert worker.stdin is not None and worker.stdout is not None
         with suppress(OSError):  # died between two trials: the answer is the end of its output
             worker.stdin.write(json.dumps([str(folder.path), vars(trial)]) + "\n")
             worker.stdin.flush()
         answer = worker.stdout.readline().strip()
         if answer:
-            return Outcome(answer)
+            return State(answer)
         code = worker.wait()
         if self._stopping:
-            return Outcome.STOPPED
+            return State.STOPPED
         reason = f"killed by signal {-code} (out of memory?)" if code < 0 else f"ended with exit code {code}"
         folder.record_failure(trial, f"its process was {reason}")
-        return Outcome.FAILED
+        return State.FAILED
 
 
 def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
-    """A process that runs `experiments.sweep.worker` with its share of the machine."""
+    """A process that runs `experiments.sweep.trial_run` with its share of the machine."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")])}
     environment.setdefault("OMP_NUM_THREADS", str(max(usable_cores() // jobs, 1)))
     if gpus := _visible_gpus():
         environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
         environment[GPU_SHARE] = str(1 / len(range(place % len(gpus), jobs, len(gpus))))
     return subprocess.Popen(
-        [sys.executable, "-m", "experiments.sweep.worker"],
+        [sys.executable, "-m", "experiments.sweep.trial_run"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -144,8 +146,6 @@ def start_worker(place: int, jobs: int) -> "subprocess.Popen[str]":
 
 
 def _visible_gpus() -> list[str]:
-    import torch
-
     count = torch.cuda.device_count()  # asks the driver's management library: this process takes no GPU memory
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return visible.split(",") if visible and count else [str(number) for number in range(count)]

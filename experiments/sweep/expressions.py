@@ -15,8 +15,7 @@ _LONGEST = 1000  # characters of a formula
 
 def _power(base: Number, exponent: Number) -> Any:
     # Python works out every digit of a whole number, however many: 9**9**9 would never end.
-    whole = isinstance(base, int) and isinstance(exponent, int)
-    if whole and abs(base) > 1 and exponent * math.log2(abs(base)) > _BITS:
+    if isinstance(base, int) and isinstance(exponent, int) and exponent * math.log2(abs(base) or 1) > _BITS:
         raise ValueError(f"{base} ** {exponent} is too large")
     return base**exponent
 
@@ -45,24 +44,19 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """Values of derived settings. A formula may use the grid's settings, the base config's, and earlier formulas.
+    """Values of derived settings: text is a formula, anything else a value.
 
-    Args:
-        derived: formula by setting; text is a formula, anything else a value.
-        overrides: the trial's settings by dotted name.
-        base: the base config's values by dotted command-line name.
+    A formula may use the trial's settings (`overrides`), the base config's, both by dotted name, and earlier formulas.
 
     Raises:
         InputError: a formula that isn't arithmetic, names an unknown setting, or has no finite number as its value.
     """
     known = {**base, **overrides}
-    values: dict[str, Any] = {}
     for name, formula in derived.items():
         if name in overrides:
             raise InputError(f"{name} is both in the grid and derived; allowed: one of them.")
-        values[name] = _value(name, formula, known) if isinstance(formula, str) else formula
-        known[name] = values[name]
-    return values
+        known[name] = _value(name, formula, known) if isinstance(formula, str) else formula
+    return {name: known[name] for name in derived}
 
 
 def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
@@ -81,22 +75,20 @@ def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
 
 
 def _number(node: ast.AST, known: dict[str, Any]) -> Number:
-    value = _walk(node, known)
+    match node:
+        case ast.Constant(value=value):
+            pass
+        case ast.Name() | ast.Attribute():
+            value = known[ast.unparse(node)]
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            value = -_number(operand, known)
+        case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
+            value = _OPERATORS[type(op)](_number(left, known), _number(right, known))
+        case ast.Call(func=ast.Name(id=name), args=arguments) if name in _FUNCTIONS:
+            value = _FUNCTIONS[name](*(_number(argument, known) for argument in arguments))
+        case _:
+            raise ValueError(f"{ast.unparse(node)[:80]} is not allowed")
     too_large = isinstance(value, int) and abs(value) >> _BITS
     if too_large or not isinstance(value, Number) or not math.isfinite(value):
         raise ValueError(f"{ast.unparse(node)[:80]} is no finite number of up to 64 bits")
     return value
-
-
-def _walk(node: ast.AST, known: dict[str, Any]) -> Any:
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name | ast.Attribute):
-        return known[ast.unparse(node)]
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
-        return -_number(node.operand, known)
-    if isinstance(node, ast.BinOp) and type(node.op) in _OPERATORS:
-        return _OPERATORS[type(node.op)](_number(node.left, known), _number(node.right, known))
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _FUNCTIONS:
-        return _FUNCTIONS[node.func.id](*(_number(argument, known) for argument in node.args))
-    raise ValueError(f"{ast.unparse(node)[:80]} is not allowed")

@@ -7,31 +7,32 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from common.errors import InputError
 from common.files import storage_error, write_json
 from common.locks import locked
-from experiments.results import RunResults, ValidationCurve, read_json
+from experiments.results import RunResults, ValidationCurve
 from experiments.run_folder import RunFolder
 from experiments.sweep.grid import Trial
-from experiments.typed_json import Part, WrongPartError
+from experiments.typed_json import Part, read_json
 
 LOCKS = ".locks"
 LOG = "log.txt"
 FAILURE = "failure.json"
 PAUSED = "paused.json"
-_Kind = TypeVar("_Kind", bound=Part)
 
 
 class State(StrEnum):
-    """Where a trial stands, as its folder tells."""
+    """Where a trial stands, as its folder tells, or how an attempt at it ended."""
 
     WAITING = "waiting"
     BEGUN = "begun"
     FINISHED = "finished"
     FAILED = "failed"
-    PAUSED = "paused"
+    PAUSED = "paused"  # at the epoch it was asked to
+    STOPPED = "stopped"  # by a signal: the sweep stops, too
+    ELSEWHERE = "elsewhere"  # another process is running it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +46,7 @@ class Failure(Part):
 
 @dataclass(frozen=True)
 class SweepFolder:
-    """The folder of one sweep.
-
-    Args:
-        path: runs_dir / sweep name.
-    """
+    """The folder of one sweep. Whatever reads a trial's files raises `InputError` where one of them isn't whole."""
 
     path: Path
 
@@ -59,48 +56,27 @@ class SweepFolder:
     def state(self, trial: Trial) -> State:
         """What a trial's files say."""
         folder = self.trial_folder(trial)
-        if (folder / "results.json").exists():
-            return State.FINISHED
-        if (folder / FAILURE).exists():
-            return State.FAILED
-        if (folder / PAUSED).exists():
-            return State.PAUSED
+        for name, state in (("results.json", State.FINISHED), (FAILURE, State.FAILED), (PAUSED, State.PAUSED)):
+            if (folder / name).exists():
+                return state
         return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
 
     def results(self, trial: Trial) -> RunResults | None:
-        """What a finished trial came to.
-
-        Raises:
-            InputError: its results.json isn't whole.
-        """
+        """What a finished trial came to."""
         path = self.trial_folder(trial) / "results.json"
         return RunResults.read(path) if path.exists() else None
 
     def failure(self, trial: Trial) -> Failure | None:
-        """Why a trial failed.
-
-        Raises:
-            InputError: its failure.json isn't whole.
-        """
-        return self._part(trial, FAILURE, Failure)
+        """Why a trial failed."""
+        path = self.trial_folder(trial) / FAILURE
+        return Failure.read(path) if path.exists() else None
 
     def curve(self, trial: Trial) -> ValidationCurve | None:
-        """The validation figures of a finished or paused trial.
-
-        Raises:
-            InputError: its results.json or paused.json isn't whole.
-        """
-        results = self.results(trial)
-        return self._part(trial, PAUSED, ValidationCurve) if results is None else results.curve
-
-    def _part(self, trial: Trial, name: str, kind: type[_Kind]) -> _Kind | None:
-        path = self.trial_folder(trial) / name
-        if not path.exists():
-            return None
-        try:
-            return kind.from_plain(read_json(path))
-        except WrongPartError as error:
-            raise InputError(f"{path} isn't what a sweep writes: it {error}. Delete this file.") from error
+        """The validation figures of a finished or paused trial."""
+        if (results := self.results(trial)) is not None:
+            return results.curve
+        path = self.trial_folder(trial) / PAUSED
+        return ValidationCurve.read(path) if path.exists() else None
 
     def record_failure(self, trial: Trial, reason: str) -> None:
         """Writes failure.json, and counts the attempt."""
@@ -111,7 +87,6 @@ class SweepFolder:
     def record_pause(self, trial: Trial) -> None:
         """Writes paused.json for a trial that hasn't begun."""
         nothing = ValidationCurve(values=[], higher_is_better=True, validation_rows=0)
-        self.trial_folder(trial).mkdir(exist_ok=True)
         write_json(self.trial_folder(trial) / PAUSED, nothing.as_plain())
 
     def write_results(self, trials: list[Trial]) -> None:
@@ -146,11 +121,7 @@ class SweepFolder:
 
     @contextmanager
     def sweep_lock(self, is_part: bool) -> Iterator[None]:
-        """Keeps a second sweep out of the folder; the parts of one sweep let each other in.
-
-        Raises:
-            InputError: another sweep is at work here, or the folder can't be written to.
-        """
+        """Keeps a second sweep out of the folder (`InputError`); the parts of one sweep let each other in."""
         path = self.path / LOCKS / "sweep"
         with ExitStack() as held:
             try:

@@ -46,6 +46,11 @@ class Trial:
         """Everything that the sweep sets, by command-line name."""
         return {**self.settings, **self.overrides}
 
+    @property
+    def seed(self) -> str:
+        """The grid's seed as text; None, too, where it has none."""
+        return str(self.overrides.get("seed_everything"))
+
 
 @dataclass(frozen=True)
 class Section:
@@ -60,11 +65,7 @@ class Section:
 
     @classmethod
     def of(cls, where: str, content: Any) -> Self:
-        """Reads the parts.
-
-        Raises:
-            InputError: an unknown part, or one of the wrong form; names `where`.
-        """
+        """Reads the parts; `where` names them in messages."""
         for name in _mapping(where, content):
             check_one_of(f"a part of {where}", name, PARTS)
         config, zipped, listed = content.get("config"), content.get("zip") or [], content.get("trials")
@@ -100,27 +101,17 @@ class Section:
         }
 
     def combinations(self) -> Iterator[Overrides]:
-        """The product over the grid, the zipped groups, and the listed trials.
-
-        Raises:
-            InputError: a setting is set by two of them.
-        """
+        """The product over the grid, the zipped groups, and the listed trials; each setting is set by one of them."""
         axes = [[{name: value} for value in values] for name, values in self.grid.items()] + self.zipped
         for choice in itertools.product(*axes, *([self.listed] if self.listed else [])):
-            overrides: Overrides = {}
-            for part in choice:
-                if twice := sorted(overrides.keys() & part.keys()):
-                    raise InputError(f"{twice[0]} is set by two parts of the sweep; allowed: one of grid, zip, trials.")
-                overrides |= part
-            yield overrides
+            names = [name for part in choice for name in part]
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise InputError(f"{twice[0]} is set by two parts of the sweep; allowed: one of grid, zip, trials.")
+            yield {name: value for part in choice for name, value in part.items()}
 
 
 def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
-    """The parts that hold for each method, the shared ones included; without methods, those of the one named ''.
-
-    Raises:
-        InputError: see `Section.of`.
-    """
+    """The parts that hold for each method, the shared ones included; without methods, those of the one named ''."""
     of_the_file = ("methods", QUESTION, REGISTERED, SEARCHED)
     shared = Section.of("the sweep file", {name: v for name, v in definition.items() if name not in of_the_file})
     methods = _mapping("methods", definition.get("methods") or {})
@@ -129,13 +120,9 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
 
 
 def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
-    """All trials of a definition, still without names, in the order of the file.
+    """All trials of a definition, still without names; `read_base` gives the values of base configs.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
-
-    Args:
-        definition: the content of a sweep file; `methods` hold the same parts once more, each for itself.
-        read_base: gives the values that derived settings may read from base configs.
 
     Raises:
         InputError: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.
@@ -154,8 +141,8 @@ def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], di
             trials.append(trial)
     if not any(trial.overrides for trial in trials) and len(trials) < 2:
         raise InputError("the grid is empty; allowed: at least one setting under grid, zip, trials or methods.")
-    seeds = list(dict.fromkeys(str(trial.overrides.get("seed_everything")) for trial in trials))
-    return sorted(trials, key=lambda trial: seeds.index(str(trial.overrides.get("seed_everything"))))
+    seeds = list(dict.fromkeys(trial.seed for trial in trials))
+    return sorted(trials, key=lambda trial: seeds.index(trial.seed))
 
 
 def _mapping(part: str, value: Any) -> dict[str, Any]:
@@ -191,7 +178,7 @@ def _rows(group: Any) -> list[Overrides]:
 
 
 def _refuse_own(trial: Trial) -> None:
-    """Raises InputError for what the sweep itself says to each trial, or what would leave a trial without results."""
+    """Refuses what the sweep itself says to each trial, or what would leave a trial without results."""
     for name, reason in _OWN.items():
         if trial.asked.get(name):
             raise InputError(f"{name} is set for the trials of a sweep, but {reason}. Leave it out.")

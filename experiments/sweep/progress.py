@@ -14,10 +14,9 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from experiments.results import RunResults
+from experiments.results import Metric, RunResults
 from experiments.sweep.folder import LOG, State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.trial_run import Outcome
 
 _ROWS = 20
 _LOGS = 3  # running trials whose last line is shown
@@ -26,20 +25,15 @@ _RESULT = 27  # characters: matthews correlation 0.1234
 _OTHER_COLUMNS = 29 + _RESULT  # beside a name: state, result, time and the frame
 _SHORTEST_NAME = 24
 _RUNNING = "running"
-_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, Outcome.STOPPED, Outcome.ELSEWHERE)
+_UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, State.STOPPED, State.ELSEWHERE)
 _STYLES = {"finished": "green", "failed": "red", "collapsed": "yellow", "diverged": "yellow", _RUNNING: "bold cyan"}
 
 
 class Progress:
     """Counts trials as they start and end, and shows them.
 
-    Args:
-        folder: the sweep's folder.
-        trials: all trials of this call.
-        at_once: how many run at the same time, for the time left.
-        after_each: called when a trial has ended, before that is shown.
-        anew: all of them will be run, whatever the folder holds.
-        may_pause: some may pause for good, so that the time left is the most it can be.
+    `after_each` is called when a trial has ended, before that is shown. With `anew` all will be run, whatever the
+    folder holds; where some `may_pause` for good, the time left is the most it can be.
     """
 
     def __init__(
@@ -77,27 +71,25 @@ class Progress:
         self._started_at[trial.name] = time.monotonic()
         self.say(f"started   {trial.name}")
 
-    def ended(self, trial: Trial, outcome: Outcome) -> None:
+    def ended(self, trial: Trial, outcome: State) -> None:
         """A trial has ended, one way or the other."""
         self._after_each()
         state = self._read_state(trial)
-        self.states[trial.name] = str(outcome) if outcome in (Outcome.STOPPED, Outcome.ELSEWHERE) else state
-        seconds = time.monotonic() - self._started_at.get(trial.name, time.monotonic())
-        self.say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(seconds)}")
+        self.states[trial.name] = str(outcome) if outcome in (State.STOPPED, State.ELSEWHERE) else state
+        self.say(f"{self.states[trial.name]:9} {trial.name}  {self._figure(trial)}  {_clock(self._seconds(trial))}")
         self.say(f"          {self.summary()}")
 
     def summary(self) -> str:
         """Done, running, left, best so far, time left: one line."""
         states = list(self.states.values())
         running, waiting = states.count(_RUNNING), sum(state in _UNDONE for state in states)
-        failed = states.count("failed")
-        parts = [f"{len(states) - running - waiting} of {len(states)} done" + (f" ({failed} failed)" if failed else "")]
+        failed = f" ({states.count('failed')} failed)" if "failed" in states else ""
+        parts = [f"{len(states) - running - waiting} of {len(states)} done{failed}"]
         parts += [f"{running} running", f"{waiting} left"]
-        figures = [(one.metric.best, name) for name, one in self._results.items() if one.metric.best is not None]
-        if figures:
-            metric = next(iter(self._results.values())).metric
-            best, name = max(figures, key=lambda figure: figure[0] if metric.higher_is_better else -figure[0])
-            parts.append(f"best {metric.name.replace('_', ' ')} {best:.4f} ({name})")
+        metrics = [(name, one.metric) for name, one in self._results.items() if one.metric.best is not None]
+        if metrics:
+            name, best = max(metrics, key=lambda one: (one[1].best or 0) * (1 if one[1].higher_is_better else -1))
+            parts.append(f"best {_told(best)} ({name})")
         if self._results and running + waiting:
             parts.append(f"{self._told_time} {_clock(self._seconds_left())} left")
         return ", ".join(parts)
@@ -111,7 +103,7 @@ class Progress:
                 alike = [other for other in finished if other.method == trial.method]
                 left += mean(self._results[other.name].wall_seconds for other in alike or finished)
             if self.states[trial.name] == _RUNNING:
-                left -= time.monotonic() - self._started_at[trial.name]
+                left -= self._seconds(trial)
         return max(left, 0) / self.at_once
 
     def table(self, trials: list[Trial]) -> Table:
@@ -123,17 +115,18 @@ class Progress:
         names = [_without_middle(trial.name, room) for trial in trials]
         left = self._console.width - _OTHER_COLUMNS + _RESULT - max(map(len, names), default=0)
         for trial, name in zip(trials, names, strict=True):
-            state, note = self.states[trial.name], Text(self._figure(trial))
+            state, note, results = self.states[trial.name], Text(self._figure(trial)), self._results.get(trial.name)
             note.truncate(max(left, _RESULT), overflow="ellipsis")
+            wall = None if results is None else results.wall_seconds
+            took = self._seconds(trial) if state == _RUNNING else wall
             # as Text: brackets in a name or an error are no markup
-            table.add_row(Text(name), Text(state, style=_STYLES.get(state, "")), note, self._time(trial))
+            cells = Text(name), Text(state, style=_STYLES.get(state, "")), note
+            table.add_row(*cells, "" if took is None else _clock(took))
         return table
 
-    def _time(self, trial: Trial) -> str:
-        if self.states[trial.name] == _RUNNING:
-            return _clock(time.monotonic() - self._started_at[trial.name])
-        results = self._results.get(trial.name)
-        return "" if results is None else _clock(results.wall_seconds)
+    def _seconds(self, trial: Trial) -> float:
+        """For how long it has been running."""
+        return time.monotonic() - self._started_at.get(trial.name, time.monotonic())
 
     def __rich__(self) -> Group:
         """As many rows as fit, around the running ones; below them what these have said last."""
@@ -152,7 +145,7 @@ class Progress:
 
     def _figure(self, trial: Trial) -> str:
         if (results := self._results.get(trial.name)) is not None and results.metric.best is not None:
-            return f"{results.metric.name.replace('_', ' ')} {results.metric.best:.4f}"
+            return _told(results.metric)
         failure = self.folder.failure(trial) if self.states[trial.name] == State.FAILED else None
         return "" if failure is None else failure.error
 
@@ -175,6 +168,10 @@ def _last_line(path: Path) -> str:
 
 def _without_middle(name: str, room: int) -> str:
     return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
+
+
+def _told(metric: Metric) -> str:
+    return f"{metric.name.replace('_', ' ')} {metric.best:.4f}"
 
 
 def _clock(seconds: float) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from common.code_version import code_version
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
 FIGURES = ("best", "last", "test")
 # Parts of a sweep file that say what its trials are for.
@@ -29,11 +29,7 @@ class Question:
 
     @classmethod
     def of(cls, definition: dict[str, Any]) -> Self | None:
-        """The question of a sweep file; None where it asks none.
-
-        Raises:
-            InputError: it isn't of this form, or names an unknown method or figure.
-        """
+        """The question of a sweep file, which must have this form; None where it asks none."""
         content = definition.get(QUESTION)
         if content is None:
             return None
@@ -49,10 +45,8 @@ class Question:
             )
         known = list(definition.get("methods") or ["none: the sweep has no methods"])
         for method in compare:
-            if method not in known:
-                raise one_of("a method of question.compare", method, known)
-        if figure not in FIGURES:
-            raise one_of("question.figure", figure, FIGURES)
+            check_one_of("a method of question.compare", method, known)
+        check_one_of("question.figure", figure, FIGURES)
         if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least < float("inf"):
             raise InputError(
                 f"question.at_least is {at_least!r}; allowed: the smallest difference that matters, above 0, such as "

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from common.errors import InputError
-from common.machine import usable_cores
-from experiments.sweep.folder import SweepFolder
+from common.machine import keep_freed_memory, usable_cores
+from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.progress import Progress
-from experiments.sweep.trial_run import Outcome, describe, run_trial
+from experiments.sweep.trial_run import describe, run_trial
 
 _ROOT = Path(__file__).resolve().parents[2]
 _LOST_WORKERS = 3  # how often a trial is placed again when its worker is lost
@@ -48,11 +50,7 @@ class RayEngine:
             ray.shutdown()  # ends the tasks that are still running; their checkpoints stay
 
     def _connect(self) -> Any:
-        """Starts or joins Ray.
-
-        Raises:
-            InputError: Ray isn't installed, or no cluster answers.
-        """
+        """Starts or joins Ray; `InputError` if it isn't installed, or no cluster answers."""
         if importlib.util.find_spec("ray") is None:
             raise InputError(
                 "engine is ray, but Ray is not installed. Run `pip install -e '.[ray]'` (or `pip install ray`), "
@@ -80,11 +78,7 @@ class RayEngine:
         return ray
 
     def _resources(self, ray: Any) -> dict[str, float]:
-        """What a trial takes.
-
-        Raises:
-            InputError: Ray has less than that in all.
-        """
+        """What a trial takes, if Ray has that in all."""
         there = ray.cluster_resources()
         gpus = min(1.0, there.get("GPU", 0.0)) if self.gpus_per_trial is None else self.gpus_per_trial
         asked = {"cpus": self.cpus_per_trial, "gpus": gpus}
@@ -111,7 +105,7 @@ class RayEngine:
                 waiting.remove(trial)
             outcome = _outcome(ray, task, folder, trial)
             progress.ended(trial, outcome)
-            stopped |= outcome is Outcome.STOPPED
+            stopped |= outcome is State.STOPPED
             if waiting:
                 progress.started(waiting.pop(0))
         return not stopped
@@ -119,19 +113,15 @@ class RayEngine:
 
 def carry_out(folder: str, trial: Trial, working_directory: str, threads: int) -> str:
     """A Ray task: one trial in a worker process, from where its last checkpoint stands."""
-    import torch
-
-    from common.machine import keep_freed_memory
-
     os.chdir(working_directory)  # relative paths in configs mean what they mean to the sweep
     keep_freed_memory()
     torch.set_num_threads(threads)
     return str(run_trial(SweepFolder(Path(folder)), trial))
 
 
-def _outcome(ray: Any, task: Any, folder: SweepFolder, trial: Trial) -> Outcome:
+def _outcome(ray: Any, task: Any, folder: SweepFolder, trial: Trial) -> State:
     try:
-        return Outcome(ray.get(task))
+        return State(ray.get(task))
     except ray.exceptions.RayError as error:
         folder.record_failure(trial, describe(error))
-        return Outcome.FAILED
+        return State.FAILED

@@ -1,7 +1,6 @@
 """A trial as a command line, and as the complete config it parses to: checked before any trial trains."""
 
 import json
-import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -34,25 +33,13 @@ def trial_arguments(folder: SweepFolder, trial: Trial) -> list[str]:
     return [*arguments, "--run_name", trial.name, "--runs_dir", str(folder.path)]
 
 
-def trial_command(folder: SweepFolder, trial: Trial) -> str:
-    """The trial as a line for a shell."""
-    return f"python cli.py {shlex.join(trial_arguments(folder, trial))}"
-
-
 def check_trials(
     folder: SweepFolder, trials: list[Trial], run_here: bool = True
 ) -> tuple[dict[str, dict[str, Any]], InputError | None]:
     """The complete config of each trial by its name, and why the first one that doesn't fit its surroundings can't run.
 
-    Parsing takes a few tenths of a second, so trials that differ in nothing but their seed are parsed and made once.
-
-    Args:
-        folder: the sweep's folder.
-        trials: its trials.
-        run_here: they find the devices and data that are found here.
-
-    Raises:
-        InputError: names the first trial whose settings are wrong whatever the backbone.
+    A trial whose settings are wrong whatever the backbone is refused at once. Parsing takes a few tenths of a second,
+    so trials that differ in nothing but their seed are parsed and made once.
     """
     configs: dict[str, dict[str, Any]] = {}
     alike: dict[str, dict[str, Any]] = {}  # configs by what they were asked to be, but for the seed
@@ -61,7 +48,9 @@ def check_trials(
     without_effect: dict[str, None] = {}
     misfit: InputError | None = None
     for trial in trials:
-        kind, seed = _kind_and_seed(trial)
+        asked = trial.asked
+        seed = asked.pop("seed_everything", None)
+        kind = json.dumps([trial.configs, asked], default=str)
         if kind in alike and type(seed) is int and 0 <= seed <= _LARGEST_SEED:
             configs[trial.name] = {**alike[kind], "run_name": trial.name, "seed_everything": seed}
             continue
@@ -79,9 +68,9 @@ def check_trials(
         except InputError as error:
             misfit = misfit or _refusal(trial, error)
     for note in notes:
-        logger.warning(f"{note} Name it in the sweep, too, if it should be otherwise.")
+        logger.warning(f"{note} If it should be otherwise, name it in the sweep.")
     if without_effect:
-        logger.warning(f"The grid sets what changes nothing. {', '.join(without_effect)}.")
+        logger.warning(f"Settings of the grid change nothing. {', '.join(without_effect)}.")
     return configs, misfit
 
 
@@ -89,10 +78,6 @@ def taken_over(trial: Trial, config: dict[str, Any]) -> Iterator[str]:
     """One line for each setting of the trial that names a class, where the base config's other class still speaks.
 
     Arguments that both classes have stay as the base config has them (jsonargparse's rule), which is easily missed.
-
-    Args:
-        trial: what it asks for is looked through.
-        config: its complete config.
     """
     base, made = read_base(trial.configs), by_short_names(config)
     for name, value in trial.asked.items():
@@ -110,24 +95,8 @@ def taken_over(trial: Trial, config: dict[str, Any]) -> Iterator[str]:
             yield f"{name} is {new} and takes over {', '.join(kept)} from the base config's {old}"
 
 
-def _kind_and_seed(trial: Trial) -> tuple[str, Any]:
-    asked = trial.asked
-    seed = asked.pop("seed_everything", None)
-    return json.dumps([trial.configs, asked], default=str), seed
-
-
 def _check_fit(settings: Settings, objects: Objects, known: dict[str, Any], run_here: bool) -> None:
-    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape.
-
-    Args:
-        settings: the trial's.
-        objects: made of them.
-        known: what equal settings came to, so that each is tried once.
-        run_here: see `check_trials`.
-
-    Raises:
-        InputError: they don't fit.
-    """
+    """Makes the trainer, reads the data, and tries model, adapter and budgets on the backbone's shape."""
     made = objects if run_here else replace(objects, trainer={**objects.trainer, **_ANY_MACHINE})
     folder = RunFolder.of(settings.values.runs_dir, settings.values.run_name)
     trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])

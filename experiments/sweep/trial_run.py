@@ -1,12 +1,24 @@
-"""One trial, in this process: begun, resumed or retried, and its failure recorded."""
+"""One trial, in this process: begun, resumed or retried, and its failure recorded.
+
+As a program it is a worker process of `sweep --jobs N`.
+"""
 
 import contextlib
+import ctypes
 import gc
+import json
+import os
+import signal
+import sys
 import traceback
-from enum import StrEnum
 from pathlib import Path
 
+import torch
+
 from common.errors import DivergedRunError, InputError, PausedRunError
+from common.machine import keep_freed_memory, keep_to_gpu_share
+from common.terminal import quiet_libraries
+from experiments.command_line import run
 from experiments.sweep.deletion import begin_anew
 from experiments.sweep.folder import FAILURE, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -19,42 +31,30 @@ _LOST = (
 _KEPT = " Nothing was deleted: to begin this trial anew, move or delete its folder."
 
 
-class Outcome(StrEnum):
-    """How an attempt at a trial ended."""
-
-    FINISHED = "finished"
-    FAILED = "failed"
-    STOPPED = "stopped"  # by a signal: the sweep stops, too
-    ELSEWHERE = "elsewhere"  # another process is running it
-    PAUSED = "paused"  # at the epoch it was asked to
-
-
-def run_trial(folder: SweepFolder, trial: Trial) -> Outcome:
+def run_trial(folder: SweepFolder, trial: Trial) -> State:
     """Runs a trial from where it stands to its end; what it prints goes to log.txt in its folder."""
     with folder.trial_lock(trial) as mine:
         if not mine:
-            return Outcome.ELSEWHERE
+            return State.ELSEWHERE
         if folder.state(trial) is State.FINISHED:
-            return Outcome.FINISHED
+            return State.FINISHED
         try:
             resume = _prepare(folder.trial_folder(trial))
         except InputError as error:
             folder.record_failure(trial, str(error))
-            return Outcome.FAILED
+            return State.FAILED
         arguments = trial_arguments(folder, trial) + (["--ckpt_path", "last"] if resume else [])
         _forget_peak_memory()
         try:
             return _fit(folder, trial, arguments)
         finally:
-            _free_memory()
+            gc.collect()  # trainer, module and callbacks point at each other
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
 
 
 def _prepare(run_folder: Path) -> bool:
-    """Makes the folder ready, and tells whether there is a checkpoint to go on from.
-
-    Raises:
-        InputError: the trial can be neither begun nor gone on with, unless a user moves or deletes something.
-    """
+    """Makes the folder ready, and tells whether there is a checkpoint to go on from; refused where a user must act."""
     if (run_folder / "checkpoints" / "last.ckpt").exists():
         return True
     # ranks.json is written when training has ended
@@ -65,9 +65,7 @@ def _prepare(run_folder: Path) -> bool:
     return False
 
 
-def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
-    from experiments.command_line import run
-
+def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> State:
     run_folder = folder.trial_folder(trial)
     with (
         (run_folder / LOG).open("a", buffering=1) as log,
@@ -76,21 +74,21 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> Outcome:
     ):
         try:
             if run(arguments, trial.stop_after_epoch) != 0:
-                return Outcome.STOPPED
+                return State.STOPPED
         except (KeyboardInterrupt, SystemExit):
-            return Outcome.STOPPED
+            return State.STOPPED
         except PausedRunError:
-            return Outcome.PAUSED
+            return State.PAUSED
         except DivergedRunError as error:  # its results are written, and tell a rate that is too high
             print(f"error: {error}")
         except Exception as error:
             traceback.print_exc()
             kept = _KEPT if isinstance(error, InputError) and "--ckpt_path" in arguments else ""
             folder.record_failure(trial, describe(error) + kept)
-            return Outcome.FAILED
+            return State.FAILED
     for name in (FAILURE, PAUSED):
         (run_folder / name).unlink(missing_ok=True)
-    return Outcome.FINISHED
+    return State.FINISHED
 
 
 def describe(error: Exception) -> str:
@@ -105,17 +103,26 @@ def describe(error: Exception) -> str:
 
 def _forget_peak_memory() -> None:
     """So that peak_memory_bytes is the trial's own, not the highest of all before it."""
-    import torch
-
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")  # Linux: sets the process's peak back to its present size
 
 
-def _free_memory() -> None:
-    import torch
+def answer_lines() -> None:
+    """Takes trials as lines until the input ends, and answers with how each ended."""
+    with contextlib.suppress(OSError, AttributeError):  # so that no worker goes on unseen when the sweep is gone:
+        ctypes.CDLL(None).prctl(1, int(signal.SIGTERM))  # Linux' PR_SET_PDEATHSIG
+    quiet_libraries()
+    keep_freed_memory()
+    keep_to_gpu_share()
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what a library prints is no answer
+    for line in sys.stdin:
+        folder, settings = json.loads(line)
+        settings["configs"] = tuple(settings["configs"])
+        print(str(run_trial(SweepFolder(Path(folder)), Trial(**settings))), file=answers)
 
-    gc.collect()  # trainer, module and callbacks point at each other
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+
+if __name__ == "__main__":
+    answer_lines()

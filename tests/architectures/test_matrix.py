@@ -23,7 +23,7 @@ ADAPTERS = {
 }
 # CamemBERT counts its positions from a padding token that isn't this tokenizer's.
 QUICK = (("camembert", "adaptive_lora_xs"), ("gemma3", "lora"), ("gemma3-causal", "lora_xs"), ("mamba", "lora_xs"))
-EACH_TIME = ("gpt2", "t5", "mixtral", "xlnet")  # with LoRA; the rest takes long
+EACH_TIME = ("t5", "mixtral")  # with LoRA; the rest takes long
 
 
 def marks(kind: str, adapter: str) -> list[pytest.MarkDecorator]:

@@ -82,7 +82,8 @@ def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypa
     )
     asked = {(pair.ours, pair.figure) for pair in PAIRS.values()}
     asked |= {(pair.reference, pair.reference_figure or pair.figure) for pair in PAIRS.values()}
-    for name in {side for side, _ in asked}:  # those of the GPU's self-test have tests of their own
+    # those of the GPU's self-test have tests of their own, and Inductor takes half a minute
+    for name in {side for side, _ in asked} - {"adaptive_compiled"}:
         figures = SIDES[name].measure(settings)
         assert {figure for side, figure in asked if side == name} <= set(figures), name
         assert all(value > 0 for value in figures.values()), name

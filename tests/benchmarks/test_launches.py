@@ -30,8 +30,7 @@ def settings(tmp_path, cola_folder, monkeypatch):
     return made
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("side", ["ours", "ours_lora"])
+@pytest.mark.parametrize(("side", "precision"), [("ours", "bf16-mixed"), ("ours_lora", "32-true")])
 def test_a_step_with_all_callbacks_and_the_bar_waits_for_nothing(side, precision, settings, monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     counter = launches.count(side, settings(precision=precision))

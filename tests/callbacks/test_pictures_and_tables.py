@@ -6,6 +6,7 @@ import pytest
 import torch
 from lightning.pytorch.loggers import TensorBoardLogger
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from callbacks.predictions import PredictionTable
 from callbacks.rank_logging import RankLogging, rank_metrics
@@ -79,11 +80,21 @@ def test_pictures_go_to_tensorboard_at_the_start_at_the_interval_and_at_the_end(
 ):
     drawn = []
     logger = TensorBoardLogger(str(tmp_path), name="", version="")
-    monkeypatch.setattr(logger.experiment, "add_figure", lambda name, figure, step: drawn.append((name, step)))
+    texts = []  # of the map that was drawn last
+
+    def add_figure(name: str, figure: Figure, step: int) -> None:
+        drawn.append((name, step))
+        if name == "rank_map":
+            texts[:] = [text.get_text() for text in figure.axes[0].texts]
+
+    monkeypatch.setattr(logger.experiment, "add_figure", add_figure)
     module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5))
     trainer = tiny.make_trainer(RankLogging(pictures_every_n_epochs=every), logger=logger, max_epochs=3)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert drawn == [(name, step) for step in steps for name in ("rank_map", "rank_masks")]
+    if every:  # in the last epoch the ranks are whole, within the budget: not the nearest whole numbers
+        _, _, rows = rank_grid(module.adapter.discrete_ranks())
+        assert texts == [str(rank) for row in rows for rank in row if rank is not None]
 
 
 COLA, STSB, QNLI = GLUE_TASKS["cola"], GLUE_TASKS["stsb"], GLUE_TASKS["qnli"]

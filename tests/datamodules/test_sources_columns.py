@@ -67,7 +67,7 @@ def test_labels_may_be_names_and_shards_are_joined(tmp_path):
         f"{folder}/train-0000{row // 2}-of-00002.parquet, row {row % 2 + 1}" for row in range(4)
     ]
     (folder / "train-00001-of-00002.parquet").unlink()
-    with pytest.raises(InputError, match=r"holds 1 of the 2 pieces that train-00000-of-00002.parquet speaks of"):
+    with pytest.raises(InputError, match=r"holds 1 of the 2 pieces that train-00000-of-00002.parquet belongs to"):
         read_glue_folder(RTE, str(tmp_path))
 
 

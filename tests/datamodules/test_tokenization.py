@@ -137,13 +137,6 @@ def test_a_damaged_cache_file_is_made_again(tokenizer, own_cache, damage):
     assert path.read_bytes() == content
 
 
-def test_a_cache_that_cannot_be_written_is_a_warning(tokenizer, own_cache, capsys):
-    own_cache.write_text("a file where the folder should be")
-    split = tokenize_cached(Examples(TEXTS), tokenizer, 10)
-    assert "warning: tokens are not cached" in capsys.readouterr().err
-    assert len(split) == 4
-
-
 def test_a_row_without_tokens_is_refused(tmp_path):
     folder = make_backbone(tmp_path)
     bare = AutoTokenizer.from_pretrained(folder)

@@ -18,7 +18,7 @@ from experiments.report.figures_rates import law_figure
 from experiments.report.optimum import find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of
-from experiments.report.replay import Replay, replays
+from experiments.report.replay import replays
 from experiments.report.sources import read_records
 from experiments.report.statistics import deviation_limit, holm, pairs_for_power, power
 from experiments.report.tables import comparable, comparisons
@@ -60,25 +60,23 @@ def published() -> dict[str, Study]:
     return found
 
 
+def _range(values: list[float]) -> str:
+    """Lowest and highest share, or one where they print alike."""
+    return " to ".join(dict.fromkeys(f"{value:.0%}" for value in (min(values), max(values))))
+
+
 def replay() -> pd.DataFrame:
-    found = {name: replays(study(name).groups, searched) for name, searched in _REPLAYED.items()}
-
-    def told(rows: list[Replay], tell: Callable[[Replay], float]) -> str:
-        values = [tell(row) for row in rows]
-        return f"{np.mean(values):.0%} ({min(values):.0%} to {max(values):.0%})"
-
+    found = [(name, replays(study(name).groups, searched)) for name, searched in _REPLAYED.items()]
     return make_table(
-        found.items(),
+        found,
         {
             "sweep": lambda row: row[0],
-            "searches": lambda row: str(len(row[1])),
             "seeds × settings × epochs": lambda row: "; ".join(
                 dict.fromkeys(" × ".join(map(str, one.curves.shape)) for one in row[1])
             ),
-            "same winner": lambda row: told(row[1], lambda one: one.same),
-            "steps spent": lambda row: told(row[1], lambda one: one.spent),
-            "least possible": lambda row: told(row[1], lambda one: least_share(*one.curves.shape)),
-            "≥ 95 % at ≤ 35 %": lambda row: "; ".join(dict.fromkeys(one.verdict for one in row[1])),
+            "same winner": lambda row: _range([one.same for one in row[1]]),
+            "steps spent": lambda row: _range([one.spent for one in row[1]]),
+            "least possible": lambda row: _range([least_share(*one.curves.shape) for one in row[1]]),
         },
     )
 
@@ -86,7 +84,7 @@ def replay() -> pd.DataFrame:
 def power_of_cola() -> pd.DataFrame:
     rows = []
     for label, names in _COLA.items():
-        for figure, title in (("best", "best epoch"), ("last", "last epoch"), ("test", "test")):
+        for figure, title in (("best", "best epoch"), ("test", "test")):
             question = Question(("adaptive_softmax", "fixed"), figure, 1.0)
             found = improvement(question, study(*names).groups, study(*names).compared)
             rows.append((f"{label}: {title}", question, found, float(found.by_seed.std())))
@@ -97,11 +95,9 @@ def power_of_cola() -> pd.DataFrame:
             "seeds": lambda row: str(row[2].pairs),
             "deviation of differences": lambda row: f"{row[3]:.2f}",
             "power for +1.0": lambda row: f"{power(row[3], 1.0, row[2].pairs):.0%}",
-            "seeds for 80 %": lambda row: str(pairs_for_power(row[3], 1.0)),
-            "by the deviation's 80 % limit": lambda row: str(
-                pairs_for_power(deviation_limit(row[3], row[2].pairs), 1.0)
-            ),
-            "verdict": lambda row: verdict(row[1], row[2]).partition(": ")[2],
+            "seeds for 80 % power": lambda row: str(pairs_for_power(row[3], 1.0)),
+            "by the 80 % limit": lambda row: str(pairs_for_power(deviation_limit(row[3], row[2].pairs), 1.0)),
+            "answer": lambda row: verdict(row[1], row[2]).partition(": ")[2].partition(f", {row[2].pairs} ")[0] + ")",
         },
     )
 
@@ -109,20 +105,18 @@ def power_of_cola() -> pd.DataFrame:
 def multiplicity() -> pd.DataFrame:
     rows = []
     for name, one in published().items():
-        found = (
-            [c for group in comparable(one.compared, one.baseline) for c in comparisons(group, one.baseline)]
-            if (one.baseline)
-            else []
-        )
-        values = [c.difference.p_value for c in found if c.difference.pairs > 1]
-        if len(values) > 1:
-            kept = [
-                f"{c.group.label} ({c.figure})"
-                for c, p in zip(found, holm(c.difference.p_value for c in found))
-                if p < 0.05
-            ]
-            rows.append((name, str(len(values)), str(sum(value < 0.05 for value in values)), "; ".join(kept) or "none"))
-    titles = ("study", "comparisons with its baseline", "p below 0.05", "after Holm's correction")
+        groups = comparable(one.compared, one.baseline) if one.baseline else []
+        found = [c for group in groups for c in comparisons(group, one.baseline) if c.difference.pairs > 1]
+        if len(found) > 1:
+            corrected = holm(c.difference.p_value for c in found)
+            kept = [c for c, p in zip(found, corrected, strict=True) if p < 0.05]
+            better, worse = (
+                "; ".join(dict.fromkeys(c.group.method for c in kept if sign * c.difference.mean > 0)) or "none"
+                for sign in (one.baseline.sign, -one.baseline.sign)
+            )
+            low = sum(c.difference.p_value < 0.05 for c in found)
+            rows.append((name, str(len(found)), str(low), str(len(kept)), better, worse))
+    titles = ("study", "comparisons", "p below 0.05", "after Holm's correction", "better", "worse")
     return pd.DataFrame(rows, columns=titles, dtype=str)
 
 
@@ -146,12 +140,15 @@ def law() -> pd.DataFrame:
     return pd.concat([table.assign(source=name) for name, table in tables.items()])[["source", *tables["public table"]]]
 
 
-def public_left_out() -> pd.DataFrame:
-    found = left_out(public_points())
-    rank = found["Left out"].str.extract(r"rank (\d+)", expand=False).astype(int)
-    off = found["Off by"].str.rstrip("×").astype(float).groupby(rank)
-    rows = [(str(name), str(len(one)), f"{one.median():.2f}×", f"{one.max():.2f}×") for name, one in off]
-    return pd.DataFrame(rows, columns=["rank left out", "models", "off by, median", "largest"])
+def ranks_left_out() -> pd.DataFrame:
+    """By how much the law misses each rank, in the published sweeps and in the public table."""
+    rows = []
+    for source, points in (("published sweeps", _points()), ("public table", public_points())):
+        found = left_out(points)
+        rank = found["Left out"].str.extract(r"rank (\d+)", expand=False).astype(int)
+        off = found["Off by"].str.rstrip("×").astype(float).groupby(rank)
+        rows += [(source, str(name), str(len(one)), f"{one.median():.2f}×", f"{one.max():.2f}×") for name, one in off]
+    return pd.DataFrame(rows, columns=["source", "rank left out", "curves", "off by, median", "largest"])
 
 
 def forecast() -> pd.DataFrame:
@@ -159,12 +156,14 @@ def forecast() -> pd.DataFrame:
 
 
 def audit() -> pd.DataFrame:
-    tables = []
+    """Each fault, and the studies that have it with the number of their rows."""
+    found: dict[str, list[str]] = {}
     for name, one in published().items():
-        found = audit_table(one.groups, one.curves if one.is_rate_study else [], one.compared, one.baseline)
-        empty = pd.DataFrame([["nothing", ""]], columns=found.columns)
-        tables.append((empty if found.empty else found).assign(study=name))
-    return pd.concat(tables)[["study", *tables[0].columns[:2]]]
+        faults = audit_table(one.groups, one.curves if one.is_rate_study else [], one.compared, one.baseline)
+        told = [(fault.partition(", ")[0], len(rows.split("; "))) for fault, rows in faults.to_numpy()]
+        for fault, rows in told or [("nothing", 0)]:
+            found.setdefault(fault, []).append(f"{name} ({rows})" if rows else name)
+    return make_table(found.items(), {"not fair": lambda row: row[0], "studies (rows)": lambda row: "; ".join(row[1])})
 
 
 def signal() -> pd.DataFrame:
@@ -182,8 +181,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "power": power_of_cola,
     "multiplicity": multiplicity,
     "law": law,
-    "left_out": lambda: left_out(_points()),
-    "public_left_out": public_left_out,
+    "left_out": ranks_left_out,
     "forecast": forecast,
     "audit": audit,
     "signal": signal,

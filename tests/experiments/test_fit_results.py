@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from jsonargparse import Namespace
 
 from callbacks.divergence import Divergence
 from callbacks.health import CollapseDetection
@@ -17,6 +18,8 @@ from experiments.fit_results import best_of, status, summarise, versions, write_
 from experiments.results import Metric
 from lora import AdaptiveLoRAXS, LoRAXS
 from tests import tiny
+
+SETTINGS = Namespace(run_name="a_run", seed_everything=7)
 
 
 @pytest.mark.parametrize(
@@ -70,13 +73,13 @@ def run(backbone, cola, adapter, epochs=2):
     figures = Results()
     others = [TrainingLog(every_n_steps=1), Divergence(), CollapseDetection(), RankLogging(), UpdateNorms()]
     trainer = tiny.fit(module, data, figures, *others, max_epochs=epochs)
-    return summarise("a_run", 7, figures, trainer, module), figures, trainer, module
+    return summarise(SETTINGS, figures, trainer, module), figures, trainer, module
 
 
 def test_results_of_a_run_and_its_files(tiny_bert, cola_folder, tmp_path):
     results, figures, trainer, module = run(tiny_bert, cola_folder, AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded"))
     ranks = module.adapter.discrete_ranks()
-    written = results.to_dict()
+    written = results.as_plain()
     assert (results.run_name, results.seed, results.backbone) == ("a_run", 7, tiny_bert)
     assert results.adapter == "AdaptiveLoRAXS" and len(results.validations) == 2
     assert results.best_val_loss == min(results.val_losses)
@@ -104,5 +107,5 @@ def test_the_device_is_the_one_that_trained(tiny_bert, cola_folder, monkeypatch)
     monkeypatch.setattr(type(trainer.strategy), "root_device", property(lambda strategy: torch.device("cuda:3")))
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", {torch.device("cuda:3"): 12345}.get)
     monkeypatch.setattr(torch.cuda, "get_device_name", {torch.device("cuda:3"): "a GPU"}.get)
-    results = summarise("a_run", 7, figures, trainer, module)
+    results = summarise(SETTINGS, figures, trainer, module)
     assert (results.device, results.device_name, results.peak_memory_bytes) == ("cuda:3", "a GPU", 12345)

@@ -33,7 +33,7 @@ def seen_on_a_terminal(command: list[str], environment: dict[str, str]) -> tuple
     return running.wait(), _CONTROL.sub("", seen.decode(errors="replace"))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_terminal_shows_what_is_done_running_and_left(tmp_path, tiny_bert, cola_folder):
     path = write_sweep(tmp_path, write_config(tmp_path, tiny_bert, cola_folder))
     cli = Path(__file__).resolve().parents[2] / "cli.py"

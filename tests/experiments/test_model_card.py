@@ -73,8 +73,7 @@ def test_names_and_labels_are_text(tmp_path):
         assert part in told
 
 
-@pytest.mark.parametrize("labels", [LABELS, ()], ids=["labels", "regression"])
-@pytest.mark.parametrize("model_type", list(SAVE))
+@pytest.mark.parametrize(("model_type", "labels"), [*((name, LABELS) for name in SAVE), ("gpt2", ())])
 @pytest.mark.parametrize("kind", ["peft", "merged"])
 def test_the_printed_code_answers_what_the_run_answers(tmp_path, kind, model_type, labels):
     backbone = str(SAVE[model_type](tmp_path / "backbone"))

@@ -110,7 +110,7 @@ def places(part, above=()):
 @pytest.mark.parametrize("trials", [3, [3], [{}], [{"results": None}]])
 def test_a_summary_that_no_sweep_wrote_is_refused(tmp_path, capsys, trials):
     (tmp_path / "results.json").write_text(json.dumps({"trials": trials}))
-    assert refused(capsys, tmp_path, "isn't what a sweep writes")
+    assert refused(capsys, tmp_path, "isn't what this version writes")
 
 
 def test_a_damaged_failure_is_named(tmp_path, capsys):

@@ -63,7 +63,7 @@ def test_results_of_earlier_versions_are_read(path):
     for trial in content.get("trials", []):
         if trial["results"] is not None:
             told = {**shared, **trial["results"]}
-            again = RunResults.from_dict(told, path.name).to_dict()
+            again = RunResults.from_dict(told, path.name).as_plain()
             assert {name: again.get(name) for name in told} == told
 
 

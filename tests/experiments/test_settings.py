@@ -1,6 +1,7 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
 import json
+from functools import cache
 
 import pytest
 from jsonargparse import ArgumentError
@@ -13,15 +14,15 @@ from experiments.config_files import dump_yaml, read_yaml
 from experiments.idle_settings import idle_settings
 from experiments.parser_messages import readable
 from experiments.run_folder import RunFolder
+from experiments.setting_values import check_trainer
 from experiments.settings import parse
 from experiments.trainer_parts import file_callbacks
-from experiments.trainer_settings import check_trainer
 from tests.command_line import run, write_config
 
 
-@pytest.fixture
-def config(tmp_path, tiny_bert, cola_folder):
-    return write_config(tmp_path, tiny_bert, cola_folder)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory, tiny_bert, cola_folder):
+    return write_config(tmp_path_factory.mktemp("config"), tiny_bert, cola_folder)
 
 
 def test_what_is_typed_lies_above_a_base_and_changes_above_both(config):
@@ -51,7 +52,7 @@ def test_a_name_that_looks_like_an_option_is_a_value(config, tmp_path, capsys):
     ("name", "source", "value"), [("seed", "seed_everything", 7), ("backbone", "model.backbone", "7")]
 )
 def test_what_follows_another_setting_cant_be_set_to_something_else(config, tmp_path, name, source, value):
-    said = rf"data.{name} is '?7'?, but would have no effect: it is that of {source}"
+    said = rf"data.{name} is '?7'?, but would have no effect: it is taken from {source}"
     again = parse(["fit", "--config", str(config)])
     changed = tmp_path / "changed.yaml"
     changed.write_text(dump_yaml({"data": {"init_args": {name: value}}}))
@@ -207,7 +208,12 @@ def test_a_setting_that_changes_nothing_is_named_with_the_reason(config, others,
 
 def idle_in(config, changes):
     """What `idle_settings` says, by setting."""
-    settings = parse(["fit", "--config", str(config), *(f"--{name}={value}" for name, value in changes.items())])
+    return _idle_in(config, *(f"--{name}={value}" for name, value in changes.items()))
+
+
+@cache  # several cases begin with the same settings
+def _idle_in(config, *options):
+    settings = parse(["fit", "--config", str(config), *options])
     return {line.partition(" (")[0]: line for line in idle_settings(settings, settings.build())}
 
 

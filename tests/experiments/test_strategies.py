@@ -4,9 +4,9 @@ import pytest
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
+from experiments.setting_values import check_strategy
 from experiments.settings import parse
 from experiments.sharded_backbone import ShardedBackbone
-from experiments.strategies import check_strategy
 from experiments.trainer_parts import evaluation_trainer
 from experiments.watched_ddp import WatchedDDP, WatchedLauncher, ddp_settings
 from tests.command_line import run, write_config

@@ -136,7 +136,7 @@ def test_nothing_to_replay_is_said(tmp_path, rates, searched, told):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", [("--jobs", "2"), ("--engine", "ray")], ids=["workers", "ray"])
+@pytest.mark.parametrize("engine", [(), ("--engine", "ray")], ids=["here", "ray"])
 def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
     tmp_path, tiny_bert, cola_folder, monkeypatch, capsys, engine
 ):
@@ -144,7 +144,7 @@ def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
         pytest.importorskip("ray")
     monkeypatch.setattr(halving, "MARGIN", -1.0)  # the tiny runs tie: the half decides
     config = write_config(tmp_path, tiny_bert, cola_folder)
-    grid = {RATE: [1e-4, 0.02, 0.05], "seed_everything": [0, 1]}
+    grid = {RATE: [1e-4, 0.05], "seed_everything": [0, 1]}
     path = write_sweep(tmp_path, config, grid=grid, settings={"trainer.max_epochs": 3})
     early, full = tmp_path / "early", tmp_path / "full"
     assert sweep(path, early, "--stop_early", *engine) == 0

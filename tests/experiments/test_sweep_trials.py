@@ -49,7 +49,7 @@ def test_a_grid_over_what_changes_nothing_is_named(base, tmp_path, capsys):
     grid = {"model.optimizer.warmup_fraction": [0.1, 0.2], "model.optimizer.learning_rate": [0.1]}
     check_trials(SweepFolder(tmp_path), make_trials({"config": str(base), "settings": settings, "grid": grid}))
     said = capsys.readouterr().err
-    assert "changes nothing. Trials: model.optimizer.warmup_fraction (the schedule is constant)." in said
+    assert "change nothing. Trials: model.optimizer.warmup_fraction (the schedule is constant)." in said
     assert said.count("warmup_fraction") == 1
 
 

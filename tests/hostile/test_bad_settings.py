@@ -67,7 +67,7 @@ def change(base: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
     return changed(base, paths)
 
 
-ADAPTIVE, LORA, TABLE, SPEAK, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "NestedLoRA", "none"
+ADAPTIVE, LORA, TABLE, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "none"
 
 
 @pytest.mark.parametrize(
@@ -89,16 +89,12 @@ ADAPTIVE, LORA, TABLE, SPEAK, NONE = "AdaptiveLoRAXS", "LoRA", "LoRAXS", "Nested
         (ADAPTIVE, {"trainer.default_root_dir": "elsewhere"}, "would have no effect"),
         (LORA, {"model.adapter.rank": 10**18}, "rank is 1000000000000000000"),
         # settings that contradict each other
-        (ADAPTIVE, {"model.adapter.rank_min": 9}, "rank_min is 9 and rank_max is 8"),
-        (ADAPTIVE, {"model.adapter.budget": 200}, "allowed: exactly one"),
         (ADAPTIVE, {"model.adapter.rank_average": 20}, "no solution"),
-        (LORA, {"model.adapter.alpha_per_rank": 2}, "exactly one of them"),
         (LORA, {"alpha_growth.alpha_max": 9}, "would have no effect"),
         (NONE, {"rank_discretisation.epochs_rank_discrete": 0}, "would have no effect"),
         (ADAPTIVE, {"budget_schedule.epochs_memory_start": 1}, "would have no effect"),
         (ADAPTIVE, {"data.dataset_revision": "abc"}, "would have no effect"),
         (TABLE, {"data.problem": "regression"}, "a finite number"),
-        (SPEAK, {"model.adapter.evaluated_ranks": [9]}, "evaluated_ranks is [9]"),
     ],
 )
 def test_wrong_and_contradictory_settings_are_named(bases, folder, base, values, expected):

@@ -68,7 +68,7 @@ def test_an_export_names_no_classes(finished, marker, tmp_path, capsys, module_t
     (export / "config.yaml").write_text(yaml.safe_dump(config))
     reasons = {"callbacks": "isn't what an export writes", "a list": "names \"[{'class_path': "}
     reason = reasons.get(part, f"names '{module_that_marks}.Anything'")
-    for verb in ("validate", "test", "predict"):
+    for verb in ("validate", "test", "predict") if part == "model" else ("validate",):
         assert reason in refused(capsys, cli.main([verb, "--export", str(export)]), marker)
 
 

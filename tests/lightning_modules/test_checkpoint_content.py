@@ -212,16 +212,15 @@ def test_any_other_frozen_weight_is_refused_wherever_the_backbone_lies(trained, 
         ("tokenizer_config.json", "{", '{"truncation_side": "left",', "another tokenizer"),
     ],
 )
-@pytest.mark.parametrize("kind", ["full"])
 def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refused(
-    trained, load, tmp_path, file, old, new, message, kind
+    trained, load, tmp_path, file, old, new, message
 ):
     other = tiny.save_tiny_bert(tmp_path / "other")
     text = (other / file).read_text().replace('"dog": 7', '"dog": 6') if "cat" in old else (other / file).read_text()
     assert old in text
     (other / file).write_text(text.replace(old, new, 1))
     with pytest.raises(InputError, match=message):
-        load(MADE[kind](), trained(kind)[1], str(other))
+        load(None, trained("full")[1], str(other))
 
 
 def test_a_checkpoint_of_an_earlier_version_goes_by_the_backbones_name(load, edited, trained):

@@ -78,9 +78,3 @@ def test_a_damaged_file_is_made_again(counted, damage):
     cached_factorise(weights(), 4, "svd")
     assert len(counted) == 2
     assert cache_files() == [path]
-
-
-def test_a_cache_that_cannot_be_written_costs_time_and_no_run(counted, tmp_path, capsys):
-    (tmp_path / "cache").write_text("a file where the folder should be")
-    assert equal(cached_factorise(weights(), 4, "svd"), factorise(weights(), 4, "svd"))
-    assert "factors are not cached" in capsys.readouterr().err

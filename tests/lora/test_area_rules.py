@@ -10,7 +10,7 @@ from lora.area_rules import bounded_areas, softmax_areas
 finite = st.floats(-30, 30, allow_nan=False)
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(st.lists(finite, min_size=1, max_size=30), st.floats(0, 1), st.integers(1, 8), st.integers(1, 40))
 def test_areas_meet_the_budget_and_their_bounds(drawn, share, rank_min, above):
     weights = torch.tensor(drawn, dtype=torch.float64)

@@ -57,7 +57,7 @@ def test_a_budget_without_solution_is_refused_with_the_allowed_range(average):
         allocation(average=average)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     st.lists(st.floats(-4, 4), min_size=2, max_size=40),
     st.floats(0.02, 0.98),

@@ -21,7 +21,7 @@ from tests.soak.kills import Kill
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_runs_that_are_killed_at_random_end_like_undisturbed_ones(tmp_path):
     command = [sys.executable, "-m", "tests.soak.kills", "--kills", "3", "--seed", "2"]
     output = ["--folder", str(tmp_path), "--output", str(tmp_path / "kills.json")]
@@ -63,7 +63,7 @@ def test_every_moment_is_drawn():
     assert len({(kill.where, kill.how) for kill in drawn}) == 6 * 4 + 3 + 3
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_long_run_holds_no_more_files_threads_and_bytes(tmp_path):
     figures = long_run.measure(long_run.LEAST_STEPS, tmp_path)["figures"]
     del figures["memory_kib_per_100_steps"]  # so short a run is still warming up
