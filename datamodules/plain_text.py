@@ -47,6 +47,12 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 f"validation_fraction is {self.validation_fraction}; allowed: more than 0 and less than 1. Set "
                 "--data.validation_fraction, or give --data.validation_file."
             )
+        for name in ("dataset_name", "dataset_revision"):
+            if self.dataset is None and getattr(self, name) is not None:
+                raise InputError(
+                    f"{name} is {getattr(self, name)!r}, but would have no effect: it chooses in a data set, and the "
+                    "data are files. Leave it out, or give --data.dataset NAME."
+                )
 
     def load_texts(self) -> dict[str, list[str]]:
         if self.dataset is not None:

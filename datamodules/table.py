@@ -147,23 +147,25 @@ class TableDataModule(TextClassificationDataModule):
 
     def _check_source(self) -> None:
         """Raises InputError unless there is one source of the data, and every choice in a data set has one."""
+        is_saved = saved_folder(Path(self.dataset or self.data_dir or ".").expanduser())
         if self.dataset is not None:
             others = [f"{split}_file" for split, file in self.files.items() if file is not None]
             if others := [*others, *["data_dir"] * (self.data_dir is not None)]:
                 raise InputError(
                     f"dataset is {self.dataset!r} and {', '.join(others)} given too; allowed: one source of the data."
                 )
-            return
+            if not is_saved:
+                return
         choices = {"dataset_name": self.dataset_name, "dataset_revision": self.dataset_revision}
-        if self.files["train"] is not None or not saved_folder(Path(self.data_dir or ".").expanduser()):
+        if self.files["train"] is not None or not is_saved:
             choices |= {f"{split}_split": name for split, name in self.splits.items()}
         for name, value in choices.items():
             if value is not None:
                 raise InputError(
                     f"{name} is {value!r}, but would have no effect: it chooses in a data set, and the data are files. "
-                    "Leave it out, or give --data.dataset."
+                    "Leave it out, or give --data.dataset NAME."
                 )
-        if self.data_dir is None and self.files["train"] is None:
+        if self.dataset is None and self.data_dir is None and self.files["train"] is None:
             raise InputError(
                 "the data has no source; allowed: --data.train_file FILE, --data.data_dir FOLDER with a file called "
                 f"train ({', '.join(TABLE_ENDINGS)}), or --data.dataset NAME."

@@ -1,8 +1,10 @@
 """The options of fit, validate, test and predict: what may stand on the command line and in a config."""
 
 from functools import cache
+from typing import Any
 
-from jsonargparse import set_dumper
+import yaml
+from jsonargparse import get_loader, set_dumper, set_loader
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.callbacks import Callback
@@ -56,6 +58,16 @@ DESCRIPTIONS = {
 }
 
 
+_load = get_loader("yaml")
+
+
+def _load_value(text: str) -> Any:
+    """A value as jsonargparse reads it; but a text that begins like a comment, as the column `#2 String`, is none."""
+    value = _load(text)
+    return text if value is None and text.strip().lower() not in ("", "~", "null") else value
+
+
+set_loader("yaml", _load_value, (yaml.YAMLError,))
 set_dumper("yaml", dump_yaml)  # jsonargparse's own writes the text 1e5 as it would write a number
 
 

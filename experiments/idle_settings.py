@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from datamodules import GLUEDataModule, QuickstartDataModule, TableDataModule
-from datamodules.files import table_ending
+from datamodules import GLUEDataModule, PlainTextDataModule, QuickstartDataModule, TableDataModule
+from datamodules.files import TABLE_ENDINGS, table_ending
 from experiments.arguments import NAMED_CALLBACKS
 from experiments.setting_values import parameters_of
 from experiments.settings import Objects, Settings
@@ -59,9 +59,16 @@ class _Fit:
         return not limited and isinstance(self.data_module, GLUEDataModule | QuickstartDataModule)
 
     def has_no_separators(self) -> bool:
+        has_some = any(ending in (".csv", ".tsv") for ending in self._file_endings())
+        return self.data.get("dataset") is not None or (self.data.get("train_file") is not None and not has_some)
+
+    def has_no_columns(self) -> bool:
+        is_text = isinstance(self.data_module, PlainTextDataModule) and self.data.get("dataset") is None
+        return is_text and not any(ending in TABLE_ENDINGS for ending in self._file_endings())
+
+    def _file_endings(self) -> list[str]:
         files = [str(self.data.get(name)) for name in ("train_file", "validation_file", "test_file")]
-        has_some = any(table_ending(file) in (".csv", ".tsv") for file in files)
-        return self.data.get("train_file") is not None and not has_some
+        return [table_ending(file) for file in files]
 
 
 _OF_LEARNT_RANKS = (
@@ -114,6 +121,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
         "validation_rows is given",
     ),
     (("data.separator",), _Fit.has_no_separators, "no file is a .csv or .tsv"),
+    (("data.text_column",), _Fit.has_no_columns, "no file is a table"),
 )
 
 

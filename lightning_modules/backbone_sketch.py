@@ -52,22 +52,25 @@ def backbone_identity(model: Any, head: tuple[str, ...], frozen: bool) -> dict[s
 
 
 def _computed(configuration: dict[str, Any], place: str = "") -> dict[str, Any]:
-    """The plain values in a configuration, by dotted names."""
+    """The plain values in a configuration and lists of such, by dotted names."""
     found: dict[str, Any] = {}
     for name, value in configuration.items():
         if name in _NOT_COMPUTED or str(name).startswith("_"):
             continue
         if isinstance(value, dict):
             found |= _computed(value, f"{place}{name}.")
-        elif isinstance(value, bool | int | float | str):
+        elif value is None or isinstance(value, bool | int | float | str):
             found[f"{place}{name}"] = value
+        elif isinstance(value, list | tuple):  # such as the kind of attention of each layer
+            found[f"{place}{name}"] = str(list(value))
     return found
 
 
 def data_identity(data: Any) -> dict[str, Any]:
     """What answers rest on beside weights: `classes`, names in label order; `tokenizer`, a hash of what it does.
 
-    The hash is of the vocabulary and of the tokens of a fixed text and of a part of the vocabulary, whole and cut.
+    The hash is of the vocabulary and of the tokens of a fixed text and of a part of the vocabulary, whole and cut;
+    `pairs` is one of the tokens of two texts and of their types.
     """
     tokenizer = data.tokenizer
     vocabulary = sorted(tokenizer.get_vocab().items())
@@ -75,8 +78,14 @@ def data_identity(data: Any) -> dict[str, Any]:
     text = f"{_TEXT} {' '.join(sampled)}"
     whole = tokenizer(text, padding=False, truncation=False, verbose=False)["input_ids"]
     cut = tokenizer(text, padding=False, truncation=True, max_length=16, verbose=False)["input_ids"]
-    behaviour = json.dumps([vocabulary, whole, cut])
-    return {"classes": list(data.class_names), "tokenizer": hashlib.sha256(behaviour.encode()).hexdigest()}
+    pair = tokenizer(_TEXT, " ".join(sampled), padding=False, truncation=True, max_length=64, verbose=False)
+    types = pair.get("token_type_ids") or []
+    pairs = _hash([pair["input_ids"], types if any(types) else None])
+    return {"classes": list(data.class_names), "tokenizer": _hash([vocabulary, whole, cut]), "pairs": pairs}
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_head: bool) -> None:
@@ -98,7 +107,7 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
             f"{listing(ours['classes'])}; allowed: the same, or every answer would have another name. Use the data it "
             "was trained on, or set --data.label_names to its classes; for other classes train a new head."
         )
-    if theirs.get("tokenizer", ours["tokenizer"]) != ours["tokenizer"]:
+    if any(theirs.get(name, ours[name]) != ours[name] for name in ("tokenizer", "pairs") if name in ours):
         raise InputError(
             f"{whose} was trained with another tokenizer: a fixed text becomes other tokens, or the vocabulary "
             "differs. Use the backbone folder or --model.revision it was trained with."

@@ -83,7 +83,8 @@ def _check_backbone(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         return
     _check_sketch("weights", ours["weights"], theirs["weights"])
     for name, value in theirs["configuration"].items():
-        if (found := ours["configuration"].get(name, value)) != value:  # other versions may have other names
+        found = ours["configuration"].get(name, value)  # other versions may have other names, and values for null
+        if value is not None and found != value:
             raise _mismatch(f"{name} (in the backbone's config.json)", value, found)
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from common.errors import InputError
+from common.errors import InputError, shown
 from common.terminal import logger
 from lightning_modules.optimization import make_optimizer
 
@@ -47,6 +47,7 @@ def check_training_state(module: "AdaptedModule", checkpoint: dict[str, Any]) ->
     try:
         in_the_middle = _is_in_the_middle(checkpoint[type(module.data).__qualname__])
         _check_optimizer(module, checkpoint)
+        _check_progress(checkpoint)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise InputError(
             f"the checkpoint lacks a part of what training needs, or a part has another form ({error!r:.100}): it "
@@ -106,6 +107,15 @@ def _check_optimizer(module: "AdaptedModule", checkpoint: dict[str, Any]) -> Non
             raise TypeError(f"step of parameter {place} in the optimizer")
         if odd := [name for name in _MOMENTS if not _is_like(moments[name], parameters[place])]:
             raise TypeError(f"{odd[0]} in the optimizer, of a parameter with shape {tuple(parameters[place].shape)}")
+
+
+def _check_progress(checkpoint: dict[str, Any]) -> None:
+    """Counts, loops and callbacks: Lightning would begin them anew without a word, or fail later."""
+    for name, kind in (("global_step", int), ("epoch", int), ("loops", dict), ("callbacks", dict)):
+        if type(checkpoint[name]) is not kind or checkpoint[name] == {}:
+            raise TypeError(f"{name} is {shown(checkpoint[name])}")
+    if "fit_loop" not in checkpoint["loops"]:
+        raise KeyError("fit_loop")
 
 
 def _is_like(tensor: Any, parameter: Tensor) -> bool:

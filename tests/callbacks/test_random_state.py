@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from callbacks.random_state import RandomState
+from common.errors import InputError
 from common.files import atomic_write
 
-ONE = SimpleNamespace(world_size=1, global_rank=0)
+FIT = SimpleNamespace(fn="fit")
+ONE = SimpleNamespace(world_size=1, global_rank=0, state=FIT)
 
 
 def draw() -> list[float]:
@@ -64,8 +66,21 @@ def test_generators_go_on_as_if_nothing_had_happened_once_and_not_before_trainin
 def test_states_of_another_number_of_processes_are_left_alone(tmp_path, world_size):
     checkpoint = saved_and_read(tmp_path)
     callback = RandomState()
-    callback.on_load_checkpoint(SimpleNamespace(world_size=world_size, global_rank=1), None, checkpoint)
+    callback.on_load_checkpoint(SimpleNamespace(world_size=world_size, global_rank=1, state=FIT), None, checkpoint)
     disturb()
     before = torch.get_rng_state()
     callback.on_train_start(ONE, None)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("states", [None, [], [{}], [None], ["torch"], [{"torch": torch.zeros(3)}]])
+def test_states_of_another_form_are_refused_where_training_goes_on(tmp_path, states):
+    whole = saved_and_read(tmp_path)["random_states"][0]
+    if states and isinstance(states[0], dict) and states[0]:
+        states = [whole | states[0]]
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match="random generators are missing, or have another form"):
+        RandomState().on_load_checkpoint(ONE, None, {"random_states": states})
+    assert torch.equal(torch.get_rng_state(), before)
+    evaluating = SimpleNamespace(world_size=1, global_rank=0, state=SimpleNamespace(fn="test"))
+    RandomState().on_load_checkpoint(evaluating, None, {})

@@ -219,6 +219,8 @@ def test_a_data_set_of_the_hub_gives_its_text(tiny_gpt2, monkeypatch):
     assert (data.name, data.test_names) == ("owner/texts", ("test",))
     with pytest.raises(InputError, match=r"dataset is 'owner/texts' and train_file is 'a\.txt'"):
         plain(tiny_gpt2, dataset="owner/texts", train_file="a.txt")
+    with pytest.raises(InputError, match="dataset_revision is 'v2', but would have no effect"):
+        plain(tiny_gpt2, dataset_revision="v2", train_file="a.txt")
 
 
 # Bad input

@@ -163,6 +163,7 @@ def test_bad_rows_and_columns_are_named(make_table, tmp_path, train, dev, messag
         ({"data_dir": "nowhere/at all"}, "data_dir is 'nowhere/at all', which is not a folder"),
         ({"train_file": "nothing.csv"}, "can't read nothing.csv"),
         ({"train_file": "train.txt"}, "the ending of train.txt is '.txt'; allowed: .parquet, .jsonl"),
+        ({"train_file": "x.csv", "dataset_revision": "v2"}, "dataset_revision is 'v2', but would have no effect"),
         ({"train_file": "x.csv", "metric": "pearson"}, "metric for classification is 'pearson'; allowed: accuracy"),
         ({"train_file": "x.csv", "problem": "ranking"}, "problem is 'ranking'; allowed: classification, regression"),
         ({"train_file": "x.csv", "validation_fraction": 1.0}, "validation_fraction is 1.0; allowed: between 0 and 1"),
@@ -224,6 +225,8 @@ def test_data_sets_of_the_hub_with_their_own_split_and_label_names(make_table, t
     loaded.save_to_disk(str(tmp_path / "saved"))
     again = make_table(dataset=str(tmp_path / "saved"), train_split="learn").read_splits()
     assert again == splits
+    with pytest.raises(InputError, match="dataset_name is 'small', but would have no effect"):
+        make_table(dataset=str(tmp_path / "saved"), train_split="learn", dataset_name="small").setup()
 
 
 def test_predict_files_are_plain_text_or_tables(make_table, tmp_path):

@@ -116,6 +116,14 @@ def test_modules_tests_targets_and_extras_exist():
     assert {name for line in lines() for name in re.findall(r"-e '\.\[(\w+)\]'", line)} <= set(extras)
 
 
+def test_each_fault_names_tests_that_exist():
+    rows = [line for line in (ROOT / "docs" / "faults.md").read_text("utf-8").splitlines() if line.startswith("| ")]
+    named = [re.findall(r"`([\w/]+\.py)::(\w+)`", row) for row in rows[2:]]
+    assert len(named) > 60 and all(named)
+    for file, name in (test for tests in named for test in tests):
+        assert re.search(rf"^def {name}\(", (ROOT / "tests" / file).read_text("utf-8"), re.MULTILINE), (file, name)
+
+
 def test_the_tutorials_sweep_has_its_trials(tmp_path):
     page = (ROOT / "docs" / "tutorials" / "which_rank.md").read_text("utf-8")
     path = tmp_path / "ranks.yaml"

@@ -77,7 +77,22 @@ def test_what_is_typed_wins_wherever_it_stands(config):
     assert settings.configs == [config, config]
 
 
-TEXTS = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
+TEXTS = (
+    "1e5",
+    "-1E-5",
+    "12e3",
+    "2024-01-01",
+    "12:30",
+    "1_0",
+    "0x1f",
+    "on",
+    " a",
+    "é: [",
+    "$HOME",
+    "-n",
+    "&a",
+    "#2 String",
+)
 
 
 @pytest.mark.parametrize(("text", "other"), list(zip(TEXTS[::2], TEXTS[1::2])))
@@ -196,6 +211,8 @@ ENERGY = {"model.adapter.factors": "gradient", "model.adapter.allocation": "fixe
         ({"data.task": "sst2"}, "data.cola_validation", "combined", "the task is sst2"),
         ({**TABLE, "data.validation_rows": 3}, "data.validation_fraction", 0.5, "validation_rows is given"),
         ({**TABLE, "data.train_file": "a.jsonl"}, "data.separator", ";", "no file is a .csv or .tsv"),
+        ({"data": TABLE["data"], "data.dataset": "a/b"}, "data.separator", ";", "no file is a .csv or .tsv"),
+        (SPEAK, "data.text_column", "line", "no file is a table"),
         (SPEAK, "model.optimizer.head_learning_rate", 0.1, "a language model has no head"),
         ({**SPEAK, **LORA}, "model.adapter.wrap_head", True, "a language model has no head"),
     ],

@@ -2,14 +2,16 @@ import json
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, GPTNeoConfig
 
 from common.errors import InputError
 from lightning_modules.backbone_loading import load_backbone, load_skeleton
+from lightning_modules.backbone_sketch import backbone_identity
 from tests.architectures import classifier, save_backbone
 
 
@@ -178,3 +180,12 @@ def test_what_cannot_be_loaded_is_refused(edited, tiny_bert, tmp_path):
     ):
         with pytest.raises(InputError, match=message):
             load(folder)
+
+
+def test_each_layers_kind_of_attention_is_part_of_how_a_backbone_computes():
+    def computed(*kinds):
+        config = GPTNeoConfig(num_layers=2, attention_types=[[list(kinds), 1]])
+        model = SimpleNamespace(config=config, named_parameters=dict)
+        return backbone_identity(model, (), frozen=False)["configuration"]
+
+    assert computed("global", "local") == computed("global", "local") != computed("local", "global")

@@ -210,6 +210,7 @@ def test_any_other_frozen_weight_is_refused_wherever_the_backbone_lies(trained, 
         ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"', "hidden_act"),
         ("tokenizer.json", '"cat": 6', '"cat": 7', "another tokenizer"),
         ("tokenizer_config.json", "{", '{"truncation_side": "left",', "another tokenizer"),
+        ("tokenizer_config.json", '"token_type_ids",', "", "another tokenizer"),  # pairs would lose them
     ],
 )
 def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refused(
@@ -250,6 +251,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_by_the_backbones_name(load, edi
         (lambda content: content.update(rankwise={"adapter": "LoRA"}), "the checkpoint's adapter is 'LoRA'"),
         (lambda content: content["state_dict"].update({"adapter.R": [1.0]}), "type of adapter.R is 'list'"),
         (lambda content: content["state_dict"].update({"adapter.R": None}), "type of adapter.R is 'NoneType'"),
+        (lambda content: content["rankwise"]["configuration"].update(classifier_dropout=0.5), "is 0.5, .* is None"),
         *(
             (lambda content, names=names: content["rankwise"].update(classes=names), "every answer would have another")
             for names in (["acceptable", "unacceptable"], ["no", "yes"], ["unacceptable", "acceptable", "unclear"])
@@ -277,6 +279,10 @@ def moments(content):
         lambda content: content["lr_schedulers"][0].update(last_epoch=None),
         lambda content: content["GLUEDataModule"].update(next_batch=None),
         lambda content: content.pop("GLUEDataModule"),
+        lambda content: content.update(callbacks={}),
+        lambda content: content.update(loops=None),
+        lambda content: content["loops"].clear(),
+        lambda content: content.update(epoch="1"),
     ],
 )
 def test_training_does_not_go_on_from_a_state_that_is_not_whole(edited, tiny_bert, cola_folder, change):
