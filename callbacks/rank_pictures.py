@@ -1,11 +1,14 @@
 """Pictures of ranks and masks, as matplotlib figures without a display."""
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from matplotlib import colormaps
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from torch import Tensor
+
+if TYPE_CHECKING:  # a report draws ranks without loading torch
+    from torch import Tensor
 
 _BESIDE = 2.6  # inches for the projections' names and the colour bar
 _CELL = 0.42  # inches of a cell with a readable rank
@@ -99,7 +102,7 @@ def rank_map(
     return figure
 
 
-def mask_pictures(masks: Tensor, names: list[str]) -> Figure:
+def mask_pictures(masks: "Tensor", names: list[str]) -> Figure:
     """A few soft masks (layers, r, r), or rows of them (layers, 1, r), two beside each other, black 0 to white 1."""
     told = layer_names(names)
     rows = -(-len(names) // 2)

@@ -107,7 +107,8 @@ def test_modules_tests_targets_and_extras_exist():
     assert len(opened) > 40
     for program, name in opened:
         if program == "python -m":
-            assert find_spec(name) is not None, name
+            # asked for pip, setuptools' hook would give Python's own distutils to the compilations of later tests
+            assert name == "pip" or find_spec(name) is not None, name
         elif program == "pytest":
             assert (ROOT / name).exists(), name
         elif program == "make":
