@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from experiments.report.cells import TOO_FEW, counted, span, spread, title
 from experiments.report.content import Study
-from experiments.report.figures_costs import SMALL_REGRET, common_figure, regrets
+from experiments.report.figures_compared import SMALL_REGRET, common_figure, regrets
 from experiments.report.groups import SAME_BUDGET, Group
 from experiments.report.rate_tables import choose_rates
 from experiments.report.statistics import holm
@@ -61,7 +61,7 @@ def _against_baseline(groups: list[Group], baseline: Group) -> Iterator[str]:
         told = f"{budget}no setting is shown to differ from {baseline.label} {_SPLITS[figure]}"
         yield _sentence(f"{told}: the largest difference is {_told(largest)}")
         return
-    kinds = [f"shown to be {kind}: {_listed(ones)}" for kind, ones in (("better", better), ("worse", worse)) if ones]
+    kinds = [f"shown to be {kind}: {_largest(ones)}" for kind, ones in (("better", better), ("worse", worse)) if ones]
     rest = len(found) - len(shown)
     told = f"{budget}against {baseline.label} {_SPLITS[figure]}, {'; '.join(kinds)}"
     yield _sentence(f"{told}; {rest} more not shown to differ" if rest else told)
@@ -89,7 +89,7 @@ def _told(one: Comparison, named: bool = True) -> str:
     return f"{told} ({name}{counted(one.difference.pairs, 'seed')}{'' if interval else f': {TOO_FEW}'})"
 
 
-def _listed(found: list[Comparison]) -> str:
+def _largest(found: list[Comparison]) -> str:
     """The largest differences first."""
     ordered = sorted(found, key=lambda one: -abs(one.difference.mean))
     told = ", ".join(f"{one.group.label} {_told(one, named=False)}" for one in ordered[:_MOST_NAMES])

@@ -1,38 +1,94 @@
-"""What makes a comparison unfair, where a report's runs show it: a line for each fault, none where there is none."""
+"""What runs were made with, where one row mixes runs that weren't made alike, and what makes a comparison unfair."""
 
 from collections.abc import Iterable, Iterator
 from itertools import groupby
-from typing import NamedTuple
 
 import pandas as pd
 
-from experiments.report.cells import make_table
+from experiments.report.cells import counted, text
 from experiments.report.groups import RANK, RANK_AVERAGE, RATES, SAME_BUDGET, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
+from experiments.report.record import Record
 
 _BUDGETS = (RANK, RANK_AVERAGE, "model.adapter.budget")
+Finding = tuple[str, list[str]]  # a fault, and the rows it concerns
 
 
-class Finding(NamedTuple):
-    """One fault, and the rows it concerns."""
+def provenance(records: list[Record]) -> pd.DataFrame:
+    """What the runs were made with; where they differ, each value with its number of runs."""
 
-    fault: str
-    rows: list[str]
+    def told(runs: dict[str, list[Record]]) -> str:
+        if len(runs) == 1:
+            return next(iter(runs))
+        return "; ".join(f"{value} ({counted(len(found), 'run')})" for value, found in runs.items())
+
+    values = {name: told(found) for name, found in _by_fact(records).items()} or {"runs": "none has finished"}
+    return pd.DataFrame({"What": values.keys(), "Value": values.values()})
+
+
+def _by_fact(records: Iterable[Record]) -> dict[str, dict[str, list[Record]]]:
+    """What runs were made with -> the values it had -> the runs that had them."""
+    found: dict[str, dict[str, list[Record]]] = {}
+    for record in records:
+        for name, value in _facts(record).items():
+            found.setdefault(name, {}).setdefault(value, []).append(record)
+    return found
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """What a run with results was made with, by name; a file of trials may tell machine, commit and a note."""
+    results = record.results
+    if results is None:
+        return {}
+    data = results.data
+    rows = f"{data.train_rows:,} train, {data.validation_rows:,} validation, {data.test_rows:,} test rows"
+    device = [name for name in (results.device, results.device_name) if name]
+    found = {
+        "data": f"{data.name}: {rows}",
+        "data folder": text(record.config.get("data.data_dir")),
+        "backbone": results.backbone,
+        "adapter": results.adapter,
+        "device": " ".join([*device, f"× {results.processes}"]),
+        **{name: text(results.other.get(name)) for name in ("machine", "commit", "note")},
+        **{f"{name} version": version for name, version in results.versions.items()},
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def mixtures(groups: list[Group]) -> pd.DataFrame:
+    """Where runs of one row differ in more than the seed: data, versions, device; and seeds that were run twice."""
+    found = [(group.label, *told) for group in groups for told in (*_mixed_facts(group), *_repeated_seeds(group))]
+    return pd.DataFrame(found, columns=["Method", "What", "Runs"], dtype=str)
+
+
+def _mixed_facts(group: Group) -> Iterator[tuple[str, str]]:
+    for name, by_value in _by_fact(group.records).items():
+        if len(by_value) > 1:
+            seeds = {value: sorted(record.seed for record in found) for value, found in by_value.items()}
+            yield name, "; ".join(f"{value} (seed {str(found)[1:-1]})" for value, found in seeds.items())
+
+
+def _repeated_seeds(group: Group) -> Iterator[tuple[str, str]]:
+    folders: dict[int, list[str]] = {}
+    for record in group.records:
+        if record.figure("best") is not None:
+            folders.setdefault(record.seed, []).append(str(record.folder))
+    for seed, found in folders.items():
+        if len(found) > 1:
+            yield f"seed {seed}", f"run {len(found)} times, counted once with the mean: {', '.join(found)}"
 
 
 def audit_table(
     groups: list[Group], curves: list[Curve], compared: list[Group], baseline: Group | None
 ) -> pd.DataFrame:
     """A row per fault; empty for a clean study. The arguments are a `Study`'s, `curves` its swept ones."""
-    found = [*_edges(curves, baseline)]
+    found = [_edges(curves, baseline)]
     for same in _by_measure(groups):
-        found += _tries([*same, *(group for group in groups if group.was_paused and not group.results)])
+        found.append(_tries([*same, *(group for group in groups if group.was_paused and not group.results)]))
     for same in _by_measure(compared):
-        found += [*_budgets(same, baseline), *_counts(same), *_splits(same)]
-    return make_table(
-        [finding for finding in found if finding.rows],
-        {"Not fair": lambda finding: finding.fault, "Rows": lambda finding: "; ".join(finding.rows)},
-    )
+        found += [_budgets(same, baseline), *_counts(same), *_splits(same)]
+    rows = [(fault, "; ".join(concerned)) for fault, concerned in found if concerned]
+    return pd.DataFrame(rows, columns=["Not fair", "Rows"], dtype=str)
 
 
 def _by_measure(groups: list[Group]) -> Iterable[list[Group]]:
@@ -41,7 +97,7 @@ def _by_measure(groups: list[Group]) -> Iterable[list[Group]]:
     return (list(found) for _, found in groupby(measured, key=lambda group: group.measure))
 
 
-def _edges(curves: list[Curve], baseline: Group | None) -> Iterator[Finding]:
+def _edges(curves: list[Curve], baseline: Group | None) -> Finding:
     rows = []
     for curve in curves:
         scores = curve.scores()
@@ -52,46 +108,46 @@ def _edges(curves: list[Curve], baseline: Group | None) -> Iterator[Finding]:
         edge = "of two rates" if len(tried) == 2 else "upper edge" if place else "lower edge"
         whose = ", the baseline" if baseline in curve.groups.values() else ""
         rows.append(f"{curve.label} ({tried[place]:g}, {edge}{whose})")
-    yield Finding("the best rate lies at the edge of its grid: a better one may lie outside", rows)
+    return "the best rate lies at the edge of its grid: a better one may lie outside", rows
 
 
-def _tries(groups: list[Group]) -> Iterator[Finding]:
+def _tries(groups: list[Group]) -> Finding:
     tries = {label: len(found) for label, found in alike(groups, RATES) if any(group.results for group in found)}
     fewest = min(tries.values())
     rows = [f"{label} ({count})" for label, count in tries.items() if count > fewest]
-    yield Finding(f"more learning rates were tried than for others, which had {fewest}", rows)
+    return f"more learning rates were tried than for others, which had {fewest}", rows
 
 
-def _budgets(groups: list[Group], baseline: Group | None) -> Iterator[Finding]:
+def _budgets(groups: list[Group], baseline: Group | None) -> Finding:
     """Where ranks vary within a method, budgets are what is studied; full fine-tuning has none."""
     by_method: dict[str, set[str]] = {}
     for group in groups:
         by_method.setdefault(group.method, set()).add(repr([group.setting(name) for name in _BUDGETS]))
     used = {group: group.entries for group in groups if not group.is_full}
     if len(used) < 2 or any(len(settings) > 1 for settings in by_method.values()):
-        return
+        return "", []
     middle = sorted(used.values())[(len(used) - 1) // 2] if baseline not in used else used[baseline]
     other = {group.label: budget for group, budget in used.items() if abs(budget - middle) > SAME_BUDGET * middle}
-    rows = [f"{label} ({budget:,.0f})" for label, budget in other.items()]
     whose = "the baseline's" if baseline in used else "the median"
-    yield Finding(f"the budget used is more than 2 % from {whose}, {middle:,.0f} adapter entries", rows)
+    fault = f"the budget used is more than 2 % from {whose}, {middle:,.0f} adapter entries"
+    return fault, [f"{label} ({budget:,.0f})" for label, budget in other.items()]
 
 
 def _counts(groups: list[Group]) -> Iterator[Finding]:
     """Parameters and passes that one side has and the other lacks."""
     without = [group.label for group in groups if not any(one.trainable_parameters.head for one in group.results)]
-    yield Finding("a head is trained and counted for the others only", without if len(without) < len(groups) else [])
+    yield "a head is trained and counted for the others only", without if len(without) < len(groups) else []
     passes = {group: max(one.factors.rows if one.factors else 0 for one in group.results) for group in groups}
     rows = [f"{group.label} ({count:,} rows)" for group, count in passes.items() if count]
-    yield Finding("passes over data before training, which the others lack", rows if len(rows) < len(groups) else [])
+    yield "passes over data before training, which the others lack", rows if len(rows) < len(groups) else []
 
 
 def _splits(groups: list[Group]) -> Iterator[Finding]:
     choosing = [group for group in groups if any(len(results.val_losses or []) > 1 for results in group.results)]
     untested = [group.label for group in choosing if group.values("test").empty]
-    yield Finding("no test figure: the best epoch was chosen on the split it is reported on", untested)
+    yield "no test figure: the best epoch was chosen on the split it is reported on", untested
     same = [group.label for group in choosing if len(group.records) > 1 and _is_validation_again(group)]
-    yield Finding("the test split gives the validation's figures: epochs were chosen on it", same)
+    yield "the test split gives the validation's figures: epochs were chosen on it", same
 
 
 def _is_validation_again(group: Group) -> bool:

@@ -16,10 +16,8 @@ from experiments.report.content import Paragraph, Pictures, Section, Study, make
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
 from experiments.report.sections import gather
-from experiments.report.sources import read_records
+from experiments.report.sources import check_place, read_records, write_trials
 from experiments.report.tables import difference_table, settings_table
-from experiments.report.trials_file import check_place, write_trials
-from experiments.results import RunResults
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -120,23 +118,17 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
     As there, test_acc is the accuracy after the last epoch; best_epoch_test_acc is the best epoch's.
     """
     layouts: dict[str, dict[str, Any]] = {}
-    for curve in curves:
-        for rate, group in curve.groups.items():
-            for results in group.results:
-                name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{results.seed or 0}"
-                layouts.setdefault(name, {})[str(rate)] = _rate_entry(results)
+    runs = ((curve, rate, one) for curve in curves for rate, group in curve.groups.items() for one in group.results)
+    for curve, rate, results in runs:
+        name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{results.seed or 0}"
+        test, last = results.test_figures, results.last_test_figures
+        entry = layouts.setdefault(name, {})[str(rate)] = {
+            "best_val_loss": results.best_val_loss,
+            "test_acc": last.get("accuracy"),
+            "best_epoch_test_acc": test.get("accuracy"),
+            "train_losses": results.train_losses,
+            "val_losses": results.val_losses,
+        }
+        if (figure := "perplexity") in test:
+            entry |= {f"test_{figure}": last.get(figure), f"best_epoch_test_{figure}": test[figure]}
     return layouts
-
-
-def _rate_entry(results: RunResults) -> dict[str, Any]:
-    test, last = results.test_figures, results.last_test_figures
-    name = "perplexity"
-    more = {f"test_{name}": last.get(name), f"best_epoch_test_{name}": test[name]} if name in test else {}
-    return {
-        "best_val_loss": results.best_val_loss,
-        "test_acc": last.get("accuracy"),
-        "best_epoch_test_acc": test.get("accuracy"),
-        "train_losses": results.train_losses,
-        "val_losses": results.val_losses,
-        **more,
-    }

@@ -1,4 +1,4 @@
-"""Figures of the metric against the learning rate, and of training over time."""
+"""Figures of the metric against learning rate, rank and time."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from experiments.report.cells import scale, title
+from experiments.report.cells import make_table, scale, spread, title
 from experiments.report.drawing import (
     COLORS,
     INK,
@@ -19,7 +19,7 @@ from experiments.report.drawing import (
     rank_axis,
     rate_ticks,
 )
-from experiments.report.groups import Curve, Group
+from experiments.report.groups import RANK, RATE, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
 from experiments.report.rate_law import Law
 from experiments.report.record import UNSOUND
@@ -27,7 +27,11 @@ from experiments.report.tables import metric_of
 
 MOST_LINES = 16  # each colour twice: solid, dashed
 _MOST_TICKS = 16
+_SPLITS = {"best": "val", "test": "test"}
+_SPLIT_NAMES = {"best": "validation", "test": "test"}
 _OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make one line of all others
+
+RankCurve = tuple[str, dict[str, pd.DataFrame]]  # a label; best or test -> a row per seed, a column per rising rank
 
 
 def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
@@ -121,4 +125,69 @@ def training_curves(groups: list[Group]) -> Figure | None:
     if not legend:
         return None
     legend_below(figure, legend)
+    return figure
+
+
+def rank_curves(groups: list[Group]) -> list[RankCurve]:
+    """A curve for each nested group, and one for fixed-rank groups that differ in the rank alone (learning rate aside).
+
+    Where rates were swept, there is one group for each rank, that at its chosen rate.
+    """
+    nested = [group for group in groups if any(results.rank_curve for results in group.results)]
+    curves: list[RankCurve] = [
+        (group.label, {kind: nested_values(group, kind) for kind in _SPLITS}) for group in nested
+    ]
+    fixed = [group for group in groups if isinstance(group.setting(RANK), int)]
+    for label, found in alike(fixed, (RANK, RATE)):
+        if len(found) > 1:
+            found.sort(key=lambda group: int(group.setting(RANK)))
+            values = {kind: pd.DataFrame({one.setting(RANK): one.values(kind) for one in found}) for kind in _SPLITS}
+            curves.append((label, values))
+    return curves
+
+
+def nested_values(group: Group, kind: str) -> pd.DataFrame:
+    """Figures of nested runs, best or test: a row per seed, a column per rank."""
+    found = [
+        (results.seed or 0, int(rank), entry.get(f"{_SPLITS[kind]}/{results.metric.name}"))
+        for results in group.results
+        for entry in results.rank_curve or []
+        if (rank := entry.get("rank")) is not None
+    ]
+    table = pd.DataFrame(found, columns=["seed", "rank", "figure"]).astype({"figure": float})
+    return table.pivot_table(index="seed", columns="rank", values="figure")
+
+
+def rank_curve_table(groups: list[Group]) -> pd.DataFrame:
+    """One row per rank, and for each curve a column of validation and one of test figures; empty without a curve."""
+    curves, metric = rank_curves(groups), metric_of(groups)
+    if metric is None:
+        return pd.DataFrame()
+    ranks = sorted({rank for _, values in curves for rank in values["best"].columns})
+    tables = {f"{label}, {_SPLIT_NAMES[kind]}": values[kind] for kind in _SPLITS for label, values in curves}
+    columns = {
+        title: lambda rank, table=table: spread(table.get(rank, pd.Series(dtype=float)).dropna(), metric.name)
+        for title, table in tables.items()
+        if table.notna().any(axis=None)
+    }
+    return make_table(ranks, {"Rank": str, **columns})
+
+
+def rank_curve_figure(groups: list[Group]) -> Figure | None:
+    """A panel for validation and one for test: a line per curve (mean over seeds), a band from lowest to highest."""
+    curves, metric = rank_curves(groups), metric_of(groups)
+    kinds = [kind for kind in _SPLITS if any(values[kind].notna().any(axis=None) for _, values in curves)]
+    if metric is None or not kinds:
+        return None
+    figure, all_axes = panels(len(kinds), 4.8 * len(kinds), 3.6)
+    for axes, kind in zip(all_axes, kinds, strict=True):
+        for number, (label, values) in enumerate(curves):
+            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
+            known = scale(metric.name) * values[kind].dropna(axis="columns", how="all")
+            draw_band(axes, known, marker=marker, color=color, label=label)
+        rank_axis(axes, (rank for _, values in curves for rank in values[kind].columns))
+        axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
+    figure.axes[0].set_ylabel(title(metric.name))
+    # lines are handed over, since a label that begins with _ would hide its line
+    figure.axes[0].legend(figure.axes[0].lines, [label for label, _ in curves], loc="best")
     return figure

@@ -44,12 +44,9 @@ class Optimum:
 
 
 def find_optimum(rates: ArrayLike, scores: ArrayLike, flat_below: float = 0.0) -> Optimum:
-    """The best rate of one curve: the vertex of the parabola in log rate through the best point and its neighbours.
+    """The best of rising rates: the vertex of the parabola in log rate through the best point and its neighbours.
 
-    Args:
-        rates: rising learning rates.
-        scores: one score per rate; higher is better.
-        flat_below: a curve whose highest and lowest score differ by no more than this is flat.
+    A curve whose highest and lowest score differ by no more than `flat_below` is flat.
     """
     values, grid = np.asarray(scores, dtype=float), np.asarray(rates, dtype=float)
     if len(values) == 0:
@@ -79,7 +76,7 @@ def parabola(x: Array, y: Array) -> tuple[float, float]:
     return float((x[0] + x[1]) / 2 - left / (2 * curvature)), float(-curvature)
 
 
-def noise_of(scores: pd.DataFrame) -> float:
+def _noise(scores: pd.DataFrame) -> float:
     """What a flat curve's means may differ by: two standard errors, pooled over rates; 0 with single seeds."""
     repeated = scores.loc[:, scores.count() > 1]
     if repeated.empty:
@@ -95,10 +92,8 @@ def curve_optimum(scores: pd.DataFrame) -> Optimum:
     A resampled curve keeps its seeds together over all rates. Where its best rate is the grid's edge, that edge counts.
     """
     means = scores.mean()
-    found = find_optimum(means.index, means, flat_below=noise_of(scores))
-    if found.place != "inside":
-        return found
-    if (samples := _resampled_optima([scores])) is None:
+    found = find_optimum(means.index, means, flat_below=_noise(scores))
+    if found.place != "inside" or (samples := _resampled_optima([scores])) is None:
         return found
     (logs,), edge_share = samples
     seeds = len(scores.dropna())
@@ -113,12 +108,11 @@ def _learning_rates_of(logs: Interval) -> Interval:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Best rate of one curve over another's; None where one of them isn't inside its grid.
+    """Best rate of one curve over another's.
 
     Attributes:
-        value: the mean curves' ratio.
+        value: the mean curves' ratio; None where one optimum isn't inside its grid: `reason` says which.
         bootstrap: from resampling seeds; too narrow for a handful of them.
-        reason: why there is no value.
         by_seed: each common seed's own ratio; empty unless all of them lie inside.
         student: 95 % Student interval of the mean logarithm of `by_seed`, as a ratio.
     """
@@ -133,18 +127,16 @@ class Ratio:
 def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:
     """Ratio of two curves' best rates, with an interval that resamples their seeds together."""
     first, second = curve_optimum(ours), curve_optimum(reference)
-    if first.inside is None:
-        return Ratio(None, None, f"its optimum: {first.place}")
-    if second.inside is None:
-        return Ratio(None, None, f"the reference's optimum: {second.place}")
+    if first.inside is None or second.inside is None:
+        whose, place = ("its", first.place) if first.inside is None else ("the reference's", second.place)
+        return Ratio(None, None, f"{whose} optimum: {place}")
     samples = _resampled_optima([ours, reference])
     logs = _log_ratios(ours, reference)
-    student = student_mean(logs)
     return Ratio(
         first.inside / second.inside,
-        None if samples is None else _learning_rates_of(percentile_interval(samples[0][0] - samples[0][1])),
+        samples and _learning_rates_of(percentile_interval(samples[0][0] - samples[0][1])),
         by_seed=tuple(10**log for log in logs),
-        student=None if student is None else _learning_rates_of(student),
+        student=(student := student_mean(logs)) and _learning_rates_of(student),
     )
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from experiments.report.cells import make_table
-from experiments.report.rate_law import Fit, Point, weighted_fit
+from experiments.report.rate_law import LinearFit, Point, weighted_fit
 from experiments.report.statistics import Array, Interval
 
 # "LoRA Without Regret" (Schulman and Thinking Machines Lab 2025): ten times, at alpha 32 over rank, whatever the rank.
@@ -59,7 +59,7 @@ def _full(points: list[Point]) -> Point | None:
     return next((point for point in points if point.rank == 0), None)
 
 
-def _gap_fit(points: list[Point]) -> Fit | None:
+def _gap_fit(points: list[Point]) -> LinearFit | None:
     """log10 of LoRA's rate over full fine-tuning's, against log10 of alpha; None where no study tells the slope."""
     rows = [(1.0, np.log10(_LITERATURE[1]))]
     gaps, errors = [_LITERATURE[0]], [_STUDY_SPREAD]
@@ -75,7 +75,7 @@ def _gap_fit(points: list[Point]) -> Fit | None:
     return weighted_fit(design, np.array(gaps), np.array(errors))
 
 
-def _forecast(study: str, lora: list[Point], gap: Fit | None, common: float, full: Point | None) -> Forecast:
+def _forecast(study: str, lora: list[Point], gap: LinearFit | None, common: float, full: Point | None) -> Forecast:
     """Each curve's forecast, weighted by its own error; `common` is the variance that all curves share."""
     errors = np.array([np.nan_to_num(point.error, nan=0.1) for point in lora])
     weights: Array = 1 / np.maximum(errors, 0.02) ** 2

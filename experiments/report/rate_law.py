@@ -18,7 +18,6 @@ from experiments.report.optimum import curve_optimum, parabola
 from experiments.report.record import Record
 from experiments.report.statistics import LEVEL, Array, Interval
 
-_FEWEST_RANKS = 3
 _ALPHA = 32.0  # where a file of trials doesn't tell: the constant of this project's configs
 REGIMES = {"rank-invariant": 0.0, "proportional to 1/rank": -1.0}  # slopes of log rate against log rank
 
@@ -31,9 +30,9 @@ class Point:
         study: curves of one study share data, backbone and length of training.
         rank: of LoRA; 0 in full fine-tuning.
         scale: s of the update s·B·A.
-        width: the backbone's hidden size; None where nobody tells.
         log_rate: log10 of the best rate.
         error: its standard error; NaN with single seeds.
+        width: the backbone's hidden size; None where nobody tells.
         curvature: by how much the score falls one decade from the optimum.
     """
 
@@ -95,13 +94,8 @@ def _scale(curve: Curve) -> float:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A weighted linear fit.
-
-    Attributes:
-        freedom: points beyond coefficients.
-        spread: standard deviation of the points around the line beyond their own errors.
-    """
+class LinearFit:
+    """A weighted linear fit, with the points' deviation from it beyond their own errors (`spread`)."""
 
     coefficients: Array
     covariance: Array
@@ -115,12 +109,12 @@ class Fit:
         return value, (value - float(reach), value + float(reach))
 
 
-def weighted_fit(design: Array, values: Array, errors: Array) -> Fit:
+def weighted_fit(design: Array, values: Array, errors: Array) -> LinearFit:
     """Least squares with each value's error and a common spread, which is as large as the residuals ask for.
 
     Args:
         design: (points, coefficients), of full rank and with fewer columns than rows.
-        values: (points,).
+        values: (points,)
         errors: (points,); NaN, where nobody knows it, counts as the median of the others.
     """
     freedom = len(values) - design.shape[1]
@@ -136,21 +130,17 @@ def weighted_fit(design: Array, values: Array, errors: Array) -> Fit:
     if solved(0.0)[2] > freedom:
         spread = float(optimize.brentq(lambda value: solved(value)[2] - freedom, 0.0, 1e3))
     coefficients, covariance, left = solved(spread)
-    return Fit(coefficients, covariance * max(left / freedom, 1.0), freedom, float(np.sqrt(spread)))
+    return LinearFit(coefficients, covariance * max(left / freedom, 1.0), freedom, float(np.sqrt(spread)))
 
 
 @dataclass(frozen=True)
 class Law:
-    """The fit to LoRA's optima.
-
-    Attributes:
-        terms: of the columns after the studies' intercepts: rank, scale, width, as far as the points tell them apart.
-    """
+    """The fit to LoRA's optima: an intercept for each study, and rank, scale, width, as far as the points tell."""
 
     points: list[Point]
     studies: list[str]
     terms: list[str]
-    fit: Fit
+    fit: LinearFit
 
     def slope(self, **by: float) -> tuple[float, Interval]:
         """Slope of log rate along a direction, such as rank=1, scale=-1 (alpha stays as it is), with its interval."""
@@ -174,11 +164,11 @@ def fit_law(points: list[Point]) -> Law:
     """
     lora = _across_widths(points)
     ranks = sorted({point.rank for point in lora})
-    if len(ranks) < _FEWEST_RANKS:
+    if len(ranks) < 3:
         told = ", ".join(f"{rank:g}" for rank in ranks) or "none"
         raise InputError(
-            f"ranks with an optimum inside their grid of rates are {told}; a law takes {_FEWEST_RANKS} or more. Sweep "
-            "another rank, widen the grids whose optimum lies at an edge, give more sweeps, or leave --law out."
+            f"ranks with an optimum inside their grid of rates are {told}; a law takes 3 or more. Sweep another rank, "
+            "widen the grids whose optimum lies at an edge, give more sweeps, or leave --law out."
         )
     return _fitted(lora)
 

@@ -61,8 +61,7 @@ class Record:
     Attributes:
         folder: its run folder; that of a run read from a file of trials need not exist.
         method: the sweep's name for it; empty where there is none.
-        status: finished, collapsed, diverged, budget_missed, failed, begun or waiting.
-        results: its results.json, or None.
+        status: one of `STATUSES`.
         config: config.yaml; what is known of it where there is none yet.
         overrides: what the sweep set.
         error: why it failed.
@@ -86,7 +85,7 @@ class Record:
         return seed if isinstance(seed, int) else 0
 
     def figure(self, kind: str) -> float | None:
-        """The validation metric at its best or last, the lowest validation loss, or the test figure of the metric."""
+        """The validation metric (best or last), the lowest validation loss (loss), or the test figure of the metric."""
         if self.results is None:
             return None
         metric = self.results.metric

@@ -8,16 +8,29 @@ from pathlib import Path
 import pandas as pd
 
 from experiments.report.answer import answer
-from experiments.report.audit import audit_table
+from experiments.report.audit import audit_table, mixtures, provenance
 from experiments.report.cells import counted, without_constant_columns, without_empty_columns
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
-from experiments.report.figures_costs import cost_figure, regret_figure, regret_table, regrets
-from experiments.report.figures_differences import MOST_BARS, MOST_ROWS, difference_figure, run_bars
+from experiments.report.figures_compared import (
+    MOST_BARS,
+    MOST_ROWS,
+    cost_figure,
+    difference_figure,
+    regret_figure,
+    regret_table,
+    regrets,
+    run_bars,
+)
 from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
-from experiments.report.figures_rates import MOST_LINES, law_figure, rate_curves, training_curves
+from experiments.report.figures_rates import (
+    MOST_LINES,
+    law_figure,
+    rank_curve_figure,
+    rank_curve_table,
+    rate_curves,
+    training_curves,
+)
 from experiments.report.groups import Group
-from experiments.report.provenance import mixtures, provenance
-from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table

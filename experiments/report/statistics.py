@@ -13,7 +13,7 @@ from scipy import stats
 Array = NDArray[np.float64]
 Interval = tuple[float, float]
 LEVEL = 0.95
-RESAMPLES = 4000
+_RESAMPLES = 4000
 SEED = 0
 FEWEST_SEEDS = 3  # below, Student's interval is wider than anything it could tell apart
 
@@ -35,11 +35,7 @@ def student_mean(values: ArrayLike) -> Interval | None:
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """Mean of (ours − baseline) over the seeds both have.
-
-    Attributes:
-        by_seed: the differences.
-    """
+    """Mean of (ours − baseline) over the seeds both have."""
 
     by_seed: pd.Series
 
@@ -50,7 +46,7 @@ class PairedDifference:
 
     @property
     def interval(self) -> Interval | None:
-        """The same where there are enough seeds to show it."""
+        """Student's, where there are enough seeds to show it."""
         return self.student if self.pairs >= FEWEST_SEEDS else None
 
     @cached_property
@@ -58,11 +54,9 @@ class PairedDifference:
         """95 % percentile bootstrap of the mean (Efron and Tibshirani 1993); too narrow for a handful of seeds."""
         if self.pairs < 2:
             return None
-        generator = np.random.default_rng(SEED)
-        found = stats.bootstrap(
-            (self.by_seed,), np.mean, n_resamples=RESAMPLES, method="percentile", rng=generator
-        ).confidence_interval
-        return float(found.low), float(found.high)
+        settings = {"n_resamples": _RESAMPLES, "method": "percentile", "rng": np.random.default_rng(SEED)}
+        low, high = stats.bootstrap((self.by_seed,), np.mean, **settings).confidence_interval
+        return float(low), float(high)
 
     @property
     def p_value(self) -> float:
@@ -103,12 +97,9 @@ def holm(p_values: Iterable[float]) -> Array:
 
 
 def power(deviation: float, effect: float, pairs: int) -> float:
-    """Chance that Student's paired test, two-sided at 5 %, shows a difference that is there, in its direction.
+    """Chance that Student's paired test, two-sided at 5 %, shows a true mean difference (`effect`), in its direction.
 
-    Args:
-        deviation: standard deviation of the paired differences.
-        effect: the true mean difference.
-        pairs: how many; the test statistic is noncentral t with effect/deviation·√pairs (Cohen 1988, chapter 2).
+    The test statistic is noncentral t with effect/deviation·√pairs (Cohen 1988, chapter 2).
     """
     edge = stats.t.ppf((1 + LEVEL) / 2, pairs - 1)
     shift = effect / max(deviation, 1e-3 * effect) * np.sqrt(pairs)  # SciPy gives NaN for one of many thousands
@@ -164,21 +155,17 @@ def agreement(rank_sets: ArrayLike, starts: ArrayLike | None = None) -> tuple[fl
 
 def _mean_correlation(sets: Array, starts: Array | None) -> Array:
     """Mean over pairs of seeds (first axis), of the ranks along the last axis; NaN with fewer than two that vary."""
-    unit = _standardised(sets)
+    unit = _unit(stats.rankdata(sets, axis=-1))
     if starts is not None:
-        begun = _standardised(starts)
-        unit = _normed(unit - (unit * begun).sum(-1, keepdims=True) * begun)
+        begun = _unit(stats.rankdata(starts, axis=-1))
+        unit = _unit(unit - (unit * begun).sum(-1, keepdims=True) * begun)
     varying = (np.abs(unit) > 0).any(-1).sum(0)
     pairs = np.where(varying > 1, varying * (varying - 1), np.nan)
     return ((unit.sum(0) ** 2).sum(-1) - varying) / pairs  # the square of a sum holds each pair twice, each seed once
 
 
-def _standardised(values: Array) -> Array:
-    ranks = stats.rankdata(values, axis=-1)
-    return _normed(ranks - ranks.mean(-1, keepdims=True))
-
-
-def _normed(values: Array) -> Array:
-    """Unit vectors along the last axis; zeros for what doesn't vary."""
+def _unit(values: Array) -> Array:
+    """Centred unit vectors along the last axis; zeros for what doesn't vary."""
+    values = values - values.mean(-1, keepdims=True)
     norm = np.linalg.norm(values, axis=-1, keepdims=True)
     return np.where(norm > 1e-9, values / np.maximum(norm, 1e-9), 0.0)

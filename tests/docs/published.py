@@ -29,8 +29,8 @@ from scipy import stats
 
 from common.files import write_text
 from experiments.report.cells import as_markdown, scale, spread
+from experiments.report.figures_rates import nested_values
 from experiments.report.groups import RANK, Group, make_curves, make_groups, swept_rate
-from experiments.report.rank_curves import nested_values
 from experiments.report.rate_tables import ChosenRate, choose_rates
 from experiments.report.record import Record
 from experiments.report.sources import read_records

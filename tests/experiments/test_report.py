@@ -12,7 +12,7 @@ from scipy import stats
 
 import cli
 from experiments.report.content import make_study
-from experiments.report.figures_differences import difference_figure
+from experiments.report.figures_compared import difference_figure
 from experiments.report.figures_rates import rate_curves
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.sources import read_records

@@ -9,7 +9,7 @@ from scipy import stats
 import cli
 from experiments.report.answer import answer
 from experiments.report.content import make_study
-from experiments.report.figures_costs import cost_figure, regret_figure, regret_table, regrets
+from experiments.report.figures_compared import cost_figure, regret_figure, regret_table, regrets
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
 

@@ -12,8 +12,7 @@ from torchmetrics.functional.classification import binary_calibration_error
 
 import cli
 from experiments.report.content import Paragraph, Pictures, Table
-from experiments.report.evaluation import Answered, answered, budget_curve
-from experiments.report.figures_answers import answer_parts, calibration_error, confusion
+from experiments.report.evaluation import Answered, answer_parts, answered, budget_curve, calibration_error, confusion
 from experiments.report.record import read_run
 from tests.command_line import run, write_config
 

@@ -14,7 +14,7 @@ from callbacks.rank_pictures import rank_grid, rank_map
 from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
 from experiments.report.content import make_study
-from experiments.report.figures_differences import difference_figure, run_bars
+from experiments.report.figures_compared import difference_figure, run_bars
 from experiments.report.figures_ranks import RankSets, allocation_figures
 from experiments.report.figures_rates import training_curves
 from experiments.report.groups import make_groups

@@ -6,8 +6,8 @@ import pytest
 from numpy.testing import assert_allclose
 
 import cli
+from experiments.report.figures_rates import rank_curve_figure, rank_curve_table
 from experiments.report.groups import make_groups
-from experiments.report.rank_curves import rank_curve_figure, rank_curve_table
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
 
