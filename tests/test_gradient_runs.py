@@ -192,7 +192,7 @@ def test_two_processes_train_layers_of_rank_0_of_plain_lora(tmp_path):
     assert two["results"]["val_losses"] == pytest.approx(one["results"]["val_losses"], abs=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_two_processes_find_the_directions_of_one(tmp_path):
     backbone = save_tiny_bert(tmp_path / "bert", dropout=0.0)
     config = write_config(

@@ -100,7 +100,7 @@ def test_parameters_that_no_answer_depends_on_stay_as_they_are(config, tmp_path)
         )
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_shards_of_a_quantised_backbone_agree_with_one_process(config, tmp_path):
     pytest.importorskip("bitsandbytes")
     options = (*UNEVEN, "--model.quantization", "nf4", "--trainer.accumulate_grad_batches", "2")

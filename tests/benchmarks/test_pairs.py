@@ -73,7 +73,7 @@ def test_a_wrong_argument_is_one_message(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive():
     before = dict(os.environ)
     few = BenchmarkSettings(device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=2)  # the tests have one
