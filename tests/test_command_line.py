@@ -17,10 +17,14 @@ from tests.command_line import differences, outcome, run, write_config
 ROOT = Path(__file__).parents[1]
 
 
-def test_help_answers_without_importing_anything_heavy():
-    code = "import sys, cli; cli.main(['--help']); print('torch' in sys.modules, 'lightning' in sys.modules)"
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [("import cli; cli.main(['--help'])", "usage: python cli.py"), ("import experiments.report.command", "")],
+)
+def test_help_and_reports_of_results_import_nothing_heavy(code, said):
+    code += "; import sys; print('torch' in sys.modules, 'lightning' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert "usage: python cli.py" in output
+    assert said in output
     assert output.endswith("False False\n")
 
 

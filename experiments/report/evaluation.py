@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.figure import Figure
-from torch.nn import functional
 
 from common.errors import InputError
 from common.terminal import logger
@@ -78,9 +76,10 @@ class Answered:
     classes: tuple[str, ...]
 
 
-@torch.no_grad()
 def answered(record: Record) -> Answered | None:
     """The answers of a run's best checkpoint to at most `MOST_ROWS` rows; None for language models."""
+    import torch  # here, so that a report of results alone doesn't wait for it
+
     run = _loaded(record)
     module, data = run.module, run.data
     if not hasattr(data, "evaluated_split"):
@@ -89,10 +88,11 @@ def answered(record: Record) -> Answered | None:
     loader = (data.test_dataloader() if data.has_labelled_test else data.val_dataloader())[0]
     found = []
     for batch in _some_of(loader, len(examples)):
-        logits, labels = module(batch["inputs"]), batch["labels"]
+        with torch.no_grad():
+            logits, labels = module(batch["inputs"]), batch["labels"]
         if data.class_names:
             confidence, answers = logits.softmax(dim=-1).max(dim=-1)
-            losses = functional.cross_entropy(logits, labels, reduction="none")
+            losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         else:
             answers = logits.squeeze(-1)
             losses, confidence = (answers - labels) ** 2, torch.full_like(answers, float("nan"))
@@ -104,13 +104,14 @@ def answered(record: Record) -> Answered | None:
     return Answered(record.seed, split, rows.assign(text=texts).sort_index(), len(examples), data.class_names)
 
 
-@torch.no_grad()
 def budget_curve(record: Record, budgets: list[int]) -> pd.DataFrame:
     """Validation figures of a run cut to budgets (`lora.export.cut_factors`): columns Budget, the metric × 100, loss.
 
     Raises:
         InputError: the adapter can't be cut, or a budget is more than the run used.
     """
+    import torch
+
     from experiments.export_formats import cut_update
 
     assert record.results is not None
@@ -128,7 +129,8 @@ def budget_curve(record: Record, budgets: list[int]) -> pd.DataFrame:
                 raise
             break  # less than one entry a layer
         for batch in _some_of(loader, record.results.data.validation_rows):
-            run.module.evaluate_batch(batch, split)
+            with torch.no_grad():
+                run.module.evaluate_batch(batch, split)
         figures = run.module.split_figures(split)
         found.append((budget, scale(name) * float(figures[name]), float(figures["loss"])))
     return pd.DataFrame(found, columns=["Budget", title(name), "loss"])
