@@ -170,7 +170,7 @@ def still(tmp_path_factory, cola_folder):
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 @pytest.mark.parametrize(
-    "option", ["--trainer.precision=64-true", pytest.param("--model.compile=true", marks=pytest.mark.slow)]
+    "option", ["--trainer.precision=64-true", pytest.param("--model.compile=true", marks=pytest.mark.long)]
 )
 def test_ranks_by_energy_train_in_double_precision_and_compiled(still, tmp_path, option):
     config, losses = still

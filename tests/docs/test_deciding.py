@@ -15,8 +15,9 @@ def test_every_table_has_its_place():
     assert set(PLACES) == set(TABLES)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.long if name == "replay" else pytest.mark.slow) for name in TABLES]
+)
 def test_the_page_holds_what_the_command_writes(name):
     made = as_markdown(without_empty_columns(TABLES[name]()))
     assert PLACES[name].strip() == made, "run python -m tests.docs.deciding"
