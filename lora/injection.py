@@ -79,9 +79,7 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     names = tuple(name for name in names if not _is_read_by_kernels(model, name))
     tensors = (*model.parameters(), *model.buffers())
     ways = [tensors, [_without_values(tensor) for tensor in tensors]]
-    if sum(tensor.numel() for tensor in tensors) > _FEW_VALUES:
-        ways.reverse()
-    for held in ways:
+    for held in ways if sum(tensor.numel() for tensor in tensors) <= _FEW_VALUES else reversed(ways):
         tried = deepcopy(model, {id(tensor): its for tensor, its in zip(tensors, held, strict=True)})  # no tensor twice
         try:
             return _probed(tried, names) | {name for name in names if "experts" in name.split(".")}
