@@ -113,7 +113,7 @@ class Record:
 
 
 def with_later_settings(config: Config) -> Config:
-    """The settings of a run, and those that its version didn't have: without them, runs of two versions would differ."""
+    """The settings of a run, and those that its version did not have, without which runs of two versions differ."""
     if "model.class_path" not in config:  # only a part is known
         return config
     told = {name.rpartition(".")[0] for name in config}  # a setting with parts of its own
