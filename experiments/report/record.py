@@ -114,7 +114,7 @@ class Record:
 
 def with_later_settings(config: Config) -> Config:
     """The settings of a run, and those that its version did not have, without which runs of two versions differ."""
-    if "model.class_path" not in config:  # only a part is known
+    if not config:  # nothing is known of it yet
         return config
     told = {name.rpartition(".")[0] for name in config}  # a setting with parts of its own
     return {name: value for name, value in _ADDED_LATER.items() if name not in told} | config
