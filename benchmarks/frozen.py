@@ -32,7 +32,7 @@ def frozen_backbone(settings: BenchmarkSettings) -> Figures:
     make_fast(model)
     keep_freed_memory()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model.to(device)  # type: ignore[arg-type]
+    model.to(device)
     data = data_module(settings, epoch_rows(settings))
     data.setup("fit")
     model.config.pad_token_id = data.tokenizer.pad_token_id

@@ -39,9 +39,10 @@ SIDES: dict[str, Callable[[BenchmarkSettings], Figures]] = {
     "peft_adalora": trainer_peft.trainer_peft_adalora,
     "bare": frozen.frozen_backbone,
 }
-# A whole step, from the end of one to the end of the next, at no logging interval and no end of an epoch.
-SETTINGS = BenchmarkSettings(model="roberta-large-narrow", precision="bf16-mixed", steps=2, warm_up_steps=3)
-_ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh")
+# Whole steps, from the end of one to the end of the next, at no logging interval and no end of an epoch.
+SETTINGS = BenchmarkSettings(model="roberta-large-narrow", precision="bf16-mixed", steps=10, warm_up_steps=3)
+_ALLOCATES = ("empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "lift_fresh")
+_VIEWS = ("_unsafe_view", "unsafe_split_with_sizes")  # which PyTorch doesn't call views, because they may be changed
 _NOTES = ("_record_function_enter_new", "_record_function_exit")
 _WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2", "unique_dim")
 _READS = (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy)
@@ -57,19 +58,29 @@ _ON_THE_HOST = (
 
 
 class StepCounter(TorchDispatchMode):
-    """What is launched, and what makes the host wait, while `counting` is set."""
+    """What is launched, and what makes the host wait, while `counting` is set; `steps` has both of each whole step."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counting = False
         self.launched: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
+        self.steps: list[tuple[Counter[str], Counter[str]]] = []
+
+    def step_ended(self) -> None:
+        self.steps.append((self.launched, self.waits))
+        self.launched, self.waits = Counter(), Counter()
+
+    @property
+    def fewest(self) -> int:
+        """Launches of the step that has the fewest: of a batch without padding, if there is one."""
+        return min(launched.total() for launched, _ in self.steps)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
         if self.counting and name in _WAITS:
             self.waits[name] += 1
-        elif self.counting and name not in _ALLOCATES + _NOTES and not function.is_view:
+        elif self.counting and name not in _ALLOCATES + _VIEWS + _NOTES and not function.is_view:
             self.launched[name] += 1
         return function(*args, **(kwargs or {}))
 
@@ -126,21 +137,26 @@ def as_on_a_gpu(counter: StepCounter) -> Iterator[None]:
 
 
 def count(side: str, settings: BenchmarkSettings = SETTINGS) -> StepCounter:
-    """Runs one of `SIDES` and counts its last step.
+    """Runs one of `SIDES` and counts its timed steps; `launched` and `waits` are of the one that launches most.
+
+    A model may launch more where a row is padded, and none of a few batches in a row need have padding.
 
     Args:
         side: which.
-        settings: with at least two timed steps; the model is a folder or the like, see `made_model`.
+        settings: the model is a folder or the like, see `made_model`.
     """
     counter, ended = StepCounter(), StepWindow.step_ended
 
     def step_ended(window: StepWindow) -> None:
+        if counter.counting:
+            counter.step_ended()
         counter.counting = False
         ended(window)
-        counter.counting = window.done == settings.all_steps - 1
+        counter.counting = window.timing
 
     with as_on_a_gpu(counter), patch.object(StepWindow, "step_ended", step_ended):
         SIDES[side](settings)
+    counter.launched, counter.waits = max(counter.steps, key=lambda step: step[0].total())
     return counter
 
 
@@ -152,11 +168,15 @@ def measure_launches(arguments: list[str]) -> None:
     with made_model(SETTINGS) as made, redirect_stdout(StringIO()):
         counted = {side: count(side, made) for side in SIDES}
     launches = {side: counter.launched.total() for side, counter in counted.items()}
+    fewest = {side: counter.fewest for side, counter in counted.items()}
     waits = {side: counter.waits.total() for side, counter in counted.items()}
     operations = {side: dict(counter.launched.most_common()) for side, counter in counted.items()}
-    content = {"launches": launches, "synchronisations_per_step": waits["ours"], "synchronisations": waits}
-    write_json(output, {**content, "operations": operations, "model": SETTINGS.model, **origin(SETTINGS)})
-    table = Table("side", "launches", "of the bare model's", "synchronisations", title="one step, bf16-mixed")
+    content = {"launches": launches, "fewest_launches": fewest, "synchronisations_per_step": waits["ours"]}
+    content |= {"synchronisations": waits, "operations": operations, "model": SETTINGS.model}
+    write_json(output, {**content, **origin(SETTINGS)})
+    columns = ("most launches", "of bare", "fewest", "of bare", "waits")
+    table = Table("side", *columns, title="a step, bf16-mixed")
     for side, number in launches.items():
-        table.add_row(side, f"{number:,}", f"{number / launches['bare']:.2f}", str(waits[side]))
+        share, least = f"{number / launches['bare']:.2f}", f"{fewest[side] / fewest['bare']:.2f}"
+        table.add_row(side, f"{number:,}", share, f"{fewest[side]:,}", least, str(waits[side]))
     Console().print(table)

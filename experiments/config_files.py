@@ -104,6 +104,39 @@ def completed_options(options: list[str]) -> list[str]:
     return done
 
 
+def texts_apart(options: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Typed options that YAML reads as a list or as settings, such as a folder called `a: b`, by name; and the others.
+
+    The parser keeps no text of these, so that it can't tell where text is meant.
+    """
+    given: list[tuple[str, str]] = []
+    others: list[list[str]] = []
+    words = iter(options)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag == "--config":
+            others.append([word])
+            continue
+        typed = value if equals else next(words, None)
+        others.append([word] if equals or typed is None else [word, typed])
+        if typed is not None and not typed.startswith("--") and isinstance(_read(typed), dict | list):
+            given.append((_short(flag), typed))
+    texts = dict(given)
+    kept = [option for option in others if _short(option[0].partition("=")[0]) not in texts]
+    return texts, [word for option in kept for word in option]
+
+
+def _short(flag: str) -> str:
+    return flag.removeprefix("--").replace(".init_args.", ".")
+
+
+def _read(text: str) -> Any:
+    try:
+        return load_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
+
+
 def _completed_text(text: str) -> str:
     try:
         asked = json.loads(text)

@@ -200,6 +200,7 @@ class AdaptedModule(OptimizedModule):
         if self.adapter is not None:
             self.storage.pack(self.model, self.head_modules, self.adapter.layer_names)
             prepare_frozen_layers(self.model)
+            self.adapter.join_layers(self.model)
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 

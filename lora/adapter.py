@@ -50,6 +50,9 @@ class Adapter(nn.Module):
         """
         raise NotImplementedError
 
+    def join_layers(self, model: nn.Module) -> None:
+        """Lets layers that read the same tensor compute together, where the method can; after `attach`."""
+
     def check_fit(self, skeleton: nn.Module, model_type: str, head: Sequence[str]) -> None:
         """Raises what `attach` would for these settings; to be called on an adapter of its own, made for this.
 

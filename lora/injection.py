@@ -15,6 +15,8 @@ from lora.layers import LINEAR_TYPES, dense_weight
 from lora.products.frozen_linear import FrozenLinear
 from lora.target_names import ARCHITECTURE_TARGETS, KEYWORDS, Targets
 
+_FEW_VALUES = 10**7  # with more, a pass with the values takes longer than one without, which torch follows in Python
+
 
 def choose_layers(
     model: nn.Module, model_type: str, targets: Targets, head: Sequence[str] = (), rank: int = 1
@@ -76,7 +78,8 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     """
     names = tuple(name for name in names if not _is_read_by_kernels(model, name))
     tensors = (*model.parameters(), *model.buffers())
-    for held in ([_without_values(tensor) for tensor in tensors], tensors):
+    ways = [tensors, [_without_values(tensor) for tensor in tensors]]
+    for held in ways if sum(tensor.numel() for tensor in tensors) <= _FEW_VALUES else reversed(ways):
         tried = deepcopy(model, {id(tensor): its for tensor, its in zip(tensors, held, strict=True)})  # no tensor twice
         try:
             return _probed(tried, names) | {name for name in names if "experts" in name.split(".")}

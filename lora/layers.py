@@ -1,6 +1,7 @@
 """Linear layers with a low-rank update, over torch's Linear and GPT-2's Conv1D."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -95,6 +96,7 @@ class LoRAXSLinear(AdaptedLinear):
         self.core = torch.zeros(A.shape[0], A.shape[0])  # (r, r), until the adapter hands over its own
         self.folded: FoldedCore | None = None  # what the adapter has made of the core, or not
         self.products = KeptProducts()
+        self.joint: Any = None  # lora.joint_layers.JointLayers, if it has some
 
     def keep_factors(self, A: Tensor, B: Tensor) -> None:
         """Takes other frozen factors, A (r, in) and B (out, r), which no rule makes again: state dicts hold them."""
@@ -113,6 +115,8 @@ class LoRAXSLinear(AdaptedLinear):
             frozen = self.products.plain(dense_weight(self.base), self.bias, self.A, self.B)
             return adapted_product(x, self.core, *frozen)
         if dtype := product_type(x, self.weight):
+            if self.joint is not None and (part := self.joint.part(self, x, dtype)) is not None:
+                return part
             weight = dense_weight(self.base)
             frozen = (weight, self.bias, self.A, self.B)
             return lora_xs_product(x, self.core, self.folded, dtype, self.products, *frozen)

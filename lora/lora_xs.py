@@ -1,6 +1,6 @@
 """LoRA-XS with a fixed rank, and with ranks that allocate themselves."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,11 +13,10 @@ from lora.export import fold
 from lora.factors import Factorise, FactorRule, Factors, factorise
 from lora.gradient import Directions
 from lora.injection import choose_layers
+from lora.joint_layers import Folding, JointLayers, join_layers
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
-from lora.products.folded_cores import FoldedCore, StackedFactors
 from lora.products.frozen_products import is_packable
-from lora.products.torch_internals import content_key
 from lora.rank_allocation import AllocationRule, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch, sketch_factors
@@ -65,8 +64,8 @@ class LoRAXS(FixedRank):
         self.rank, self.targets, self.factors, self.initial_std = rank, targets, factors, initial_std
         self.scaling_rule, self.lora_alpha = scaling, lora_alpha
         self.scaling = self.scaling_at(rank)
-        self._stacked: StackedFactors | None = None
-        self._stacked_key: tuple[Hashable, ...] = ()
+        self.joints: list[JointLayers] = []
+        self._folding = Folding()
 
     def scaling_at(self, rank: int) -> float:
         return scaling_factor(self.scaling_rule, self.lora_alpha, rank)
@@ -101,22 +100,23 @@ class LoRAXS(FixedRank):
         device = self.R.device.type
         with torch.autocast(device, enabled=False):  # R and masks stay in float32
             cores = self.scaling * self.R * self._masks()  # (N, r, r)
-        folded: Sequence[FoldedCore | None] = [None] * len(self.adapted_layers)
         if torch.is_autocast_enabled(device):
             cores = cores.to(torch.get_autocast_dtype(device))  # once, not in every layer
-            if not torch.compiler.is_compiling() and not is_packable(self.adapted_layers[0].weight, cores.dtype):
-                folded = self._stacked_factors(cores.dtype).fold(cores)
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
-        for layer, core, its_folded in zip(self.adapted_layers, cores.unbind(0), folded, strict=True):
-            layer.core, layer.folded = core, its_folded
+        for layer, core in zip(self.adapted_layers, cores.unbind(0), strict=True):
+            layer.core, layer.folded = core, None
+        if not torch.compiler.is_compiling():
+            self._fold(cores)
         self._mark_idle_layers()
 
-    def _stacked_factors(self, dtype: torch.dtype) -> StackedFactors:
-        A, B = [layer.A for layer in self.adapted_layers], [layer.B for layer in self.adapted_layers]
-        key = (dtype, *map(content_key, (*A, *B)))
-        if self._stacked is None or key != self._stacked_key:
-            self._stacked, self._stacked_key = StackedFactors(A, B, dtype), key
-        return self._stacked
+    def join_layers(self, model: nn.Module) -> None:
+        self.joints = join_layers(model)
+
+    def _fold(self, cores: Tensor) -> None:
+        self.joints = [joint for joint in self.joints if joint.refresh()]
+        weight = self.adapted_layers[0].weight
+        if torch.is_autocast_enabled(weight.device.type) and not is_packable(weight, cores.dtype):
+            self._folding.hand_over(cores, self.adapted_layers, self.joints)
 
     @torch.no_grad()
     def update_factors(self) -> list[Factors]:

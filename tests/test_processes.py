@@ -145,7 +145,7 @@ def test_what_one_process_began_two_finish_with_accumulation_and_agree_with_one(
     assert len(boards) == 2  # process ids of who wrote: the one that began, and the first of the two
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_ends_the_other_with_a_message(config, tmp_path):
     code, output = two_processes(config, tmp_path, callback("SignalAt", step=2, number=signal.SIGKILL))
     assert code == 1, output

@@ -40,6 +40,15 @@ class StackedFactors:
         return [FoldedCore(up, down) for up, down in zip(ups, downs)]
 
 
+def block_diagonals(blocks: Tensor) -> Tensor:
+    """(n, m, r, r) -> (n, m r, m r), zero beside the blocks."""
+    n, m, r, _ = blocks.shape
+    if m == 1:
+        return blocks[:, 0]
+    places = torch.eye(m, dtype=blocks.dtype, device=blocks.device)[:, None, :, None]  # (m, 1, m, 1)
+    return (blocks[:, :, :, None] * places).reshape(n, m * r, m * r)
+
+
 def _stacks(factors: Sequence[Tensor], dtype: torch.dtype) -> list[tuple[list[int], Tensor, Tensor]]:
     """By shape: the layers' numbers, the same on the device, and the factors (layers, …)."""
     shapes: dict[torch.Size, list[int]] = {}

@@ -36,7 +36,7 @@ class _LastCast:
         return self._cast
 
 
-_last_cast = _LastCast()
+last_cast = _LastCast()
 
 
 class _FrozenProduct(torch.autograd.Function):
@@ -89,7 +89,7 @@ def lora_xs_product(
         others: b (out,) or None, A (r, in), B (out, r).
     """
     products = kept.of(dtype, weight, *others)
-    rows = _last_cast.of(x, dtype).reshape(-1, x.shape[-1])
+    rows = last_cast.of(x, dtype).reshape(-1, x.shape[-1])
     flat = _LoRAXSProduct.apply(rows, core, folded, products)
     return flat.view(*x.shape[:-1], weight.shape[0])
 
@@ -139,6 +139,7 @@ class FrozenLinear(nn.Linear):
         super().__init__(base.in_features, base.out_features, bias=base.bias is not None, device="meta")
         self.weight, self.bias = base.weight, base.bias
         self.products = KeptProducts()
+        self.joint: Any = None  # lora.joint_layers.JointLayers, if it has some
         self.train(base.training)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -149,8 +150,10 @@ class FrozenLinear(nn.Linear):
         dtype = product_type(x, self.weight)
         if dtype is None:
             return linear(x, self.weight, self.bias)
+        if self.joint is not None and (part := self.joint.part(self, x, dtype)) is not None:
+            return part
         products = self.products.of(dtype, self.weight, self.bias)
-        y = _FrozenProduct.apply(_last_cast.of(x, dtype).reshape(-1, x.shape[-1]), products)
+        y = _FrozenProduct.apply(last_cast.of(x, dtype).reshape(-1, x.shape[-1]), products)
         # no view of rows: who adds to them in place (LoRA) would copy gradients
         return y if x.dim() == 2 else y.view(*x.shape[:-1], self.out_features)
 
@@ -163,7 +166,7 @@ class FrozenLinear(nn.Linear):
         if dtype in (None, torch.float32):
             return None
         products = self.products.of(dtype, self.weight, self.bias)
-        rows = _last_cast.of(x, dtype).reshape(-1, x.shape[-1])
+        rows = last_cast.of(x, dtype).reshape(-1, x.shape[-1])
         y = _LoRAProduct.apply(rows, A.to(dtype), B.to(dtype), scaling, products)
         return y.view(*x.shape[:-1], self.out_features)
 

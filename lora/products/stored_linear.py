@@ -92,7 +92,7 @@ class StoredLinear(nn.Module):
         outputs, inputs = weight.shape[::-1] if self.is_transposed else weight.shape
         with torch.device("meta"):
             plain = Conv1D(outputs, inputs) if self.is_transposed else nn.Linear(inputs, outputs)
-        plain.weight, plain.bias = weight, self.bias  # type: ignore[assignment]
+        plain.weight, plain.bias = weight, self.bias
         return plain.train(self.training)
 
 

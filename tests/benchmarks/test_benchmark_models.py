@@ -72,7 +72,7 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
         training_rows(BenchmarkSettings(data=data))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypatch, cola_folder):
     monkeypatch.setitem(_SOURCES, "cola", ("GLUEDataModule", {"task": "cola", "max_length": 32}))
     monkeypatch.setattr(seed_loop, "MAX_LENGTH", 32)

@@ -12,8 +12,8 @@ from benchmarks.launches import StepCounter
 from benchmarks.settings import BenchmarkSettings
 from tests import tiny
 
-# 1,400 a step with 24 layers; a layer that adapts four products launches this many more than a bare one.
-MOST_PER_LAYER = {"ours": 54, "ours_fixed_rank": 54, "ours_lora": 63, "bare": 39}
+# 1.25 times the bare model's with 24 layers; LoRA's factors change, so that its query, key and value stay apart.
+MOST_PER_LAYER = {"ours": 44, "ours_fixed_rank": 44, "ours_lora": 63, "bare": 39}
 
 
 @pytest.fixture
@@ -58,11 +58,19 @@ def test_every_layer_more_launches_no_more_than_this(side, settings):
     assert 30 < two - one <= MOST_PER_LAYER[side]
 
 
+def test_padded_batches_count_where_some_are(settings):
+    """The bare model makes a mask for each layer, if a row is padded: sentences of one length have none."""
+    counter = launches.count("bare", settings(2, steps=4))
+    assert len(counter.steps) == 4 and counter.launched.total() >= counter.fewest > 100
+
+
 @pytest.mark.slow
 def test_the_command_writes_what_it_has_counted(tmp_path, settings, monkeypatch):
-    monkeypatch.setattr(launches, "SETTINGS", settings(1))
+    monkeypatch.setattr(launches, "SETTINGS", settings(2))
     monkeypatch.setattr(launches, "SIDES", {side: launches.SIDES[side] for side in ("ours", "peft_lora", "bare")})
     assert main(["launches", "--output", str(tmp_path / "launches.json")]) == 0
     content = json.loads((tmp_path / "launches.json").read_text())
+    operations = content["operations"]
     assert content["synchronisations_per_step"] == 0 and content["synchronisations"]["peft_lora"] > 0
     assert content["launches"]["bare"] < content["launches"]["ours"] < content["launches"]["peft_lora"]
+    assert 0 < content["fewest_launches"]["bare"] <= content["launches"]["bare"] == sum(operations["bare"].values())

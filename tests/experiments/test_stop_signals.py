@@ -25,7 +25,7 @@ def requeued(tmp_path, monkeypatch):
     return asked
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_warned_job_writes_last_is_queued_again_and_goes_on(tmp_path, tiny_bert, cola_folder, requeued, monkeypatch):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, "--run_name", "undisturbed") == 0

@@ -65,7 +65,6 @@ INVISIBLE = {
     "trainer.limit_test_batches": "likewise",
     "trainer.limit_predict_batches": "of predict alone",
     "trainer.num_sanity_val_steps": "a check before training",
-    "trainer.enable_checkpointing": "checkpoints are always written",
     "trainer.enable_model_summary": "it is printed",
     "trainer.reload_dataloaders_every_n_epochs": "the loaders made anew are the same",
     "trainer.enable_autolog_hparams": "settings go into TensorBoard all the same",

@@ -34,6 +34,7 @@ def frozen(inputs=12, outputs=20, bias=True):
 
 def made_layers():
     """Each kind of layer with a frozen product, and its trained tensors."""
+    torch.manual_seed(0)
     xs = LoRAXSLinear(frozen(), 0.3 * torch.randn(4, 12), 0.3 * torch.randn(20, 4))
     xs.core = torch.randn(4, 4, requires_grad=True)
     lora = LoRALinear(FrozenLinear(frozen()))
