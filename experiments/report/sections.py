@@ -100,7 +100,7 @@ def _numbers(study: Study) -> str:
     told = [counted(len(study.records), "run")]
     told += [counted(len(study.groups), "setting")] if len(study.groups) > 1 else []
     told.append(f"{seconds / 3600:.2f} hours, evaluation included")
-    told += [f"{unfinished} not simply finished"] if unfinished else []
+    told += [f"{unfinished} that collapsed or did not finish"] if unfinished else []
     return ", ".join(told) + "."
 
 
