@@ -16,6 +16,16 @@ STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "beg
 
 Config = dict[str, Any]  # settings by command-line name, without init_args
 
+# Settings that earlier versions didn't have, and what their runs were trained with.
+_ADDED_LATER: Config = {
+    "data.length_multiple": 1,
+    "model.backbone_dtype": "float32",
+    "model.compile": False,
+    "model.cuda_graphs": False,
+    "model.gradient_checkpointing": False,
+    "model.quantization": "None",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankMoment(Part):
@@ -102,6 +112,14 @@ class Record:
         return pd.Series(found, dtype=float).dropna()
 
 
+def with_later_settings(config: Config) -> Config:
+    """The settings of a run, and those that its version did not have, without which runs of two versions differ."""
+    if not config:  # nothing is known of it yet
+        return config
+    told = {name.rpartition(".")[0] for name in config}  # a setting with parts of its own
+    return {name: value for name, value in _ADDED_LATER.items() if name not in told} | config
+
+
 def read_run(folder: Path) -> Record:
     """The run in a folder.
 
@@ -129,7 +147,7 @@ def read_files(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     config = flatten(read_yaml(path)) if path.exists() else {}
     return {
-        "config": {name.replace(".init_args.", "."): value for name, value in config.items()},
+        "config": with_later_settings({name.replace(".init_args.", "."): value for name, value in config.items()}),
         "ranks": _read_ranks(folder / "ranks.json"),
         "metrics": _read_metrics(folder / "metrics.csv"),
     }
