@@ -75,7 +75,7 @@ VERBS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs one verb and returns the exit code."""
-    from common.terminal import as_called, keep_output_going
+    from common.terminal import as_called, is_first_process, keep_output_going
 
     keep_output_going()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -99,7 +99,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"error: {as_called(str(error))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
-        print("\nStopped by Ctrl-C.", file=sys.stderr)
+        if is_first_process():  # each process gets the signal
+            print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 1
 
 
@@ -149,7 +150,10 @@ def _imported(module: str) -> ModuleType:
 
 
 def _stop_at_once(number: int, frame: object) -> None:
-    os.write(2, b"\nStopped by Ctrl-C.\n")
+    from common.terminal import is_first_process
+
+    if is_first_process():
+        os.write(2, b"\nStopped by Ctrl-C.\n")
     os._exit(1)
 
 
