@@ -47,6 +47,7 @@ _VALUES: dict[str, Any] = {
     "trainer.val_check_interval": 0.5,
     "trainer.accumulate_grad_batches": 2,
     "model.adapter.budget": 100,
+    "model.optimizer.warmup_fraction": 0.5,
     "model.adapter.targets": ["query"],
     "data.length_multiple": 16,
     "data.max_length": 4,
