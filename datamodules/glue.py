@@ -23,7 +23,7 @@ from datamodules.splits import (
 from datamodules.subsets import validated_on_training_rows
 from datamodules.task import GLUE_TASKS, Task
 from datamodules.text_classification import TextClassificationDataModule
-from datamodules.tokenized_data import check_positive
+from datamodules.tokenized_data import check_positive, tell_idle
 
 CoLAValidation = Literal["in_domain", "combined"]
 # GLUE's own folder of each task, and its names of columns where they aren't the hub's
@@ -97,6 +97,7 @@ class GLUEDataModule(TextClassificationDataModule):
 
     def load_examples(self) -> dict[str, Examples]:
         if self.data_dir is None:
+            tell_idle_validation(self.task, self.cola_validation == "combined")
             examples = read_hub(self.task, self.dataset_revision)
         else:
             examples = read_glue_folder(self.task, self.data_dir, self.cola_validation == "combined")
@@ -122,13 +123,21 @@ def read_glue_folder(task: Task, data_dir: str, combined: bool = False) -> dict[
             if task.name == "cola" and any(find_file(folder, name) for name in OFFICIAL_COLA):
                 return _read_official_cola(task, folder, combined)
             if find_file(folder, "train.tsv"):
+                tell_idle_validation(task, combined)
                 return _read_glue(task, folder)
         if tables := named_tables(folder, task.columns, _needed(task)):
+            tell_idle_validation(task, combined)
             return split_examples(task, tables)
     raise InputError(
         f"data_dir is {data_dir!r}, which holds: {folder_content(root)}. Looked there and in its folders "
         f"{FOLDERS[task.name]} and {task.name} for {_layouts(task)}. Give the folder that has them."
     )
+
+
+def tell_idle_validation(task: Task, combined: bool) -> None:
+    """Warns where both dev files of CoLA were asked for and there is one: with another task it is told before."""
+    if task.name == "cola":
+        tell_idle("cola_validation", combined, False, "the data aren't CoLA's official release")
 
 
 def read_hub(task: Task, revision: str | None) -> dict[str, Examples]:

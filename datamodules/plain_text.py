@@ -7,6 +7,7 @@ from common.errors import InputError
 from datamodules.language_modelling import LanguageModellingDataModule
 from datamodules.running_text import read_running_text, running_texts
 from datamodules.splits import hub_tables
+from datamodules.tokenized_data import tell_idle
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -81,7 +82,12 @@ class PlainTextDataModule(LanguageModellingDataModule):
                 f"the data set {dataset} has no train split among {', '.join(splits) or 'its splits'}; allowed: "
                 "data sets that have one. Give files instead, with --data.train_file."
             )
-        return splits if "validation" in splits else splits | self._drawn_from_the_end(splits["train"])
+        if "test" not in splits:
+            tell_idle("test_rows", self.test_rows, None, "the data have no test split")
+        if "validation" not in splits:
+            return splits | self._drawn_from_the_end(splits["train"])
+        tell_idle("validation_fraction", self.validation_fraction, 0.1, "the data have a validation split")
+        return splits
 
     def read_predict_file(self, file: str) -> list[str]:
         return read_running_text(Path(file).expanduser(), self.text_column)

@@ -1,6 +1,6 @@
 """The user's own data: texts or pairs of texts with labels or scores, from files or from the hub."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, get_args
 
 from common.errors import InputError, check_one_of, listing
 from common.terminal import logger
-from datamodules.files import TABLE_ENDINGS
+from datamodules.files import TABLE_ENDINGS, table_ending
 from datamodules.labels import check_labels, examples_of, label_key, label_names, label_text, with_label_numbers
 from datamodules.sources import Examples, Table
 from datamodules.splits import (
@@ -25,6 +25,7 @@ from datamodules.splits import (
 from datamodules.subsets import hold_out
 from datamodules.task import CLASSIFICATION_METRICS, REGRESSION_METRICS, Task
 from datamodules.text_classification import TextClassificationDataModule
+from datamodules.tokenized_data import tell_idle
 
 Problem = Literal["classification", "regression"]
 
@@ -193,10 +194,17 @@ class TableDataModule(TextClassificationDataModule):
         folder = existing_folder(self.dataset or self.data_dir or ".", "the data")
         if self.files["train"] is None and saved_folder(folder):
             _tell_repeats(self.splits)
+            self._tell_idle_separator(())
             return saved_tables(folder, wanted, ("train",), self.splits)
         found = self._found_files(folder)
         check_complete(found, ("train",), f"{folder} (it holds: {folder_content(folder)})")
+        self._tell_idle_separator([file for files in found.values() for file in files])
         return {split: read_tables(files, wanted, self.separator) for split, files in found.items()}
+
+    def _tell_idle_separator(self, files: Sequence[Path]) -> None:
+        known = self.files["train"] is not None or self.dataset is not None  # it is told before anything is read
+        if not known and not any(table_ending(str(file)) in (".csv", ".tsv") for file in files):
+            tell_idle("separator", self.separator, None, "no file is a .csv or .tsv")
 
     def _found_files(self, folder: Path) -> dict[str, list[Path]]:
         """The files of each split: those that are named, and if that leaves out train, those with a split's name."""
@@ -218,12 +226,21 @@ class TableDataModule(TextClassificationDataModule):
             examples[split] = examples_of(self.task, table, labelled=not split.startswith("test"))
             if split == "train":  # before a label of another split seems to be the one that is wrong
                 check_labels(self.name, split, self.task, examples[split])
-        if "validation" not in examples:
+        if "validation" in examples:
+            self._tell_idle_draws()
+        else:
             total = len(examples["train"])
             rows = self.validation_rows or max(1, round(self.validation_fraction * total))
             examples["train"], examples["validation"] = hold_out(examples["train"], rows, self.subset_seed)
             logger.info(f"{self.name}: no validation split, so {rows} of {total} training rows are held out.")
         return examples
+
+    def _tell_idle_draws(self) -> None:
+        reason = "the data have a validation split"
+        if self.files["validation"] is None and self.validation_rows is None:  # else it is told before
+            tell_idle("validation_fraction", self.validation_fraction, 0.1, reason)
+        if self.validation_rows is None and self.train_rows is None:
+            tell_idle("subset_seed", self.subset_seed, 42, "all rows are taken")
 
 
 def _tell_repeats(chosen: Mapping[str, str | None]) -> None:

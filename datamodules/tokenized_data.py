@@ -10,6 +10,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from common.errors import InputError
+from common.terminal import logger
 from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatchSampler
 from datamodules.loaders import Batch, Collate, EvaluationDataLoader, ResumableDataLoader, moved
 from datamodules.sources import Examples
@@ -192,6 +193,12 @@ class TokenizedDataModule(LightningDataModule):
 
     def _processes(self) -> tuple[int, int]:
         return (self.trainer.world_size, self.trainer.global_rank) if self.trainer else (1, 0)
+
+
+def tell_idle(name: str, value: object, default: object, reason: str) -> None:
+    """Warns of a setting that was given and that changes nothing, as is known once the data are read."""
+    if value != default:
+        logger.warning(f"Settings without effect in this run: data.{name} ({reason}).")
 
 
 def check_positive(name: str, value: int | None) -> None:

@@ -47,8 +47,9 @@ def locate_config(name: str) -> Path:
     for path in (Path(name).expanduser(), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = [str(path.relative_to(CONFIGS)) for path in sorted(CONFIGS.rglob("*.yaml"))]
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known
+    names = [str(path.relative_to(CONFIGS)) for path in sorted(CONFIGS.rglob("*.yaml"))]
+    known = {one.lower(): one for one in names}
+    near = [known[one] for one in get_close_matches(name.lower(), known, n=3, cutoff=0.4)] or names
     raise InputError(
         f"config is {name!r}, but there is no such file here or in {CONFIGS}; there is {', '.join(near)}. "
         "Give one of them, or a path."
@@ -102,6 +103,39 @@ def completed_options(options: list[str]) -> list[str]:
             word = _completed_text(word)
         done.append(word)
     return done
+
+
+def texts_apart(options: list[str]) -> tuple[dict[str, str], list[str]]:
+    """Typed options that YAML reads as a list or as settings, such as a folder called `a: b`, by name; and the others.
+
+    The parser keeps no text of these, so that it can't tell where text is meant.
+    """
+    given: list[tuple[str, str]] = []
+    others: list[list[str]] = []
+    words = iter(options)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if not flag.startswith("--") or flag == "--config":
+            others.append([word])
+            continue
+        typed = value if equals else next(words, None)
+        others.append([word] if equals or typed is None else [word, typed])
+        if typed is not None and not typed.startswith("--") and isinstance(_read(typed), dict | list):
+            given.append((_short(flag), typed))
+    texts = dict(given)
+    kept = [option for option in others if _short(option[0].partition("=")[0]) not in texts]
+    return texts, [word for option in kept for word in option]
+
+
+def _short(flag: str) -> str:
+    return flag.removeprefix("--").replace(".init_args.", ".")
+
+
+def _read(text: str) -> Any:
+    try:
+        return load_yaml(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        return text
 
 
 def _completed_text(text: str) -> str:

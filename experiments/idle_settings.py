@@ -66,6 +66,10 @@ class _Fit:
         is_text = isinstance(self.data_module, PlainTextDataModule) and self.data.get("dataset") is None
         return is_text and not any(ending in TABLE_ENDINGS for ending in self._file_endings())
 
+    def has_no_test(self) -> bool:
+        is_text = isinstance(self.data_module, PlainTextDataModule) and self.data.get("dataset") is None
+        return is_text and self.data.get("test_file") is None
+
     def _file_endings(self) -> list[str]:
         files = [str(self.data.get(name)) for name in ("train_file", "validation_file", "test_file")]
         return [table_ending(file) for file in files]
@@ -120,6 +124,7 @@ _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
         lambda fit: isinstance(fit.data_module, TableDataModule) and fit.data.get("validation_rows") is not None,
         "validation_rows is given",
     ),
+    (("data.test_rows",), _Fit.has_no_test, "no test_file is given"),
     (("data.separator",), _Fit.has_no_separators, "no file is a .csv or .tsv"),
     (("data.text_column",), _Fit.has_no_columns, "no file is a table"),
 )

@@ -29,6 +29,11 @@ _BATCHES = (
     "overfit_batches",
 )
 _MOST_BATCHES = 2**53
+_FIXED = (
+    ("use_distributed_sampler", True, "the data modules split each global batch themselves"),
+    ("enable_checkpointing", False, "a run is tested, resumed and exported from its checkpoints"),
+    ("barebones", True, "a run is made of what it leaves out: checkpoints, logs and figures"),
+)
 
 _ALLOWED = "auto, ddp (one process per device), fsdp (the frozen backbone in shards), or a DDPStrategy by class_path"
 _NAMES = ("auto", "ddp", "fsdp", "ddp_find_unused_parameters_false", "ddp_find_unused_parameters_true")
@@ -168,11 +173,10 @@ def check_trainer(settings: dict[str, Any]) -> None:
             raise InputError(
                 f"trainer.{name} is {str(settings[name])!r}, but would have no effect: {reason}. Leave it out."
             )
-    if settings.get("use_distributed_sampler"):
-        raise InputError(
-            "trainer.use_distributed_sampler is true; allowed: false, because the data modules split each global batch "
-            "themselves. Leave it out."
-        )
+    for name, asked, reason in _FIXED:
+        if settings.get(name) is asked and not (name == "enable_checkpointing" and settings.get("fast_dev_run")):
+            given, allowed = str(asked).lower(), str(not asked).lower()
+            raise InputError(f"trainer.{name} is {given}; allowed: {allowed}, because {reason}. Leave it out.")
 
 
 def check_strategy(asked: str | dict[str, Any]) -> None:

@@ -25,6 +25,7 @@ from experiments.config_files import (
     load_yaml,
     locate_configs,
     read_yaml,
+    texts_apart,
 )
 from experiments.error_causes import input_error_behind
 from experiments.options import explain_unknown
@@ -164,19 +165,20 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
     options, configs = locate_configs(typed)
     options = completed_options(options)
 
-    def read(parser: LightningArgumentParser) -> Namespace:
+    def read(parser: LightningArgumentParser, options: list[str]) -> Namespace:
         parser.set_defaults({"run_name": configs[0].stem if configs else "unnamed"})
         below = None if base is None else parser.parse_object(dict(base))
         return parser.parse_args(options, namespace=below)
 
     try:
-        values = _parsed(read, verb)
+        values = _read_options(read, options, verb)
     except InputError as error:
         files = [f"--config={path}" for path in configs] or ([] if base else ["--config=quickstart.yaml"])
         word = unknown_word(str(error.__cause__))
         if word is None or typed == files:  # or else the files hold what is unknown
             raise
-        raise InputError(explain_unknown(verb, word, parse([verb, *files], base).values.as_dict())) from error
+        told = explain_unknown(verb, word, parse([verb, *files], base).values.as_dict())
+        raise InputError(told if "Did you mean" in told or "has no option" not in str(error) else str(error)) from error
     for config in configs:
         _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
     words = zip(options, [*options[1:], ""])
@@ -201,6 +203,22 @@ def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
                 f"data.{name} is {given[name]!r}, but would have no effect: it is taken from {option}, "
                 f"{values[source]!r}. Set --{option}, or leave it out."
             )
+
+
+def _read_options(
+    read: Callable[[LightningArgumentParser, list[str]], Namespace], options: list[str], verb: str
+) -> Namespace:
+    """The values of typed options; those that YAML reads as a list or as settings may be meant as text."""
+    try:
+        return _parsed(lambda parser: read(parser, options), verb)
+    except InputError as first:
+        texts, others = texts_apart(options)
+        if not texts:
+            raise
+        try:
+            return _parsed(lambda parser: parser.parse_object(texts, read(parser, others)), verb)
+        except InputError as error:  # one about a setting that isn't text was told better at first
+            raise first if any(name.partition(".")[0] in str(error) for name in texts) else error from error.__cause__
 
 
 def _parsed(read: Callable[[LightningArgumentParser], Namespace], verb: str) -> Namespace:

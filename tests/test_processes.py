@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -128,6 +130,41 @@ def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, 
     assert checkpoint["global_step"] == 8
     assert run("fit", config, tmp_path, *UNEVEN, "--ckpt_path", "last") == 0
     assert_agree(undisturbed, outcome(tmp_path / "tiny"))
+
+
+@pytest.mark.long
+def test_ctrl_c_twice_ends_both_processes_with_one_word(config, tmp_path):
+    """As a terminal sends it: to the whole group, the second time before the first step after it has ended."""
+    slow = (callback("SlowSteps"), "--trainer.max_epochs", "50")
+    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(tmp_path), *slow]
+    output = tmp_path / "output.txt"
+    with output.open("w") as file:
+        process = subprocess.Popen(
+            [*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"],
+            cwd=PROJECT,
+            env={**os.environ, "PYTHONPATH": "."},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        try:
+            _wait_for(lambda: (tmp_path / "tiny" / "metrics.csv").exists())
+            os.killpg(process.pid, signal.SIGINT)
+            _wait_for(lambda: "press Ctrl-C again" in output.read_text())
+            os.killpg(process.pid, signal.SIGINT)
+            assert process.wait(timeout=120) == 1
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    said = output.read_text()
+    assert said.count("Stopped by ") == 1 and "Traceback" not in said, said
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 300
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 @pytest.mark.slow

@@ -3,7 +3,10 @@
 import argparse
 import re
 import shlex
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from typing import Any
 
 import jinja2
@@ -18,6 +21,8 @@ from experiments.report.groups import Curve
 from experiments.report.sections import gather
 from experiments.report.sources import check_place, read_records, write_trials
 from experiments.report.tables import difference_table, settings_table
+
+_MANY = 20  # runs: below, starting a process takes longer than its help saves
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,10 +60,12 @@ def run_report(arguments: list[str]) -> int:
         check_place(options.trials)
     records = read_records(options.sources)
     study = make_study(records, options.baseline, options.bootstrap, options.law)
-    pictures = Pictures(output / "figures")
-    evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
     typed = _commands(study, options, output)
-    sections = gather(study, options.sources, typed, pictures, options.replay, evaluated)
+    with ProcessPoolExecutor(1, get_context("spawn"), signal, (SIGINT, SIG_IGN)) as printer:
+        pictures = Pictures(output / "figures", printer if len(records) > _MANY else None)
+        evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
+        sections = gather(study, options.sources, typed, pictures, options.replay, evaluated)
+        pictures.wait()
     title = " + ".join(source.stem if source.is_file() else source.resolve().name for source in options.sources)
     write_text(output / "table.csv", as_csv(settings_table(study.groups, study.baseline)))
     differences = difference_table(study.compared, study.baseline, study.bootstrap)

@@ -1,6 +1,7 @@
 """A report's runs put in order, and the parts that its page and its Markdown file are made of."""
 
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import count
@@ -11,7 +12,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from experiments.report.drawing import for_page, style, write_png, write_vectors
+from experiments.report.drawing import for_page, style, write_pdf, write_png, write_svg
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.rate_law import Law, fit_law, points_of
 from experiments.report.record import Record
@@ -118,11 +119,16 @@ class Section:
 
 
 class Pictures:
-    """Draws figures into a folder, each as PNG, SVG and PDF, and hands them to the page; without one nothing."""
+    """Draws figures into a folder, each as PNG, SVG and PDF, and hands them to the page; without one nothing.
 
-    def __init__(self, folder: Path | None) -> None:
+    A `printer` is another process, which writes the PDFs meanwhile; `wait` until it has.
+    """
+
+    def __init__(self, folder: Path | None, printer: Executor | None = None) -> None:
         self.folder = folder
         self._numbers = count()
+        self._printer = printer
+        self._printed: list[Future[None]] = []
 
     def draw(self, name: str, caption: str, make: Callable[[], Figure | None]) -> list[Picture]:
         """The picture; none where there is nothing to draw."""
@@ -131,12 +137,19 @@ class Pictures:
         with style():
             if (figure := make()) is None:
                 return []
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # the layout stands: not worked out again for each file
             write_png(figure, self.folder / f"{name}.png")
-            svg = write_vectors(figure, self.folder / name)
+            svg = write_svg(figure, self.folder / f"{name}.svg")
+        if self._printer is None:
+            write_pdf(figure, self.folder / f"{name}.pdf")
+        else:
+            self._printed.append(self._printer.submit(write_pdf, figure, self.folder / f"{name}.pdf"))
         width = figure.get_size_inches()[0]
         return [Picture(name, caption, for_page(svg, caption, next(self._numbers), width), width > _WIDE)]
+
+    def wait(self) -> None:
+        """Returns when all files are written; raises what went wrong with one."""
+        for printed in self._printed:
+            printed.result()
 
 
 def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:

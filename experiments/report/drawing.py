@@ -13,6 +13,9 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
@@ -34,6 +37,7 @@ def style() -> Iterator[None]:
     inked = ("text.color", "axes.labelcolor", "axes.edgecolor", "axes.titlecolor", "xtick.color", "ytick.color")
     settings: Any = {
         **dict.fromkeys(inked, INK),
+        "axes.facecolor": "none",
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": False,
@@ -80,16 +84,16 @@ def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
     figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns)
 
 
+def _rate_text(value: float, _: Any = None) -> str:
+    return np.format_float_scientific(value, precision=2, trim="-", exp_digits=1)
+
+
 def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
     """Learning rates in one notation (3e-4), at these places; where matplotlib puts ticks, if none are given."""
-
-    def told(value: float, _: Any = None) -> str:
-        return np.format_float_scientific(value, precision=2, trim="-", exp_digits=1)
-
     if ticks := list(rates):
-        axis.set_ticks(ticks, [told(rate) for rate in ticks], rotation=0 if len(ticks) < 9 else 45)
+        axis.set_ticks(ticks, [_rate_text(rate) for rate in ticks], rotation=0 if len(ticks) < 9 else 45)
     else:
-        axis.set_major_formatter(FuncFormatter(told))
+        axis.set_major_formatter(FuncFormatter(_rate_text))
     axis.set_minor_formatter(NullFormatter())
 
 
@@ -149,19 +153,31 @@ def keep_in_sight(
 
 
 def write_png(figure: Figure, path: Path) -> None:
-    """A picture on white, in print's resolution."""
-    atomic_write(path, lambda file: figure.savefig(file, format="png", dpi=_DOTS_PER_INCH, facecolor="white"))
+    """A picture on white, in print's resolution; its layout stands from then on.
+
+    A canvas draws once. `Figure.savefig` would draw twice, and work the layout out again for each file.
+    """
+    figure.set(dpi=_DOTS_PER_INCH, facecolor="white")
+    atomic_write(path, FigureCanvasAgg(figure).print_png)
+    figure.set_layout_engine("none")
 
 
-def write_vectors(figure: Figure, stem: Path) -> str:
-    """The figure without a background as STEM.pdf and STEM.svg, for papers; returns the latter's text."""
-    undated: Any = {"CreationDate": None}  # the same bytes each time
-    pdf = {"format": "pdf", "transparent": True, "metadata": undated}
-    atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: figure.savefig(file, **pdf))
+def write_svg(figure: Figure, path: Path) -> str:
+    """The figure without a background, for papers; returns the file's text."""
+    figure.set(dpi=_DOTS_PER_INCH, facecolor="none")
     output = io.StringIO()
-    figure.savefig(output, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    write_text(stem.with_name(f"{stem.name}.svg"), output.getvalue())
+    FigureCanvasSVG(figure).print_svg(output, metadata={"Date": None, "Creator": None})
+    write_text(path, output.getvalue())
     return output.getvalue()
+
+
+def write_pdf(figure: Figure, path: Path) -> None:
+    """The figure without a background, for papers; may run in another process."""
+    undated: Any = {"CreationDate": None}  # the same bytes each time
+    with style():
+        figure.set(dpi=_DOTS_PER_INCH, facecolor="none")
+        canvas = FigureCanvasPdf(figure)
+        atomic_write(path, lambda file: canvas.print_pdf(file, metadata=undated))
 
 
 def for_page(svg: str, label: str, number: int, width: float) -> str:

@@ -16,10 +16,20 @@ STATUSES = ("finished", "collapsed", "diverged", "budget_missed", "failed", "beg
 
 Config = dict[str, Any]  # settings by command-line name, without init_args
 
+# Settings that earlier versions didn't have, and what their runs were trained with.
+_ADDED_LATER: Config = {
+    "data.length_multiple": 1,
+    "model.backbone_dtype": "float32",
+    "model.compile": False,
+    "model.cuda_graphs": False,
+    "model.gradient_checkpointing": False,
+    "model.quantization": "None",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class RankMoment(Part):
-    """The continuous ranks of all layers at a step."""
+    """The ranks that all layers use at a step: continuous at first, then discrete."""
 
     epoch: int
     step: int
@@ -30,7 +40,7 @@ class RankMoment(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class RankHistory(Part):
-    """ranks.json: each layer's discrete rank at the end, and the continuous ones over time."""
+    """ranks.json: each layer's discrete rank at the end, and the ranks in use over time."""
 
     ADVICE = "Delete this file: the report then leaves out its ranks."
 
@@ -49,7 +59,7 @@ class RankHistory(Part):
         return found
 
     def rounded(self) -> Self:
-        """The same with continuous ranks to three decimals: no picture shows more."""
+        """The same with ranks over time to three decimals: no picture shows more."""
         moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
         return replace(self, history=moments)
 
@@ -102,6 +112,14 @@ class Record:
         return pd.Series(found, dtype=float).dropna()
 
 
+def with_later_settings(config: Config) -> Config:
+    """The settings of a run, and those that its version did not have, without which runs of two versions differ."""
+    if not config:  # nothing is known of it yet
+        return config
+    told = {name.rpartition(".")[0] for name in config}  # a setting with parts of its own
+    return {name: value for name, value in _ADDED_LATER.items() if name not in told} | config
+
+
 def read_run(folder: Path) -> Record:
     """The run in a folder.
 
@@ -129,7 +147,7 @@ def read_files(folder: Path) -> dict[str, Any]:
     path = folder / "config.yaml"
     config = flatten(read_yaml(path)) if path.exists() else {}
     return {
-        "config": {name.replace(".init_args.", "."): value for name, value in config.items()},
+        "config": with_later_settings({name.replace(".init_args.", "."): value for name, value in config.items()}),
         "ranks": _read_ranks(folder / "ranks.json"),
         "metrics": _read_metrics(folder / "metrics.csv"),
     }

@@ -18,7 +18,7 @@ import pandas as pd
 from common.errors import InputError
 from common.files import finite, is_plain_name, write_text
 from experiments.config_files import flatten
-from experiments.report.record import Config, RankHistory, Record, read_files, read_run
+from experiments.report.record import Config, RankHistory, Record, read_files, read_run, with_later_settings
 from experiments.results import RunResults
 from experiments.typed_json import Part, WrongPartError, read_json
 
@@ -156,7 +156,7 @@ def _kept_record(path: Path, place: int, about: dict[str, Any], trial: Trial) ->
         path / str(place),
         str(path),
         _without(about, ("settings",)),
-        config=flatten({**about.get("settings", {}), **trial.settings} or trial.overrides),
+        config=with_later_settings(flatten({**about.get("settings", {}), **trial.settings} or trial.overrides)),
         ranks=trial.ranks,
         metrics={name: table.set_index("step")["value"].astype(float) for name, table in tables.items()},
     )

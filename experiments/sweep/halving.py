@@ -67,6 +67,5 @@ def race(curves: Array, rows: int) -> Raced:
 
 
 def least_share(seeds: int, candidates: int, epochs: int) -> float:
-    """The share of steps that no rule of this kind can go below: every candidate's first rung, and the winner's all."""
-    first = rungs(seeds, epochs)[0].epochs
-    return ((candidates - 1) * first + seeds * epochs) / (seeds * candidates * epochs)
+    """The share of steps that no rule can go below: one epoch of each candidate, and the winner's all."""
+    return (candidates - 1 + seeds * epochs) / (seeds * candidates * epochs)

@@ -1,4 +1,5 @@
 import gzip
+import json
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,16 @@ def test_combined_validation_is_both_files_and_leaves_no_test(tmp_path):
     assert splits["validation"].where(3) == f"{tmp_path}/out_of_domain_dev.tsv, line 2"
     assert splits["validation"].texts == ["He left.", "Left he him.", "Somebody left - guess who.", "Who guess."]
     assert splits["validation"].labels == [1, 0, 1, 0]
+
+
+def test_a_combined_validation_that_there_is_no_second_file_for_is_told(tmp_path, capsys):
+    for split in ("train", "validation"):
+        rows = [json.dumps({"sentence": f"{split} {row}", "label": row % 2}) for row in range(4)]
+        (tmp_path / f"{split}.jsonl").write_text("\n".join(rows) + "\n")
+    read_glue_folder(COLA, str(tmp_path))
+    assert "without effect" not in capsys.readouterr().err
+    read_glue_folder(COLA, str(tmp_path), combined=True)
+    assert "data.cola_validation (the data aren't CoLA's official release)" in capsys.readouterr().err
 
 
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"

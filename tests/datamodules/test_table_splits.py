@@ -116,3 +116,23 @@ def test_a_split_may_number_its_classes_otherwise_or_lack_labels(make_table, tmp
     whole = DatasetDict({**DatasetDict.load_from_disk(train), **DatasetDict.load_from_disk(other)})
     whole.save_to_disk(str(tmp_path / "whole"))
     assert make_table(dataset=str(tmp_path / "whole")).load_examples()["test"].labels == labels
+
+
+def test_settings_that_the_rows_leave_without_effect_are_told(make_table, tmp_path, capsys):
+    def told(**settings):
+        make_table(**settings).read_splits()
+        return capsys.readouterr().err
+
+    drawn = {"validation_fraction": 0.5, "subset_seed": 7}
+    files = write_csv(tmp_path, "train.csv", "dev.csv")
+    (tmp_path / "alone").mkdir()
+    alone = write_csv(tmp_path / "alone", "train.csv")
+    stored = saved(tmp_path / "saved", ["no", "yes"], train=[0, 1] * 6, validation=[0, 1] * 2)
+    for place in ({"data_dir": files}, {"data_dir": stored}, {"dataset": stored}):
+        said = told(**place, **drawn)
+        assert "data.validation_fraction (the data have a validation split)" in said
+        assert "data.subset_seed (all rows are taken)" in said
+        assert "without effect" not in told(**place)
+        assert "subset_seed" not in told(**place, subset_seed=7, train_rows=4)
+    assert "data.separator (no file is a .csv or .tsv)" in told(data_dir=stored, separator=";")
+    assert "without effect" not in told(data_dir=alone, **drawn)

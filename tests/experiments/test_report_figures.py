@@ -2,21 +2,26 @@
 
 import dataclasses
 import html
+import json
 import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 import torch
 import transformers
+from matplotlib.figure import Figure
 
 import cli
 from callbacks.rank_pictures import rank_grid, rank_map
+from common.errors import InputError
 from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
-from experiments.report.content import make_study
+from experiments.report.content import Pictures, make_study
 from experiments.report.figures_compared import difference_figure, run_bars
 from experiments.report.figures_ranks import RankSets, allocation_figures
-from experiments.report.figures_rates import training_curves
+from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_groups
 from experiments.report.record import RankHistory
 from experiments.report.sources import read_records
@@ -40,6 +45,37 @@ def cells(axes):
     return [text.get_text() for text in axes.texts]
 
 
+@pytest.fixture
+def rate_figure(tmp_path):
+    """Makes a figure that holds all kinds of things: lines, bands, a legend below, rates on its axis."""
+    study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", {"lora": (16, CURVE)})]), None)
+    return lambda: rate_curves(study.curves, "best", study.rate)
+
+
+def test_a_figure_is_drawn_once_for_each_file(tmp_path, monkeypatch, rate_figure):
+    drawn, draw = [], Figure.draw
+    monkeypatch.setattr(Figure, "draw", lambda figure, to: [drawn.append(type(to)), draw(figure, to)])
+    Pictures(tmp_path).draw("rates", "Rates", rate_figure)
+    assert {path.suffix for path in tmp_path.glob("rates.*")} == {".png", ".svg", ".pdf"}
+    assert len(drawn) == 3
+
+
+def test_another_process_writes_the_same_pdf_and_tells_what_went_wrong(tmp_path, rate_figure):
+    for folder in ("here", "there", "taken"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "taken" / "rates.pdf").mkdir()
+    Pictures(tmp_path / "here").draw("rates", "Rates", rate_figure)
+    with ProcessPoolExecutor(1, get_context("spawn")) as printer:
+        for folder in ("there", "taken"):
+            pictures = Pictures(tmp_path / folder, printer)
+            pictures.draw("rates", "Rates", rate_figure)
+            if folder == "there":
+                pictures.wait()
+        with pytest.raises(InputError, match=r"rates\.pdf"):
+            pictures.wait()
+    assert (tmp_path / "there" / "rates.pdf").read_bytes() == (tmp_path / "here" / "rates.pdf").read_bytes()
+
+
 def test_a_name_is_written_as_it_is(tmp_path):
     names = ["a $x_{ b$", "_hidden", '<b>&"x']
     curves = dict.fromkeys(names, (16, CURVE)) | {"full": (None, CURVE)}
@@ -56,6 +92,25 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
     groups = make_groups(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]))
     looks = {(line.get_marker(), line.get_linestyle()) for line in training_curves(groups).axes[0].lines}
     assert len(looks) == 12
+
+
+def test_a_training_figure_leaves_out_what_no_run_has_kept_and_the_report_says_so(tmp_path):
+    curves = {"fixed": (16, {1e-3: {0: 0.5, 1: 0.6}})}
+    folder, trials = made_runs.write_rate_sweep(tmp_path / "sweep", curves), tmp_path / "trials.json"
+    assert cli.main(["report", str(folder), "--trials", str(trials)]) == 0
+    content = json.loads(trials.read_text())
+    for trial in content["trials"]:
+        trial["metrics"] = {}
+        trial["results"]["train_losses"] = None
+        trial["results"]["validations"] = [{"epoch": 0, "val/loss": 2.0}, {"epoch": 1, "val/loss": 1.0}]
+    trials.write_text(json.dumps(content))
+    (axes,) = training_curves(make_groups(read_records([trials]))).axes
+    assert (axes.get_title(), axes.get_xlabel()) == ("validation loss", "epoch")
+    for line in axes.lines:
+        np.testing.assert_allclose(line.get_xydata(), [[1, 2], [2, 1]])
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    assert cli.main(["report", str(trials), "--output", str(tmp_path / "again")]) == 0
+    assert "Not kept with these runs: training loss, accuracy" in (tmp_path / "again" / "report.md").read_text()
 
 
 def test_rank_maps_are_medians_over_seeds_with_their_change_and_deviation_in_one_order_and_scale(adaptive):

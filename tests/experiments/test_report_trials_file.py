@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import yaml
 
 import cli
 from common.errors import InputError
@@ -163,6 +164,16 @@ def test_new_seeds_in_a_folder_join_the_rows_of_a_file(tmp_path, data_dir):
     file = kept_file(write_seeds(tmp_path / "first", (0, 1), data_dir))
     elsewhere = data_dir and data_dir.replace("somebody", "somebody_else")
     assert seeds_of(file, write_seeds(tmp_path / "second", (2, 3), elsewhere)) == [[0, 1, 2, 3]]
+
+
+@pytest.mark.parametrize(("told", "rows"), [("float32", [[0, 1]]), ("bfloat16", [[0], [1]])])
+def test_runs_from_before_a_setting_existed_differ_only_from_those_that_changed_it(tmp_path, told, rows):
+    runs = write_seeds(tmp_path / "runs", (0, 1), None)
+    later = runs / "run1" / "config.yaml"
+    settings = yaml.safe_load(later.read_text())
+    settings["model"]["init_args"]["backbone_dtype"] = told
+    later.write_text(yaml.safe_dump(settings))
+    assert seeds_of(runs) == seeds_of(kept_file(runs)) == rows
 
 
 @pytest.mark.slow

@@ -105,6 +105,29 @@ def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text, 
     assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, other)
 
 
+@pytest.mark.parametrize("text", ["a: b", "a #b", "[x]", "{a}", "- x", "*x", "&x y", "!x", "%x", "@x", "yes", "1_000"])
+def test_text_that_is_typed_stays_as_it_is(config, tmp_path, text):
+    names = ("run_name", "data.data_dir", "data.init_args.predict_file", "model.revision")
+    typed = (
+        [f"--{name}={text}" for name in names],
+        [f"--{names[0]}={text}", *(word for name in names[1:] for word in (f"--{name}", text))],
+    )
+    for options in typed:
+        settings = parse(["fit", "--config", str(config), *options])
+        values = settings.values
+        model, data = values.model.init_args, values.data.init_args
+        assert [values.run_name, data.data_dir, data.predict_file, model.revision] == [text] * 4
+        (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
+        assert parse(["fit", "--config", str(tmp_path / "saved.yaml")]).plain == settings.plain
+
+
+def test_a_wrong_setting_beside_such_a_text_is_named_as_without_it(config):
+    with pytest.raises(InputError, match=r"no option --trainer.max_epoch\b.*--trainer.max_epochs"):
+        parse(["fit", "--config", str(config), "--data.data_dir=a: b", "--trainer.max_epoch=3"])
+    with pytest.raises(InputError, match=r"data\.batch_size"):
+        parse(["fit", "--config", str(config), "--data.batch_size=[x]"])
+
+
 BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12))])
 
 
@@ -213,6 +236,7 @@ ENERGY = {"model.adapter.factors": "gradient", "model.adapter.allocation": "fixe
         ({**TABLE, "data.train_file": "a.jsonl"}, "data.separator", ";", "no file is a .csv or .tsv"),
         ({"data": TABLE["data"], "data.dataset": "a/b"}, "data.separator", ";", "no file is a .csv or .tsv"),
         (SPEAK, "data.text_column", "line", "no file is a table"),
+        (SPEAK, "data.test_rows", 3, "no test_file is given"),
         (SPEAK, "model.optimizer.head_learning_rate", 0.1, "a language model has no head"),
         ({**SPEAK, **LORA}, "model.adapter.wrap_head", True, "a language model has no head"),
     ],
@@ -267,3 +291,14 @@ def test_a_choice_without_anything_to_choose_in_is_refused():
     with pytest.raises(InputError, match="gradient_clip_algorithm is 'value', but would have no effect"):
         check_trainer({"gradient_clip_algorithm": "value"})
     check_trainer({"gradient_clip_algorithm": "value", "gradient_clip_val": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "given"), [("enable_checkpointing", False), ("barebones", True), ("use_distributed_sampler", True)]
+)
+def test_what_every_run_needs_can_not_be_left_out(name, given):
+    said = f"trainer.{name} is {str(given).lower()}; allowed: {str(not given).lower()}, because .* Leave it out"
+    with pytest.raises(InputError, match=said):
+        check_trainer({name: given})
+    check_trainer({name: not given})
+    check_trainer({"enable_checkpointing": False, "fast_dev_run": True})

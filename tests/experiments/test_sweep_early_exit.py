@@ -41,6 +41,7 @@ def test_a_race_counts_its_steps_and_finds_the_best():
     # epoch 1 of four, epoch 2 of two, epochs 3 and 4 of one, and its second seed
     assert (raced.winner, raced.spent) == (1, (4 + 2 + 2 + 4) / 32)
     assert least_share(2, 4, 4) == (3 + 8) / 32
+    assert least_share(3, 8, 8) == (7 + 24) / 192  # one epoch each, whatever the first rung
     crossing = curves.copy()
     crossing[:, 0, 2:] = 2.0  # the worst at first is the best at the end
     assert race(crossing, rows=10**6).winner == 1 and race(crossing, rows=4).winner == 0
