@@ -12,46 +12,57 @@ from types import ModuleType
 VERSION = "0.1.0"
 USAGE = """\
 usage: python cli.py fit --config NAME.yaml [options]
-       python cli.py VERB RUN [options]              RUN: a run's folder, or its name below --runs_dir
+       python cli.py VERB RUN [options]    RUN: a run's folder or its name
 
 verbs
-  fit        train, validate every epoch, test the best epoch, write runs/<run_name>/
-  validate   evaluate a run on the validation split    (--ckpt_path best|last|FILE; default: best)
+  fit        train, validate every epoch, test the best epoch, write runs/NAME/
+  validate   evaluate a run on the validation split
   test       evaluate a run on the labelled test split
-  predict    answer sentences: predict RUN --text "..." (repeatable), predict RUN FILE, or - for standard input;
-             without any the test split goes into predictions.tsv
-  export     write the model for use elsewhere: export RUN --format peft|merged|native [--output DIR]
-             (validate, test and predict take it back with --export DIR instead of RUN)
-  sweep      run a grid of trials, killed and resumed at will  (--config sweeps/NAME.yaml, --dry_run, --jobs N)
-  report     tables, figures and one HTML page from a sweep or any runs   (report FOLDER [FOLDER ...])
+  predict    answer sentences: predict RUN --text "..." (repeatable),
+             predict RUN FILE, or - for standard input; the test split if none
+  export     for use elsewhere: export RUN --format peft|merged|native
+             (validate, test and predict take it by --export DIR)
+  sweep      run a grid of trials, killed and resumed at will
+             (--config sweeps/NAME.yaml, --dry_run, --jobs N)
+  report     tables, figures and one HTML page: report FOLDER [FOLDER ...]
   configs    list the configs that come with Rankwise
 
 start here
-  python cli.py fit --config quickstart.yaml          real model, no hub, minutes on two cores
-  python cli.py fit --config cola_adaptive.yaml       the main job: adaptive LoRA-XS, roberta-large on CoLA
-  python cli.py fit --config cola_adaptive.yaml --ckpt_path last      go on where it stopped
-  python cli.py test cola_adaptive                    the best epoch's figures on the test split
-  tensorboard --logdir runs                           watch the ranks move
-  python cli.py sweep --config sweeps/quickstart_sweep.yaml           a small grid, a few minutes on two cores
-  python cli.py report runs/quickstart_sweep          what came out, as one page
+  python cli.py fit --config quickstart.yaml
+      a real model without a hub, in minutes on two cores
+  python cli.py fit --config cola_adaptive.yaml
+      the main job: adaptive LoRA-XS, roberta-large on CoLA
+  python cli.py fit --config cola_adaptive.yaml --ckpt_path last
+      go on where it stopped
+  python cli.py test cola_adaptive
+      the best epoch's figures on the test split
+  tensorboard --logdir runs
+      watch the ranks move
+  python cli.py sweep --config sweeps/quickstart_sweep.yaml
+      a small grid, ten minutes or so on two cores
+  python cli.py report runs/quickstart_sweep
+      what came out, as one page
 
 options that work with every config
-  --config NAME          a path, or a name in configs/; several are merged, the later wins
-  --run_name NAME        folder of the run below --runs_dir (default: the config's name; runs)
+  --config NAME          a path, or a name in configs/; several are merged
+  --run_name NAME        folder of the run (default: the config's name)
+  --runs_dir FOLDER      folder of all runs (default: runs)
   --overwrite            delete a run of this name first
-  --ckpt_path WHICH      last, best or a file
+  --ckpt_path WHICH      last, best or a file (validate, test, predict: best)
   --seed_everything N    seed of every random choice (default 42)
-  --model.backbone NAME  hub name, folder, or package:NAME for a model carried by an installed package
-  --model.adapter.*      rank_min, rank_max, rank_average, allocation, targets, ...
-  --model.optimizer.*    learning_rate, head_learning_rate, allocation_learning_rate, schedule, ...
+  --model.backbone NAME  hub name, folder, or package:NAME for a model carried
+                         by an installed package
+  --model.adapter.*      rank_min, rank_max, rank_average, allocation, ...
+  --model.optimizer.*    learning_rate, head_learning_rate, schedule, ...
   --data.*               task, data_dir, batch_size, max_length, ...
-  --trainer.*            max_epochs, precision, devices, ... (Lightning's Trainer)
+  --trainer.*            max_epochs, precision, devices, ... (Lightning's)
   --print_config         show the complete configuration and stop
   --debug                show the traceback of an error
 
-  python cli.py fit --config NAME --help lists every option with its meaning and its value there.
-  python cli.py --version says which version this is.
-exit codes: 0 finished, 2 the input is at fault (one message says what to do), 1 anything else."""
+  python cli.py fit --config NAME --help lists every option with its meaning
+  and its value there. python cli.py --version says which version this is.
+exit codes: 0 finished, 2 the input is at fault (one message says what to do),
+1 anything else."""
 
 VERBS = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), "experiments.command_line:run"),

@@ -50,7 +50,7 @@ class Divergence(Callback):
         self._forget_report(device)
 
     def _forget_report(self, device: torch.device) -> None:
-        """What the next look will tell: the first step left out since the last one, where, and its loss."""
+        """What is reported next: the first step left out since the last one, where, and its loss."""
         self._step = torch.full((), -1, device=device)
         self._left_out = torch.zeros((), dtype=torch.int64, device=device)
         self._wrong = torch.zeros(sum(len(names) for names, _ in self._parts), dtype=torch.bool, device=device)

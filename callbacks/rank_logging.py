@@ -62,7 +62,7 @@ class RankLogging(Callback):
                 "step": trainer.global_step,
                 "alpha": allocation.alpha,
                 "budget": allocation.budget,
-                "ranks": allocation.ranks().tolist(),
+                "ranks": [float(rank) for rank in allocation.ranks_in_use().tolist()],
             }
         )
 
@@ -73,8 +73,7 @@ class RankLogging(Callback):
         wanted = loggers and trainer.is_global_zero and self.pictures_every_n_epochs
         if allocation is None or adapter is None or not wanted:
             return
-        in_use = allocation.discrete_ranks() if allocation.is_discrete else allocation.ranks()
-        ranks = dict(zip(adapter.layer_names, in_use.tolist(), strict=True))
+        ranks = dict(zip(adapter.layer_names, allocation.ranks_in_use().tolist(), strict=True))
         title, bounds = f"ranks at step {trainer.global_step}", (allocation.rank_min, allocation.rank_max)
         picture = rank_map(ranks, *bounds, title, width=5.2)  # TensorBoard shows it 320 pixels wide
         chosen = sorted({0, len(ranks) // 3, 2 * len(ranks) // 3, len(ranks) - 1})
@@ -96,11 +95,12 @@ def rank_metrics(pl_module: TrainedModule) -> dict[str, float]:
     discrete = allocation.discrete_ranks().to(allocation.weights.device)
     hard = hard_tails(discrete, allocation.rank_max)
     gap = soft_hard_gap(allocation.masks_of(allocation.noiseless_tails()), allocation.masks_of(hard))
+    in_use = allocation.ranks_in_use().tolist()
     return {
         "allocation/alpha": allocation.alpha,
         "allocation/budget_requested": allocation.budget,
         "allocation/budget_used": float(allocation.area(discrete).sum()),
         "allocation/average_rank": float(discrete.double().mean()),
         "allocation/soft_hard_gap": float(gap),
-        **{f"rank/{name}": rank for name, rank in zip(adapter.layer_names, allocation.ranks().tolist(), strict=True)},
+        **{f"rank/{name}": float(rank) for name, rank in zip(adapter.layer_names, in_use, strict=True)},
     }

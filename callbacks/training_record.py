@@ -23,7 +23,8 @@ class TrainingRecord:
         collapsed: whether the last validation got the same answer for every row.
         collapsed_epochs: the epochs after which it did.
         skipped_updates: updates left out because their loss or gradients weren't finite.
-        rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch.
+        rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch; the
+            ranks are those in use: continuous at first, discrete in the last epochs.
         initial_norms: `lora.update_norm.AdapterNorms` as a dictionary, before the first step.
         final_norms: the same after the last epoch so far.
         factors: {"rule", "rows", "seconds"} of a gradient pass before training, if there was one.

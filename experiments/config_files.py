@@ -47,8 +47,9 @@ def locate_config(name: str) -> Path:
     for path in (Path(name).expanduser(), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
-    known = [str(path.relative_to(CONFIGS)) for path in sorted(CONFIGS.rglob("*.yaml"))]
-    near = get_close_matches(name, known, n=3, cutoff=0.4) or known
+    names = [str(path.relative_to(CONFIGS)) for path in sorted(CONFIGS.rglob("*.yaml"))]
+    known = {one.lower(): one for one in names}
+    near = [known[one] for one in get_close_matches(name.lower(), known, n=3, cutoff=0.4)] or names
     raise InputError(
         f"config is {name!r}, but there is no such file here or in {CONFIGS}; there is {', '.join(near)}. "
         "Give one of them, or a path."

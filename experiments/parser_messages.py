@@ -32,13 +32,16 @@ def readable(message: str) -> str:
     reasons = [_plain(line) for line in reasons if not line.startswith("Given value")]
     whole = ("NestedArg", "Namespace", "{'class_path'")  # all settings of the class, not the one at fault
     value = f" is {_short(given)}" if given is not None and not given.startswith(whole) else ""
-    return f"{name}{value}: {'; '.join(reasons) or 'not allowed'}. See `python cli.py fit --help`."
+    told = "; ".join(reasons) or "not allowed"
+    return f"{name}{value}: {told}{'' if told.endswith('?') else '.'} See `python cli.py fit --help`."
 
 
 def unknown_word(message: str) -> str | None:
     """The first word that the parser takes for no option, if that is what it reports."""
     found = re.search(r"unrecognized arguments: (\S+)", message, re.IGNORECASE)
     group = re.match(r'Parser key "([^"]+)"', message)
+    if misplaced := re.match(r"(model|data|trainer) has no option '(\w+)'[^?]*$", readable(message)):
+        return f"--{misplaced[1]}.{misplaced[2]}"  # nothing in this group has a similar name, but a part of it may
     return None if found is None else found[1] if group is None else f"--{group[1]}.{found[1].lstrip('-')}"
 
 
@@ -70,13 +73,22 @@ def _short(given: str) -> str:
 def _plain(reason: str) -> str:
     if reason.startswith("argument of type"):  # jsonargparse looks for a dot in it
         return "a class_path that isn't text; allowed: a class such as lora.LoRAXS"
+    if absent := re.fullmatch(r"module '(\w[\w.]*)' has no attribute '(\w+)'", reason):
+        classes = [name for name, found in vars(resolve_name(absent[1])).items() if isinstance(found, type)]
+        return f"{absent[1]} has no class {absent[2]}{_like(absent[2], classes)}"
     reason = re.sub(r"Expected a <class '(\w+)'>", lambda m: f"expected {_TYPES.get(m[1], m[1])}", reason)
     reason = re.sub(r"Expected a typing\.Literal\[([^\]]+)\]\. Got value: (.+)", r"\2 given, allowed: \1", reason)
     return re.sub(r"Expected a typing\.Literal\[([^\]]+)\]", r"allowed: \1", reason)
 
 
+def _like(name: str, known: list[str]) -> str:
+    """A question that offers the names nearest to this one, upper or lower case alike."""
+    as_written = {one.lower(): one for one in known}
+    near = [as_written[one] for one in get_close_matches(name.lower(), as_written, n=3, cutoff=0.5)]
+    return f". Did you mean {' or '.join(near)}?" if near else ""
+
+
 def _unknown_option(name: str, option: str, class_path: str | None) -> str:
     known = list(parameters_of(resolve_name(class_path))) if class_path else []
-    near = get_close_matches(option, known, n=3, cutoff=0.5)
-    hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}.{hint}"
+    hint = _like(option, known) or "."
+    return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}{hint}"

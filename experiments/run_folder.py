@@ -181,6 +181,11 @@ class RunFolder:
         path = self.checkpoints / f"{wanted}.ckpt" if wanted in ("last", "best") else Path(wanted).expanduser()
         if path.is_file():
             return path
+        if wanted == "best" and (self.checkpoints / "last.ckpt").is_file():
+            raise InputError(
+                f"ckpt_path is 'best', but this run has no best epoch yet: there is no file {path}. Go on with the "
+                "training (fit, --ckpt_path last), or add --ckpt_path last to use what has been trained so far."
+            )
         there = ", ".join(sorted(str(found) for found in self.checkpoints.glob("*.ckpt")))
         raise InputError(
             f"ckpt_path is {wanted!r}, but there is no file {path}; "

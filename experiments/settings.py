@@ -177,7 +177,8 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
         word = unknown_word(str(error.__cause__))
         if word is None or typed == files:  # or else the files hold what is unknown
             raise
-        raise InputError(explain_unknown(verb, word, parse([verb, *files], base).values.as_dict())) from error
+        told = explain_unknown(verb, word, parse([verb, *files], base).values.as_dict())
+        raise InputError(told if "Did you mean" in told or "has no option" not in str(error) else str(error)) from error
     for config in configs:
         _refuse_linked(values, group_of(read_yaml(config), "data", "init_args"))
     words = zip(options, [*options[1:], ""])

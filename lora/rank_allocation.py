@@ -188,6 +188,11 @@ class RankAllocation(nn.Module):
             return rounded
         return self._round_within_budget(ranks)
 
+    @torch.no_grad()
+    def ranks_in_use(self) -> Tensor:
+        """Ranks (N,) that the masks of this moment have: continuous while masks are soft, then discrete."""
+        return self.discrete_ranks() if self.is_discrete else self.ranks()
+
     def _round_within_budget(self, ranks: Tensor) -> Tensor:
         """Floors, then one more rank for the largest fractional parts that still fit into the budget."""
         rounded = (ranks + 1e-5).floor()  # a rank that is whole up to float error stays whole

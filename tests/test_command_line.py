@@ -69,6 +69,8 @@ def test_results_agree_with_the_other_files(finished_run):
     assert [entry["step"] for entry in ranks["history"]] == [0, 5, 10, 15]
     assert ranks["history"][0]["alpha"] == 0.5
     assert ranks["history"][-1]["alpha"] == 3.0
+    assert ranks["history"][-1]["ranks"] == list(ranks["layers"].values())  # of the last, discrete epoch
+    assert ranks["history"][-2]["ranks"] != [round(rank) for rank in ranks["history"][-2]["ranks"]]
 
 
 @pytest.mark.slow

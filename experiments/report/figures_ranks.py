@@ -203,7 +203,7 @@ def _by_type(sets: RankSets) -> Figure:
     figure, all_axes = panels(2, 9.6, 3.6)
     for axes, (told, table) in zip(all_axes, (("layer", final), ("step", over_time)), strict=True):
         drawn = [axes.plot(values.dropna(), **look(number))[0] for number, (_, values) in enumerate(table.items())]
-        axes.set(xlabel=told, ylabel="rank at the end" if told == "layer" else "continuous rank, mean over layers")
+        axes.set(xlabel=told, ylabel="rank at the end" if told == "layer" else "rank in use, mean over layers")
     legend_below(figure, dict(zip(final, drawn, strict=True)))
     return figure
 

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from experiments.report.cells import make_table, scale, spread, title
 from experiments.report.drawing import (
@@ -22,7 +23,7 @@ from experiments.report.drawing import (
 from experiments.report.groups import RANK, RATE, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
 from experiments.report.rate_law import Law
-from experiments.report.record import UNSOUND
+from experiments.report.record import UNSOUND, Record
 from experiments.report.tables import metric_of
 
 MOST_LINES = 16  # each colour twice: solid, dashed
@@ -31,6 +32,7 @@ _SPLITS = {"best": "val", "test": "test"}
 _SPLIT_NAMES = {"best": "validation", "test": "test"}
 _OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make one line of all others
 
+TrainingLine = tuple[int, str, Record, pd.Series]  # number and label of its group; values by step or by epoch
 RankCurve = tuple[str, dict[str, pd.DataFrame]]  # a label; best or test -> a row per seed, a column per rising rank
 
 
@@ -87,43 +89,49 @@ def law_figure(law: Law) -> Figure:
     return figure
 
 
-def training_curves(groups: list[Group]) -> Figure | None:
-    """Training loss, validation loss and validation metric, one thin line per run.
+def training_values(groups: list[Group]) -> dict[str, list[TrainingLine]]:
+    """What each panel of the training figure draws, by its title; an empty list where no run has kept it.
 
-    Over optimizer steps; over epochs where a file of trials keeps no steps of one of the runs.
+    Over optimizer steps; over epochs where a file of trials keeps no steps of one of the runs. The index is named so.
     """
     metric = metric_of(groups)
     if metric is None:
-        return None
+        return {}
     shown = sorted(groups, key=lambda group: -group.score)[:MOST_LINES]
-    runs = [(number, record) for number, group in enumerate(shown) for record in group.records]
-    by_step = all(record.metrics or record.results is None for _, record in runs)
-    figure, all_axes = panels(3, 9.6, 3.6)
+    runs = [(number, group.label, record) for number, group in enumerate(shown) for record in group.records]
+    by_step = all(record.metrics or record.results is None for *_, record in runs)
+    unit = "step" if by_step else "epoch"
+    names = {"training loss": "train/epoch_loss", "validation loss": "val/loss"}
+    drawn: dict[str, list[TrainingLine]] = {}
+    for told, name in {**names, title(metric.name): f"val/{metric.name}"}.items():
+        factor = 1.0 if told in names else scale(metric.name)
+        found = [(run, run[-1].metrics.get(name) if by_step else run[-1].by_epoch(name)) for run in runs]
+        kept = [(run, values.rename_axis(unit)) for run, values in found if values is not None and not values.empty]
+        drawn[told] = [(*run, factor * values) for run, values in kept]
+    return drawn
+
+
+def training_curves(groups: list[Group]) -> Figure | None:
+    """Training loss, validation loss and validation metric, one thin line per run, as far as runs have kept them."""
+    kept = {told: lines for told, lines in training_values(groups).items() if lines}
+    if not kept:
+        return None
+    figure, all_axes = panels(len(kept), 3.2 * len(kept), 3.6)
     legend: dict[str, Any] = {}
-    titles = {"train/epoch_loss": "training loss", "val/loss": "validation loss"}
-    for axes, name in zip(all_axes, (*titles, f"val/{metric.name}"), strict=True):
-        factor = 1.0 if name in titles else scale(metric.name)
+    for axes, (told, lines) in zip(all_axes, kept.items(), strict=True):
         fallen, sound = [], []
-        for number, record in runs:
-            values = record.metrics.get(name) if by_step else record.by_epoch(name)
-            if values is None or values.empty:
-                continue
+        for number, label, record, values in lines:
             # the marker at a line's end tells settings apart without colours
             drawn = look(number) | {"ms": 5, "markevery": [len(values) - 1], "lw": 1.2}
-            (line,) = axes.plot(values.index, factor * values.to_numpy(), **drawn)
-            legend.setdefault(shown[number].label, line)
+            (line,) = axes.plot(values.index, values.to_numpy(), **drawn)
+            legend.setdefault(label, line)
             if record.status in UNSOUND:
-                fallen += axes.plot(values.index[-1], factor * values.iloc[-1], " ", color=drawn["color"])
+                fallen += axes.plot(values.index[-1], values.iloc[-1], " ", color=drawn["color"])
             else:
-                sound += list(factor * values)
+                sound += list(values)
         keep_in_sight(axes, "y", sound, fallen)
-        if not axes.lines:
-            axes.text(0.5, 0.5, "not kept with these runs", ha="center", transform=axes.transAxes)
-            axes.set(xticks=[], yticks=[])
-        axes.set_xlabel("step" if by_step else "epoch")
-        axes.set_title(titles.get(name, title(metric.name)))
-    if not legend:
-        return None
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.set(xlabel=lines[0][-1].index.name, title=told)
     legend_below(figure, legend)
     return figure
 

@@ -29,7 +29,7 @@ _ADDED_LATER: Config = {
 
 @dataclass(frozen=True, kw_only=True)
 class RankMoment(Part):
-    """The continuous ranks of all layers at a step."""
+    """The ranks that all layers use at a step: continuous at first, then discrete."""
 
     epoch: int
     step: int
@@ -40,7 +40,7 @@ class RankMoment(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class RankHistory(Part):
-    """ranks.json: each layer's discrete rank at the end, and the continuous ones over time."""
+    """ranks.json: each layer's discrete rank at the end, and the ranks in use over time."""
 
     ADVICE = "Delete this file: the report then leaves out its ranks."
 
@@ -59,7 +59,7 @@ class RankHistory(Part):
         return found
 
     def rounded(self) -> Self:
-        """The same with continuous ranks to three decimals: no picture shows more."""
+        """The same with ranks over time to three decimals: no picture shows more."""
         moments = [replace(moment, ranks=[round(rank, 3) for rank in moment.ranks]) for moment in self.history]
         return replace(self, history=moments)
 

@@ -29,6 +29,7 @@ from experiments.report.figures_rates import (
     rank_curve_table,
     rate_curves,
     training_curves,
+    training_values,
 )
 from experiments.report.groups import Group
 from experiments.report.rate_forecast import forecast_table, forecasts
@@ -99,7 +100,7 @@ def _numbers(study: Study) -> str:
     told = [counted(len(study.records), "run")]
     told += [counted(len(study.groups), "setting")] if len(study.groups) > 1 else []
     told.append(f"{seconds / 3600:.2f} hours, evaluation included")
-    told += [f"{unfinished} not simply finished"] if unfinished else []
+    told += [f"{unfinished} that collapsed or did not finish"] if unfinished else []
     return ", ".join(told) + "."
 
 
@@ -179,7 +180,9 @@ def _training(study: Study, pictures: Pictures) -> list[Part]:
     shown = study.on_one_axis
     first = "training_figure_one" if len(study.records) == 1 else "training_figure"
     rates = "training_figure_rates" if study.is_rate_study else ""
+    missing = [told for told, lines in training_values(shown).items() if not lines]
     caption = _caption(first, rates, more=len(shown) - MOST_LINES)
+    caption += f" {say('training_missing', ', '.join(missing))}" if missing else ""
     parts = pictures.draw("training_curves", caption, lambda: training_curves(shown))
     return [*parts] or [Paragraph(say("training_empty"))]
 

@@ -21,8 +21,8 @@ from experiments.sweep.grid import Trial
 _ROWS = 20
 _LOGS = 3  # running trials whose last line is shown
 _OTHER_LINES = 9  # title, frame and header of the table, and a summary of up to three lines
-_RESULT = 27  # characters: matthews correlation 0.1234
-_OTHER_COLUMNS = 29 + _RESULT  # beside a name: state, result, time and the frame
+_RESULT = 27  # characters that a result may take from a name: matthews correlation 0.1234
+_FRAME = 29  # beside a name and a result: state, time and the lines between them
 _SHORTEST_NAME = 24
 _RUNNING = "running"
 _UNDONE = (State.WAITING, State.BEGUN, State.PAUSED, State.STOPPED, State.ELSEWHERE)
@@ -107,16 +107,22 @@ class Progress:
         return max(left, 0) / self.at_once
 
     def table(self, trials: list[Trial]) -> Table:
-        """A row for each of these trials, at most as wide as the terminal; long names lose their middle."""
-        table = Table(title=escape(self.folder.path.name), expand=False)
+        """A row for each of these trials, at most as wide as the terminal, where long names are shortened.
+
+        The title names the metric, if there is one for all.
+        """
+        metrics = {results.metric.name for results in self._results.values()}
+        metric = f": {metrics.copy().pop().replace('_', ' ')}" if len(metrics) == 1 else ""
+        table = Table(title=escape(self.folder.path.name) + metric, expand=False)
         for column in ("trial", "state", "result", "time"):
             table.add_column(column, overflow="ellipsis", no_wrap=True)
-        room = max(self._console.width - _OTHER_COLUMNS, _SHORTEST_NAME)
-        names = [_without_middle(trial.name, room) for trial in trials]
-        left = self._console.width - _OTHER_COLUMNS + _RESULT - max(map(len, names), default=0)
-        for trial, name in zip(trials, names, strict=True):
-            state, note, results = self.states[trial.name], Text(self._figure(trial)), self._results.get(trial.name)
-            note.truncate(max(left, _RESULT), overflow="ellipsis")
+        notes = [Text(self._figure(trial, with_name=not metric)) for trial in trials]
+        needed = min(max(map(len, notes), default=0), _RESULT)
+        names = shortened([trial.name for trial in trials], max(self._console.width - _FRAME - needed, _SHORTEST_NAME))
+        left = self._console.width - _FRAME - max(map(len, names), default=0)
+        for trial, name, note in zip(trials, names, notes, strict=True):
+            state, results = self.states[trial.name], self._results.get(trial.name)
+            note.truncate(max(left, needed), overflow="ellipsis")
             wall = None if results is None else results.wall_seconds
             took = self._seconds(trial) if state == _RUNNING else wall
             # as Text: brackets in a name or an error are no markup
@@ -143,9 +149,9 @@ class Progress:
         self._results[trial.name] = results
         return results.status
 
-    def _figure(self, trial: Trial) -> str:
+    def _figure(self, trial: Trial, with_name: bool = True) -> str:
         if (results := self._results.get(trial.name)) is not None and results.metric.best is not None:
-            return _told(results.metric)
+            return _told(results.metric) if with_name else f"{results.metric.best:.4f}"
         failure = self.folder.failure(trial) if self.states[trial.name] == State.FAILED else None
         return "" if failure is None else failure.error
 
@@ -166,8 +172,17 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else ""
 
 
-def _without_middle(name: str, room: int) -> str:
-    return name if len(name) <= room else f"{name[: room // 2]}…{name[len(name) - (room - 1) // 2 :]}"
+def shortened(names: list[str], room: int) -> list[str]:
+    """Names of at most `room` characters, cut at the place nearest to their middle that leaves them different."""
+    starts = sorted(range(room), key=lambda start: abs(start - room // 2))
+    ways = ([_cut(name, start, room) for name in names] for start in starts)
+    middle = [_cut(name, room // 2, room) for name in names]
+    return next((way for way in ways if len(set(way)) == len(set(names))), middle)
+
+
+def _cut(name: str, start: int, room: int) -> str:
+    """The name's first characters, as many as `start`, and its last ones, if it is too long for the room."""
+    return name if len(name) <= room else f"{name[:start]}…{name[len(name) - (room - 1 - start) :]}"
 
 
 def _told(metric: Metric) -> str:

@@ -165,7 +165,11 @@ def test_logged_ranks_are_those_of_the_moment():
         assert abs(min(max(continuous, 1), 4) - rank) < 1.001
     assert metrics["allocation/soft_hard_gap"] > 0.01
     module.rank_allocation.discretise()
-    assert rank_metrics(module)["allocation/soft_hard_gap"] == 0
+    logged = rank_metrics(module)
+    assert logged["allocation/soft_hard_gap"] == 0
+    assert {name: logged[f"rank/{name}"] for name in discrete} == discrete  # what is in use, not what it was made of
+    module.rank_allocation.soften()
+    assert rank_metrics(module) == metrics
 
 
 def test_looking_at_ranks_draws_no_random_numbers():

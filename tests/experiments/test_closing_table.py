@@ -11,7 +11,7 @@ from experiments.closing_table import print_closing_table
 from experiments.results import RunResults
 from experiments.sweep.folder import LOG, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.progress import Progress
+from experiments.sweep.progress import Progress, shortened
 from tests.experiments import made_runs
 
 
@@ -121,6 +121,30 @@ def test_the_live_table_fits_a_small_terminal(tmp_path):
     assert len(lines) <= 24 and all(len(line) <= 80 for line in lines)
     done, running = (next(line for line in lines if f"seed_{n} " in line) for n in (0, 1))
     assert "learning_rat…" in done and "1:06:40" in done and "0.5000" in done
+    assert "sweep: accuracy" in lines[0]
     assert next(line for line in lines if "seed_4 " in line).count("│") == 5
     assert "running" in running and "word" not in running
     assert sum(line.startswith("epoch 1  word") for line in lines) == 3
+
+
+def test_names_in_the_live_table_stay_different_and_whole_where_there_is_room(tmp_path):
+    trials = [
+        Trial(f"learning_rate_{rate}-seed_everything_{seed}", "", (), {}) for rate in (0.001, 0.004) for seed in (0, 1)
+    ]
+    folder = SweepFolder(tmp_path / "sweep")
+    for trial in trials:
+        folder.trial_folder(trial).mkdir(parents=True)
+        (folder.trial_folder(trial) / "results.json").write_text(json.dumps(made_runs.results("one", 0, -0.0534)))
+    progress = Progress(folder, trials, 1)
+    wide, narrow = shown_progress(progress, 80), shown_progress(progress, 60)
+    assert all(f" {trial.name} " in wide for trial in trials) and wide.count(" -0.0534 ") >= 4
+    cut = [line.split("│")[1].strip() for line in narrow.splitlines() if line.startswith("│")]
+    assert len(set(cut)) == 4
+    assert all(len(line) <= 60 for line in narrow.splitlines())
+
+
+def test_a_name_is_cut_in_the_middle_unless_another_place_keeps_names_apart():
+    assert shortened(["abcdefghij"], 10) == ["abcdefghij"]
+    assert shortened(["abcdefghijk", "xbcdefghijk"], 7) == ["abc…ijk", "xbc…ijk"]
+    assert shortened(["abcdeXghijk", "abcdeYghijk"], 7) == ["…Xghijk", "…Yghijk"]
+    assert shortened(["abcdefghijk"] * 2, 7) == ["abc…ijk"] * 2

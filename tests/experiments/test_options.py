@@ -33,6 +33,7 @@ def config(tmp_path_factory, tiny_bert, cola_folder):
         (["--traner.max_epochs", "2"], "--trainer.max_epochs"),
         (["--batch_size", "4"], "--data.batch_size"),
         (["--rank", "4"], "--model.adapter.rank_average"),
+        (["--model.rank", "4"], "--model.adapter.rank_average"),
         (["--seed", "4"], "--seed_everything"),
         (["cola_adaptive"], "--config cola_adaptive"),
     ],
@@ -42,6 +43,13 @@ def test_what_is_no_option_is_answered_with_the_one_it_stands_for(config, tmp_pa
     assert re.search(rf"Did you mean `?{meant}\b", said := capsys.readouterr().err), said
     assert cli.main(["fit", *typed]) == 2  # without a config, too
     assert f"Did you mean {meant}" in capsys.readouterr().err.replace("`", "")
+
+
+def test_wrong_case_is_answered_with_the_right_one(config, tmp_path, capsys):
+    assert run("fit", config, tmp_path, "--model.adapter", "lora.Lora") == 2
+    assert "lora has no class Lora. Did you mean LoRA or " in capsys.readouterr().err
+    assert cli.main(["fit", "--config", "QUICKSTART"]) == 2
+    assert "there is quickstart.yaml" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

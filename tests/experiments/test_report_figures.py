@@ -2,6 +2,7 @@
 
 import dataclasses
 import html
+import json
 import re
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -91,6 +92,25 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
     groups = make_groups(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]))
     looks = {(line.get_marker(), line.get_linestyle()) for line in training_curves(groups).axes[0].lines}
     assert len(looks) == 12
+
+
+def test_a_training_figure_leaves_out_what_no_run_has_kept_and_the_report_says_so(tmp_path):
+    curves = {"fixed": (16, {1e-3: {0: 0.5, 1: 0.6}})}
+    folder, trials = made_runs.write_rate_sweep(tmp_path / "sweep", curves), tmp_path / "trials.json"
+    assert cli.main(["report", str(folder), "--trials", str(trials)]) == 0
+    content = json.loads(trials.read_text())
+    for trial in content["trials"]:
+        trial["metrics"] = {}
+        trial["results"]["train_losses"] = None
+        trial["results"]["validations"] = [{"epoch": 0, "val/loss": 2.0}, {"epoch": 1, "val/loss": 1.0}]
+    trials.write_text(json.dumps(content))
+    (axes,) = training_curves(make_groups(read_records([trials]))).axes
+    assert (axes.get_title(), axes.get_xlabel()) == ("validation loss", "epoch")
+    for line in axes.lines:
+        np.testing.assert_allclose(line.get_xydata(), [[1, 2], [2, 1]])
+    assert all(tick == round(tick) for tick in axes.get_xticks())
+    assert cli.main(["report", str(trials), "--output", str(tmp_path / "again")]) == 0
+    assert "Not kept with these runs: training loss, accuracy" in (tmp_path / "again" / "report.md").read_text()
 
 
 def test_rank_maps_are_medians_over_seeds_with_their_change_and_deviation_in_one_order_and_scale(adaptive):

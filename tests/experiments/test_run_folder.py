@@ -256,3 +256,12 @@ def test_a_real_false_start_leaves_less_than_figures_would(tmp_path):
     assert len(list(run.path.glob("events*"))) == 1
     run.forget_false_start()
     assert list(run.path.iterdir()) == []
+
+
+def test_a_run_without_a_best_epoch_yet_says_how_to_go_on(made):
+    assert made.checkpoint("last") == made.checkpoints / "last.ckpt"
+    with pytest.raises(InputError, match=r"no best epoch yet.*fit, --ckpt_path last.*--ckpt_path last to use what"):
+        made.checkpoint("best")
+    (made.checkpoints / "last.ckpt").unlink()
+    with pytest.raises(InputError, match="no run was begun"):
+        made.checkpoint("best")
