@@ -15,6 +15,7 @@ from transformers.utils import is_accelerate_available
 
 from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
 from common.errors import InputError
+from common.terminal import logger
 from lora.injection import is_inside
 
 # What transformers raises for a folder that is missing, damaged or made by something else.
@@ -119,6 +120,8 @@ def load_pretrained(
     else:
         _configuration(backbone, source, revision, {})
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
+    if not next(model.parameters()).is_meta:
+        _tell_unused(backbone, model, information["unexpected_keys"])
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
     model.train()
     return model, information
@@ -211,6 +214,18 @@ def _refuse_random(backbone: str, loading: dict[str, Any], head: Sequence[str], 
         "save_pretrained, out of its wrapper (torch.compile's _orig_mod, DDP's module), beside its own config.json; or "
         "use the class and the labels that it was trained for."
     )
+
+
+def _tell_unused(backbone: str, model: Any, names: Iterable[str]) -> None:
+    """Warns where the files hold more of the model's body than it has, such as layers that config.json leaves out."""
+    parts = {name for name, _ in model.base_model.named_children()}
+    prefix = f"{model.base_model_prefix}."
+    unused = sorted(name for name in names if name.removeprefix(prefix).partition(".")[0] in parts)
+    if weights := [name for name in unused if name.endswith(".weight")]:  # buffers of older versions don't count
+        logger.warning(
+            f"The files of backbone {backbone!r} hold {weights[0]} (and {len(weights) - 1} more), which the model of "
+            "its config.json has no place for: it is trained without them."
+        )
 
 
 def _quiet_transformers() -> None:

@@ -92,6 +92,14 @@ def test_anything_but_a_head_or_a_pooler_that_would_be_random_is_refused_by_name
         load(folder)
 
 
+def test_weights_that_the_model_has_no_place_for_are_told_and_those_of_another_head_are_not(edited, capsys):
+    folder = edited(lambda tensors: tensors | {"cls.predictions.decoder.weight": torch.zeros(37, 16)})
+    load(folder)
+    assert "no place" not in capsys.readouterr().err
+    load(configured(folder, num_hidden_layers=1))
+    assert "encoder.layer.1.attention.output.LayerNorm.weight (and 7 more)" in capsys.readouterr().err
+
+
 def configured(folder, **settings) -> Path:
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
