@@ -53,7 +53,8 @@ def check_precision(precision: str) -> None:
     if precision not in _PRECISIONS:
         raise InputError(
             f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
-            "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true."
+            "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true. Set "
+            "--trainer.precision."
         )
 
 
@@ -82,7 +83,10 @@ def check_storage(module: "AdaptedModule") -> None:
             "the backbone stays frozen. Set --model.adapter, or leave these two out."
         )
     if str(module.trainer.precision) == "64-true":
-        raise InputError(f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed.")
+        raise InputError(
+            f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed. Set "
+            "--trainer.precision, or leave these two out."
+        )
 
 
 def check_attention(module: "AdaptedModule", model: Any) -> None:

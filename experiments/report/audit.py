@@ -1,12 +1,12 @@
 """What runs were made with, where one row mixes runs that weren't made alike, and what makes a comparison unfair."""
 
 from collections.abc import Iterable, Iterator
-from itertools import groupby
+from itertools import combinations, groupby
 
 import pandas as pd
 
 from experiments.report.cells import counted, text
-from experiments.report.groups import RANK, RANK_AVERAGE, RATES, SAME_BUDGET, Curve, Group, alike
+from experiments.report.groups import NOT_STUDIED, RANK, RANK_AVERAGE, RATES, SAME_BUDGET, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
 from experiments.report.record import Record
 
@@ -76,6 +76,18 @@ def _repeated_seeds(group: Group) -> Iterator[tuple[str, str]]:
     for seed, found in folders.items():
         if len(found) > 1:
             yield f"seed {seed}", f"run {len(found)} times, counted once with the mean: {', '.join(found)}"
+
+
+def untold_settings(groups: list[Group]) -> list[str]:
+    """What sets rows of one method apart only because the runs of one don't tell it, as older files may not."""
+    found: dict[str, None] = {}
+    for one, other in combinations([group for group in groups if group.results], 2):
+        ours, others = one.first.config, other.first.config
+        untold = sorted((ours.keys() ^ others.keys()).difference(NOT_STUDIED))
+        told = (ours.keys() & others.keys()).difference(NOT_STUDIED)
+        if one.method == other.method and untold and all(ours[name] == others[name] for name in told):
+            found |= dict.fromkeys(untold)
+    return list(found)
 
 
 def audit_table(

@@ -18,11 +18,12 @@ from experiments.report.cells import as_csv, as_markdown, counted, plain
 from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
+from experiments.report.replay import replays
 from experiments.report.sections import gather
 from experiments.report.sources import check_place, read_records, write_trials
 from experiments.report.tables import difference_table, settings_table
 
-_MANY = 20  # runs: below, starting a process takes longer than its help saves
+_MANY = 20  # runs: with more, a second process writes PDFs
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,10 +62,14 @@ def run_report(arguments: list[str]) -> int:
     records = read_records(options.sources)
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     typed = _commands(study, options, output)
-    with ProcessPoolExecutor(1, get_context("spawn"), signal, (SIGINT, SIG_IGN)) as printer:
-        pictures = Pictures(output / "figures", printer if len(records) > _MANY else None)
+    replayed = None if options.replay is None else replays(study.groups, tuple(options.replay))
+    with ProcessPoolExecutor(1, get_context("fork"), signal, (SIGINT, SIG_IGN)) as printer:
+        is_large = len(records) > _MANY
+        if is_large:
+            printer.submit(int)  # starts the process now, before anything else does its own
+        pictures = Pictures(output / "figures", printer if is_large else None)
         evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
-        sections = gather(study, options.sources, typed, pictures, options.replay, evaluated)
+        sections = gather(study, options.sources, typed, pictures, replayed, evaluated)
         pictures.wait()
     title = " + ".join(source.stem if source.is_file() else source.resolve().name for source in options.sources)
     write_text(output / "table.csv", as_csv(settings_table(study.groups, study.baseline)))

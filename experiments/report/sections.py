@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from common.errors import listing
 from experiments.report.answer import answer
-from experiments.report.audit import audit_table, mixtures, provenance
+from experiments.report.audit import audit_table, mixtures, provenance, untold_settings
 from experiments.report.cells import counted, without_constant_columns, without_empty_columns
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
 from experiments.report.figures_compared import (
@@ -35,7 +36,7 @@ from experiments.report.groups import Group
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table
-from experiments.report.replay import replay_table, replays
+from experiments.report.replay import Replay, replay_table
 from experiments.report.tables import comparable, difference_table, headline, run_table, settings_table, trouble_table
 from experiments.report.verdict import answers
 
@@ -52,13 +53,13 @@ def gather(
     sources: list[Path],
     commands: list[str],
     pictures: Pictures,
-    replayed: Iterable[str] | None = None,
+    replayed: list[Replay] | None = None,
     evaluated: Iterable[Section] = (),
 ) -> list[Section]:
     """All sections of a report that have something to say.
 
-    `commands` make the report and its runs again; `replayed` is what was searched, to replay `sweep --stop_early`, and
-    None replays nothing; `evaluated` is what models loaded again say.
+    `commands` make the report and its runs again; `replayed` is what `sweep --stop_early` would have done; `evaluated`
+    is what models loaded again say.
     """
     found = [
         Section("top", "", _top(study, sources)),
@@ -68,7 +69,7 @@ def gather(
         Section("rates", "Learning rates", _rates(study, pictures)),
         Section("law", "A law for the learning rate", _law(study, pictures)),
         Section("rank-curve", "The metric against the rank", _rank_curve(study, pictures)),
-        Section("replay", "Stopping early, replayed", _replay(study, replayed)),
+        Section("replay", "Stopping early, replayed", _replay(replayed)),
         *evaluated,
         Section("training", "Training", _training(study, pictures)),
         *_ranks(study, pictures),
@@ -135,6 +136,8 @@ def _settings(study: Study, pictures: Pictures) -> list[Part]:
     parts: list[Part] = [Paragraph(" ".join(filter(None, told))), Table("Settings", rows, in_words=False)]
     caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_BARS)
     parts += pictures.draw("score_of_each_run", caption, lambda: run_bars(shown, baseline))
+    if untold := untold_settings(study.groups):
+        parts.append(Paragraph(say("untold_settings", listing(untold)), "warning"))
     return parts + _table("Rows that mix runs", mixtures(study.groups), Paragraph(say("mixtures"), "warning"))
 
 
@@ -169,11 +172,8 @@ def _rank_curve(study: Study, pictures: Pictures) -> list[Part]:
     return [*table, *drawn]
 
 
-def _replay(study: Study, replayed: Iterable[str] | None) -> list[Part]:
-    if replayed is None:
-        return []
-    table = replay_table(replays(study.groups, tuple(replayed)))
-    return _table("Stopping early, replayed", table, Paragraph(say("replay")))
+def _replay(replayed: list[Replay] | None) -> list[Part]:
+    return _table("Stopping early, replayed", replay_table(replayed or []), Paragraph(say("replay")))
 
 
 def _training(study: Study, pictures: Pictures) -> list[Part]:

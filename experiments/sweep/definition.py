@@ -107,8 +107,9 @@ def _names(trials: list[Trial]) -> list[str]:
         parts = [trial.method] if trial.method else []
         parts += [f"{short[key]}_{_value_text(value)}" for key, value in trial.overrides.items()]
         names.append(re.sub(r"[^A-Za-z0-9._+-]+", "_", "-".join(parts)).strip("_.-") or "trial")
+    folders = [name.lower() for name in names]  # some file systems take names for one that differ in case
     return [  # values may differ only in what a folder name can't hold
-        _cut(name, trial) if len(name) > _LONGEST_NAME or names.count(name) > 1 else name
+        _cut(name, trial) if len(name) > _LONGEST_NAME or folders.count(name.lower()) > 1 else name
         for name, trial in zip(names, trials, strict=True)
     ]
 

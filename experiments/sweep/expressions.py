@@ -84,7 +84,7 @@ def _number(node: ast.AST, known: dict[str, Any]) -> Number:
             value = -_number(operand, known)
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _OPERATORS:
             value = _OPERATORS[type(op)](_number(left, known), _number(right, known))
-        case ast.Call(func=ast.Name(id=name), args=arguments) if name in _FUNCTIONS:
+        case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]) if name in _FUNCTIONS:
             value = _FUNCTIONS[name](*(_number(argument, known) for argument in arguments))
         case _:
             raise ValueError(f"{ast.unparse(node)[:80]} is not allowed")

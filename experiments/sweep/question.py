@@ -2,11 +2,12 @@
 
 import hashlib
 import json
+import sys
 from dataclasses import dataclass
 from typing import Any, Self
 
 from common.code_version import code_version
-from common.errors import InputError, check_one_of
+from common.errors import InputError, check_one_of, shown
 
 FIGURES = ("best", "last", "test")
 # Parts of a sweep file that say what its trials are for.
@@ -47,10 +48,11 @@ class Question:
         for method in compare:
             check_one_of("a method of question.compare", method, known)
         check_one_of("question.figure", figure, FIGURES)
-        if isinstance(at_least, bool) or not isinstance(at_least, int | float) or not 0 < at_least < float("inf"):
+        is_number = isinstance(at_least, int | float) and not isinstance(at_least, bool)
+        if not is_number or not 0 < at_least <= sys.float_info.max:
             raise InputError(
-                f"question.at_least is {at_least!r}; allowed: the smallest difference that matters, above 0, such as "
-                "1.0 (points of an accuracy or correlation)."
+                f"question.at_least is {shown(at_least)}; allowed: the smallest difference that matters, above 0, such "
+                "as 1.0 (points of an accuracy or correlation)."
             )
         return cls((compare[0], compare[1]), figure, float(at_least))
 

@@ -67,7 +67,9 @@ def _range(values: list[float]) -> str:
 
 def replay() -> pd.DataFrame:
     found = [(name, replays(study(name).groups, searched)) for name, searched in _REPLAYED.items()]
-    return make_table(
+    spent = np.mean([np.mean([one.spent for one in searches]) for _, searches in found])
+    least = np.mean([np.mean([least_share(*one.curves.shape) for one in searches]) for _, searches in found])
+    table = make_table(
         found,
         {
             "sweep": lambda row: row[0],
@@ -79,6 +81,8 @@ def replay() -> pd.DataFrame:
             "least possible": lambda row: _range([least_share(*one.curves.shape) for one in row[1]]),
         },
     )
+    table.loc[len(table)] = ["mean of the sweeps", "", "", f"{spent:.0%}", f"{least:.0%}"]
+    return table
 
 
 def power_of_cola() -> pd.DataFrame:

@@ -1,19 +1,19 @@
 """Tests of figures draw them with few dots, and other tests' reports hold empty ones: drawing took most of the time."""
 
-import io
-from typing import Any
+from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
 
-from experiments.report import drawing
+from common.files import write_text
+from experiments.report import content, drawing
 
 _DRAWS = ("test_report", "test_report_figures", "test_report_rank_curves")
 
 
-def _empty(self: Figure, file: Any, **_: Any) -> None:
-    svg = "<svg></svg>"
-    file.write(svg if isinstance(file, io.StringIO) else svg.encode())
+def _write_empty(figure: Figure, path: Path) -> str:
+    write_text(path, "<svg></svg>")
+    return "<svg></svg>"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -21,6 +21,6 @@ def _few_dots(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_DOTS_PER_INCH", 30)
         if request.module.__name__.rpartition(".")[2] not in _DRAWS:
-            patch.setattr(Figure, "savefig", _empty)
-            patch.setattr(Figure, "draw_without_rendering", lambda _: None)
+            for name in ("write_png", "write_svg", "write_pdf"):
+                patch.setattr(content, name, _write_empty)
         yield

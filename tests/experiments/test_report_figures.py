@@ -65,7 +65,7 @@ def test_another_process_writes_the_same_pdf_and_tells_what_went_wrong(tmp_path,
         (tmp_path / folder).mkdir()
     (tmp_path / "taken" / "rates.pdf").mkdir()
     Pictures(tmp_path / "here").draw("rates", "Rates", rate_figure)
-    with ProcessPoolExecutor(1, get_context("spawn")) as printer:
+    with ProcessPoolExecutor(1, get_context("fork")) as printer:
         for folder in ("there", "taken"):
             pictures = Pictures(tmp_path / folder, printer)
             pictures.draw("rates", "Rates", rate_figure)

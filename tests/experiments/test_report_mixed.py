@@ -54,6 +54,18 @@ def test_a_seed_that_was_run_twice_counts_once_with_its_mean_and_is_named(tmp_pa
     assert "| LoRA weight decay 0.1 | seed" not in text
 
 
+@pytest.mark.parametrize("rates", [(1e-3, 1e-3), (1e-3, 2e-3)], ids=["alike", "at other rates"])
+def test_rows_that_only_an_older_files_silence_sets_apart_say_so(tmp_path, rates):
+    older = {"learning_rate": rates[0]}
+    newer = {"learning_rate": rates[1], "weight_decay": 0.0, "nesterov": False}
+    write(tmp_path, [(0, 0.5, {}, older), (1, 0.6, {}, newer), (2, 0.7, {}, newer)])
+    assert cli.main(["report", str(tmp_path)]) == 0
+    assert len(rows(tmp_path)) == 2
+    text = (tmp_path / "report.md").read_text()
+    told = "made alike. The settings: model.optimizer.nesterov, model.optimizer.weight_decay."
+    assert (told in text) == (rates[0] == rates[1])
+
+
 def test_a_row_whose_runs_had_other_data_or_versions_says_so(tmp_path):
     other = {"data": {"name": "made/news", "train_rows": 90, "validation_rows": 20, "test_rows": 20}}
     newer = {"versions": {"python": "3.11", "torch": "2.14.0"}}

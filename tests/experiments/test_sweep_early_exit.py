@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import cli
 from common.errors import InputError
 from experiments.report.groups import make_groups
 from experiments.report.replay import replays
@@ -130,10 +131,11 @@ def test_a_replay_of_clear_curves_keeps_the_winner_and_of_crossing_ones_says_how
         ([1e-3], (), "--replay finds no search"),
     ],
 )
-def test_nothing_to_replay_is_said(tmp_path, rates, searched, told):
+def test_nothing_to_replay_is_said_before_anything_is_written(tmp_path, capsys, rates, searched, told):
     folder = made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, {rate: {0: 0.5} for rate in rates})})
-    with pytest.raises(InputError, match=told):
-        replays(make_groups(read_records([folder])), searched)
+    assert cli.main(["report", str(folder), "--output", str(tmp_path / "page"), "--replay", *searched]) == 2
+    assert told in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
 
 
 @pytest.mark.slow

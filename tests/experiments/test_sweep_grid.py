@@ -95,6 +95,7 @@ def test_formulas_are_pythons_arithmetic(formula):
         ("1 / 0", "division by zero"),
         ("'a' * 3", "'a' is no finite number"),
         ("model.name * 3", "model.name is no finite number"),
+        ("min(1, 2, key=3)", "min(1, 2, key=3) is not allowed"),
         ("9**9**9", "9 ** 387420489 is too large"),
         ("2**10**9", "2 ** 1000000000 is too large"),
         ("(-1)**0.5", "(-1) ** 0.5 is no finite number"),
@@ -235,3 +236,12 @@ def test_names_stay_unique_short_and_plain(tmp_path):
     names = [trial.name for trial in make_trials({"config": "quickstart.yaml", "grid": grid})]
     assert len(set(names)) == 4
     assert all(len(name) <= 120 and re.fullmatch(r"[A-Za-z0-9._+-]+", name) for name in names)
+
+
+def test_names_that_differ_in_case_alone_are_two_folders_everywhere(tmp_path):
+    path = tmp_path / "sweep.yaml"
+    methods = "methods: {A: {}, a: {}, b: {}}"
+    path.write_text(f"config: quickstart.yaml\ngrid: {{seed_everything: [0]}}\n{methods}\n")
+    names = [trial.name for trial in make_trials(read_definition(path))]
+    assert len({name.lower() for name in names}) == 3
+    assert names[2] == "b-seed_everything_0"

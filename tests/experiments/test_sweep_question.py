@@ -43,6 +43,7 @@ COMMIT = "0123456789ab"
         ({"figure": "tset"}, "question.figure is 'tset'; allowed: best, last, test"),
         ({"at_least": 0}, "question.at_least is 0; allowed"),
         ({"at_least": True}, "question.at_least is True"),
+        ({"at_least": 10**400}, "question.at_least is 1000"),
         ({"alpha": 0.05}, "allowed: {compare: [A, B]"),
     ],
 )

@@ -198,7 +198,7 @@ def test_checkpointing_keeps_less_and_gives_the_same_gradients(kind, tiny_bert, 
     [
         (lambda: None, {"quantization": "nf4"}, {}, "full fine-tuning"),
         (lambda: PEFTAdapter("lora", {"r": 2}), {"backbone_dtype": "bfloat16"}, {}, "adapters of lora"),
-        (lambda: LoRAXS(4), {"quantization": "int8"}, {"precision": "64-true"}, "64-true; allowed"),
+        (lambda: LoRAXS(4), {"quantization": "int8"}, {"precision": "64-true"}, "Set --trainer.precision"),
     ],
 )
 def test_what_it_does_not_go_with_is_refused(adapter, settings, trainer, message, tiny_bert, cola_folder):
