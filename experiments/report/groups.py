@@ -201,15 +201,24 @@ def alike(groups: list[Group], left_out: tuple[str, ...]) -> list[tuple[str, lis
 
 
 def _together(items: list[Item], records: list[Record], left_out: tuple[str, ...]) -> list[tuple[str, list[Item]]]:
-    """Items whose records have the same method and settings, but for those left out, and a label for each lot."""
-    found: dict[str, list[Item]] = {}
-    first: dict[str, Record] = {}
-    for item, record in zip(items, records, strict=True):
-        settings = {name: value for name, value in record.config.items() if name not in left_out}
-        key = json.dumps([record.method, settings], sort_keys=True, default=str)
-        found.setdefault(key, []).append(item)
-        first.setdefault(key, record)
+    """Items whose records have the same method, metric and settings, but for those left out, and each lot's label."""
+    keys = [_key(record, left_out) for record in records]
+    metrics: dict[str, str] = {}  # the first by settings, for records without results
+    for key, record in zip(keys, records, strict=True):
+        if record.results:
+            metrics.setdefault(key, record.results.metric.name)
+    found: dict[tuple[str, str], list[Item]] = {}
+    first: dict[tuple[str, str], Record] = {}
+    for item, key, record in zip(items, keys, records, strict=True):
+        lot = (key, record.results.metric.name if record.results else metrics.get(key, ""))
+        found.setdefault(lot, []).append(item)
+        first.setdefault(lot, record)
     return list(zip(_labels(list(first.values()), left_out), found.values(), strict=True))
+
+
+def _key(record: Record, left_out: tuple[str, ...]) -> str:
+    settings = {name: value for name, value in record.config.items() if name not in left_out}
+    return json.dumps([record.method, settings], sort_keys=True, default=str)
 
 
 def _followers(records: list[Record], rate: str) -> list[str]:
@@ -233,9 +242,14 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
 
     labels = [label(record, name, _short) for record, name in zip(records, names, strict=True)]
     counts = Counter(labels)  # values that differ only where they were cut short are told in full
-    return [
+    labels = [
         short if counts[short] == 1 else label(record, name, repr)
         for short, record, name in zip(labels, records, names, strict=True)
+    ]
+    counts = Counter(labels)  # those that differ in nothing but the metric
+    return [
+        one if counts[one] == 1 or record.results is None else f"{one} ({record.results.metric.name})"
+        for one, record in zip(labels, records, strict=True)
     ]
 
 

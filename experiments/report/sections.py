@@ -73,7 +73,7 @@ def gather(
         *evaluated,
         Section("training", "Training", _training(study, pictures)),
         *_ranks(study, pictures),
-        Section("troubles", "Runs that did not simply finish", _troubles(study)),
+        Section("troubles", "Runs that collapsed or did not finish", _troubles(study)),
         Section("provenance", "Data, model, versions, commands", _provenance(study, commands)),
     ]
     return [section for section in found if section.parts]
@@ -225,7 +225,7 @@ def _best_of_methods(groups: list[Group]) -> list[Group]:
 
 def _troubles(study: Study) -> list[Part]:
     told = Paragraph(say("troubles"), "warning")
-    return _table("Runs that did not simply finish", trouble_table(study.records), told)
+    return _table("Runs that collapsed or did not finish", trouble_table(study.records), told)
 
 
 def _provenance(study: Study, commands: list[str]) -> list[Part]:

@@ -54,6 +54,14 @@ def test_a_seed_that_was_run_twice_counts_once_with_its_mean_and_is_named(tmp_pa
     assert "| LoRA weight decay 0.1 | seed" not in text
 
 
+def test_runs_of_another_metric_are_never_one_row(tmp_path):
+    write(tmp_path, [(0, 0.5, {}, {}), (1, 0.7, {}, {}), (0, 20.0, {"metric": "perplexity"}, {})])
+    assert [(group.label, len(group.records)) for group in make_groups(read_records([tmp_path]))] == [
+        ("LoRA (accuracy)", 2),
+        ("LoRA (perplexity)", 1),
+    ]
+
+
 @pytest.mark.parametrize("rates", [(1e-3, 1e-3), (1e-3, 2e-3)], ids=["alike", "at other rates"])
 def test_rows_that_only_an_older_files_silence_sets_apart_say_so(tmp_path, rates):
     older = {"learning_rate": rates[0]}
