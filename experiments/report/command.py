@@ -23,7 +23,7 @@ from experiments.report.sections import gather
 from experiments.report.sources import check_place, read_records, write_trials
 from experiments.report.tables import difference_table, settings_table
 
-_MANY = 20  # runs: with more, a second process writes PDFs
+_MANY = 20  # runs: with more, other processes write the figures
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -63,11 +63,11 @@ def run_report(arguments: list[str]) -> int:
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     typed = _commands(study, options, output)
     replayed = None if options.replay is None else replays(study.groups, tuple(options.replay))
-    with ProcessPoolExecutor(1, get_context("fork"), signal, (SIGINT, SIG_IGN)) as printer:
+    with ProcessPoolExecutor(2, get_context("fork"), signal, (SIGINT, SIG_IGN)) as printers:
         is_large = len(records) > _MANY
         if is_large:
-            printer.submit(int)  # starts the process now, before anything else does its own
-        pictures = Pictures(output / "figures", printer if is_large else None)
+            printers.submit(int)  # starts the processes now, before anything else does its own
+        pictures = Pictures(output / "figures", printers if is_large else None)
         evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
         sections = gather(study, options.sources, typed, pictures, replayed, evaluated)
         pictures.wait()

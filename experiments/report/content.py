@@ -4,7 +4,6 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,7 +11,7 @@ import pandas as pd
 import yaml
 from matplotlib.figure import Figure
 
-from experiments.report.drawing import for_page, style, write_pdf, write_png, write_svg
+from experiments.report.drawing import for_page, style, write_figure
 from experiments.report.groups import Curve, Group, Measure, make_curves, make_groups, swept_rate
 from experiments.report.rate_law import Law, fit_law, points_of
 from experiments.report.record import Record
@@ -97,13 +96,28 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page, and its files' name."""
+    """A figure on the page, and its files' name.
+
+    Attributes:
+        text: the SVG file's, which another process may still write.
+        number: of the figure within the page.
+        width: in inches.
+    """
 
     name: str
     caption: str
-    svg: str
-    is_wide: bool = True
+    text: Future[str]
+    number: int
+    width: float
     kind: ClassVar[str] = "picture"
+
+    @property
+    def is_wide(self) -> bool:
+        return self.width > _WIDE
+
+    @property
+    def svg(self) -> str:
+        return for_page(self.text.result(), self.caption, self.number, self.width)
 
 
 Part = Paragraph | Table | Picture
@@ -121,35 +135,35 @@ class Section:
 class Pictures:
     """Draws figures into a folder, each as PNG, SVG and PDF, and hands them to the page; without one nothing.
 
-    A `printer` is another process, which writes the PDFs meanwhile; `wait` until it has.
+    `printers` are other processes, which write the files meanwhile; `wait` until they have.
     """
 
-    def __init__(self, folder: Path | None, printer: Executor | None = None) -> None:
+    def __init__(self, folder: Path | None, printers: Executor | None = None) -> None:
         self.folder = folder
-        self._numbers = count()
-        self._printer = printer
-        self._printed: list[Future[None]] = []
+        self._printers = printers
+        self._texts: list[Future[str]] = []
 
     def draw(self, name: str, caption: str, make: Callable[[], Figure | None]) -> list[Picture]:
         """The picture; none where there is nothing to draw."""
         if self.folder is None:
             return []
         with style():
-            if (figure := make()) is None:
-                return []
-            write_png(figure, self.folder / f"{name}.png")
-            svg = write_svg(figure, self.folder / f"{name}.svg")
-        if self._printer is None:
-            write_pdf(figure, self.folder / f"{name}.pdf")
-        else:
-            self._printed.append(self._printer.submit(write_pdf, figure, self.folder / f"{name}.pdf"))
+            figure = make()
+        if figure is None:
+            return []
         width = figure.get_size_inches()[0]
-        return [Picture(name, caption, for_page(svg, caption, next(self._numbers), width), width > _WIDE)]
+        if self._printers is None:
+            text: Future[str] = Future()
+            text.set_result(write_figure(figure, self.folder / name))
+        else:
+            text = self._printers.submit(write_figure, figure, self.folder / name)
+        self._texts.append(text)
+        return [Picture(name, caption, text, len(self._texts) - 1, width)]
 
     def wait(self) -> None:
         """Returns when all files are written; raises what went wrong with one."""
-        for printed in self._printed:
-            printed.result()
+        for text in self._texts:
+            text.result()
 
 
 def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:

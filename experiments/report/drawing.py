@@ -162,22 +162,22 @@ def write_png(figure: Figure, path: Path) -> None:
     figure.set_layout_engine("none")
 
 
-def write_svg(figure: Figure, path: Path) -> str:
-    """The figure without a background, for papers; returns the file's text."""
-    figure.set(dpi=_DOTS_PER_INCH, facecolor="none")
-    output = io.StringIO()
-    FigureCanvasSVG(figure).print_svg(output, metadata={"Date": None, "Creator": None})
-    write_text(path, output.getvalue())
-    return output.getvalue()
+def write_figure(figure: Figure, stem: Path) -> str:
+    """Writes STEM.png, and STEM.svg and STEM.pdf without a background, for papers; may run in another process.
 
-
-def write_pdf(figure: Figure, path: Path) -> None:
-    """The figure without a background, for papers; may run in another process."""
-    undated: Any = {"CreationDate": None}  # the same bytes each time
+    Returns:
+        The SVG's text.
+    """
     with style():
-        figure.set(dpi=_DOTS_PER_INCH, facecolor="none")
-        canvas = FigureCanvasPdf(figure)
-        atomic_write(path, lambda file: canvas.print_pdf(file, metadata=undated))
+        write_png(figure, stem.with_name(f"{stem.name}.png"))
+        figure.set(facecolor="none")
+        svg = io.StringIO()
+        FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None, "Creator": None})
+        write_text(stem.with_name(f"{stem.name}.svg"), svg.getvalue())
+        undated: Any = {"CreationDate": None}  # the same bytes each time
+        pdf = FigureCanvasPdf(figure)
+        atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: pdf.print_pdf(file, metadata=undated))
+    return svg.getvalue()
 
 
 def for_page(svg: str, label: str, number: int, width: float) -> str:

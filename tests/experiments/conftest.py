@@ -11,8 +11,9 @@ from experiments.report import content, drawing
 _DRAWS = ("test_report", "test_report_figures", "test_report_rank_curves")
 
 
-def _write_empty(figure: Figure, path: Path) -> str:
-    write_text(path, "<svg></svg>")
+def _write_empty(figure: Figure, stem: Path) -> str:
+    for ending in ("png", "svg", "pdf"):
+        write_text(stem.with_name(f"{stem.name}.{ending}"), "<svg></svg>")
     return "<svg></svg>"
 
 
@@ -21,6 +22,5 @@ def _few_dots(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_DOTS_PER_INCH", 30)
         if request.module.__name__.rpartition(".")[2] not in _DRAWS:
-            for name in ("write_png", "write_svg", "write_pdf"):
-                patch.setattr(content, name, _write_empty)
+            patch.setattr(content, "write_figure", _write_empty)
         yield

@@ -60,7 +60,7 @@ def test_a_figure_is_drawn_once_for_each_file(tmp_path, monkeypatch, rate_figure
     assert len(drawn) == 3
 
 
-def test_another_process_writes_the_same_pdf_and_tells_what_went_wrong(tmp_path, rate_figure):
+def test_another_process_writes_the_same_files_and_tells_what_went_wrong(tmp_path, rate_figure):
     for folder in ("here", "there", "taken"):
         (tmp_path / folder).mkdir()
     (tmp_path / "taken" / "rates.pdf").mkdir()
@@ -73,7 +73,8 @@ def test_another_process_writes_the_same_pdf_and_tells_what_went_wrong(tmp_path,
                 pictures.wait()
         with pytest.raises(InputError, match=r"rates\.pdf"):
             pictures.wait()
-    assert (tmp_path / "there" / "rates.pdf").read_bytes() == (tmp_path / "here" / "rates.pdf").read_bytes()
+    for name in ("rates.png", "rates.svg", "rates.pdf"):
+        assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
 
 def test_a_name_is_written_as_it_is(tmp_path):
