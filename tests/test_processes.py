@@ -117,8 +117,8 @@ def test_shards_of_a_quantised_backbone_agree_with_one_process(config, tmp_path)
     assert local < 0.55 * whole  # rounded up by blocks of the packed weights
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["ddp", pytest.param("fsdp", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, tmp_path, strategy):
     # in the middle of the second epoch
     stop = callback("SignalAt", step=7, number=signal.SIGTERM)

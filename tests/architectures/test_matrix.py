@@ -23,19 +23,11 @@ ADAPTERS = {
 }
 # CamemBERT counts its positions from a padding token that isn't this tokenizer's.
 QUICK = (("camembert", "adaptive_lora_xs"), ("gemma3", "lora"), ("gemma3-causal", "lora_xs"), ("mamba", "lora_xs"))
-EACH_TIME = ("t5", "mixtral")  # with LoRA; the rest takes long
-
-
-def marks(kind: str, adapter: str) -> list[pytest.MarkDecorator]:
-    if (kind, adapter) in QUICK:
-        return []
-    return [pytest.mark.slow if kind in EACH_TIME and adapter == "lora" else pytest.mark.matrix]
-
 
 # Without linear layers of torch (tests/lora/test_injection.py), without an attention mask (test_padding.py).
 REFUSED = ("ibert", "fnet")
 CELLS = [
-    pytest.param(kind, adapter, marks=marks(kind, adapter), id=f"{kind}-{adapter}")
+    pytest.param(kind, adapter, marks=[] if (kind, adapter) in QUICK else pytest.mark.matrix, id=f"{kind}-{adapter}")
     for kind in TINY_CONFIGS
     if kind not in REFUSED
     for adapter in ADAPTERS
