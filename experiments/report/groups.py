@@ -233,7 +233,8 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     names = pd.Series([_method_name(record) for record in records])
     settings = pd.DataFrame([{key: repr(value) for key, value in record.config.items()} for record in records])
     settings = settings.drop(columns=[key for key in left_out if key in settings]).fillna("None")  # unset is null
-    varied = {name: settings.columns[(own != own.iloc[0]).any()] for name, own in settings.groupby(names)}
+    values = {name: own.to_numpy() for name, own in settings.groupby(names)}  # pandas would compare column by column
+    varied = {name: settings.columns[(own != own[0]).any(axis=0)] for name, own in values.items()}
     words = {name: _words(list(keys)) for name, keys in varied.items()}
 
     def label(record: Record, name: str, value: Callable[[Any], str]) -> str:
