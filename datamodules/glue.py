@@ -97,7 +97,7 @@ class GLUEDataModule(TextClassificationDataModule):
 
     def load_examples(self) -> dict[str, Examples]:
         if self.data_dir is None:
-            tell_idle_validation(self.task, self.cola_validation == "combined")
+            _tell_idle_validation(self.task, self.cola_validation == "combined")
             examples = read_hub(self.task, self.dataset_revision)
         else:
             examples = read_glue_folder(self.task, self.data_dir, self.cola_validation == "combined")
@@ -123,10 +123,10 @@ def read_glue_folder(task: Task, data_dir: str, combined: bool = False) -> dict[
             if task.name == "cola" and any(find_file(folder, name) for name in OFFICIAL_COLA):
                 return _read_official_cola(task, folder, combined)
             if find_file(folder, "train.tsv"):
-                tell_idle_validation(task, combined)
+                _tell_idle_validation(task, combined)
                 return _read_glue(task, folder)
         if tables := named_tables(folder, task.columns, _needed(task)):
-            tell_idle_validation(task, combined)
+            _tell_idle_validation(task, combined)
             return split_examples(task, tables)
     raise InputError(
         f"data_dir is {data_dir!r}, which holds: {folder_content(root)}. Looked there and in its folders "
@@ -134,7 +134,7 @@ def read_glue_folder(task: Task, data_dir: str, combined: bool = False) -> dict[
     )
 
 
-def tell_idle_validation(task: Task, combined: bool) -> None:
+def _tell_idle_validation(task: Task, combined: bool) -> None:
     """Warns where both dev files of CoLA were asked for and there is one: with another task it is told before."""
     if task.name == "cola":
         tell_idle("cola_validation", combined, False, "the data aren't CoLA's official release")

@@ -69,6 +69,10 @@ def replay() -> pd.DataFrame:
     found = [(name, replays(study(name).groups, searched)) for name, searched in _REPLAYED.items()]
     spent = np.mean([np.mean([one.spent for one in searches]) for _, searches in found])
     least = np.mean([np.mean([least_share(*one.curves.shape) for one in searches]) for _, searches in found])
+    every = [one for _, searches in found for one in searches]
+    epochs = [one.curves.size for one in every]
+    spent_of_all = np.average([one.spent for one in every], weights=epochs)
+    least_of_all = np.average([least_share(*one.curves.shape) for one in every], weights=epochs)
     table = make_table(
         found,
         {
@@ -82,6 +86,7 @@ def replay() -> pd.DataFrame:
         },
     )
     table.loc[len(table)] = ["mean of the sweeps", "", "", f"{spent:.0%}", f"{least:.0%}"]
+    table.loc[len(table)] = ["all their epochs together", "", "", f"{spent_of_all:.0%}", f"{least_of_all:.0%}"]
     return table
 
 
