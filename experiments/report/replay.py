@@ -21,12 +21,14 @@ class Replay:
 
     Attributes:
         curves: best validation score so far, (seeds, candidates, epochs); −∞ after a run diverged.
+        rows: of the validation split.
         same: share of resamples in which the winner is as good as the full sweep's.
         spent: mean share of its steps.
     """
 
     label: str
     curves: Array
+    rows: int
     same: float
     spent: float
 
@@ -59,7 +61,7 @@ def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]
         draws = np.random.default_rng(SEED).integers(0, seeds, (_RESAMPLES if seeds > 1 else 1, seeds))
         outcomes = [(race(curves[draw], rows), curves[draw, :, -1].mean(axis=0)) for draw in draws]
         same, spent = np.mean([(full[one.winner] == full.max(), one.spent) for one, full in outcomes], axis=0)
-        found.append(Replay(label, curves, float(same), float(spent)))
+        found.append(Replay(label, curves, rows, float(same), float(spent)))
     if not found:
         raise InputError(
             "--replay finds no search; allowed: settings that differ in learning rates alone (or in --replay NAME, "
