@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import pandas as pd
 
@@ -92,7 +92,7 @@ def counted(count: int, name: str) -> str:
     return f"{count} {name}{'' if count == 1 else 's'}"
 
 
-def text(value: Any) -> str:
+def text(value: object) -> str:
     """A value for a cell; nothing for None."""
     if value is None or value == "None":
         return ""

@@ -3,7 +3,7 @@
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,10 +13,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.container import Container
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
 
 from common.files import atomic_write, write_text
@@ -28,6 +32,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8a
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 _DOTS_PER_INCH = 300  # what journals ask for
 _MARGIN = 0.08  # of the values' range, at each end of an axis
+Drawn = Line2D | Container  # what a legend names
 _MOST_TOLD = 6  # values told beside their marks at the edge
 
 
@@ -55,7 +60,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def panels(count: int, width: float, height: float) -> tuple[Figure, list[Any]]:
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
     """A figure of this size in inches, and its axes side by side."""
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
@@ -68,7 +73,7 @@ def look(number: int) -> dict[str, Any]:
     return {"color": COLORS[place], "marker": marker, "linestyle": "--" if turn % 2 else "-"}
 
 
-def draw_band(axes: Any, values: pd.DataFrame, **line_look: Any) -> Any:
+def draw_band(axes: Axes, values: pd.DataFrame, **line_look: Any) -> Line2D:
     """A line of means over the table's rows against its columns, and a band from the lowest to the highest row."""
     places = list(values.columns)
     (line,) = axes.plot(places, values.mean().to_numpy(), ms=5, **line_look)
@@ -77,18 +82,19 @@ def draw_band(axes: Any, values: pd.DataFrame, **line_look: Any) -> Any:
     return line
 
 
-def legend_below(figure: Figure, lines: dict[str, Any]) -> None:
+def legend_below(figure: Figure, lines: Mapping[str, Drawn]) -> None:
     """A legend of lines by label below the axes, where nothing runs through it, in as many columns as have room."""
     width = 12 * figure.get_size_inches()[0]  # characters
     columns = max(1, min(len(lines), int(width) // (max(map(len, lines)) + 8)))
-    figure.legend(lines.values(), lines, loc="outside lower center", ncols=columns)
+    handles: Any = lines.values()  # Matplotlib takes containers, too, and doesn't say so
+    figure.legend(handles, lines, loc="outside lower center", ncols=columns)
 
 
-def _rate_text(value: float, _: Any = None) -> str:
+def _rate_text(value: float, _: float | None = None) -> str:
     return np.format_float_scientific(value, precision=2, trim="-", exp_digits=1)
 
 
-def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
+def rate_ticks(axis: Axis, rates: Iterable[float] = ()) -> None:
     """Learning rates in one notation (3e-4), at these places; where matplotlib puts ticks, if none are given."""
     if ticks := list(rates):
         axis.set_ticks(ticks, [_rate_text(rate) for rate in ticks], rotation=0 if len(ticks) < 9 else 45)
@@ -97,7 +103,7 @@ def rate_ticks(axis: Any, rates: Iterable[float] = ()) -> None:
     axis.set_minor_formatter(NullFormatter())
 
 
-def rank_axis(axes: Any, ranks: Iterable[float]) -> None:
+def rank_axis(axes: Axes, ranks: Iterable[float]) -> None:
     """A logarithmic axis of ranks, with these told."""
     axes.set_xscale("log", base=2)
     ticks = sorted(set(ranks))
@@ -106,7 +112,7 @@ def rank_axis(axes: Any, ranks: Iterable[float]) -> None:
     axes.set_xlabel("rank")
 
 
-def count_axis(axes: Any, label: str) -> None:
+def count_axis(axes: Axes, label: str) -> None:
     """A logarithmic axis of counts: 24, 1.5k, 25k, 22M."""
     axes.set(xscale="log", xlabel=label)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
@@ -114,7 +120,7 @@ def count_axis(axes: Any, label: str) -> None:
 
 
 def keep_in_sight(
-    axes: Any, which: Literal["x", "y"], sound: Iterable[float], lines: Iterable[Any], tells: bool = True
+    axes: Axes, which: Literal["x", "y"], sound: Iterable[float], lines: Iterable[Line2D], tells: bool = True
 ) -> None:
     """Ends an axis where the sound values end; what lies beyond is marked at the edge by a triangle.
 
@@ -147,9 +153,9 @@ def keep_in_sight(
             away = (8 + step * told[tuple(spot)]) * (-1 if is_high else 1)
             told[tuple(spot)] += 1
             value = f"{point[place]:,.0f}" if abs(point[place]) >= 100 else f"{point[place]:.3g}"
-            ends_told = {"ha": "right" if is_high else "left"} if which == "x" else {"ha": "center", "va": "center"}
+            ha, va = ("right" if is_high else "left", "baseline") if which == "x" else ("center", "center")
             offset = (away, 6) if which == "x" else (0, away + (-4 if is_high else 4))
-            axes.annotate(value, spot, xytext=offset, textcoords="offset points", fontsize=8, **ends_told)
+            axes.annotate(value, spot, xytext=offset, textcoords="offset points", fontsize=8, ha=ha, va=va)
 
 
 def write_png(figure: Figure, path: Path) -> None:

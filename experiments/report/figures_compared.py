@@ -2,15 +2,15 @@
 
 from dataclasses import dataclass
 from itertools import count
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from experiments.report.cells import TOO_FEW, make_table, scale, span, title
 from experiments.report.drawing import COLORS, INK, count_axis, keep_in_sight, legend_below, look, panels
-from experiments.report.groups import BACKBONE, RANK, RANK_AVERAGE, RATES, Group, alike
+from experiments.report.groups import BACKBONE, RANK, RANK_AVERAGE, RATES, Group, Measure, alike
 from experiments.report.statistics import PairedDifference, paired_difference
 from experiments.report.tables import FIGURES, comparable, comparisons, metric_of
 
@@ -126,9 +126,9 @@ def cost_figure(groups: list[Group]) -> Figure | None:
     costs = [name for name in runs.columns[3:] if runs[name].notna().all()]
     figure, all_axes = panels(len(costs), 3.2 * len(costs), 4.0)
     sound = [factor * value for lot in lots.values() for group in lot for value in group.sound_values(figure_name)]
-    legend: dict[str, Any] = {}
+    legend: dict[str, Line2D] = {}
     for axes, cost in zip(all_axes, costs, strict=True):
-        drawn: list[Any] = []
+        drawn: list[Line2D] = []
         for number, label in enumerate(lots):
             own, looks = runs[runs["label"] == label], look(number)
             drawn += axes.plot(own[cost], own["score"], ".", color=looks["color"], alpha=0.4, ms=4)
@@ -165,7 +165,7 @@ def regrets(groups: list[Group]) -> list[Regret]:
     Only for metrics told in points, such as accuracy × 100.
     """
     groups = [group for group in groups if group.factor == 100]
-    full: dict[tuple[Any, Any], Group] = {}
+    full: dict[tuple[Measure | None, object], Group] = {}
     for group in sorted((group for group in groups if group.is_full), key=lambda group: group.score):
         full[group.measure, group.setting(BACKBONE)] = group  # the best comes last and stays
     found = []
@@ -205,7 +205,7 @@ def regret_figure(found: list[Regret]) -> Figure | None:
         return None
     measures = list(dict.fromkeys(one.group.measure for one in found))
     figure, all_axes = panels(len(measures), 7.2 if len(measures) == 1 else 4.4 * len(measures), 4.4)
-    legend: dict[str, Any] = {}
+    legend: dict[str, Line2D] = {}
     labels = list(dict.fromkeys(one.label for one in found))
     for axes, measure in zip(all_axes, measures, strict=True):
         for number, label in enumerate(labels):

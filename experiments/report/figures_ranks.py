@@ -3,11 +3,12 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 
 from callbacks.rank_pictures import layer_names, rank_grid
 from common.errors import InputError
@@ -166,13 +167,13 @@ def _maps(sets: RankSets, scale: tuple[float, float]) -> Figure:
     return figure
 
 
-def _digits(axes: Any, image: Any, rows: list[list[float | None]]) -> None:
+def _digits(axes: Axes, image: AxesImage, rows: list[list[float | None]]) -> None:
     """Each cell's value: whole numbers as such, others to one decimal."""
     whole = all(value is None or float(value).is_integer() for row in rows for value in row)
     for y, row in enumerate(rows):
         for x, value in enumerate(row):
             if value is not None:
-                red, green, blue, _ = image.cmap(image.norm(value))
+                red, green, blue, _ = image.to_rgba(np.array([value]))[0]
                 dark = 0.3 * red + 0.6 * green + 0.1 * blue < 0.5
                 told = f"{value:.0f}" if whole else f"{value:.1f}"
                 axes.text(x, y, told, ha="center", va="center", fontsize=7, color="white" if dark else "black")
@@ -184,8 +185,8 @@ def _over_time(sets: RankSets, scale: tuple[float, float]) -> Figure:
     types = list(dict.fromkeys(name for _, name in told.values()))
     rows = sorted(range(len(sets.names)), key=lambda row: (types.index(told[sets.names[row]][1]), row))
     figure, (axes,) = panels(1, 6.8, 1.4 + min(0.17 * len(rows), 5.0))
-    looks = {"aspect": "auto", "cmap": "viridis", "interpolation": "nearest"}
-    image = axes.imshow(values[rows], **looks, vmin=scale[0], vmax=scale[1])
+    low, high = scale
+    image = axes.imshow(values[rows], "viridis", aspect="auto", interpolation="nearest", vmin=low, vmax=high)
     steps = sets.over_time.index
     shown = range(0, len(steps), max(len(steps) // 8, 1))
     axes.set_xticks(list(shown), [str(steps[place]) for place in shown])
@@ -208,7 +209,7 @@ def _by_type(sets: RankSets) -> Figure:
     return figure
 
 
-def _name_rows(axes: Any, rows: list[tuple[int, str]]) -> None:
+def _name_rows(axes: Axes, rows: list[tuple[int, str]]) -> None:
     """Each row's layer and projection; with many rows the projections alone, with lines between them."""
     if len(rows) <= _MOST_NAMED_ROWS:
         axes.set_yticks(range(len(rows)), [f"{projection} {layer}" for layer, projection in rows], fontsize=7)

@@ -1,10 +1,9 @@
 """Figures of the metric against learning rate, rank and time."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from experiments.report.cells import make_table, scale, spread, title
@@ -12,6 +11,7 @@ from experiments.report.drawing import (
     COLORS,
     INK,
     MARKERS,
+    Drawn,
     draw_band,
     keep_in_sight,
     legend_below,
@@ -48,7 +48,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     lower_is_better = figure_name == "loss" or not metric.higher_is_better
     factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
     figure, (axes,) = panels(1, 7.2, 4.8)
-    lines: dict[str, Any] = {}
+    lines: dict[str, Line2D] = {}
     for place, (curve, scores) in enumerate(shown.items()):
         drawn = look(place) | ({"color": INK, "linestyle": "--"} if curve.is_full else {})
         lines[curve.label] = draw_band(axes, factor * scores, **drawn)
@@ -71,7 +71,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
 def law_figure(law: Law) -> Figure:
     """Best rates against the rank with one standard error, and the law, a colour for each study and alpha rule."""
     figure, (axes,) = panels(1, 7.2, 4.8)
-    lines: dict[str, Any] = {}
+    lines: dict[str, Drawn] = {}
     points = pd.DataFrame([{**vars(point), "alpha": point.alpha, "law": law.predict(point)[0]} for point in law.points])
     alone = points.groupby(["study", "alpha"])["rank"].transform("size") == 1  # then its scale may be what stays
     told = {name: f"{name} " + points[name].map("{:g}".format) for name in ("scale", "alpha")}
@@ -79,8 +79,8 @@ def law_figure(law: Law) -> Figure:
     for number, ((study, rule), found) in enumerate(points.sort_values("rank").groupby(["study", "rule"])):
         color, rates, factors = COLORS[number % len(COLORS)], 10 ** found["log_rate"], 10 ** found["error"].fillna(0)
         ends = [rates - rates / factors, rates * factors - rates]
-        look = {"fmt": MARKERS[number % len(MARKERS)], "color": color, "capsize": 3}
-        lines[f"{study}, {rule}"] = axes.errorbar(found["rank"], rates, ends, **look)
+        marker = MARKERS[number % len(MARKERS)]
+        lines[f"{study}, {rule}"] = axes.errorbar(found["rank"], rates, ends, fmt=marker, color=color, capsize=3)
         axes.plot(found["rank"], 10 ** found["law"], color=color, lw=1)
     rank_axis(axes, points["rank"])
     axes.set(yscale="log", ylabel="best learning rate")
@@ -117,7 +117,7 @@ def training_curves(groups: list[Group]) -> Figure | None:
     if not kept:
         return None
     figure, all_axes = panels(len(kept), 3.2 * len(kept), 3.6)
-    legend: dict[str, Any] = {}
+    legend: dict[str, Line2D] = {}
     for axes, (told, lines) in zip(all_axes, kept.items(), strict=True):
         fallen, sound = [], []
         for number, label, record, values in lines:

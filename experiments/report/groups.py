@@ -237,7 +237,7 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     varied = {name: settings.columns[(own != own[0]).any(axis=0)] for name, own in values.items()}
     words = {name: _words(list(keys)) for name, keys in varied.items()}
 
-    def label(record: Record, name: str, value: Callable[[Any], str]) -> str:
+    def label(record: Record, name: str, value: Callable[[object], str]) -> str:
         keys = (key for key in varied[name] if key in record.config)
         return " ".join([name, *(f"{words[name][key]} {value(record.config[key])}" for key in keys)])
 
@@ -270,7 +270,7 @@ def _words(keys: list[str]) -> dict[str, str]:
     return {key: told.replace("_", " ") for key, told in words.items()}
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

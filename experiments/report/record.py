@@ -48,7 +48,7 @@ class RankHistory(Part):
     history: list[RankMoment]
 
     @classmethod
-    def from_plain(cls, content: Any, name: str = "") -> Self:
+    def from_plain(cls, content: object, name: str = "") -> Self:
         found = super().from_plain(content, name)
         for moment in found.history:
             if len(moment.ranks) != len(found.layers):

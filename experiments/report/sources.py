@@ -67,8 +67,8 @@ class Trial(Part):
         if self.results is not None:
             results = RunResults.from_dict({**shared, **self.results}, f"{where} (trial {name})")
         status = self.status or (results.status if results else "waiting")
-        found = Record(folder / str(name), self.method or "", status, results, **files)
-        return replace(found, overrides=self.overrides, error=self.error or "")
+        known = {"overrides": self.overrides, "error": self.error or "", **files}
+        return Record(folder / str(name), self.method or "", status, results, **known)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,11 +200,11 @@ def write_trials(path: Path, records: list[Record]) -> None:
     write_text(path, f'{{"about": {_line(about)},\n"trials": [\n{lines}\n]}}\n')
 
 
-def _line(content: dict[str, Any]) -> str:
+def _line(content: Config) -> str:
     return json.dumps(finite(content), ensure_ascii=False, allow_nan=False)
 
 
-def _without(content: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+def _without(content: Config, names: Collection[str]) -> Config:
     return {name: value for name, value in content.items() if name not in names}
 
 
@@ -263,7 +263,7 @@ def _as_long_as(settings: Config, others: Iterable[Config]) -> Config:
     return {**settings, **cut}
 
 
-def _is_path(name: str, value: Any) -> bool:
+def _is_path(name: str, value: object) -> bool:
     if not isinstance(value, str) or value == "None":
         return False
     return name == "data.data_dir" or os.path.isabs(os.path.expanduser(value))
