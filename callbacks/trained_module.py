@@ -48,7 +48,7 @@ class TrainedModule(LightningModule):
     @property
     def adalora(self) -> "AdaLoRABudget | None":
         """The rank budget of PEFT's AdaLoRA, if that is the adapter."""
-        return None
+        return getattr(self.adapter, "adalora", None)
 
     @property
     def metric_name(self) -> str:

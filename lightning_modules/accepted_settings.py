@@ -1,7 +1,7 @@
 """Which callbacks an adapter needs, and which of the trainer's settings suit what is trained."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import EarlyStopping
@@ -22,6 +22,8 @@ from lora.adapter import Adapter
 from lora.nested import NestedRanks
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from lightning_modules.adapted_module import AdaptedModule
 
 _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
@@ -48,25 +50,19 @@ def callbacks_for(adapter: Adapter | None, present: Sequence[Callback]) -> list[
     return [*needed, MergedEvaluation()]
 
 
-def check_precision(precision: str) -> None:
-    """Raises `InputError` for a precision in which what is trained would be rounded away."""
+def check_precision(module: "AdaptedModule") -> None:
+    """Refuses a precision, or ways to save memory, that don't suit what is trained, or each other.
+
+    Raises:
+        InputError: see above; the module must have a trainer.
+    """
+    precision = str(module.trainer.precision)
     if precision not in _PRECISIONS:
         raise InputError(
             f"trainer.precision is {precision}, in which weights that start at 1e-5 and their updates are rounded "
             "away; allowed: 32-true, bf16-mixed or 16-mixed (what is trained stays in 32 bits), or 64-true. Set "
             "--trainer.precision."
         )
-
-
-def check_storage(module: "AdaptedModule") -> None:
-    """Refuses ways to save memory that don't suit the adapter, the precision or each other.
-
-    Args:
-        module: with a trainer.
-
-    Raises:
-        InputError: see above.
-    """
     if (module.gradient_checkpointing or not module.storage.is_plain) and (module.compiles or module.captures):
         raise InputError(
             "model.compile or model.cuda_graphs is true with model.gradient_checkpointing, backbone_dtype or "
@@ -82,20 +78,15 @@ def check_storage(module: "AdaptedModule") -> None:
             f"{asked}, but the adapter is {name}; allowed: the adapters of lora, such as lora.LoRA, under which "
             "the backbone stays frozen. Set --model.adapter, or leave these two out."
         )
-    if str(module.trainer.precision) == "64-true":
+    if precision == "64-true":
         raise InputError(
             f"{asked}, but trainer.precision is 64-true; allowed: 32-true, bf16-mixed or 16-mixed. Set "
             "--trainer.precision, or leave these two out."
         )
 
 
-def check_attention(module: "AdaptedModule", model: Any) -> None:
-    """Raises `InputError` where the backbone asks for an attention that can't run here.
-
-    Args:
-        module: with a trainer.
-        model: its model.
-    """
+def check_attention(module: "AdaptedModule", model: "PreTrainedModel") -> None:
+    """Raises `InputError` where the backbone asks for an attention that can't run on the trainer's device."""
     asked, precision = str(model.config._attn_implementation), str(module.trainer.precision)
     device = module.trainer.strategy.root_device.type
     if "flash" in asked and ("mixed" not in precision or device != "cuda"):

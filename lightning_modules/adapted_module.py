@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from callbacks.lightning_callbacks import check_monitors, refuse_unsuitable
+from callbacks.trained_module import Batch
 from callbacks.training_record import TrainingRecord
 from common.terminal import logger
-from lightning_modules.accepted_settings import callbacks_for, check_attention, check_precision, check_storage
+from lightning_modules.accepted_settings import callbacks_for, check_attention, check_precision
 from lightning_modules.adapter_import import adapter_kind, import_adapter
 from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
@@ -24,8 +25,6 @@ from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
 from lightning_modules.optimization import OptimizerSettings, apply_settings
 from lightning_modules.optimized_module import OptimizedModule
-from lightning_modules.peft_adalora import AdaLoRABudget
-from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quantization, enable_checkpointing
 from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
@@ -87,19 +86,15 @@ class AdaptedModule(OptimizedModule):
         self.epoch_loss: Tensor
         self.register_buffer("epoch_loss", torch.zeros(2))  # Σ loss over rows, rows: of the epoch so far
 
-    @property
-    def adalora(self) -> AdaLoRABudget | None:
-        return self.adapter.adalora if isinstance(self.adapter, PEFTAdapter) else None
-
     def make_metrics(self) -> None:
         """Makes what collects the figures of each split that is evaluated."""
         raise NotImplementedError
 
-    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Summed loss of a training batch, and how much counts in it: rows, or scored tokens."""
         raise NotImplementedError
 
-    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
+    def evaluate_batch(self, batch: Batch, split: str) -> None:
         """Adds a batch to the figures of its split."""
         raise NotImplementedError
 
@@ -136,7 +131,7 @@ class AdaptedModule(OptimizedModule):
         if self.adapter is not None:
             self.adapter.check_fit(model, model.config.model_type, head)
 
-    def _skeleton(self) -> tuple[Any, tuple[str, ...]]:
+    def _skeleton(self) -> tuple[transformers.PreTrainedModel, tuple[str, ...]]:
         """A copy of the backbone's shape, and the modules of its head."""
         auto_class = getattr(transformers, str(self.architecture))
         found = load_skeleton(auto_class, self.backbone_name, self.revision, self.needs_all_weights)
@@ -151,7 +146,7 @@ class AdaptedModule(OptimizedModule):
             freeze(model, () if self.adapter.wrap_head else head)
         return may_leave_parameters_out(model)
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: transformers.PreTrainedModel) -> None:
         """Refuses a model that can't be trained with these settings, and sets it up for those that it can.
 
         Args:
@@ -174,7 +169,7 @@ class AdaptedModule(OptimizedModule):
         """
         if self.model is not None:
             return
-        self.check_precision()
+        check_precision(self)
         with torch.device("cpu"):
             self._build_model()
 
@@ -204,12 +199,7 @@ class AdaptedModule(OptimizedModule):
         use_sixteen_bit_dropout(self.model)
         self.model.train()
 
-    def check_precision(self) -> None:
-        """Raises `InputError` for a precision, or a way to save memory, that doesn't suit what is trained."""
-        check_precision(str(self.trainer.precision))
-        check_storage(self)
-
-    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The loss to differentiate: this process's share of the mean over the global batch.
 
         The batch's denominator makes the mean come out, whatever the devices and accumulation.
@@ -222,17 +212,17 @@ class AdaptedModule(OptimizedModule):
             loss = loss + self.adapter.regularisation()
         return loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
 
-    def ready_batch(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def ready_batch(self, batch: Batch) -> Batch:
         """A batch of the loader without what training doesn't use, and with a mask that no layer has to make."""
         if self.trainer.training:
-            batch = {name: value for name, value in batch.items() if name not in ("row", "tag")}
+            batch = cast(Batch, {name: value for name, value in batch.items() if name not in ("row", "tag")})
         if not self.takes_ready_masks:
             return batch
         kind, precision = self.model.config.model_type, str(self.trainer.precision)
         always = self.trainer.training and (self.compiles or self.captures)
         return {**batch, "inputs": with_ready_mask(batch["inputs"], kind, precision, always)}
 
-    def refreshed_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def refreshed_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """`batch_loss` with the adapter as its parameters are now."""
         self.refresh_adapter()
         return self.batch_loss(batch)
@@ -241,10 +231,10 @@ class AdaptedModule(OptimizedModule):
         total, counted = self.trainer.strategy.reduce(self.epoch_loss.clone(), reduce_op="sum").tolist()
         return total / counted if counted else float("nan")
 
-    def validation_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluate_batch(batch, self.data.validation_names[dataloader_idx])
 
-    def test_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> None:
+    def test_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> None:
         self.evaluate_batch(batch, self.data.test_names[dataloader_idx])
 
     def on_validation_epoch_end(self) -> None:
@@ -273,8 +263,8 @@ class AdaptedModule(OptimizedModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leaves the frozen weights out, and notes what the rest belongs to."""
         state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)}
-        checkpoint["state_dict"]["epoch_loss"] = self._sum_over_processes(state["epoch_loss"])
+        total = self.trainer.strategy.reduce(state["epoch_loss"].clone(), reduce_op="sum")
+        checkpoint["state_dict"] = {key: state[key] for key in checkpoint_keys(self)} | {"epoch_loss": total}
         checkpoint["rankwise"] = identity(self) | training_identity(self)
         self.record.save(checkpoint)
 
@@ -302,10 +292,4 @@ class AdaptedModule(OptimizedModule):
         check_content(self, checkpoint)
         state = checkpoint["state_dict"]
         # Each process takes its part, so that the sum over processes is kept, however many they are.
-        state["epoch_loss"] = state["epoch_loss"] / self._processes()
-
-    def _sum_over_processes(self, value: Tensor) -> Tensor:
-        return value if self._processes() == 1 else self.trainer.strategy.reduce(value.clone(), reduce_op="sum")
-
-    def _processes(self) -> int:
-        return self.trainer.world_size if self._trainer is not None else 1
+        state["epoch_loss"] = state["epoch_loss"] / (self.trainer.world_size if self._trainer is not None else 1)

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 # Architectures that do nothing else with a mask, and attend to everything (no sliding windows).
 _ENCODERS = (
@@ -20,7 +21,7 @@ _ATTENTION = "sdpa_of_ready_masks"
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "64-true": torch.float64}
 
 
-def accept_ready_masks(model: Any) -> bool:
+def accept_ready_masks(model: PreTrainedModel) -> bool:
     """Lets a model accept masks of `with_ready_mask`; whether its architecture can."""
     kind, attention = model.config.model_type, model.config._attn_implementation
     if kind in _OWN_ATTENTION:

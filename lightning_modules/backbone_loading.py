@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from transformers import PretrainedConfig, PreTrainedModel
+from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import is_accelerate_available
 
 from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
@@ -31,53 +33,34 @@ _UNUSABLE = (
     SafetensorError,
 )
 
+AutoClass = type[_BaseAutoModelClass]  # such as AutoModelForSequenceClassification
+Loaded = tuple[PreTrainedModel, tuple[str, ...]]  # a model, and the modules of its head
 _QUANTISED = ("quantization_config", "compression_config")  # settings of a configuration whose weights are packed
 
 
 def load_backbone(
-    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
-) -> tuple[Any, tuple[str, ...]]:
+    auto_class: AutoClass, backbone: str, revision: str | None = None, whole: bool = False, **settings: object
+) -> Loaded:
     """`load_pretrained`, and the names of the modules that make up the head.
 
     The head is everything outside the base model, and a pooler that the files hold no weights for: that one starts
-    at random, so freezing it would be a mistake.
+    at random, so freezing it would be a mistake. A `whole` model needs all its weights: an export, a language model.
 
     Raises:
         InputError: anything else would start at random; see also `load_pretrained`.
     """
     model, loading = load_pretrained(auto_class, backbone, revision, **settings)
-    head = _head_modules(model, _fresh(loading))
-    _refuse_random(backbone, loading, head, "a head or a pooler")
+    head = _head_modules(model, () if whole else _fresh(loading))
+    _refuse_random(backbone, loading, *(((), "nothing") if whole else (head, "a head or a pooler")))
     return model, head
 
 
-def load_whole(
-    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
-) -> tuple[Any, tuple[str, ...]]:
-    """`load_backbone` for a model that needs all its weights: an export, or a language model.
-
-    Raises:
-        InputError: it lacks a weight, or has one of another shape; see also `load_pretrained`.
-    """
-    model, loading = load_pretrained(auto_class, backbone, revision, **settings)
-    _refuse_random(backbone, loading, (), "nothing")
-    return model, _head_modules(model, ())
-
-
 @lru_cache(maxsize=4)
-def load_skeleton(
-    auto_class: Any, backbone: str, revision: str | None = None, whole: bool = False
-) -> tuple[Any, tuple[str, ...]]:
+def load_skeleton(auto_class: AutoClass, backbone: str, revision: str | None = None, whole: bool = False) -> Loaded:
     """The backbone's shape alone, on the meta device, and the names of its head's modules; copy it before changes.
 
     Of a folder the names and shapes of the weights are compared, too, where accelerate is installed. Of a name on the
     hub only the configuration is read: a head that its files lack inside the base model isn't known here.
-
-    Args:
-        auto_class: see `load_pretrained`.
-        backbone: likewise.
-        revision: likewise.
-        whole: whether nothing may start at random, as in `load_whole`.
 
     Raises:
         InputError: nothing can be loaded under this name, or the hub can't be reached; or see `load_backbone`.
@@ -85,7 +68,7 @@ def load_skeleton(
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
     if not arguments and Path(source).is_dir() and is_accelerate_available():
-        return (load_whole if whole else load_backbone)(auto_class, backbone, revision, device_map="meta")
+        return load_backbone(auto_class, backbone, revision, whole, device_map="meta")
     config = _configuration(backbone, source, revision, arguments)
     try:
         with torch.device("meta"):
@@ -96,8 +79,8 @@ def load_skeleton(
 
 
 def load_pretrained(
-    auto_class: Any, backbone: str, revision: str | None = None, **settings: Any
-) -> tuple[Any, dict[str, Any]]:
+    auto_class: AutoClass, backbone: str, revision: str | None = None, **settings: object
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Loads a model in float32, in train mode, and tells what in it the files have no weights for.
 
     Args:
@@ -127,7 +110,7 @@ def load_pretrained(
     return model, information
 
 
-def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> Any:
+def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> PretrainedConfig:
     """The backbone's configuration.
 
     Raises:
@@ -155,8 +138,8 @@ def _configuration(backbone: str, source: str, revision: str | None, arguments: 
 
 
 def _from_pretrained(
-    auto_class: Any, backbone: str, source: str, revision: str | None, settings: dict[str, Any]
-) -> Any:
+    auto_class: AutoClass, backbone: str, source: str, revision: str | None, settings: dict[str, object]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     try:
         return auto_class.from_pretrained(
             source,
@@ -174,7 +157,9 @@ def _from_pretrained(
         raise _loading_error(backbone, error) from error
 
 
-def _from_gguf(auto_class: Any, backbone: str, source: str, revision: str | None, settings: dict[str, Any]) -> Any:
+def _from_gguf(
+    auto_class: AutoClass, backbone: str, source: str, revision: str | None, settings: dict[str, object]
+) -> tuple[PreTrainedModel, dict[str, Any]]:
     from transformers import GgufConfig
 
     dequantized = GgufConfig(dequantize=True)  # else weights stay in blocks of four bits
@@ -216,7 +201,7 @@ def _refuse_random(backbone: str, loading: dict[str, Any], head: Sequence[str], 
     )
 
 
-def _tell_unused(backbone: str, model: Any, names: Iterable[str]) -> None:
+def _tell_unused(backbone: str, model: PreTrainedModel, names: Iterable[str]) -> None:
     """Warns where the files hold more of the model's body than it has, such as layers that config.json leaves out."""
     parts = {name for name, _ in model.base_model.named_children()}
     prefix = f"{model.base_model_prefix}."

@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from common.errors import InputError, listing
 from common.files import write_json
+from datamodules.tokenized_data import TokenizedDataModule
 from lora.export import plain_parameters
 from lora.sketch import same_sketch, sketch_parameters
 
@@ -43,7 +45,7 @@ def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, 
     return sketch_parameters({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
 
 
-def backbone_identity(model: Any, head: tuple[str, ...], frozen: bool) -> dict[str, Any]:
+def backbone_identity(model: PreTrainedModel, head: tuple[str, ...], frozen: bool) -> dict[str, Any]:
     """`weights`: the sketch of a freshly loaded backbone, None if it trains; `configuration`: how it computes."""
     return {
         "weights": backbone_sketch(dict(model.named_parameters()), head) if frozen else None,
@@ -66,7 +68,7 @@ def _computed(configuration: dict[str, Any], place: str = "") -> dict[str, Any]:
     return found
 
 
-def data_identity(data: Any) -> dict[str, Any]:
+def data_identity(data: TokenizedDataModule) -> dict[str, Any]:
     """What answers rest on beside weights: `classes`, names in label order; `tokenizer`, a hash of what it does.
 
     The hash is of the vocabulary and of the tokens of a fixed text and of a part of the vocabulary, whole and cut;
@@ -84,7 +86,7 @@ def data_identity(data: Any) -> dict[str, Any]:
     return {"classes": list(data.class_names), "tokenizer": _hash([vocabulary, whole, cut]), "pairs": pairs}
 
 
-def _hash(content: Any) -> str:
+def _hash(content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

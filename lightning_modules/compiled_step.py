@@ -1,11 +1,12 @@
 """A training step that torch.compile sees as one graph: masks of the adapter, forward pass, and loss."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
 
+from callbacks.trained_module import Batch
 from common.errors import InputError
 from lora.lora import LoRA
 from lora.lora_xs import LoRAXS
@@ -15,7 +16,7 @@ from lora.products.frozen_linear import cast_for_compiling
 if TYPE_CHECKING:
     from lightning_modules.adapted_module import AdaptedModule
 
-Step = Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]]
+Step = Callable[[Batch], tuple[Tensor, Tensor]]
 _GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks become discrete
 
 
@@ -76,7 +77,7 @@ def compiled(module: "AdaptedModule", captures: bool, compiles: bool = True, bac
         mode="reduce-overhead" if captures and compiles and backend is None else None,
     )
 
-    def step(batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def step(batch: Batch) -> tuple[Tensor, Tensor]:
         nonlocal is_cast
         if not is_cast and torch.is_autocast_enabled(device):
             cast_for_compiling(module.model, torch.get_autocast_dtype(device))
@@ -86,6 +87,6 @@ def compiled(module: "AdaptedModule", captures: bool, compiles: bool = True, bac
         if captures:
             torch.compiler.cudagraph_mark_step_begin()
         tensors = {name: value for name, value in batch.items() if name == "inputs" or isinstance(value, Tensor)}
-        return made(tensors)
+        return made(cast(Batch, tensors))
 
     return step

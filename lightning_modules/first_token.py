@@ -1,19 +1,18 @@
 """Not computing what a classification head never looks at."""
 
-from typing import Any
-
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 # Encoders whose head takes the first token alone, and whose layers hand (context, input) to `attention.output`.
 _FIRST_TOKEN_HEADS = ("bert", "roberta", "xlm-roberta", "electra")
 
 
-def goes_on_with_first_token(model: Any) -> bool:
+def goes_on_with_first_token(model: PreTrainedModel) -> bool:
     """Whether `use_first_token_only` does anything in this architecture."""
     return model.config.model_type in _FIRST_TOKEN_HEADS
 
 
-def use_first_token_only(model: Any) -> None:
+def use_first_token_only(model: PreTrainedModel) -> None:
     """Lets the last layer go on with each row's first token after its attention, where the head uses no other.
 
     Logits and gradients stay the same up to rounding. The last layer's output projection and feed-forward layers

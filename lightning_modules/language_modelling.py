@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers import PreTrainedModel
 
+from callbacks.trained_module import Batch
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_whole
+from lightning_modules.backbone_loading import load_backbone
 from lightning_modules.metrics import TokenLoss
 from lightning_modules.prediction_tables import losses_table
 
@@ -45,7 +47,7 @@ class LanguageModellingModule(AdaptedModule):
         """
         from transformers import AutoModelForCausalLM
 
-        model, _ = load_whole(AutoModelForCausalLM, self.backbone_name, self.revision)
+        model, _ = load_backbone(AutoModelForCausalLM, self.backbone_name, self.revision, whole=True)
         self.storage.round(model, ())
         check_causal(model, self.backbone_name)
         return model, ()
@@ -54,7 +56,7 @@ class LanguageModellingModule(AdaptedModule):
         for split in (*self.data.validation_names, *self.data.test_names):
             self.losses[split] = TokenLoss()
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: PreTrainedModel) -> None:
         """See AdaptedModule; and the model has to see a whole block at once."""
         super().check_model(model)
         longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
@@ -68,7 +70,7 @@ class LanguageModellingModule(AdaptedModule):
         """Logits (rows, length, vocabulary); those at a position are for the token after it."""
         return self.model(**inputs, use_cache=False).logits
 
-    def row_losses(self, batch: dict[str, Any], summed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    def row_losses(self, batch: Batch, summed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Sum of the losses of each row's scored tokens (rows,), in nats, float32.
 
         Args:
@@ -79,13 +81,13 @@ class LanguageModellingModule(AdaptedModule):
         # Row by row: with lower precision, only one row's logits at a time are float32.
         return torch.stack([summed(logits[:-1].float(), labels[1:]) for logits, labels in rows])
 
-    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         return (self.row_losses(batch, _fast_sum) * batch["weights"]).sum(), batch["scored"].sum()
 
-    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
+    def evaluate_batch(self, batch: Batch, split: str) -> None:
         self.losses[split].update(self.row_losses(batch, _accurate_sum) * batch["weights"], batch["scored"])
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         tokens = (batch["labels"] >= 0).sum(dim=1)
         scores = torch.stack([self.row_losses(batch, _accurate_sum), tokens.float()], dim=1)
         return {"row": batch["row"], "scores": scores}  # (rows,), (rows, 2): loss and scored tokens
@@ -119,7 +121,7 @@ def _accurate_sum(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def check_causal(model: Any, name: str) -> None:
+def check_causal(model: PreTrainedModel, name: str) -> None:
     """Raises InputError if what a model answers at a token depends on the tokens after it.
 
     Such a model (BERT, say) sees the word it should predict: its perplexity would mean nothing.

@@ -1,9 +1,10 @@
 """Filling rows up to the longest of their batch without changing what a model answers."""
 
 import inspect
-from typing import Any, Literal
+from typing import Literal
 
 import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import InputError
 
@@ -14,7 +15,9 @@ _TEXTS, _PADDED_BY = ("one two three", "one two three four"), 3
 
 
 @torch.no_grad()
-def harmless_padding_side(model: Any, tokenizer: Any) -> Literal["right", "left"] | None:
+def harmless_padding_side(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Literal["right", "left"] | None:
     """The side on which padding leaves a model's answers as they are; None if it changes them on either side.
 
     Two rows are tried, alone and padded. The side that a tokenizer names itself is the one for generating text: GPT-2,
@@ -36,7 +39,7 @@ def harmless_padding_side(model: Any, tokenizer: Any) -> Literal["right", "left"
     return found
 
 
-def check_mask(model: Any) -> None:
+def check_mask(model: PreTrainedModel) -> None:
     """Raises `InputError` for a model that can't be told what is padding."""
     if "attention_mask" not in inspect.signature(model.forward).parameters:
         raise InputError(
@@ -45,7 +48,7 @@ def check_mask(model: Any) -> None:
         )
 
 
-def _is_harmless(side: str, text: str, model: Any, tokenizer: Any) -> bool:
+def _is_harmless(side: str, text: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> bool:
     alone = tokenizer(text, return_attention_mask=True, return_tensors="pt")
     length = alone["input_ids"].shape[1] + _PADDED_BY
     filled = {"padding": "max_length", "max_length": length, "padding_side": side}

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
@@ -51,7 +52,7 @@ class BackboneStorage:
         return self.dtype == "float32" and self.quantization is None
 
     @torch.no_grad()
-    def round(self, model: Any, head: Sequence[str]) -> None:
+    def round(self, model: PreTrainedModel, head: Sequence[str]) -> None:
         """Rounds the backbone's weights to those that its storage can hold; they stay float32.
 
         Args:
@@ -67,7 +68,7 @@ class BackboneStorage:
             for embedding in embeddings(model, head):
                 embedding.weight.copy_(embedding.weight.bfloat16())
 
-    def choose(self, model: Any, head: Sequence[str]) -> dict[str, Storage]:
+    def choose(self, model: PreTrainedModel, head: Sequence[str]) -> dict[str, Storage]:
         """How each linear layer of the backbone is to be held; those that aren't called as layers are left out."""
         outputs = model.get_output_embeddings()
         linears = {
@@ -83,7 +84,7 @@ class BackboneStorage:
         }
 
     @torch.no_grad()
-    def pack(self, model: Any, head: Sequence[str], adapted: Sequence[str]) -> None:
+    def pack(self, model: PreTrainedModel, head: Sequence[str], adapted: Sequence[str]) -> None:
         """Puts the frozen weights of a rounded model into the types they are held in.
 
         Args:
@@ -109,7 +110,7 @@ def embeddings(model: nn.Module, head: Sequence[str]) -> list[nn.Embedding]:
     ]
 
 
-def _to_float32(module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
+def _to_float32(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
     return output.float()
 
 
@@ -122,7 +123,7 @@ def restore(model: nn.Module) -> None:
             module.weight.data = module.weight.data.float()
 
 
-def enable_checkpointing(model: Any, name: str) -> None:
+def enable_checkpointing(model: PreTrainedModel, name: str) -> None:
     """Lets each block compute its activations again in the backward pass, instead of keeping them.
 
     Raises:

@@ -6,10 +6,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchmetrics import MaxMetric, MeanMetric, MinMetric
+from transformers import PreTrainedModel
 
+from callbacks.trained_module import Batch
 from common.terminal import logger
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_backbone, load_whole
+from lightning_modules.backbone_loading import load_backbone
 from lightning_modules.first_token import use_first_token_only
 from lightning_modules.metrics import AccuracyByTag, make_metric
 from lightning_modules.padding import check_mask, harmless_padding_side
@@ -39,10 +41,8 @@ class TextClassificationModule(AdaptedModule):
 
         data = self.data
         self.task = data.task
-        load = load_whole if self.brings_its_head else load_backbone
-        model, head = load(
-            AutoModelForSequenceClassification, self.backbone_name, self.revision, num_labels=self.task.num_labels
-        )
+        place = (AutoModelForSequenceClassification, self.backbone_name, self.revision)
+        model, head = load_backbone(*place, whole=self.brings_its_head, num_labels=self.task.num_labels)
         self.storage.round(model, head)
         # Decoders classify the last token that isn't padding: they have to know what this tokenizer pads with.
         for config in (model.config, model.config.get_text_config()):  # where its forward looks
@@ -59,7 +59,7 @@ class TextClassificationModule(AdaptedModule):
             )
         return model, head
 
-    def check_model(self, model: Any) -> None:
+    def check_model(self, model: PreTrainedModel) -> None:
         """See AdaptedModule; and the model has to have an attention mask."""
         check_mask(model)
         super().check_model(model)
@@ -99,11 +99,11 @@ class TextClassificationModule(AdaptedModule):
             return functional.mse_loss(logits.squeeze(-1), labels, reduction="none")
         return functional.cross_entropy(logits, labels, reduction="none")
 
-    def batch_loss(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    def batch_loss(self, batch: Batch) -> tuple[Tensor, Tensor]:
         losses = self._row_losses(self(batch["inputs"]), batch["labels"]) * batch["weights"]  # (rows,)
         return losses.sum(), batch["weights"].sum()
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+    def predict_step(self, batch: Batch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         logits = self(batch["inputs"])
         scores = logits if self.task.is_regression else logits.softmax(dim=-1)
         return {"row": batch["row"], "scores": scores}  # (rows,), (rows, classes)
@@ -111,7 +111,7 @@ class TextClassificationModule(AdaptedModule):
     def prediction_table(self, scores: dict[int, list[float]]) -> str:
         return answers_table(self.data.task, self.data.predict_examples(), scores)
 
-    def evaluate_batch(self, batch: dict[str, Any], split: str) -> None:
+    def evaluate_batch(self, batch: Batch, split: str) -> None:
         logits, labels = self(batch["inputs"]), batch["labels"]
         if not batch["real_rows"]:  # takes part only because another process has a batch left
             return

@@ -18,6 +18,7 @@ from experiments.sweep.definition import by_short_names, read_base
 from experiments.sweep.folder import SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.trainer_parts import fit_trainer
+from lightning_modules.accepted_settings import check_precision
 
 _LARGEST_SEED = 2**32 - 1
 _ANY_MACHINE = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
@@ -102,7 +103,7 @@ def _check_fit(settings: Settings, objects: Objects, known: dict[str, Any], run_
     trainer = fit_trainer(settings, made, folder, Results(), None, replaced=[])
     objects.module.trainer = objects.data.trainer = trainer
     trainer.datamodule = objects.data  # type: ignore[attr-defined]
-    objects.module.check_precision()
+    check_precision(objects.module)
     if trainer.max_epochs == -1:
         objects.module.training_steps()  # refuses a run without end
     config = settings.plain
