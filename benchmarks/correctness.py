@@ -1,9 +1,8 @@
 """Whether the device computes the adapter's gradient that the CPU computes."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
+from transformers import BatchEncoding, PreTrainedModel
 
 from benchmarks.data import training_rows
 from benchmarks.frozen import make_fast
@@ -35,7 +34,7 @@ def correctness(settings: BenchmarkSettings) -> Figures:
     return {name: float((gradient - expected).norm() / expected.norm()) for name, gradient in found.items()}
 
 
-def _gradient(model: Any, adapter: LoRAXS, batch: Any, device: str, dtype: torch.dtype) -> Tensor:
+def _gradient(model: PreTrainedModel, adapter: LoRAXS, batch: BatchEncoding, device: str, dtype: torch.dtype) -> Tensor:
     model.to(device)
     adapter.to(device).zero_grad()
     adapter.refresh()

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from benchmarks.settings import MAX_LENGTH, SEED, BenchmarkSettings
 from common.errors import InputError
@@ -52,7 +53,9 @@ def data_name(settings: BenchmarkSettings) -> str:
     return f"{_NAMES[settings.data]}, {size}"
 
 
-def training_rows(settings: BenchmarkSettings, train_rows: int | None = None) -> tuple[TokenizedSplit, Any]:
+def training_rows(
+    settings: BenchmarkSettings, train_rows: int | None = None
+) -> tuple[TokenizedSplit, PreTrainedTokenizerBase]:
     """The tokenised training rows, all or those that a run with data.train_rows has, and their tokenizer."""
     data = data_module(settings, train_rows)
     data.setup("fit")

@@ -105,7 +105,7 @@ def measure_gpu(arguments: list[str]) -> bool:
     return bool(content["correctness"]["passed"])
 
 
-def _correctness(settings: BenchmarkSettings) -> dict[str, Any]:
+def _correctness(settings: BenchmarkSettings) -> dict[str, object]:
     try:
         (found,) = run_at_once("correctness", replace(settings, batch_size=8), 1)
     except Exception as error:  # the rest is still worth having

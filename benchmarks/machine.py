@@ -4,7 +4,6 @@ import platform
 import sys
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
@@ -16,7 +15,7 @@ from common.machine import usable_cores
 _PACKAGES = ("torch", "lightning", "transformers", "peft", "accelerate", "datasets", "tokenizers", "numpy")
 
 
-def origin(settings: BenchmarkSettings) -> dict[str, Any]:
+def origin(settings: BenchmarkSettings) -> dict[str, object]:
     """The part of the output that says where figures come from: machine, versions (None if not there), command."""
     installed = {distribution.name: distribution.version for distribution in distributions()}
     versions = {"rankwise": code_version(), "python": platform.python_version()}

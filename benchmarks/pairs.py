@@ -12,7 +12,7 @@ from functools import cache, partial
 from io import StringIO
 from multiprocessing import get_context
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -124,7 +124,7 @@ PAIRS = {
 }
 
 
-def pair_summary(name: str, runs: list[tuple[float, float]]) -> dict[str, Any]:
+def pair_summary(name: str, runs: list[tuple[float, float]]) -> dict[str, object]:
     """The entry of a pair in the output: medians of both sides, and the median of the runs' own ratios."""
     rows = [{"ours": ours, "reference": reference, "ratio": ours / reference} for ours, reference in runs]
     middle = {key: median(row[key] for row in rows) for key in ("ours", "reference", "ratio")}

@@ -146,9 +146,9 @@ def _arguments(settings: BenchmarkSettings, folder: str, changes: dict[str, obje
     )
 
 
-def examples(rows: TokenizedSplit) -> list[dict[str, Any]]:
+def examples(rows: TokenizedSplit) -> list[dict[str, object]]:
     """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    made: list[dict[str, Any]] = []
+    made: list[dict[str, object]] = []
     for row, (start, length) in enumerate(zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)):
         span = slice(start, start + length)
         made.append({"attention_mask": [1] * length, "input_ids": rows.input_ids[span].tolist()})

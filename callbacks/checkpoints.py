@@ -46,7 +46,7 @@ class WholeFileCheckpoints(TorchCheckpointIO):
         return self._read.pop(Path(path), None) or read_checkpoint(Path(path), map_location or "cpu")
 
 
-def read_checkpoint(path: Path, map_location: Any = "cpu") -> dict[str, Any]:
+def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Reads a checkpoint; only tensors and plain values are allowed in it.
 
     Raises:

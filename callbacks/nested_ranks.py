@@ -37,7 +37,9 @@ class NestedRankSampling(Callback):
             adapter.use_rank(adapter.rank_max)
 
 
-def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule) -> list[dict[str, Any]] | None:
+def rank_curve(
+    trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule
+) -> list[dict[str, float | None]] | None:
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
@@ -49,16 +51,16 @@ def rank_curve(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataMo
     adapter = pl_module.adapter
     if not isinstance(adapter, NestedRanks):
         return None
-    curve = []
+    found: dict[int, dict[str, float]] = {}
     with _without_callbacks_and_loggers(trainer):
         for rank in adapter.evaluated_ranks:
             adapter.use_rank(rank)
-            curve.append({"rank": rank, **_figures(trainer, pl_module, data)})
+            found[rank] = _figures(trainer, pl_module, data)
     adapter.use_rank(adapter.rank_max)
-    for entry in curve:
-        metrics = {f"{name}/rank_{entry['rank']}": value for name, value in entry.items() if name != "rank"}
+    for rank, figures in found.items():
+        metrics = {f"{name}/rank_{rank}": value for name, value in figures.items()}
         pl_module.log_now(metrics, step=trainer.global_step)
-    return curve
+    return [{"rank": rank, **figures} for rank, figures in found.items()]
 
 
 def _figures(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule) -> dict[str, float]:

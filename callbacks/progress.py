@@ -2,11 +2,11 @@
 
 import time
 from datetime import timedelta
-from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.types import STEP_OUTPUT
+from torch import Tensor
 
 from callbacks.rank_discretisation import describe_ranks
 from callbacks.trained_module import Batch, TrainedModule
@@ -25,7 +25,7 @@ class TerminalProgress(RichProgressBar):
             of = "" if trainer.max_epochs in (None, -1) else f"/{trainer.max_epochs}"
             self.progress.update(self.train_progress_bar_id, description=f"Epoch {trainer.current_epoch + 1}{of}")
 
-    def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, Any]:
+    def get_metrics(self, trainer: Trainer, pl_module: TrainedModule) -> dict[str, str]:
         if trainer.training and trainer.global_step % self.refresh_rate == 0:  # reading it makes the host wait
             self._loss = {"train/loss": f"{float(pl_module.record.step_loss):.3f}"}
         return self._loss  # more would take several lines
@@ -49,10 +49,10 @@ class TrainingLog(Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self._sum: Any = 0.0  # over the micro-batches of the step under way
+        self._sum: Tensor | float = 0.0  # over the micro-batches of the step under way
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
         self._sum = self._sum + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
         if not pl_module.ends_step(batch_idx):

@@ -47,7 +47,7 @@ class TrainingRecord:
     step_loss: Tensor | float = 0.0
 
     @property
-    def update_norms(self) -> dict[str, dict[str, Any] | None] | None:
+    def update_norms(self) -> dict[str, object] | None:
         """Norms before and after training for results.json; None if nothing has measured them."""
         return None if self.final_norms is None else {"initial": self.initial_norms, "final": self.final_norms}
 

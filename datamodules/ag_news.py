@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from common.errors import InputError
 from common.terminal import logger
@@ -64,7 +63,7 @@ class AGNewsDataModule(TextClassificationDataModule):
         return "ag_news"
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         return {**super().summary, "dropped_train_rows": self.dropped_train_rows}
 
     def load_examples(self) -> dict[str, Examples]:

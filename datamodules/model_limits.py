@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from common.errors import InputError, shown
 from datamodules.tokenization import TokenizedSplit
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # What transformers calls a table of positions that a longer row would read beyond; rotary and relative ones have none.
 _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
@@ -108,7 +108,7 @@ def read_limits(backbone: str, revision: str | None = None) -> ModelLimits:
     )
 
 
-def _positions(model: nn.Module, config: Any) -> int | None:
+def _positions(model: nn.Module, config: "PretrainedConfig") -> int | None:
     found = []
     for module in model.modules():
         for name in _POSITION_TABLES:

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from common.errors import InputError, listing, shown
 from datamodules.task import Task
@@ -39,12 +38,10 @@ class Examples:
 
     def select(self, rows: Sequence[int]) -> "Examples":
         """The given rows, in the given order."""
-
-        def pick(column: list[Any] | None) -> Any:
-            return None if column is None else [column[row] for row in rows]
-
-        texts, pairs, labels, tags = map(pick, (self.texts, self.pairs, self.labels, self.tags))
-        return Examples(texts, pairs, labels, tags, lambda row: self.where(rows[row]))
+        columns = {
+            name: [column[row] for row in rows] for name, column in vars(self).items() if isinstance(column, list)
+        }
+        return replace(self, **columns, where=lambda row: self.where(rows[row]))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from common.errors import InputError, listing
 from common.terminal import logger
@@ -93,7 +93,7 @@ class TextClassificationDataModule(TokenizedDataModule):
         return tokenizer
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         return {**super().summary, "truncated_rows": self.truncated_rows}
 
     @property

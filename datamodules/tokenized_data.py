@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -45,7 +45,7 @@ class TokenizedDataModule(LightningDataModule):
     batching: Batching = field(init=False, default="length_grouped")
     _splits: Mapping[str, TokenizedSplit] = field(init=False, default_factory=dict)
     _training_loader: ResumableDataLoader | None = field(init=False, default=None)
-    _position: dict[str, Any] = field(init=False, default_factory=dict)
+    _position: dict[str, int] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class TokenizedDataModule(LightningDataModule):
         return {name: split.checksum for name, split in self._splits.items()}
 
     @property
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, object]:
         """What results.json says about the data."""
         return {"name": self.name, **self.row_counts}
 
@@ -158,11 +158,11 @@ class TokenizedDataModule(LightningDataModule):
 
     # Lightning restores a loader's own state only if it is made late enough, so the data module keeps it.
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int]:
         """The position in the data order, for checkpoints."""
         return self._training_loader.state_dict() if self._training_loader is not None else {}
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
         """Keeps a position for the training loader to come."""
         self._position = state_dict
 

@@ -1,7 +1,6 @@
 """The options of fit, validate, test and predict: what may stand on the command line and in a config."""
 
 from functools import cache
-from typing import Any
 
 import yaml
 from jsonargparse import get_loader, set_dumper, set_loader
@@ -61,7 +60,7 @@ DESCRIPTIONS = {
 _load = get_loader("yaml")
 
 
-def _load_value(text: str) -> Any:
+def _load_value(text: str) -> object:
     """A value as jsonargparse reads it; but a text that begins like a comment, as the column `#2 String`, is none."""
     value = _load(text)
     return text if value is None and text.strip().lower() not in ("", "~", "null") else value

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -131,7 +132,7 @@ def _short(flag: str) -> str:
     return flag.removeprefix("--").replace(".init_args.", ".")
 
 
-def _read(text: str) -> Any:
+def _read(text: str) -> object:
     try:
         return load_yaml(text)
     except (yaml.YAMLError, ValueError, RecursionError):
@@ -147,7 +148,7 @@ def _completed_text(text: str) -> str:
     return text if made == asked else json.dumps(made)
 
 
-def completed(asked: Any) -> Any:
+def completed(asked: object) -> object:
     """A logger or callback (or a list of them) as a config names it, with a folder or a metric where it names none."""
     if isinstance(asked, list):
         return [completed(one) for one in asked]
@@ -172,7 +173,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content or {}
 
 
-def group_of(content: Any, *names: str) -> dict[str, Any]:
+def group_of(content: object, *names: str) -> dict[str, Any]:
     """The settings below these names; none where there are none."""
     for name in names:
         content = content.get(name) if isinstance(content, dict) else None
@@ -201,7 +202,7 @@ def load_yaml(text: str) -> Any:
         loader.dispose()
 
 
-def dump_yaml(content: Any) -> str:
+def dump_yaml(content: object) -> str:
     """YAML text that `load_yaml` and the command line's parser read alike."""
     return yaml.dump(content, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
@@ -228,16 +229,16 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
     return count
 
 
-def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+def differences(before: Mapping[str, object], after: Mapping[str, object]) -> list[str]:
     """Settings that differ between two configs, one line each: name: before -> after; null is as good as absent."""
     old, new = flatten(before), flatten(after)
     known = {name: (old.get(name, "None"), new.get(name, "None")) for name in sorted({*old, *new})}
     return [f"{name}: {one} -> {other}" for name, (one, other) in known.items() if one != other]
 
 
-def flatten(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(config: Mapping[str, object], prefix: str = "") -> dict[str, bool | int | float | str]:
     """A nested config as one level of dotted names, values as plain numbers or text."""
-    flat: dict[str, Any] = {}
+    flat: dict[str, bool | int | float | str] = {}
     for key, value in config.items():
         if isinstance(value, dict):
             flat |= flatten(value, f"{prefix}{key}.")

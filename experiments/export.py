@@ -115,7 +115,7 @@ def _largest(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return float(torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max())
 
 
-def serving_config(config: dict[str, Any], data: TokenizedDataModule) -> dict[str, Any]:
+def serving_config(config: dict[str, Any], data: TokenizedDataModule) -> dict[str, object]:
     """The part of a run's settings that using its export needs: which model class, backbone and data."""
     model, settings = config["model"], config["data"]["init_args"]
     if "label_names" in settings and data.class_names:
@@ -129,7 +129,7 @@ def serving_config(config: dict[str, Any], data: TokenizedDataModule) -> dict[st
     }
 
 
-def settings_of_export(folder: Path) -> dict[str, Any]:
+def settings_of_export(folder: Path) -> dict[str, object]:
     """The settings that `--export FOLDER` stands for; refused if that can't answer."""
     kind = export_kind(folder)
     if not (folder / CONFIG_NAME).is_file():

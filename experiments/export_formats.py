@@ -87,7 +87,7 @@ class Export:
             for letter in "AB":
                 del self.native.tensors[f"{name}.{letter}"]
 
-    def _about(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, object]:
         module = self.run.module
         about = {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
         return about | module.data_about
@@ -213,7 +213,7 @@ FORMATS: dict[str, type[Export]] = {"peft": PeftExport, "merged": MergedExport, 
 
 
 @torch.inference_mode()
-def logits(model: Any, batches: Batches) -> list[Tensor]:
+def logits(model: nn.Module, batches: Batches) -> list[Tensor]:
     """Logits of each batch in float32, from a transformers model (or one wrapped by PEFT)."""
     model = model.eval()
     return [model(**batch["inputs"]).logits.float() for batch in batches]
@@ -241,7 +241,7 @@ def cut_update(run: LoadedRun, budget: int) -> LowRankFactors:
     return cut
 
 
-def head_settings(model: nn.Module, data: TokenizedDataModule) -> dict[str, Any]:
+def head_settings(model: nn.Module, data: TokenizedDataModule) -> dict[str, object]:
     """What transformers must be told about a classification head, by the names its configurations have.
 
     Labels by name; the padding token, by which decoders find the token to classify; the problem, whatever the backbone

@@ -1,10 +1,10 @@
 """The course of a fit: begin in the run's folder, train, look at the best epoch, write what came out."""
 
 import shlex
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -138,7 +138,7 @@ class Fit:
         return self.figures.test
 
 
-def _log_hyperparameters(trainer: Trainer, config: dict[str, Any], results: RunResults) -> None:
+def _log_hyperparameters(trainer: Trainer, config: Mapping[str, object], results: RunResults) -> None:
     """Shows the settings beside the run's real figures in TensorBoard's HPARAMS."""
     metric = results.metric
     figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}

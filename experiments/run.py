@@ -40,7 +40,7 @@ class Run:
         self.signals = StopSignals()
 
     @classmethod
-    def new(cls, config: str, changes: Mapping[str, Any] | None = None) -> "Run":
+    def new(cls, config: str, changes: Mapping[str, object] | None = None) -> "Run":
         """A run to be trained.
 
         Args:

@@ -45,7 +45,7 @@ _COPIES = "its processes are copies that hand nothing back to the first, so the 
 _REASONS = {"fsdp": _SHARDS, "deepspeed": _SHARDS, "model_parallel": _SHARDS, "modelparallel": _SHARDS, "ddp_": _COPIES}
 
 
-def check_values(settings: dict[str, Any], groups: dict[str, type], defaults: dict[str, Any]) -> None:
+def check_values(settings: dict[str, object], groups: dict[str, type], defaults: dict[str, object]) -> None:
     """Refuses numbers that are not finite or need more than 64 bits, text with a NUL or without end, and stray nulls.
 
     Args:
@@ -90,7 +90,7 @@ def _check_plain(name: str, value: object) -> None:
         )
 
 
-def _check_group(name: str, value: Any, owner: type) -> None:
+def _check_group(name: str, value: object, owner: type) -> None:
     if not isinstance(value, dict):
         raise InputError(
             f"{name} is {value!r}; allowed: settings by name, such as {name}.{next(iter(parameters_of(owner)))}."
@@ -100,7 +100,7 @@ def _check_group(name: str, value: Any, owner: type) -> None:
             _check_parameter(f"{name}.{key}", value[key], parameter)
 
 
-def _check_parameter(name: str, value: Any, parameter: Parameter) -> None:
+def _check_parameter(name: str, value: object, parameter: Parameter) -> None:
     hint = parameter.annotation
     if isinstance(hint, type) and is_dataclass(hint):
         _check_group(name, value, hint)
@@ -111,8 +111,8 @@ def _check_parameter(name: str, value: Any, parameter: Parameter) -> None:
         raise InputError(f"{name} is null; allowed: {_words(hint)}. Leave it out for its default{default}.")
 
 
-def _check_class(name: str, value: dict[str, Any]) -> None:
-    _check_group(name, value.get("init_args") or {}, resolve_name(value["class_path"]))
+def _check_class(name: str, value: dict[str, object]) -> None:
+    _check_group(name, value.get("init_args") or {}, resolve_name(str(value["class_path"])))
 
 
 def parameters_of(owner: type) -> dict[str, Parameter]:

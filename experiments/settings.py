@@ -102,7 +102,7 @@ class Settings:
         """The settings that nobody has set."""
         return parser_of(self.verb).get_defaults().as_dict()
 
-    def changed(self, changes: Mapping[str, Any]) -> "Settings":
+    def changed(self, changes: Mapping[str, object]) -> "Settings":
         """A copy with other values by their names on the command line, such as "data.batch_size": see `parse`."""
         values = _parsed(lambda parser: parser.parse_object(dict(changes), self.values), self.verb)
         _refuse_linked(values, {name.removeprefix("data."): value for name, value in changes.items()})
@@ -151,7 +151,7 @@ class Settings:
                     )
 
 
-def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Settings:
+def parse(arguments: Sequence[str], base: Mapping[str, object] | None = None) -> Settings:
     """Reads settings and checks them.
 
     Args:
@@ -187,14 +187,14 @@ def parse(arguments: Sequence[str], base: Mapping[str, Any] | None = None) -> Se
     return Settings(verb, values, list(arguments), configs)
 
 
-def _put_into_folder(loggers: Any, folder: Path) -> None:
+def _put_into_folder(loggers: object, folder: Path) -> None:
     """Makes the loggers that name no folder write into the run's."""
     for one in loggers if isinstance(loggers, list) else [loggers]:
         if isinstance(one, Namespace) and one.get("init_args.save_dir") == RUN_FOLDER:
             one.init_args.save_dir = str(folder)
 
 
-def _refuse_linked(values: Namespace, given: Mapping[str, Any]) -> None:
+def _refuse_linked(values: Namespace, given: Mapping[str, object]) -> None:
     """Refuses another value for what the parser takes from elsewhere, and would drop without a word."""
     for name, source in LINKED.items():
         if name in given and str(given[name]) != str(values[source]):

@@ -104,7 +104,7 @@ def _lightnings(arguments: dict[str, Any]) -> Trainer:
         raise lightning_refuses(error) from error
 
 
-def _as_list(value: Any) -> list[Any]:
+def _as_list(value: object) -> list[Any]:
     """One object or several, or none, as a list."""
     if value is None:
         return []
@@ -129,7 +129,7 @@ def file_callbacks(trainer: dict[str, Any], folder: RunFolder, settings: Setting
     return [*callbacks, LastCheckpoint(folder.checkpoints, minutes, steps)]
 
 
-def loggers(asked: Any, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
+def loggers(asked: object, folder: Path, checkpoint: Checkpoint | None) -> list[Logger]:
     """TensorBoard unless `trainer.logger` asks for something else (or false), and metrics.csv in any case.
 
     What was logged after the step of the checkpoint, which a resumed run goes on from, is forgotten.

@@ -36,7 +36,7 @@ class Part:
         return cls.from_dict(read_json(path), str(path))
 
     @classmethod
-    def from_dict(cls, content: Any, where: str) -> Self:
+    def from_dict(cls, content: object, where: str) -> Self:
         """The same from plain values, maybe of another version; `where` names their file in messages."""
         try:
             return cls.from_plain(content)
@@ -44,7 +44,7 @@ class Part:
             raise InputError(f"{where} isn't what this version writes: it {error}. {cls.ADVICE}") from error
 
     @classmethod
-    def from_plain(cls, content: Any, name: str = "") -> Self:
+    def from_plain(cls, content: object, name: str = "") -> Self:
         """As `from_dict`, for a part below `name`; `WrongPartError` names the first field that is missing or wrong."""
         content = content if isinstance(content, dict) else {}
         above, hints = f"{name}." if name else "", _hints(cls)  # type: ignore[arg-type]
@@ -68,13 +68,13 @@ def _hints(kind: type[Part]) -> dict[str, Any]:
     return {one.name: hints[one.name] for one in fields(kind) if one.name != "other"}
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, list):
         return [_plain(one) for one in value]
     return value.as_plain() if isinstance(value, Part) else value
 
 
-def _checked(hint: Any, value: Any, name: str) -> Any:
+def _checked(hint: Any, value: object, name: str) -> object:
     """The value as its type says; lists and dictionaries item by item."""
     origin, inner = get_origin(hint), get_args(hint)
     if origin in (Union, UnionType):

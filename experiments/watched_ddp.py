@@ -135,7 +135,7 @@ class WatchedDDP(DDPStrategy):
     _watched: WatchedLauncher | None = None
 
     @property
-    def launcher(self) -> Any:
+    def launcher(self) -> WatchedLauncher | None:
         """What starts the processes; there is none before Lightning knows the devices."""
         if self._watched is None and self.cluster_environment is not None:
             self._watched = WatchedLauncher(self.cluster_environment, self.num_processes, self.num_nodes)

@@ -38,7 +38,7 @@ class NativeAdapter:
     tensors: dict[str, Tensor]
 
     @classmethod
-    def of(cls, adapter: Adapter, with_factors: bool, **about: Any) -> "NativeAdapter":
+    def of(cls, adapter: Adapter, with_factors: bool, **about: object) -> "NativeAdapter":
         """What an adapter has trained, at its discrete ranks.
 
         Args:
@@ -57,7 +57,7 @@ class NativeAdapter:
         return cls({"version": _VERSION, "method": "lora_xs", **settings, **about}, tensors)
 
     @classmethod
-    def of_factors(cls, factors: LowRankFactors, **about: Any) -> "NativeAdapter":
+    def of_factors(cls, factors: LowRankFactors, **about: object) -> "NativeAdapter":
         """Plain LoRA factors; `about` is more of the description."""
         return cls({"version": _VERSION, "method": "low_rank", **about}, _named_factors(factors))
 

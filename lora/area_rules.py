@@ -64,11 +64,11 @@ class _BoundedAreas(torch.autograd.Function):
         return d * (gradient - mean), None, None, None, None
 
 
-def _offset(share: Any) -> Any:
+def _offset(share: float | Tensor) -> float | Tensor:
     return torch.logit(share) if isinstance(share, Tensor) else math.log(share) - math.log1p(-share)
 
 
-def _shift(weights: Tensor, span: Tensor, share: Any, total: float) -> Tensor:
+def _shift(weights: Tensor, span: Tensor, share: float | Tensor, total: float) -> Tensor:
     """The τ for which Σ span · σ(w − τ) = share · total: a search on ever finer grids, then Newton steps.
 
     No value is read on the host, so an accelerator isn't made to wait.

@@ -7,7 +7,6 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from signal import SIG_IGN, SIGINT, signal
-from typing import Any
 
 import jinja2
 
@@ -124,17 +123,17 @@ def _rendered(template: str, title: str, sections: list[Section], autoescape: bo
     return environment.from_string(text).render(title=title, sections=sections, fence=fence)
 
 
-def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
+def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, object]]:
     """{rate: {best_val_loss, test_acc, train_losses, val_losses}}, as the second study has it: per curve and seed.
 
     As there, test_acc is the accuracy after the last epoch; best_epoch_test_acc is the best epoch's.
     """
-    layouts: dict[str, dict[str, Any]] = {}
+    layouts: dict[str, dict[str, object]] = {}
     runs = ((curve, rate, one) for curve in curves for rate, group in curve.groups.items() for one in group.results)
     for curve, rate, results in runs:
         name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{results.seed or 0}"
         test, last = results.test_figures, results.last_test_figures
-        entry = layouts.setdefault(name, {})[str(rate)] = {
+        entry: dict[str, object] = {
             "best_val_loss": results.best_val_loss,
             "test_acc": last.get("accuracy"),
             "best_epoch_test_acc": test.get("accuracy"),
@@ -143,4 +142,5 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, Any]]:
         }
         if (figure := "perplexity") in test:
             entry |= {f"test_{figure}": last.get(figure), f"best_epoch_test_{figure}": test[figure]}
+        layouts.setdefault(name, {})[str(rate)] = entry
     return layouts

@@ -1,6 +1,6 @@
 """sweep.yaml: a folder holds one grid, which may grow when that is asked for."""
 
-from typing import Any
+from collections.abc import Mapping
 
 from common.errors import InputError, shown
 from common.files import write_text
@@ -15,10 +15,11 @@ _TRACES = ("config.yaml", "results.json", FAILURE)  # one of them lies in every 
 _WITHOUT_EFFECT = ("runs_dir", "checkpoint_every_n_minutes")
 # Mappings that PEFT reads, not constructor arguments: a key that is new there is a setting that is new.
 _FREE = ("settings",)
+Configs = Mapping[str, Mapping[str, object]]  # of trials, by name
 
 
 def check_claim(
-    folder: SweepFolder, definition: dict[str, Any], configs: dict[str, dict[str, Any]], command: str, extend: bool
+    folder: SweepFolder, definition: dict[str, object], configs: Configs, command: str, extend: bool
 ) -> None:
     """Refuses a folder that is neither free nor holds this very grid, or (`extend`) a part of it.
 
@@ -55,7 +56,7 @@ def check_claim(
     )
 
 
-def claim(folder: SweepFolder, definition: dict[str, Any]) -> None:
+def claim(folder: SweepFolder, definition: dict[str, object]) -> None:
     """Writes sweep.yaml, which `check_claim` has compared with the one there; a question is registered with it.
 
     From the first trial on the registration stays as it is, so that what is changed later shows.
@@ -78,7 +79,7 @@ def _some(lines: list[str], separator: str, most: int) -> str:
     return separator.join(lines[:most]) + more
 
 
-def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> InputError | None:
+def _changed_trial(folder: SweepFolder, configs: Configs) -> InputError | None:
     """What is wrong with the first trial that was begun with other settings, or whose files aren't whole."""
     for name, config in configs.items():
         trial = Trial(name, "", (), {})
@@ -100,10 +101,10 @@ def _changed_trial(folder: SweepFolder, configs: dict[str, dict[str, Any]]) -> I
     return None
 
 
-def _known(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+def _known(before: Mapping[str, object], after: Mapping[str, object]) -> dict[str, object]:
     """The settings of `after` that `before` has, too: a newer version may know more."""
-    groups = {key for key, value in before.items() if isinstance(value, dict) and key not in _FREE}
+    pairs = {key: (before[key], after[key]) for key in before.keys() & after.keys()}
     return {
-        key: _known(before[key], after[key]) if key in groups and isinstance(after[key], dict) else after[key]
-        for key in before.keys() & after.keys()
+        key: _known(old, new) if isinstance(old, dict) and isinstance(new, dict) and key not in _FREE else new
+        for key, (old, new) in pairs.items()
     }

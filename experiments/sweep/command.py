@@ -183,9 +183,9 @@ def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Pat
     logger.info(seeds_needed(question, found, len({trial.seed for trial in trials})))
 
 
-def _settings(rest: list[str]) -> dict[str, Any]:
+def _settings(rest: list[str]) -> dict[str, object]:
     """What is left of the command line, as settings for every trial."""
-    settings: dict[str, Any] = {}
+    settings: dict[str, object] = {}
     tokens = iter(rest)
     for token in tokens:
         name, equals, text = token.removeprefix("--").partition("=")

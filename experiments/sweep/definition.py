@@ -122,7 +122,7 @@ def _short(key: str, keys: list[str]) -> str:
     return "_".join(next(alone, components))
 
 
-def _value_text(value: Any) -> str:
+def _value_text(value: object) -> str:
     if isinstance(value, dict) and "class_path" in value:
         value = {value["class_path"].rpartition(".")[2]: value.get("init_args") or None}
     return f"{value:g}" if isinstance(value, float) else json.dumps(value) if isinstance(value, dict) else str(value)

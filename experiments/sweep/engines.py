@@ -12,7 +12,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -75,7 +74,7 @@ class WorkerProcesses:
                 signal.signal(number, handler)
         return not self._stopping
 
-    def _stop(self, number: int, frame: Any) -> None:
+    def _stop(self, number: int, frame: object) -> None:
         """Each worker writes its trial's last.ckpt and ends; a second signal doesn't wait for that."""
         again, self._stopping = self._stopping, True
         logger.info("\nStopping at once." if again else "\nStopping after this step. A second signal stops at once.")

@@ -3,17 +3,18 @@
 import ast
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from common.errors import InputError
 
 Number = int | float
+Values = Mapping[str, object]  # of settings, by name
 _BITS = 63  # of a whole number, as for every setting
 _LONGEST = 1000  # characters of a formula
 
 
-def _power(base: Number, exponent: Number) -> Any:
+def _power(base: Number, exponent: Number) -> Number:
     # Python works out every digit of a whole number, however many: 9**9**9 would never end.
     if isinstance(base, int) and isinstance(exponent, int) and exponent * math.log2(abs(base) or 1) > _BITS:
         raise ValueError(f"{base} ** {exponent} is too large")
@@ -43,7 +44,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
-def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
+def evaluate(derived: Values, overrides: Values, base: Values) -> dict[str, object]:
     """Values of derived settings: text is a formula, anything else a value.
 
     A formula may use the trial's settings (`overrides`), the base config's, both by dotted name, and earlier formulas.
@@ -59,7 +60,7 @@ def evaluate(derived: dict[str, Any], overrides: dict[str, Any], base: dict[str,
     return {name: known[name] for name in derived}
 
 
-def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
+def _value(name: str, formula: str, known: Values) -> object:
     try:
         if len(formula) > _LONGEST:
             raise ValueError(f"it has {len(formula):,} characters, and {_LONGEST:,} is the most")
@@ -74,7 +75,8 @@ def _value(name: str, formula: str, known: dict[str, Any]) -> Any:
         ) from error
 
 
-def _number(node: ast.AST, known: dict[str, Any]) -> Number:
+def _number(node: ast.AST, known: Values) -> Number:
+    value: object
     match node:
         case ast.Constant(value=value):
             pass

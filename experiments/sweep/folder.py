@@ -7,7 +7,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from common.errors import InputError
 from common.files import storage_error, write_json
@@ -94,11 +93,11 @@ class SweepFolder:
         with locked(self.path / LOCKS / "results", wait=math.inf):
             write_json(self.path / "results.json", {"trials": [self._entry(trial) for trial in trials]})
 
-    def _entry(self, trial: Trial) -> dict[str, Any]:
+    def _entry(self, trial: Trial) -> dict[str, object]:
         state, failure = self.state(trial), self.failure(trial)
         results = read_json(self.trial_folder(trial) / "results.json") if state is State.FINISHED else None
-        entry = {"name": trial.name, "method": trial.method or None, "overrides": trial.overrides, "results": results}
-        entry["status"] = results["status"] if results is not None else str(state)
+        entry: dict[str, object] = {"name": trial.name, "method": trial.method or None, "overrides": trial.overrides}
+        entry |= {"results": results, "status": results["status"] if results is not None else str(state)}
         if state is State.FAILED and failure is not None:
             entry["error"] = failure.error
         return entry

@@ -58,25 +58,26 @@ class Section:
 
     configs: tuple[str, ...] | None
     settings: Overrides
-    grid: dict[str, list[Any]]
+    grid: dict[str, list[object]]
     zipped: list[list[Overrides]]
     derived: Overrides
     listed: list[Overrides]
 
     @classmethod
-    def of(cls, where: str, content: Any) -> Self:
+    def of(cls, where: str, content: object) -> Self:
         """Reads the parts; `where` names them in messages."""
-        for name in _mapping(where, content):
+        parts = _mapping(where, content)
+        for name in parts:
             check_one_of(f"a part of {where}", name, PARTS)
-        config, zipped, listed = content.get("config"), content.get("zip") or [], content.get("trials")
+        config, zipped, listed = parts.get("config"), parts.get("zip") or [], parts.get("trials")
         if listed is not None and not (isinstance(listed, list) and listed):
             raise InputError(f"trials is {listed!r}; allowed: a list of settings, such as [{{seed_everything: 1}}].")
         return cls(
             configs=None if config is None else _config_names(where, config),
-            settings=_mapping("settings", content.get("settings") or {}),
-            grid=_columns("grid", content.get("grid") or {}),
+            settings=_mapping("settings", parts.get("settings") or {}),
+            grid=_columns("grid", parts.get("grid") or {}),
             zipped=[_rows(group) for group in (zipped if isinstance(zipped, list) else [zipped])],
-            derived=_mapping("derived", content.get("derived") or {}),
+            derived=_mapping("derived", parts.get("derived") or {}),
             listed=[_mapping("trials", trial) for trial in listed or []],
         )
 
@@ -145,31 +146,32 @@ def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], di
     return sorted(trials, key=lambda trial: seeds.index(trial.seed))
 
 
-def _mapping(part: str, value: Any) -> dict[str, Any]:
+def _mapping(part: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict) or any(not isinstance(name, str) for name in value):
         raise InputError(f"{part} is {value!r}; allowed: names and values, such as {{seed_everything: [0, 1]}}.")
     return value
 
 
-def _config_names(where: str, config: Any) -> tuple[str, ...]:
+def _config_names(where: str, config: object) -> tuple[str, ...]:
     names = config if isinstance(config, list) else [config]
     if not names or not all(isinstance(name, str) for name in names):
         raise _no_config(where, config)
     return tuple(names)
 
 
-def _no_config(where: str, config: Any) -> InputError:
+def _no_config(where: str, config: object) -> InputError:
     return InputError(f"config of {where} is {config!r}; allowed: a base config such as quickstart.yaml, or a list.")
 
 
-def _columns(part: str, content: Any) -> dict[str, list[Any]]:
-    for name, values in _mapping(part, content).items():
+def _columns(part: str, content: object) -> dict[str, list[object]]:
+    columns = _mapping(part, content)
+    for name, values in columns.items():
         if not isinstance(values, list) or not values:
             raise InputError(f"{part}.{name} is {values!r}; allowed: a list of one or more values, such as [1, 2, 3].")
-    return content
+    return columns
 
 
-def _rows(group: Any) -> list[Overrides]:
+def _rows(group: object) -> list[Overrides]:
     columns = _columns("zip", group)
     if len({len(values) for values in columns.values()}) > 1:
         told = ", ".join(f"{name} has {len(values)}" for name, values in columns.items())

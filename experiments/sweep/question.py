@@ -60,12 +60,12 @@ class Question:
         return f"{self.compare[0]} better than {self.compare[1]} by {self.at_least:g} ({self.figure})"
 
 
-def registration(definition: dict[str, Any]) -> dict[str, Any]:
+def registration(definition: dict[str, object]) -> dict[str, object]:
     """What sweep.yaml keeps of a question that is asked now: the commit, and a hash of question, grid and commit."""
     return {"commit": code_version(), "sha256": fingerprint(definition, code_version())}
 
 
-def fingerprint(definition: dict[str, Any], commit: str | None) -> str:
+def fingerprint(definition: dict[str, object], commit: str | None) -> str:
     """SHA-256 of a definition, its own registration aside, together with the code's commit."""
     asked = {name: value for name, value in definition.items() if name != REGISTERED}
     return hashlib.sha256(json.dumps([asked, commit], sort_keys=True, default=str).encode()).hexdigest()

@@ -75,7 +75,7 @@ def check_trials(
     return configs, misfit
 
 
-def taken_over(trial: Trial, config: dict[str, Any]) -> Iterator[str]:
+def taken_over(trial: Trial, config: dict[str, object]) -> Iterator[str]:
     """One line for each setting of the trial that names a class, where the base config's other class still speaks.
 
     Arguments that both classes have stay as the base config has them (jsonargparse's rule), which is easily missed.
