@@ -139,11 +139,8 @@ def as_on_a_gpu(counter: StepCounter) -> Iterator[None]:
 def count(side: str, settings: BenchmarkSettings = SETTINGS) -> StepCounter:
     """Runs one of `SIDES` and counts its timed steps; `launched` and `waits` are of the one that launches most.
 
-    A model may launch more where a row is padded, and none of a few batches in a row need have padding.
-
-    Args:
-        side: which.
-        settings: the model is a folder or the like, see `made_model`.
+    A model may launch more where a row is padded, and none of a few batches in a row need have padding. The settings'
+    model is a folder or the like: see `made_model`.
     """
     counter, ended = StepCounter(), StepWindow.step_ended
 

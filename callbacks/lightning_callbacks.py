@@ -50,9 +50,7 @@ def refuse_unsuitable(callbacks: Iterable[Callback]) -> None:
 def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None:
     """Refuses a figure to be watched that no validation gives, before an epoch is trained for it.
 
-    Args:
-        callbacks: all of the trainer.
-        module: its data are set up.
+    The callbacks are all of the trainer; the module's data are set up.
 
     Raises:
         InputError: Lightning's EarlyStopping or ModelCheckpoint would find no such figure.

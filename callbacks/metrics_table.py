@@ -51,11 +51,8 @@ class MetricsTable(Logger):
     def continue_from(self, step: int, checksums: dict[int, int] | None = None) -> None:
         """Takes up the rows of an interrupted run and forgets those from this step on, once there is a new one.
 
-        Not earlier: a resumption that is refused must cost no row. Rows that were lost or damaged since are named.
-
-        Args:
-            step: of the checkpoint.
-            checksums: of the rows that were there when it was written.
+        Not earlier: a resumption that is refused must cost no row. Rows that were lost or damaged since the
+        checkpoint was written at this step, with these checksums of its rows, are named.
         """
         if self.path.exists():
             self._resumed_step = step

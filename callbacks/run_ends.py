@@ -25,10 +25,7 @@ class EpochCheck(Callback):
 def check_epoch(trainer: Trainer, module: TrainedModule, batches: int) -> None:
     """Lets each `EpochCheck` of a trainer and of its module look at the epochs, before anything is trained.
 
-    Args:
-        trainer: of a fit.
-        module: what it is to train; it knows the trainer.
-        batches: those of the loader; the trainer may limit them.
+    The loader has so many batches; the trainer may limit them.
 
     Raises:
         InputError: see `EpochCheck`; or the trainer has a callback that doesn't work here.

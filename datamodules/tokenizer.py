@@ -34,11 +34,7 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
 
 
 def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
-    """The tokenizer of `backbone` as it is.
-
-    Args:
-        backbone: see `common.backbones.locate_backbone`.
-        revision: a hub branch, tag or commit; ignored for folders and packages.
+    """The tokenizer of `backbone` (see `common.backbones.locate_backbone`) as it is; revisions are the hub's.
 
     Raises:
         InputError: the backbone can't be found or reached, or holds no tokenizer.

@@ -87,11 +87,7 @@ def import_adapter(module: "AdaptedModule", source: str) -> None:
     """Puts an exported adapter and its head into a freshly loaded module.
 
     LoRA-XS takes over R from a native export of LoRA-XS; lora.LoRA takes over the factors of any; without an
-    adapter the update is added to the weights.
-
-    Args:
-        module: whose model is loaded and adapted.
-        source: folder of a native export, or a PEFT LoRA folder.
+    adapter the update is added to the weights. The module's model is loaded and adapted; the source is a folder.
 
     Raises:
         InputError: nothing there to import, another backbone, other frozen factors, layers or head.
@@ -140,10 +136,7 @@ def _refuse_what_would_be_lost(module: "AdaptedModule", head: dict[str, Tensor],
 def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...] = ()) -> LowRankFactors:
     """Plain LoRA factors of a native export for a model, after checking that it is the right one.
 
-    Args:
-        native: the export.
-        model: a freshly loaded backbone.
-        adapted: full paths of its layers that are wrapped by an adapter.
+    The model is a freshly loaded backbone; `adapted` are full paths of its layers that are wrapped by an adapter.
     """
     _check_backbone(native, model, adapted)
     # in the model's order: fingerprints have a row per layer

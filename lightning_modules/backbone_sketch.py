@@ -93,11 +93,8 @@ def _hash(content: object) -> str:
 def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_head: bool) -> None:
     """Compares two `data_identity`s; what earlier versions didn't note is not compared.
 
-    Args:
-        ours: of the data here.
-        theirs: of the data that the weights were trained on.
-        whose: what holds these weights, for the message.
-        with_head: whether the head is taken over, whose rows are the classes.
+    Theirs is of the data that the weights were trained on, which `whose` names in messages; classes count only
+    `with_head`, whose rows they are.
 
     Raises:
         InputError: other classes, another order of them, or another tokenizer.
@@ -129,12 +126,7 @@ def refuse_other_backbone(ours: Tensor, theirs: Tensor, name: str) -> None:
 def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: str, data: dict[str, Any]) -> None:
     """Writes the sketch beside a PEFT adapter, whose own files hold the backbone's name only; PEFT leaves it alone.
 
-    Args:
-        folder: of the adapter.
-        model: the backbone, not adapted.
-        head: module paths of what isn't pretrained.
-        name: the backbone's.
-        data: `data_identity` of what it was trained on.
+    The model is the backbone of this name, not adapted; `data` is the `data_identity` of what it was trained on.
     """
     sketch = backbone_sketch(plain_parameters(model, ()), head)
     write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist(), **data})

@@ -21,12 +21,7 @@ _GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks be
 
 
 def check_compiling(module: "AdaptedModule", model_type: str, takes_ready_masks: bool) -> None:
-    """Refuses what can't be compiled or captured.
-
-    Args:
-        module: with a trainer.
-        model_type: its model's architecture.
-        takes_ready_masks: whether the model leaves masks as they are.
+    """Refuses what can't be compiled or captured: such as a model that doesn't leave masks as they are.
 
     Raises:
         InputError: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
@@ -58,11 +53,8 @@ def check_compiling(module: "AdaptedModule", model_type: str, takes_ready_masks:
 def compiled(module: "AdaptedModule", captures: bool, compiles: bool = True, backend: str | None = None) -> Step:
     """The module's step, compiled at the first batch; with `captures` once for each shape, else for all together.
 
-    Args:
-        module: on its device.
-        captures: whether CUDA graphs replay it.
-        compiles: whether Inductor compiles it.
-        backend: of torch.compile, instead of what follows from the two.
+    CUDA graphs replay it if it `captures`, Inductor compiles it if it `compiles`, unless a backend of torch.compile is
+    given. The module is on its device.
     """
     # at the limit it would raise instead of compiling one more length
     public: Any = getattr(torch.compiler, "config", None)

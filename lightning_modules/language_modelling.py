@@ -73,9 +73,7 @@ class LanguageModellingModule(AdaptedModule):
     def row_losses(self, batch: Batch, summed: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         """Sum of the losses of each row's scored tokens (rows,), in nats, float32.
 
-        Args:
-            batch: of the data module.
-            summed: the sum for one row, from logits (length, vocabulary) and labels (length,).
+        `summed` is the sum for one row, from logits (length, vocabulary) and labels (length,).
         """
         rows = zip(self(batch["inputs"]).unbind(0), batch["labels"].unbind(0), strict=True)
         # Row by row: with lower precision, only one row's logits at a time are float32.

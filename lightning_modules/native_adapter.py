@@ -39,12 +39,9 @@ class NativeAdapter:
 
     @classmethod
     def of(cls, adapter: Adapter, with_factors: bool, **about: object) -> "NativeAdapter":
-        """What an adapter has trained, at its discrete ranks.
+        """What an adapter has trained, at its discrete ranks; `about` is more of the description.
 
-        Args:
-            adapter: attached, with trained weights.
-            with_factors: whether to hold the frozen factors of LoRA-XS, cut to the ranks, too.
-            about: more of the description.
+        `with_factors` tells whether to hold the frozen factors of LoRA-XS, cut to the ranks, too.
         """
         if not isinstance(adapter, LoRAXS):
             return cls.of_factors(adapter.low_rank_factors(), **about)

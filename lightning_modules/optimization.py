@@ -85,10 +85,7 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
 def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, settings: OptimizerSettings) -> None:
     """Gives an optimizer whose state was restored these settings, at the step that its schedule has reached.
 
-    Args:
-        optimizer: of `make_optimizer`.
-        schedule: of `make_schedule`; its functions are of the run's length now, its step is restored.
-        settings: those to go on with.
+    The schedule's functions are of the run's length now, its step is restored.
     """
     for place, (group, share) in enumerate(zip(optimizer.param_groups, schedule.lr_lambdas, strict=True)):
         asked = settings.group(group["name"])

@@ -69,11 +69,7 @@ class AdaLoRABudget(nn.Module):
         self.is_scheduled = True
 
     def allocate(self, step: int) -> None:
-        """Notes which ranks matter and cuts the others to the budget; gradients must still be there.
-
-        Args:
-            step: optimizer steps done, from 1.
-        """
+        """Notes which ranks matter and cuts the others to the budget; gradients are still there, steps count from 1."""
         for layer in self._layers.values():
             for factors in (layer.lora_A, layer.lora_B, layer.lora_E):
                 if (gradient := factors[ADAPTER_NAME].grad) is not None:

@@ -87,14 +87,7 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
 
 
 def import_peft(what: str) -> ModuleType:
-    """The peft package.
-
-    Args:
-        what: begins the message if it isn't installed: what needs it.
-
-    Raises:
-        InputError: it isn't installed.
-    """
+    """The peft package; an `InputError` that begins with `what` needs it if it isn't installed."""
     try:
         import peft
     except ImportError as error:

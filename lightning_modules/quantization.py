@@ -55,9 +55,7 @@ class BackboneStorage:
     def round(self, model: PreTrainedModel, head: Sequence[str]) -> None:
         """Rounds the backbone's weights to those that its storage can hold; they stay float32.
 
-        Args:
-            model: freshly loaded, in float32.
-            head: module paths that stay as they are.
+        The model is freshly loaded, in float32; its head stays as it is.
         """
         if self.is_plain:
             return
@@ -87,10 +85,7 @@ class BackboneStorage:
     def pack(self, model: PreTrainedModel, head: Sequence[str], adapted: Sequence[str]) -> None:
         """Puts the frozen weights of a rounded model into the types they are held in.
 
-        Args:
-            model: adapted, with everything that doesn't train frozen.
-            head: see `round`.
-            adapted: full paths of the adapted layers, each of which has the frozen one as its `base`.
+        Everything that doesn't train is frozen; each `adapted` layer (full paths) has the frozen one as its `base`.
         """
         if self.dtype == "bfloat16":
             for embedding in embeddings(model, head):

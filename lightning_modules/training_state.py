@@ -20,11 +20,7 @@ _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def training_identity(module: "AdaptedModule") -> dict[str, Any]:
-    """What a resumed run must have in common with the one before: `splits`, their checksums, and `training`, settings.
-
-    Args:
-        module: with its trainer.
-    """
+    """What a resumed run has in common with the one before: `splits`, their checksums, and `training`, settings."""
     data, trainer = module.data, module.trainer
     settings = {name: getattr(data, name) for name in (*_OF_THE_ORDER, "stride") if hasattr(data, name)}
     settings |= {name: getattr(trainer, name) for name in (*_OF_THE_EPOCH, "limit_val_batches")}
@@ -32,11 +28,7 @@ def training_identity(module: "AdaptedModule") -> dict[str, Any]:
 
 
 def check_training_state(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
-    """Refuses a checkpoint that this run can't go on from as if it had never stopped.
-
-    Args:
-        module: with its trainer and model.
-        checkpoint: one whose tensors fit the module.
+    """Refuses a checkpoint whose tensors fit, but that this run can't go on from as if it had never stopped.
 
     Raises:
         InputError: other rows or labels to validate on; another data order in the middle of an epoch; an optimizer's

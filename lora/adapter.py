@@ -56,10 +56,7 @@ class Adapter(nn.Module):
     def check_fit(self, skeleton: nn.Module, model_type: str, head: Sequence[str]) -> None:
         """Raises what `attach` would for these settings; to be called on an adapter of its own, made for this.
 
-        Args:
-            skeleton: the model without values (on the meta device), which is changed.
-            model_type: see `attach`.
-            head: see `attach`.
+        The skeleton is the model without values (on the meta device), and is changed.
         """
         self.attach(skeleton, model_type, head, empty_factors)
 
@@ -78,9 +75,7 @@ class Adapter(nn.Module):
     def input_directions(self, batches: Iterable[Any], forward: Callable[[Any], Any]) -> dict[str, Tensor]:
         """The leading directions (r, in) of each adapted layer's inputs, for `take_input_directions`.
 
-        Args:
-            batches: the model's inputs, as many as are wanted.
-            forward: runs the model on them.
+        `forward` runs the model on a batch of its inputs; as many are taken as are wanted.
         """
         raise NotImplementedError
 

@@ -122,9 +122,7 @@ def may_leave_parameters_out(model: Any) -> bool:
     """Whether a training step may have no gradient of a part of what trains, which parallel processes must expect.
 
     Experts that no token chose, layers that are dropped at random, and parameters that no answer depends on.
-
-    Args:
-        model: without values, on the meta device; it is spent then.
+    The model is without values, on the meta device, and is spent then.
     """
     drops = [value for name, value in model.config.to_dict().items() if name.endswith("layerdrop")]
     if any(drops) or any("experts" in name.split(".") for name, _ in model.named_parameters()):
@@ -151,12 +149,7 @@ def matrix_sizes(model: nn.Module, head: Sequence[str]) -> dict[str, int]:
 
 
 def describe_share(sizes: dict[str, int], adapted: Sequence[str]) -> str:
-    """Which share of the backbone's matrices these layers are, and what the rest is called.
-
-    Args:
-        sizes: `matrix_sizes` before the model was adapted.
-        adapted: full paths of the adapted layers.
-    """
+    """Which share of the matrices (`matrix_sizes` before adapting) these layers are, and what the rest is called."""
     weights = {f"{name}.weight" for name in adapted}
     share = sum(size for name, size in sizes.items() if name in weights) / max(sum(sizes.values()), 1)
     left = sorted((name for name in sizes if name not in weights), key=lambda name: -sizes[name])
@@ -213,12 +206,7 @@ def find_layers(model: nn.Module, targets: Sequence[str], head: Sequence[str] = 
     """The linear layers that any target matches, in the model's order, by full module path.
 
     A target matches whole dotted components at the end of a path (`query`, `attention.output.dense`), and may
-    hold the wildcards * and ? (`layer.1*.attention.self.query`).
-
-    Args:
-        model: the model to look through.
-        targets: at least one name or pattern.
-        head: module paths that train in full and so can't be adapted.
+    hold the wildcards * and ? (`layer.1*.attention.self.query`). What trains in full (`head`) can't be adapted.
 
     Raises:
         InputError: a target matches nothing (the message lists near misses), or something that can't be adapted.

@@ -112,8 +112,7 @@ class RankAllocation(nn.Module):
     def take_energies(self, energies: Tensor) -> None:
         """Starts from the ranks that share the budget out by energy, or keeps them for good where ranks are fixed.
 
-        Args:
-            energies: (N, rank_max), of each layer's directions (`lora.gradient`).
+        Energies are those of each layer's directions (`lora.gradient`), (N, rank_max).
         """
         ranks = ranks_by_energy(
             energies, self.coefficients, self.exponent, self.rank_min, self.rank_max, self.budget

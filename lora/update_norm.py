@@ -50,11 +50,7 @@ def weight_norms(adapter: Adapter) -> Tensor:
 def update_norms(adapter: Adapter, weights: Tensor) -> AdapterNorms | None:
     """The norms of this moment, or None if the adapter's updates aren't products of two matrices.
 
-    Reads from the device, once.
-
-    Args:
-        adapter: an attached adapter.
-        weights: its `weight_norms` (N,).
+    Reads from the device, once. `weights` are the adapter's `weight_norms` (N,).
     """
     factors = adapter.update_factors()
     if not factors:

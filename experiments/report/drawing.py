@@ -127,7 +127,6 @@ def keep_in_sight(
     So a run that collapsed doesn't make one line of all the others.
 
     Args:
-        axes: what is drawn on.
         which: the axis.
         sound: values of runs that neither collapsed nor diverged; without one the axis stays.
         lines: drawn ones, whose points may lie beyond.

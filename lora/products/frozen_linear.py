@@ -172,12 +172,7 @@ class FrozenLinear(nn.Linear):
 
 
 def cast_for_compiling(model: nn.Module, dtype: torch.dtype) -> None:
-    """Makes the copies that a compiled step uses of every frozen layer.
-
-    Args:
-        model: with its adapted and frozen layers.
-        dtype: autocast's 16-bit type.
-    """
+    """Makes the copies that a compiled step uses of every frozen layer, in autocast's 16-bit type."""
     for layer in model.modules():
         if not isinstance(kept := getattr(layer, "products", None), KeptProducts):
             continue
