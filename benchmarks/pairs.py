@@ -58,8 +58,10 @@ SIDES = {
     "frozen_backbone": Side(
         frozen.frozen_backbone, _BARE.format("with the same packed weights, dropout and last layer as ours")
     ),
-    "seed_with_pictures": Side(seed_loop.seed_with_pictures, _STUDY.format("a figure of each")),
-    "seed_without_pictures": Side(seed_loop.seed_without_pictures, _STUDY.format("without its figures")),
+    "seed_with_pictures": Side(
+        partial(seed_loop.train, look_at=seed_loop.draw_mask), _STUDY.format("a figure of each")
+    ),
+    "seed_without_pictures": Side(seed_loop.train, _STUDY.format("without its figures")),
     "trainer_peft_lora": Side(trainer_peft.trainer_peft_lora, _TRAINER.format("LoRA r = 8 in the same layers")),
     "trainer_peft_adalora": Side(
         trainer_peft.trainer_peft_adalora, _TRAINER.format("AdaLoRA from r = 12 to 8, allocated every 10 steps")

@@ -80,8 +80,10 @@ class SeedLinear(nn.Module):
 
 def draw_mask(mask: Tensor, layer: SeedLinear) -> None:
     """A figure of a mask as the study's code draws it; closed, as there, without a file."""
+    import matplotlib
     from matplotlib import pyplot
 
+    matplotlib.use("agg")
     matrix = mask.detach().cpu().numpy()
     figure = pyplot.figure(figsize=(6, 6))
     pyplot.imshow(matrix, cmap="gray_r", interpolation="none", vmin=0, vmax=matrix.max())
@@ -92,19 +94,6 @@ def draw_mask(mask: Tensor, layer: SeedLinear) -> None:
     pyplot.ylabel("Rows")
     pyplot.title(f"Rank: {layer.rank:.2f}, alpha: {layer.alpha:.2f}")
     pyplot.close(figure)
-
-
-def seed_with_pictures(settings: BenchmarkSettings) -> Figures:
-    """The study's loop with a figure of each layer's mask in each forward pass, as its code has it."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    return _time_seed_training(settings, draw_mask)
-
-
-def seed_without_pictures(settings: BenchmarkSettings) -> Figures:
-    """The same loop without figures."""
-    return _time_seed_training(settings, None)
 
 
 def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] | None) -> list[SeedLinear]:
@@ -118,7 +107,8 @@ def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] 
     return layers
 
 
-def _time_seed_training(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None) -> Figures:
+def train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None = None) -> Figures:
+    """The study's loop; with `draw_mask` a figure of each layer's mask in each forward pass, as its code has it."""
     few = replace(settings, steps=max(settings.steps // _STEPS_SHARE, 2), warm_up_steps=1)
     model = pretrained_model(few)
     layers = adapt(model, look_at)

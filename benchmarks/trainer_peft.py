@@ -22,8 +22,8 @@ from benchmarks.data import batches, epoch_rows, training_rows
 from benchmarks.models import pretrained_model
 from benchmarks.settings import SEED, BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow, training_figures
-from common.errors import InputError
 from datamodules.tokenization import TokenizedSplit
+from lightning_modules.peft_methods import import_peft
 from lora.target_names import DEFAULT_TARGETS
 
 RANK, LORA_ALPHA = 8, 16
@@ -55,10 +55,7 @@ def trainer_peft_adalora(settings: BenchmarkSettings) -> Figures:
 
 
 def _adapted(settings: BenchmarkSettings, config_class: str, **method: Any) -> Any:
-    try:
-        import peft
-    except ImportError as error:
-        raise InputError("this pair needs PEFT. Run `pip install -e '.[peft]'`.") from error
+    peft = import_peft("this pair")
     model = pretrained_model(settings)
     head = ["classifier", "score", "pre_classifier"]
     config = getattr(peft, config_class)(

@@ -8,7 +8,6 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import Batch, TrainedModule
-from datamodules.tokenized_data import TokenizedDataModule
 from lora.nested import NestedRanks
 
 
@@ -37,9 +36,7 @@ class NestedRankSampling(Callback):
             adapter.use_rank(adapter.rank_max)
 
 
-def rank_curve(
-    trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule
-) -> list[dict[str, float | None]] | None:
+def rank_curve(trainer: Trainer, pl_module: TrainedModule) -> list[dict[str, float | None]] | None:
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would
@@ -55,7 +52,7 @@ def rank_curve(
     with _without_callbacks_and_loggers(trainer):
         for rank in adapter.evaluated_ranks:
             adapter.use_rank(rank)
-            found[rank] = _figures(trainer, pl_module, data)
+            found[rank] = _figures(trainer, pl_module)
     adapter.use_rank(adapter.rank_max)
     for rank, figures in found.items():
         metrics = {f"{name}/rank_{rank}": value for name, value in figures.items()}
@@ -63,9 +60,9 @@ def rank_curve(
     return [{"rank": rank, **figures} for rank, figures in found.items()]
 
 
-def _figures(trainer: Trainer, pl_module: TrainedModule, data: TokenizedDataModule) -> dict[str, float]:
+def _figures(trainer: Trainer, pl_module: TrainedModule) -> dict[str, float]:
     """Every figure of the validation splits, and of the test splits if they have labels."""
-    figures: dict[str, float] = {}
+    figures, data = dict[str, float](), pl_module.data
     for evaluate in [trainer.validate, trainer.test] if data.has_labelled_test else [trainer.validate]:
         evaluate(pl_module, datamodule=data, verbose=False)
         figures |= {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -11,6 +11,8 @@ from torch import Tensor
 from callbacks.rank_discretisation import describe_ranks
 from callbacks.trained_module import Batch, TrainedModule
 
+_EVERY_N_SECONDS = 30.0  # between two lines within an epoch
+
 
 class TerminalProgress(RichProgressBar):
     """Lightning's Rich bar with the loss of a step, seldom enough not to hold up training; epochs count from 1."""
@@ -70,14 +72,9 @@ class TrainingLog(Callback):
 
 
 class EpochLines(Callback):
-    """One line per epoch, and where no bar moves one every half minute; it comes after TrainingLog among the callbacks.
+    """One line per epoch, and where no bar moves one every half minute; it comes after TrainingLog."""
 
-    Args:
-        every_n_seconds: the interval within an epoch.
-    """
-
-    def __init__(self, every_n_seconds: float = 30.0) -> None:
-        self.every_n_seconds = every_n_seconds
+    def __init__(self) -> None:
         self._printed = self._started = time.monotonic()
         self._first_step = 0
 
@@ -88,7 +85,7 @@ class EpochLines(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
     ) -> None:
-        early = time.monotonic() - self._printed < self.every_n_seconds
+        early = time.monotonic() - self._printed < _EVERY_N_SECONDS
         if (
             early
             or trainer.progress_bar_callback is not None

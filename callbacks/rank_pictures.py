@@ -58,26 +58,14 @@ def rank_grid(ranks: dict[str, float]) -> tuple[list[int], list[str], list[list[
     return layers, projections, [[places.get((layer, name)) for layer in layers] for name in projections]
 
 
-def rank_map(
-    ranks: dict[str, float],
-    rank_min: int,
-    rank_max: int,
-    title: str,
-    label: str = "rank",
-    decimals: int = 0,
-    width: float | None = None,
-) -> Figure:
-    """A heat map, projection by layer, with the rank in each cell.
+def rank_map(ranks: dict[str, float], rank_min: int, rank_max: int, title: str, width: float | None = None) -> Figure:
+    """A heat map, projection by layer, with the rank in each cell, in colours from rank_min to rank_max.
 
     Args:
         ranks: by module path; one beyond the bounds has the colour of an arrow at that end of the colour bar.
-        rank_min: lower end of the colours; rank_max the upper one.
-        title: above the map.
-        label: what the values are, beside the colours.
-        decimals: digits after the point in the cells, for means and deviations.
         width: inches; by default as wide as all cells need. Where they don't fit, there are colours alone.
     """
-    layers, projections, rows = rank_grid({path: round(rank, decimals) for path, rank in ranks.items()})
+    layers, projections, rows = rank_grid({path: round(rank, 0) for path, rank in ranks.items()})
     needed = _BESIDE + _CELL * len(layers)
     figure = Figure(figsize=(width or needed, 1.4 + _CELL * len(projections)), layout="constrained")
     axes = figure.add_subplot()
@@ -94,11 +82,11 @@ def rank_map(
         for x, rank in enumerate(row):
             if rank is not None and has_room:
                 color = "white" if rank < (rank_min + rank_max) / 2 or rank > rank_max else "black"
-                axes.text(x, y, f"{rank:.{decimals}f}", ha="center", va="center", fontsize=10, color=color)
+                axes.text(x, y, f"{rank:.0f}", ha="center", va="center", fontsize=10, color=color)
     known = [rank for row in rows for rank in row if rank is not None]
     beyond = (min(known) < rank_min, max(known) > rank_max)
     extend = {(True, True): "both", (True, False): "min", (False, True): "max"}.get(beyond, "neither")
-    figure.colorbar(image, ax=axes, label=label, extend=extend, ticks=MaxNLocator("auto", integer=True))
+    figure.colorbar(image, ax=axes, label="rank", extend=extend, ticks=MaxNLocator("auto", integer=True))
     return figure
 
 

@@ -21,32 +21,21 @@ def _parser() -> VerbParser:
         epilog="Other options go to the run's settings, such as --model.backbone FOLDER or --data.data_dir FOLDER.",
         handed_on=MEANINGS,
     )
-    parser.add_argument("run", help="Run folder, or a run's name below --runs_dir.")
-    parser.add_argument(
-        "--format",
-        required=True,
-        choices=list(FORMATS),
-        help="peft: plain LoRA with a rank per layer; merged: the whole model; native: R blocks in one small file.",
-    )
-    parser.add_argument("--output", type=Path, help="Folder to write; RUN/exports/FORMAT if not given.")
-    parser.add_argument("--ckpt_path", default="best", help="best (default), last or a file.")
-    parser.add_argument("--runs_dir", default="runs", help="Folder that holds the run folders.")
-    parser.add_argument("--force", action="store_true", help="Export a run whose ranks are still soft.")
-    parser.add_argument(
-        "--budget", type=int, help="Cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA)."
-    )
-    parser.add_argument("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
-    parser.add_argument("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
-    parser.add_argument(
-        "--with_factors", action="store_true", help="native: put in the frozen factors, cut to the ranks."
-    )
-    parser.add_argument("--without_head", action="store_true", help="native: leave the head out.")
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=1e-5,
-        help="Largest allowed difference of logits (1e-5), times the largest logit if above 1.",
-    )
+    add = parser.add_argument
+    add("run", help="Run folder, or a run's name below --runs_dir.")
+    told = "peft: plain LoRA with a rank per layer; merged: the whole model; native: R blocks in one small file."
+    add("--format", required=True, choices=list(FORMATS), help=told)
+    add("--output", type=Path, help="Folder to write; RUN/exports/FORMAT if not given.")
+    add("--ckpt_path", default="best", help="best (default), last or a file.")
+    add("--runs_dir", default="runs", help="Folder that holds the run folders.")
+    add("--force", action="store_true", help="Export a run whose ranks are still soft.")
+    add("--budget", type=int, help="Cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA).")
+    add("--dtype", choices=list(_DTYPES), help="Type of merged weights; float32 if not given.")
+    add("--max_shard_size", default="5GB", help="Largest file of a merged model (5GB).")
+    add("--with_factors", action="store_true", help="native: put in the frozen factors, cut to the ranks.")
+    add("--without_head", action="store_true", help="native: leave the head out.")
+    told = "Largest allowed difference of logits (1e-5), times the largest logit if above 1."
+    add("--tolerance", type=float, default=1e-5, help=told)
     return parser
 
 

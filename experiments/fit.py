@@ -108,7 +108,7 @@ class Fit:
             # Weights only: a checkpoint given to the trainer would set the callbacks back to that epoch, too.
             module.load_checkpoint(read_checkpoint(best, module.device))
             results = replace(results, at_best_epoch=rank_figures(module))
-        results = replace(results, rank_curve=rank_curve(trainer, module, module.data))
+        results = replace(results, rank_curve=rank_curve(trainer, module))
         if is_tested:
             trainer.test(module, datamodule=module.data, verbose=False)
             test, last = self.figures.test, results.test_last

@@ -1,5 +1,7 @@
 """Metrics that are exact over a whole split, whatever the batches and processes."""
 
+from collections.abc import Callable
+
 import torch
 from scipy.stats import pearsonr, spearmanr
 from torch import Tensor
@@ -7,7 +9,7 @@ from torchmetrics import Metric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassConfusionMatrix
 from torchmetrics.utilities import dim_zero_cat
 
-from common.errors import InputError, one_of
+from common.errors import InputError, check_one_of
 
 EPSILON = torch.finfo(torch.float32).eps
 METRICS = ("matthews_correlation", "accuracy", "f1", "pearson", "spearman", "average")
@@ -125,19 +127,15 @@ def make_metric(name: str, classes: int) -> Metric:
 
     `average` is GLUE's figure of a task with two: the mean of F1 and accuracy, or of both correlations.
     """
-    match name:
-        case "matthews_correlation":
-            return MatthewsCorrelation(classes)
-        case "accuracy":
-            return MulticlassAccuracy(classes, average="micro")
-        case "f1":
-            return BinaryF1Score()
-        case "pearson":
-            return Correlation(of_ranks=False)
-        case "spearman":
-            return Correlation(of_ranks=True)
-        case "average":
-            first, second = ("pearson", "spearman") if classes == 1 else ("f1", "accuracy")
-            return 0.5 * (make_metric(first, classes) + make_metric(second, classes))
-        case _:
-            raise one_of("metric", name, METRICS)
+    if name == "average":
+        first, second = ("pearson", "spearman") if classes == 1 else ("f1", "accuracy")
+        return 0.5 * (make_metric(first, classes) + make_metric(second, classes))
+    made: dict[str, Callable[[], Metric]] = {
+        "matthews_correlation": lambda: MatthewsCorrelation(classes),
+        "accuracy": lambda: MulticlassAccuracy(classes, average="micro"),
+        "f1": BinaryF1Score,
+        "pearson": lambda: Correlation(of_ranks=False),
+        "spearman": lambda: Correlation(of_ranks=True),
+    }
+    check_one_of("metric", name, METRICS)
+    return made[name]()

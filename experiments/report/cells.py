@@ -82,9 +82,9 @@ def span(interval: Interval | None, factor: float = 1.0) -> str:
     return "" if interval is None else f"[{factor * interval[0]:+.2f}, {factor * interval[1]:+.2f}]"
 
 
-def number(value: float, digits: int = 2) -> str:
-    """A number to so many significant digits; nothing for NaN."""
-    return f"{value:.{digits}g}" if value == value else ""
+def number(value: float) -> str:
+    """A number to two significant digits; nothing for NaN."""
+    return f"{value:.2g}" if value == value else ""
 
 
 def counted(count: int, name: str) -> str:

@@ -61,7 +61,7 @@ def run_report(arguments: list[str]) -> int:
     records = read_records(options.sources)
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     typed = _commands(study, options, output)
-    replayed = None if options.replay is None else replays(study.groups, tuple(options.replay))
+    replayed = [] if options.replay is None else replays(study.groups, tuple(options.replay))
     with ProcessPoolExecutor(2, get_context("fork"), signal, (SIGINT, SIG_IGN)) as printers:
         is_large = len(records) > _MANY
         if is_large:

@@ -144,20 +144,14 @@ def read_files(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: one of these files is damaged.
     """
-    path = folder / "config.yaml"
+    path, ranks_path = folder / "config.yaml", folder / "ranks.json"
     config = flatten(read_yaml(path)) if path.exists() else {}
+    ranks = RankHistory.read(ranks_path) if ranks_path.exists() else None
     return {
         "config": with_later_settings({name.replace(".init_args.", "."): value for name, value in config.items()}),
-        "ranks": _read_ranks(folder / "ranks.json"),
+        "ranks": ranks if ranks and ranks.history else None,
         "metrics": _read_metrics(folder / "metrics.csv"),
     }
-
-
-def _read_ranks(path: Path) -> RankHistory | None:
-    if not path.exists():
-        return None
-    found = RankHistory.read(path)
-    return found if found.history else None
 
 
 def _read_metrics(path: Path) -> dict[str, pd.Series]:

@@ -1,5 +1,6 @@
 """Would `sweep --stop_early` have chosen the same? Finished sweeps, replayed on resampled seeds."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -86,7 +87,7 @@ def _curves(groups: list[Group]) -> Array | None:
     return np.maximum.accumulate(np.nan_to_num(found, nan=-np.inf), axis=2)
 
 
-def replay_table(found: list[Replay]) -> pd.DataFrame:
+def replay_table(found: Iterable[Replay]) -> pd.DataFrame:
     """A row per search: its size, how often the winner stays, what is spent, and the least that could be."""
     return make_table(
         found,

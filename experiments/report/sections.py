@@ -1,7 +1,7 @@
 """What a report says, section by section, gathered once for the page and the Markdown file."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def gather(
     sources: list[Path],
     commands: list[str],
     pictures: Pictures,
-    replayed: list[Replay] | None = None,
+    replayed: Sequence[Replay] = (),
     evaluated: Iterable[Section] = (),
 ) -> list[Section]:
     """All sections of a report that have something to say.
@@ -61,6 +61,8 @@ def gather(
     `commands` make the report and its runs again; `replayed` is what `sweep --stop_early` would have done; `evaluated`
     is what models loaded again say.
     """
+    told, troubles = Paragraph(say("replay")), Paragraph(say("troubles"), "warning")
+    fallen = "Runs that collapsed or did not finish"
     found = [
         Section("top", "", _top(study, sources)),
         Section("costs", "Score against cost", _costs(study, pictures)),
@@ -69,11 +71,11 @@ def gather(
         Section("rates", "Learning rates", _rates(study, pictures)),
         Section("law", "A law for the learning rate", _law(study, pictures)),
         Section("rank-curve", "The metric against the rank", _rank_curve(study, pictures)),
-        Section("replay", "Stopping early, replayed", _replay(replayed)),
+        Section("replay", "Stopping early, replayed", _table("Stopping early, replayed", replay_table(replayed), told)),
         *evaluated,
         Section("training", "Training", _training(study, pictures)),
         *_ranks(study, pictures),
-        Section("troubles", "Runs that collapsed or did not finish", _troubles(study)),
+        Section("troubles", fallen, _table(fallen, trouble_table(study.records), troubles)),
         Section("provenance", "Data, model, versions, commands", _provenance(study, commands)),
     ]
     return [section for section in found if section.parts]
@@ -172,10 +174,6 @@ def _rank_curve(study: Study, pictures: Pictures) -> list[Part]:
     return [*table, *drawn]
 
 
-def _replay(replayed: list[Replay] | None) -> list[Part]:
-    return _table("Stopping early, replayed", replay_table(replayed or []), Paragraph(say("replay")))
-
-
 def _training(study: Study, pictures: Pictures) -> list[Part]:
     shown = study.on_one_axis
     first = "training_figure_one" if len(study.records) == 1 else "training_figure"
@@ -194,7 +192,7 @@ def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
     extremes = [one.extremes for one in sets] or [(0.0, 0.0)]
     scale = (min(low for low, _ in extremes), max(high for _, high in extremes))
     for one in sets:
-        label = _file_name(one.group.label)
+        label = re.sub(r"[^\w.-]+", "_", one.group.label).strip("._")[:80] or "settings"  # of a file
         drawn: list[Part] = []
         for name, caption, make in allocation_figures(one, scale):
             drawn += pictures.draw(f"{name}_{label}", caption, make)
@@ -204,10 +202,6 @@ def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
     notes = [say("ranks_hidden", hidden)] if hidden else []
     notes += [say("ranks_lost", ", ".join(group.label for group in lost))] if lost else []
     yield Section("ranks-not-shown", "Ranks that are not shown", [Paragraph(note) for note in notes])
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"[^\w.-]+", "_", label).strip("._")[:80] or "settings"
 
 
 def _caption(*names: str, more: int = 0) -> str:
@@ -221,11 +215,6 @@ def _best_of_methods(groups: list[Group]) -> list[Group]:
     ordered = sorted((group for group in groups if allocating(group)), key=lambda group: -group.score)
     first = {group.method: group for group in reversed(ordered)}
     return sorted(ordered, key=lambda group: first[group.method] is not group)[:_RANK_SECTIONS]
-
-
-def _troubles(study: Study) -> list[Part]:
-    told = Paragraph(say("troubles"), "warning")
-    return _table("Runs that collapsed or did not finish", trouble_table(study.records), told)
 
 
 def _provenance(study: Study, commands: list[str]) -> list[Part]:

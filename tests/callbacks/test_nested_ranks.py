@@ -62,7 +62,7 @@ def test_each_point_of_the_curve_is_the_figure_of_a_run_cut_to_that_rank(tiny_be
     seen = UpdateNorms()
     module, data = tiny.make_module(tiny_bert, make(), learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
     trainer = tiny.fit(module, data, seen, max_epochs=2)
-    curve = rank_curve(trainer, module, data)
+    curve = rank_curve(trainer, module)
     assert [entry["rank"] for entry in curve] == [1, 3, 4]
     assert trainer.callbacks[0] is seen
     for entry in curve:
@@ -112,7 +112,7 @@ def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
     trainer = tiny.fit(module, data, EveryRankEvaluation(), figures, max_epochs=2)
     first, last = figures.epochs
     assert first["val/loss/rank_1"] != last["val/loss/rank_1"]
-    curve = rank_curve(trainer, module, data)  # of the weights that the last epoch was validated with
+    curve = rank_curve(trainer, module)  # of the weights that the last epoch was validated with
     for entry in curve:
         for name in ("val/loss", "val/matthews_correlation"):
             assert last[f"{name}/rank_{entry['rank']}"] == pytest.approx(entry[name], abs=1e-6)
