@@ -27,6 +27,7 @@ from lora.scaling import scaling_factor
 
 RANK_MIN, RANK_MAX, RANK_AVERAGE = 5, 25, 20
 ALPHA_MIN, ALPHA_MAX = 0.5, 3.0
+_TAU = 0.0
 _STEPS_SHARE = 20  # of our steps to those of this loop, which takes long
 _HEAD = ("classifier",)
 
@@ -40,19 +41,14 @@ def looped_ranks(weights: Tensor, budget: float, rank_min: int) -> Tensor:
 def looped_mask(rank: Tensor, alpha: float, rank_min: int, rank_max: int, core: Tensor) -> Tensor:
     """The soft mask of one layer with continuous rank (), of the shape of its core (rank_max, rank_max)."""
     sizes = torch.arange(rank_min, rank_max + 1, device=core.device)
-    probabilities = _rank_probabilities(rank, alpha, sizes)
+    noise = torch.distributions.Gumbel(0, 1).sample(sizes.shape).to(sizes.device)
+    probabilities = torch.softmax(-alpha * torch.log(1 + (rank - sizes) ** 2) + _TAU * noise, dim=0)
     mask = torch.zeros_like(core)
     for size in range(rank_min, rank_max + 1):
         square = torch.zeros_like(core)
         square[:size, :size] = 1
         mask += probabilities[size - rank_min] * square
     return mask
-
-
-def _rank_probabilities(rank: Tensor, alpha: float, sizes: Tensor, tau: float = 0.0) -> Tensor:
-    logits = -alpha * torch.log(1 + (rank - sizes) ** 2)
-    noise = torch.distributions.Gumbel(0, 1).sample(sizes.shape).to(sizes.device)
-    return torch.softmax(logits + tau * noise, dim=0)
 
 
 class SeedLinear(nn.Module):

@@ -114,12 +114,10 @@ def locate_backbone(backbone: str) -> str:
     is_gguf = path.suffix == GGUF_ENDING
     if not (backbone.startswith((".", "/", "~")) or path.is_dir() or (is_gguf and path.is_file())):
         return backbone
-    return str(_model_file(path) if is_gguf and not path.is_dir() else _model_folder(path, backbone))
-
-
-def _model_file(path: Path) -> Path:
+    if not is_gguf or path.is_dir():
+        return str(_model_folder(path, backbone))
     if path.is_file():
-        return path
+        return str(path)
     there = ", ".join(sorted(found.name for found in path.parent.glob(f"*{GGUF_ENDING}"))) or "none"
     raise InputError(f"backbone is {str(path)!r}, but there is no such file; GGUF files in its folder: {there}.")
 

@@ -47,11 +47,9 @@ def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise storage_error(path, error) from error
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
 
 
 def write_cache(path: Path, content: bytes, what: str) -> None:
@@ -126,7 +124,7 @@ def _temporary_beside(path: Path) -> dict[str, Any]:
         writer = _HALF_WRITTEN.fullmatch(left.name)
         if writer and writer[1] == _machine() and not _is_running(int(writer[2])):
             with suppress(OSError):
-                _delete(left)
+                shutil.rmtree(left) if left.is_dir() and not left.is_symlink() else left.unlink()
     return {"dir": path.parent, "prefix": f".{_machine()}-{os.getpid()}.", "suffix": ".partial"}
 
 
@@ -148,13 +146,6 @@ def _is_running(process: int) -> bool:
     except (OSError, OverflowError):  # another user's
         return True
     return True
-
-
-def _delete(path: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.rmtree(path)
-    else:
-        path.unlink()
 
 
 def finite(content: object) -> Any:

@@ -51,15 +51,19 @@ def global_batches(
     """
     _check_batching(lengths, batch_size, batching)
     if batching == "neighbour_pairs":
-        return _batches_of_pairs(lengths, batch_size, seed, epoch)
-    generator = _generator(seed, epoch)
+        longer = lengths.view(-1, 2).amax(dim=1)  # (pairs,)
+        batches = global_batches(longer, batch_size // 2, seed, epoch)
+        return [torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten() for pairs in batches]
+    # A hash, not seed + epoch: neighbouring seeds must not share their epochs' orders.
+    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
     shuffled = torch.randperm(len(lengths), generator=generator)  # (rows,)
     whole = len(lengths) // batch_size * batch_size
     # The left-over rows are drawn at random, before sorting: they must not be the longest ones of each epoch.
     left_over = [shuffled[whole:]] if whole < len(lengths) else []
     if batching == "random":
         return [*shuffled[:whole].split(batch_size), *left_over] if whole else left_over
-    batches: list[Tensor] = []
+    batches = []
     for window in shuffled[:whole].split(WINDOW_BATCHES * batch_size) if whole else ():
         batches.extend(_sorted_by_length(window, lengths).split(batch_size))
     order = torch.randperm(len(batches), generator=generator).tolist()
@@ -73,18 +77,6 @@ def _check_batching(lengths: Tensor, batch_size: int, batching: str) -> None:
             f"batching is 'neighbour_pairs' with {len(lengths)} rows and batch_size {batch_size}; allowed: even "
             "numbers of both. Use length_grouped for data that isn't made of pairs."
         )
-
-
-def _batches_of_pairs(lengths: Tensor, batch_size: int, seed: int, epoch: int) -> list[Tensor]:
-    longer = lengths.view(-1, 2).amax(dim=1)  # (pairs,)
-    batches = global_batches(longer, batch_size // 2, seed, epoch)
-    return [torch.stack([2 * pairs, 2 * pairs + 1], dim=1).flatten() for pairs in batches]
-
-
-def _generator(seed: int, epoch: int) -> torch.Generator:
-    # A hash, not seed + epoch: neighbouring seeds must not share their epochs' orders.
-    digest = hashlib.sha256(f"{seed}/{epoch}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
 
 
 def _sorted_by_length(rows: Tensor, lengths: Tensor) -> Tensor:

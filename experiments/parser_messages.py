@@ -26,7 +26,9 @@ def readable(message: str) -> str:
     class_path = next(iter(re.findall(r"class_path '([^']+)'", message)[-1:]), None)
     for line in lines[deepest:]:
         if unknown := re.match(r"Option '([^']+)' is not accepted", line):
-            return _unknown_option(name, unknown[1], class_path)
+            known = list(parameters_of(resolve_name(class_path))) if class_path else []
+            hint = _like(unknown[1], known) or "."
+            return f"{name} has no option {unknown[1]!r}; {class_path} allows: {', '.join(known)}{hint}"
     reasons = list(dict.fromkeys(line for line in lines[deepest:] if not _NOISE.match(line)))
     given = next((line.partition(":")[2].strip() for line in reasons if line.startswith("Given value:")), None)
     reasons = [_plain(line) for line in reasons if not line.startswith("Given value")]
@@ -86,9 +88,3 @@ def _like(name: str, known: list[str]) -> str:
     as_written = {one.lower(): one for one in known}
     near = [as_written[one] for one in get_close_matches(name.lower(), as_written, n=3, cutoff=0.5)]
     return f". Did you mean {' or '.join(near)}?" if near else ""
-
-
-def _unknown_option(name: str, option: str, class_path: str | None) -> str:
-    known = list(parameters_of(resolve_name(class_path))) if class_path else []
-    hint = _like(option, known) or "."
-    return f"{name} has no option {option!r}; {class_path} allows: {', '.join(known)}{hint}"

@@ -192,15 +192,11 @@ def for_page(svg: str, label: str, number: int, width: float) -> str:
     """
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL).replace(INK, "currentColor")
-    svg = _own_ids(svg, f"f{number}-")
+    # ids that something refers to get a prefix, so that figures on one page don't meet; the others go
+    used, own = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg)), f"f{number}-"
+    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{own}{found[1]}"' if found[1] in used else "", svg)
+    svg = re.sub(r'(url\(#|href="#)', rf"\1{own}", svg)
     for size in ("height", "width"):
         svg = re.sub(rf'(<svg[^>]*?) {size}="[^"]*"', r"\1", svg, count=1)
     opening = f'<svg role="img" aria-label={quoteattr(label)} style="max-width:{width * 96:.0f}px" '
     return svg.replace("<svg ", opening, 1)
-
-
-def _own_ids(svg: str, prefix: str) -> str:
-    """Ids that something refers to get a prefix, so that figures on one page don't meet; the others go."""
-    used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', svg))
-    svg = re.sub(r' id="([^"]+)"', lambda found: f' id="{prefix}{found[1]}"' if found[1] in used else "", svg)
-    return re.sub(r'(url\(#|href="#)', rf"\1{prefix}", svg)

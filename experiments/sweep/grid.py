@@ -136,7 +136,9 @@ def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], di
         for chosen in section.combinations():
             overrides = {**chosen, **evaluate(section.derived, {**section.settings, **chosen}, values)}
             trial = Trial("", method, section.configs, overrides, section.settings)
-            _refuse_own(trial)
+            for name, reason in _OWN.items():  # what the sweep itself says, or what would leave no results
+                if trial.asked.get(name):
+                    raise InputError(f"{name} is set for the trials of a sweep, but {reason}. Leave it out.")
             if trial in trials:
                 raise InputError(f"the grid has the same trial twice: {overrides}. Remove the repeated value.")
             trials.append(trial)
@@ -177,10 +179,3 @@ def _rows(group: object) -> list[Overrides]:
         told = ", ".join(f"{name} has {len(values)}" for name, values in columns.items())
         raise InputError(f"zip needs lists of one length: {told}. Make them equal, or use grid for every combination.")
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
-def _refuse_own(trial: Trial) -> None:
-    """Refuses what the sweep itself says to each trial, or what would leave a trial without results."""
-    for name, reason in _OWN.items():
-        if trial.asked.get(name):
-            raise InputError(f"{name} is set for the trials of a sweep, but {reason}. Leave it out.")
