@@ -11,6 +11,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
 from common.errors import InputError
+from experiments.config_files import group_of
 
 _LONGEST_TEXT = 4096  # characters; as long as a path may be
 _LARGEST_NUMBER = 2**63 - 1
@@ -179,7 +180,7 @@ def check_trainer(settings: dict[str, Any]) -> None:
             raise InputError(f"trainer.{name} is {given}; allowed: {allowed}, because {reason}. Leave it out.")
 
 
-def check_strategy(asked: str | dict[str, Any]) -> None:
+def check_strategy(asked: str | dict[str, object]) -> None:
     """Refuses anything but data-parallel processes that run the whole model each: see docs/several_processes.md."""
     if asked in _NAMES:
         return
@@ -187,8 +188,9 @@ def check_strategy(asked: str | dict[str, Any]) -> None:
     if isinstance(asked, str):
         name = asked
     else:
-        kind, name = resolve_name(asked["class_path"]), asked["class_path"].rpartition(".")[2]
-        start_method = (asked.get("init_args") or {}).get("start_method", "popen")
+        path = str(asked["class_path"])
+        kind, name = resolve_name(path), path.rpartition(".")[2]
+        start_method = group_of(asked, "init_args").get("start_method", "popen")
         # a class derived from DDPStrategy would start its processes in its own way
         if issubclass(kind, SingleDeviceStrategy) or (kind is DDPStrategy and start_method == "popen"):
             return

@@ -60,10 +60,9 @@ def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float
         tokens[line] += int(scores[row][1])
     table = ["text\ttokens\tmean_loss_per_token\tperplexity"]
     for text, loss, count in zip(texts, losses, tokens, strict=True):
-        mean = loss / max(count, 1)  # beyond 700, exp raises
-        figures = (
-            f"{mean:.6f}\t{math.exp(mean) if mean < 700 else math.inf:.6f}" if count else "\t"
-        )  # beyond, exp raises
+        mean = loss / max(count, 1)
+        perplexity = math.exp(mean) if mean < 700 else math.inf  # beyond, math.exp raises
+        figures = f"{mean:.6f}\t{perplexity:.6f}" if count else "\t"
         table.append(f"{as_cell(text)}\t{count}\t{figures}")
     return "\n".join(table) + "\n"
 

@@ -99,7 +99,7 @@ def _without_values(tensor: Tensor) -> Tensor:
     return nn.Parameter(empty, False) if isinstance(tensor, nn.Parameter) else empty
 
 
-def _probed(model: Any, names: Sequence[str]) -> set[str]:
+def _probed(model: nn.Module, names: Sequence[str]) -> set[str]:
     """The layers among these that the answer for a row of a few tokens has a gradient of; the model is spent then."""
     device = next(model.parameters()).device
     shifts = {name: torch.zeros((), device=device, requires_grad=True) for name in names}
@@ -109,7 +109,7 @@ def _probed(model: Any, names: Sequence[str]) -> set[str]:
     return {name for name, gradient in zip(shifts, gradients, strict=True) if gradient is not None}
 
 
-def _gradients_of_an_answer(model: Any, tensors: list[Tensor]) -> tuple[Tensor | None, ...]:
+def _gradients_of_an_answer(model: nn.Module, tensors: list[Tensor]) -> tuple[Tensor | None, ...]:
     """Of the answer for a row of a few tokens; None for tensors that it doesn't depend on."""
     device, end = next(model.parameters()).device, getattr(getattr(model, "config", None), "eos_token_id", None)
     ids = torch.tensor([[*range(5, 13), *([end] if isinstance(end, int) else [])]], device=device)  # some look for it

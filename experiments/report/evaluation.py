@@ -1,9 +1,9 @@
 """What trained models say when they are loaded again: answers row by row, and the metric at smaller budgets."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,8 @@ from experiments.report.cells import make_table, scale, title
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
 from experiments.report.drawing import COLORS, INK, count_axis, panels
 from experiments.report.record import Record
+
+Item = TypeVar("Item")
 
 MOST_ROWS = 2000  # evaluated again
 _MOST_HALVINGS = 8
@@ -143,7 +145,7 @@ def _loaded(record: Record) -> Any:
     return Run.open(str(record.folder), verb="validate").load("best")
 
 
-def _some_of(loader: Any, rows: int) -> Iterator[Any]:
+def _some_of(loader: Iterable[Item], rows: int) -> Iterator[Item]:
     """Every so-many-th batch: batches hold rows of similar length, so that short and long ones are among them."""
     return islice(iter(loader), 0, None, int(np.ceil(rows / MOST_ROWS)))
 
