@@ -87,11 +87,7 @@ def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42
     if rule == "random":
         return [random_factors(weight, rank, seed + layer) for layer, weight in enumerate(weights)]
     if rule == "gradient":
-        return [
-            (torch.zeros(rank, weight.shape[1]), torch.zeros(weight.shape[0], rank))
-            for weight in weights
-            if _checked_side(weight.shape, rank)
-        ]
+        return [(A.clone(), B.clone()) for A, B in empty_factors(weights, rank, rule)]
     raise one_of("factors", rule, ("svd", "random", "gradient"))
 
 

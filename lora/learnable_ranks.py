@@ -2,15 +2,14 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from torch import nn
 
 from common.errors import InputError
 from lora.adapter import FixedRank
-from lora.area_rules import InitialWeights
 from lora.factors import Factorise, factorise
-from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
+from lora.rank_allocation import RankAllocation
 
 
 class LearnableRanks(FixedRank):
@@ -18,18 +17,8 @@ class LearnableRanks(FixedRank):
 
     allocates_ranks = True
 
-    def request_ranks(
-        self,
-        rank_min: int,
-        rank_max: int,
-        rank_average: float | None,
-        budget: float | None,
-        allocation: AllocationRule,
-        initial_weights: InitialWeights,
-        rounding: Rounding,
-        tau: float,
-    ) -> None:
-        """Notes the settings; `attach` uses them, once the layers are known.
+    def request_ranks(self, make: "partial[RankAllocation]", rank_average: float | None, budget: float | None) -> None:
+        """Notes what makes the allocation; `attach` calls it, once the layers are known.
 
         Raises:
             InputError: both rank_average and budget are given, or neither.
@@ -39,6 +28,7 @@ class LearnableRanks(FixedRank):
                 f"rank_average is {rank_average} and budget is {budget}; allowed: exactly one of them, "
                 "for example rank_average: 20."
             )
+        allocation, initial_weights = make.keywords["rule"], make.keywords["start"]
         by_energy = allocation == "fixed_by_energy" or initial_weights == "gradient_energy"
         if by_energy and (self.gradient_pass is None or self.gradient_pass.batches < 2):
             raise InputError(
@@ -46,15 +36,7 @@ class LearnableRanks(FixedRank):
                 "aren't known; allowed with factors: gradient (LoRA-XS) or initialization: gradient (LoRA), and "
                 "gradient_batches of 2 or more."
             )
-        self._rank_average, self._budget = rank_average, budget
-        self._allocation_settings: dict[str, Any] = {
-            "rank_min": rank_min,
-            "rank_max": rank_max,
-            "rule": allocation,
-            "start": initial_weights,
-            "rounding": rounding,
-            "tau": tau,
-        }
+        self._make_allocation, self._rank_average, self._budget = make, rank_average, budget
 
     def attach(
         self, model: nn.Module, model_type: str, head: Sequence[str] = (), factorise: Factorise = factorise
@@ -66,11 +48,11 @@ class LearnableRanks(FixedRank):
         if budget is None:
             assert self._rank_average is not None
             budget = float(coefficients.double().sum()) * math.prod([self._rank_average] * exponent)  # ** may overflow
-        self.rank_allocation = RankAllocation(coefficients, exponent, budget=budget, **self._allocation_settings)
+        self.rank_allocation = self._make_allocation(coefficients, exponent, budget=budget)
 
     def update_settings(self) -> dict[str, float | str]:
         names = {"allocation": "rule", "rank_min": "rank_min", "rounding": "rounding"}  # ranks follow from them
-        ranks = {name: self._allocation_settings[key] for name, key in names.items()}
+        ranks = {name: self._make_allocation.keywords[key] for name, key in names.items()}
         return {**super().update_settings(), **ranks}
 
     @property

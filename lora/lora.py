@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from lora.injection import choose_layers, is_inside, linear_layers_of
 from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.products.frozen_products import cast_together
-from lora.rank_allocation import AllocationRule, Rounding
+from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch
 from lora.target_names import Targets
@@ -203,7 +204,8 @@ class AdaptiveLoRA(LearnableRanks, LoRA):
         **settings: Any,
     ) -> None:
         super().__init__(rank_max, **settings)
-        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
+        make = partial(RankAllocation, rank_min=rank_min, rank_max=rank_max, rule=allocation, start=initial_weights)
+        self.request_ranks(partial(make, rounding=rounding, tau=tau), rank_average, budget)
 
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         raise InputError(

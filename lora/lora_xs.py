@@ -1,6 +1,7 @@
 """LoRA-XS with a fixed rank, and with ranks that allocate themselves."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from lora.joint_layers import Folding, JointLayers, join_layers
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.products.frozen_products import is_packable
-from lora.rank_allocation import AllocationRule, Rounding
+from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch, sketch_factors
 from lora.target_names import Targets
@@ -230,7 +231,8 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
         **settings: Any,
     ) -> None:
         super().__init__(rank_max, **settings)
-        self.request_ranks(rank_min, rank_max, rank_average, budget, allocation, initial_weights, rounding, tau)
+        make = partial(RankAllocation, rank_min=rank_min, rank_max=rank_max, rule=allocation, start=initial_weights)
+        self.request_ranks(partial(make, rounding=rounding, tau=tau), rank_average, budget)
 
     def _masks(self) -> Tensor:
         return self.allocation.masks()
