@@ -24,6 +24,11 @@ def read_definition(path: Path) -> dict[str, Any]:
     content = read_yaml(path)
     if not content:
         raise InputError(f"{path} is empty; allowed: config and grid, as in configs/sweeps/.")
+    if "model" in content:
+        raise InputError(
+            f"{path} is the config of one run; allowed: a sweep file, which names such a config and a grid, as in "
+            f"configs/sweeps/. Train it with python cli.py fit --config {path}."
+        )
     definition: dict[str, Any] = _normal({name: part for name, part in content.items() if name != REGISTERED})
     varied = {name for section in read_sections(definition).values() for name in section.varied}
     Question.of(definition)

@@ -150,6 +150,11 @@ def test_numbers_like_1e_4_are_numbers_and_names_tell_the_trials_apart(tmp_path)
     ]
 
 
+def test_the_config_of_one_run_is_no_sweep_file():
+    with pytest.raises(InputError, match=r"python cli.py fit --config \S+quickstart.yaml"):
+        read_definition(CONFIGS / "quickstart.yaml")
+
+
 @pytest.mark.parametrize("text", ["", "- a", "config: [", "config: quickstart.yaml\ngrids: {}"])
 def test_a_file_that_is_no_sweep_is_refused(tmp_path, text):
     with pytest.raises(InputError):
