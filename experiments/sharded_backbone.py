@@ -44,6 +44,7 @@ class ShardedBackbone(WatchedDDP):
             )
         if not isinstance(module.model, FSDPModule):
             shard(module.model, self.root_device.type)
+            module.adapter.join_layers(module.model)  # none, so that nothing holds the whole layers any more
         self.model_to_device()
         for tensor in (*self.model.parameters(), *self.model.buffers()):
             if not isinstance(tensor, DTensor):

@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import dropout, linear
 from transformers.pytorch_utils import Conv1D
 
-from lora.products.folded_cores import FoldedCore
 from lora.products.frozen_linear import FrozenLinear, adapted_product, inference_product, lora_xs_product
-from lora.products.frozen_products import KeptProducts, product_type
+from lora.products.frozen_products import FoldedCore, KeptProducts, product_type
 from lora.products.stored_linear import StoredLinear
 
 LINEAR_TYPES: tuple[type[nn.Module], ...] = (nn.Linear, Conv1D)

@@ -18,6 +18,7 @@ from lora.joint_layers import Folding, JointLayers, join_layers
 from lora.layers import LoRAXSLinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.products.frozen_products import is_packable
+from lora.products.stored_linear import StoredLinear
 from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
 from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch, sketch_factors
@@ -111,10 +112,12 @@ class LoRAXS(FixedRank):
         self._mark_idle_layers()
 
     def join_layers(self, model: nn.Module) -> None:
-        self.joints = join_layers(model)
+        self.joints, self._folding = join_layers(model), Folding()
 
     def _fold(self, cores: Tensor) -> None:
         self.joints = [joint for joint in self.joints if joint.refresh()]
+        if isinstance(self.adapted_layers[0].base, StoredLinear):  # which computes with the core itself
+            return
         weight = self.adapted_layers[0].weight
         if torch.is_autocast_enabled(weight.device.type) and not is_packable(weight, cores.dtype):
             self._folding.hand_over(cores, self.adapted_layers, self.joints)

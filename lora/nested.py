@@ -99,4 +99,6 @@ class NestedLoRAXS(NestedRanks, LoRAXS):
         self.request_nesting(rank_min, rank_max, evaluated_ranks)
 
     def _noiseless_masks(self) -> Tensor:
-        return square_masks(hard_tails(torch.tensor([self.active_rank]), self.rank_max)).to(self.R.device)  # (1, r, r)
+        return square_masks(
+            hard_tails(torch.full((1,), self.active_rank, device=self.R.device), self.rank_max)
+        )  # (1, r, r)

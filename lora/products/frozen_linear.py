@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lora.products.folded_cores import FoldedCore
-from lora.products.frozen_products import KeptProducts, is_packable, product_type
+from lora.products.frozen_products import FoldedCore, KeptProducts, is_packable, product_type
 from lora.products.torch_internals import content_key, multiply, pack
 
 

@@ -5,18 +5,24 @@ the CPU it is laid out for oneDNN; where autocast computes in 16 bits it is cast
 """
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
-from lora.products.folded_cores import FoldedCore
 from lora.products.torch_internals import can_pack, content_key, multiply, pack
 
 # Packed copies hold every weight twice more: a larger one isn't packed (an output embedding, say).
 LARGEST_PACKED_WEIGHT = 2**24
 _ALIGNED = 8  # 16-bit numbers: GPUs multiply fastest where every row begins at a multiple of 16 bytes
+
+
+class FoldedCore(NamedTuple):
+    """What one pass needs of a layer's core C (r, r) between its frozen factors; the core alone has a gradient."""
+
+    up: Tensor  # B C (out, r)
+    down: Tensor  # C A (r, in)
 
 
 def product_type(x: Tensor, weight: Tensor) -> torch.dtype | None:
@@ -52,20 +58,40 @@ def cast_together(tensors: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]
 class CastProducts:
     """Products with copies of W (out, in), b (out,), A (r, in) and B (out, r), cast once.
 
-    Every tensor that is handed over has the copies' type. B is appended to W going back; A is not going forward,
-    where x Aᵀ is kept, and would keep the whole product in memory.
+    Every tensor that is handed over has the copies' type. B is appended to W going back, and A going forward where
+    outputs are kept anyway: x Aᵀ, which is kept, would keep the whole product in memory.
+
+    Args:
+        dtype: of the copies.
+        weight: W.
+        bias: b.
+        A: with B.
+        B: with A.
+        keeps_outputs: whether what computes with the outputs keeps all of them for the backward pass.
     """
 
     def __init__(
-        self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
+        self,
+        dtype: torch.dtype,
+        weight: Tensor,
+        bias: Tensor | None,
+        A: Tensor | None = None,
+        B: Tensor | None = None,
+        keeps_outputs: bool = False,
     ) -> None:
-        self.dtype = dtype
+        self.dtype, self._keeps_outputs = dtype, keeps_outputs
         self.weight, self.bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
-        self.inputs = self.weight.shape[1]
-        if self.B is not None:
-            room = self.weight.new_zeros(len(self.weight), -self.B.shape[1] % _ALIGNED)
-            self._backward = torch.cat([self.weight, self.B, room], dim=1)  # (out, in + r and a bit)
-            self.weight = self._backward[:, : self.inputs]
+        outputs, self.inputs = self.weight.shape
+        if self.A is None:
+            return
+        rank, room = len(self.A), -len(self.A) % _ALIGNED
+        self._parts = [outputs, rank, room]
+        both = torch.cat([torch.cat([self.weight, self.B], dim=1), pad(self.A, (0, rank))])
+        both = pad(both, (0, room, 0, room))  # (out + r and a bit, in + r and a bit)
+        self._forward, self._backward = both[:, : self.inputs], both[:outputs]
+        self.weight, self.A, _ = self._forward.split(self._parts)
+        self.B = self._backward[:, self.inputs : self.inputs + rank]
+        self._wide_bias = None if bias is None else pad(self.bias, (0, rank + room))
 
     def frozen(self, x: Tensor) -> Tensor:
         """x Wᵀ + b: (tokens, in) -> (tokens, out)."""
@@ -77,10 +103,13 @@ class CastProducts:
 
     def adapted(self, x: Tensor, core: Tensor, folded: FoldedCore | None = None) -> tuple[Tensor, Tensor]:
         """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
-        reduced = x @ self.A.T
+        if self._keeps_outputs:
+            y, reduced, _ = linear(x, self._forward, self._wide_bias).split(self._parts, dim=1)
+        else:
+            y, reduced = self.frozen(x), x @ self.A.T
         if folded is not None:
-            return self.frozen(x).addmm_(reduced, folded.up.T), reduced
-        return self.frozen(x).addmm_(reduced @ core.T, self.B.T), reduced
+            return y.addmm_(reduced, folded.up.T), reduced
+        return y.addmm_(reduced @ core.T, self.B.T), reduced
 
     def adapted_back(
         self, gradient: Tensor, core: Tensor, folded: FoldedCore | None = None, towards_x: bool = True

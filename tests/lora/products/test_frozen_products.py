@@ -5,8 +5,7 @@ import torch
 from transformers.pytorch_utils import Conv1D
 
 from lora.products import frozen_products
-from lora.products.folded_cores import StackedFactors
-from lora.products.frozen_products import CastProducts, KeptProducts, PackedProducts, product_type
+from lora.products.frozen_products import CastProducts, FoldedCore, KeptProducts, PackedProducts, product_type
 from lora.products.torch_internals import can_pack
 
 TOKENS, IN, OUT, RANK = 7, 12, 20, 4
@@ -47,20 +46,22 @@ def test_products_are_the_dense_ones(kind, dtype, bias):
 
 
 @pytest.mark.parametrize("dtype", TOLERANCES)
-def test_cores_that_are_folded_into_the_factors_of_many_layers_give_the_same(dtype):
-    shapes = [(OUT, IN), (2 * OUT, IN), (OUT, IN), (OUT, 3 * IN)]
-    A, B = [torch.randn(RANK, inputs) for _, inputs in shapes], [torch.randn(outputs, RANK) for outputs, _ in shapes]
-    cores = torch.randn(len(shapes), RANK, RANK).to(dtype)
-    for a, b, core, folded in zip(A, B, cores, StackedFactors(A, B, dtype).fold(cores), strict=True):
-        a, b = a.to(dtype), b.to(dtype)
-        weight = torch.randn(len(b), a.shape[1])
-        products = CastProducts(dtype, weight, None, a, b)
-        x, gradient = torch.randn(TOKENS, a.shape[1]).to(dtype), torch.randn(TOKENS, len(b)).to(dtype)
-        exact = weight.to(dtype).double() + b.double() @ core.double() @ a.double()
-        assert_near(products.adapted(x, core, folded)[0], x.double() @ exact.T, dtype)
-        towards_x, towards_core = products.adapted_back(gradient, core, folded)
-        assert_near(towards_x, gradient.double() @ exact, dtype)
-        assert_near(towards_core, gradient.double() @ b.double(), dtype)
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("keeps_outputs", [True, False])
+def test_a_core_that_is_folded_into_its_factors_gives_the_same(dtype, bias, keeps_outputs):
+    x, gradient, core = (torch.randn(shape).to(dtype) for shape in ((TOKENS, IN), (TOKENS, OUT), (RANK, RANK)))
+    frozen = [torch.randn(OUT, IN), torch.randn(OUT) if bias else None, torch.randn(RANK, IN), torch.randn(OUT, RANK)]
+    weight, offset, A, B = (torch.zeros(()) if tensor is None else tensor.to(dtype) for tensor in frozen)
+    products = CastProducts(dtype, *frozen, keeps_outputs=keeps_outputs)
+    exact = weight.double() + B.double() @ core.double() @ A.double()
+    folded = FoldedCore(B @ core, core @ A)
+    y, reduced = products.adapted(x, core, folded)
+    assert_near(y, x.double() @ exact.T + offset.double(), dtype)
+    assert_near(reduced, x.double() @ A.double().T, dtype)
+    assert (y.untyped_storage().data_ptr() == reduced.untyped_storage().data_ptr()) is keeps_outputs
+    towards_x, towards_core = products.adapted_back(gradient, core, folded)
+    assert_near(towards_x, gradient.double() @ exact, dtype)
+    assert_near(towards_core, gradient.double() @ B.double(), dtype)
 
 
 def test_products_are_prepared_once_and_again_when_a_tensor_or_the_type_changes():
