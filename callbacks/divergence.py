@@ -1,5 +1,6 @@
 """Numbers that go wrong: an update whose loss or gradients aren't finite is never made."""
 
+import math
 from typing import Any
 
 import torch
@@ -46,43 +47,42 @@ class Divergence(Callback):
         self._in_a_row = torch.tensor(int(self._in_a_row), device=device)
         pl_module.record.has_diverged = torch.zeros((), dtype=torch.bool, device=device)
         self._nothing = torch.zeros(1, device=device, dtype=self._parts[0][1].dtype)
-        self._loss = torch.zeros((), device=device)  # Σ over the micro-batches of a step
+        self._losses: list[Tensor] = []  # of the micro-batches of a step
         self._forget_report(device)
 
     def _forget_report(self, device: torch.device) -> None:
         """What is reported next: the first step left out since the last one, where, and its loss."""
         self._step = torch.full((), -1, device=device)
         self._left_out = torch.zeros((), dtype=torch.int64, device=device)
-        self._wrong = torch.zeros(sum(len(names) for names, _ in self._parts), dtype=torch.bool, device=device)
-        self._wrong_loss = torch.zeros((), device=device)
+        self._seen = self._nothing.new_zeros(sum(len(names) for names, _ in self._parts) + 1)  # `_largest_values`
 
     def on_before_backward(self, trainer: Trainer, pl_module: TrainedModule, loss: Tensor) -> None:
-        self._loss = self._loss + loss.detach()
+        self._losses.append(loss.detach())
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:
-        wrong = ~torch.isfinite(self._largest_gradients())
-        left_out = wrong.any()
+        largest = self._largest_values()
+        left_out = (largest - largest != 0).any()  # NaN for an infinity, too
         first = left_out & (self._step < 0)
         self._step = torch.where(first, trainer.global_step, self._step)
-        self._wrong = torch.where(first, wrong, self._wrong)
-        self._wrong_loss = torch.where(first, self._loss.float(), self._wrong_loss)
-        self._loss = torch.zeros_like(self._loss)
-        self._in_a_row = (self._in_a_row + 1) * left_out
+        self._seen = torch.where(first, largest, self._seen)
         self._left_out = self._left_out + left_out
         scaler = _scaler(trainer) is not None
         limit = max(self.skip_at_most, _SCALER_SETTLES if scaler else 0)
-        stopped = pl_module.record.has_diverged = pl_module.record.has_diverged | (self._in_a_row > limit)
+        left_out = left_out | pl_module.record.has_diverged  # and then for good
+        self._in_a_row = (self._in_a_row + 1) * left_out
+        pl_module.record.has_diverged = self._in_a_row > limit
         if not scaler:  # else it leaves updates out itself
             optimizer.grad_scale = None  # type: ignore[attr-defined]
-            optimizer.found_inf = (left_out | stopped).float()  # type: ignore[attr-defined]
+            optimizer.found_inf = left_out.float()  # type: ignore[attr-defined]
 
-    def _largest_gradients(self) -> Tensor:
-        """The largest absolute gradient (parts,) of each part; NaN if there is one in it."""
+    def _largest_values(self) -> Tensor:
+        """The largest absolute gradient of each part, NaN if there is one in it, and the step's loss (parts + 1,)."""
         pieces: list[Tensor] = []
         for names, parameter in self._parts:
             gradient = parameter.grad.detach() if parameter.grad is not None else self._nothing.expand(len(names))
             pieces += gradient.unbind(0) if len(names) > 1 else [gradient]
-        return torch.stack(torch._foreach_norm(pieces, ord=float("inf")))
+        loss, self._losses = sum(self._losses[1:], start=self._losses[0]), []
+        return torch.stack([*torch._foreach_norm(pieces, ord=float("inf")), loss.to(self._nothing)])
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
@@ -104,7 +104,7 @@ class Divergence(Callback):
         step, left_out, stopped = torch.stack([self._step, self._left_out, record.has_diverged.long()]).tolist()
         if step < 0:
             return
-        where = _describe([name for names, _ in self._parts for name in names], self._wrong, float(self._wrong_loss))
+        where = _describe([name for names, _ in self._parts for name in names], self._seen.tolist())
         self._forget_report(self._in_a_row.device)
         if stopped:
             record.diverged_at, trainer.should_stop = step, True
@@ -149,9 +149,10 @@ def _parts(pl_module: TrainedModule) -> list[tuple[list[str], nn.Parameter]]:
     return parts
 
 
-def _describe(names: list[str], wrong: Tensor, loss: float) -> str:
-    found = [name for name, is_wrong in zip(names, wrong.tolist(), strict=True) if is_wrong]
-    if loss != loss or loss in (float("inf"), float("-inf")):
+def _describe(names: list[str], seen: list[float]) -> str:
+    *largest, loss = seen
+    found = [name for name, value in zip(names, largest, strict=True) if not math.isfinite(value)]
+    if not math.isfinite(loss):
         return f"the loss is {loss}, and with it the gradient of {found[0]} and {len(found) - 1} more of {len(names)}"
     more = f" and {len(found) - 1} more of {len(names)}" if len(found) > 1 else ""
     return f"the gradient of {found[0]}{more} holds NaN or infinity, while the loss is {loss:.6g}"

@@ -51,15 +51,16 @@ class TrainingLog(Callback):
 
     def __init__(self, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
-        self._sum: Tensor | float = 0.0  # over the micro-batches of the step under way
+        self._sum: Tensor | None = None  # over the micro-batches of the step under way
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: TrainedModule, outputs: dict[str, Tensor], batch: Batch, batch_idx: int
     ) -> None:
-        self._sum = self._sum + outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
-        if not pl_module.ends_step(batch_idx):
+        loss = outputs["loss"].detach()  # its share: Lightning has divided by the accumulation
+        loss = loss if self._sum is None else self._sum + loss
+        self._sum = None if pl_module.ends_step(batch_idx) else loss
+        if self._sum is not None:
             return
-        loss, self._sum = self._sum, 0.0
         pl_module.record.step_loss = loss
         if trainer.global_step % self.every_n_steps == 0:
             mean = float(trainer.strategy.reduce(loss.clone(), reduce_op="mean"))

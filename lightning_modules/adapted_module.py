@@ -205,12 +205,13 @@ class AdaptedModule(OptimizedModule):
         The batch's denominator makes the mean come out, whatever the devices and accumulation.
         """
         total, counted = (self._compiled_loss or self.refreshed_loss)(batch)
-        rows = torch.stack([total.detach(), counted])
-        self.epoch_loss += torch.where(torch.isfinite(rows[0]), rows, 0)  # one batch doesn't spoil the epoch's mean
         loss = total / batch["loss_denominator"]
-        if self.adapter is not None:
-            loss = loss + self.adapter.regularisation()
-        return loss * (1 + 0 * loss.detach())  # times 1, unless it isn't finite: then every gradient is NaN
+        if self.adapter is not None and isinstance(more := self.adapter.regularisation(), Tensor):
+            loss = loss + more
+        sound = torch.rsub(loss.detach(), 1, alpha=0)  # 1 - 0 · loss: 1, or NaN if it isn't finite
+        rows = torch.stack([total.detach(), counted]) * sound
+        self.epoch_loss += rows.nan_to_num(0, 0, 0)  # one batch doesn't spoil the epoch's mean
+        return loss * sound  # NaN makes every gradient NaN
 
     def ready_batch(self, batch: Batch) -> Batch:
         """A batch of the loader without what training doesn't use, and with a mask that no layer has to make."""

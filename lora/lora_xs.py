@@ -101,7 +101,8 @@ class LoRAXS(FixedRank):
     def refresh(self) -> None:
         device = self.R.device.type
         with torch.autocast(device, enabled=False):  # R and masks stay in float32
-            cores = self.scaling * self.R * self._masks()  # (N, r, r)
+            cores, masks = self.scaling * self.R, self._masks()  # (N, r, r)
+            cores = cores * masks if isinstance(masks, Tensor) else cores
         if torch.is_autocast_enabled(device):
             cores = cores.to(torch.get_autocast_dtype(device))  # once, not in every layer
         # unbind: indexing in the loop would allocate a full (N, r, r) gradient per layer
