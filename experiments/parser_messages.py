@@ -35,7 +35,8 @@ def readable(message: str) -> str:
     whole = ("NestedArg", "Namespace", "{'class_path'")  # all settings of the class, not the one at fault
     value = f" is {_short(given)}" if given is not None and not given.startswith(whole) else ""
     told = "; ".join(reasons) or "not allowed"
-    return f"{name}{value}: {told}{'' if told.endswith('?') else '.'} See `python cli.py fit --help`."
+    told += " or null" if told.startswith("allowed: '") and "Expected a <class 'NoneType'>" in message else ""
+    return f"{name}{value}: {told}{'' if told.endswith('?') else '.'} Correct it; `python cli.py fit --help` lists all."
 
 
 def unknown_word(message: str) -> str | None:

@@ -119,8 +119,8 @@ class JointLayers:
             weight = torch.cat([layer.weight.detach().to(dtype) for layer in self.layers])
             zeros = [layer.weight.new_zeros(len(layer.weight)) for layer in self.layers]
             biases = [zero if layer.bias is None else layer.bias for layer, zero in zip(self.layers, zeros)]
-            frozen = [weight, torch.cat(biases), self.A, self.B]
-            self._products, self._products_key = CastProducts(dtype, *frozen, keeps_outputs=True), key
+            self._products, self._products_key = CastProducts(dtype, weight, torch.cat(biases), self.A, self.B), key
+            self._products.keeps_outputs = True  # see _SIBLINGS
         return self._products
 
 
@@ -172,14 +172,14 @@ class Folding:
         by_shape: dict[Hashable, list[tuple[Any, list[int], Tensor, Tensor]]] = {}
         for unit, members in units:
             A, B = unit.A.to(dtype), unit.B.to(dtype)
-            places = [numbers[layer] for layer in members]
-            by_shape.setdefault((A.shape, B.shape), []).append((unit, places, A, B))
+            of_unit = (unit, [numbers[layer] for layer in members], A, B)
+            by_shape.setdefault((A.shape, B.shape), []).append(of_unit)
         groups = []
         for same in by_shape.values():
-            alike, numbers_of, A, B = zip(*same)
-            places = torch.tensor(numbers_of, device=A[0].device)
-            blocks = torch.eye(places.shape[1]).to(A[0])[:, None, :, None]
-            groups.append(_Alike(list(alike), places, blocks, torch.stack(A), torch.stack(B)))
+            alike, chosen, downs, ups = zip(*same)
+            places = torch.tensor(chosen, device=downs[0].device)
+            blocks = torch.eye(places.shape[1]).to(downs[0])[:, None, :, None]
+            groups.append(_Alike(list(alike), places, blocks, torch.stack(downs), torch.stack(ups)))
         return groups
 
 
@@ -187,7 +187,7 @@ def join_layers(model: nn.Module) -> list[JointLayers]:
     """Joins the layers of a prepared model that, by their names, read the same tensor, and no others any more."""
     joints = []
     for module in model.modules():
-        if hasattr(module, "joint"):
+        if isinstance(module, FrozenLinear | LoRAXSLinear):
             module.joint = None
     for module in model.modules():
         for names in _SIBLINGS:

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 
 import cli
 from callbacks import stop_together
+from lora.products import frozen_products
 
 
 class CrashError(RuntimeError):
@@ -153,6 +154,13 @@ class LocalBytes(Callback):
         local = [parameter.to_local() if hasattr(parameter, "to_local") else parameter for parameter in frozen]
         if trainer.global_rank == 0:
             self.path.write_text(" ".join(str(sum(tensor.nbytes for tensor in held)) for held in (frozen, local)))
+
+
+class CastWeights(Callback):
+    """Lets a process cast frozen weights, as on a GPU, instead of packing them."""
+
+    def __init__(self) -> None:
+        frozen_products.can_pack = lambda dtype: False
 
 
 class SlowSteps(Callback):

@@ -60,26 +60,14 @@ class CastProducts:
 
     Every tensor that is handed over has the copies' type. B is appended to W going back, and A going forward where
     outputs are kept anyway: x Aᵀ, which is kept, would keep the whole product in memory.
-
-    Args:
-        dtype: of the copies.
-        weight: W.
-        bias: b.
-        A: with B.
-        B: with A.
-        keeps_outputs: whether what computes with the outputs keeps all of them for the backward pass.
     """
 
+    keeps_outputs = False  # whether what computes with the outputs keeps all of them for the backward pass
+
     def __init__(
-        self,
-        dtype: torch.dtype,
-        weight: Tensor,
-        bias: Tensor | None,
-        A: Tensor | None = None,
-        B: Tensor | None = None,
-        keeps_outputs: bool = False,
+        self, dtype: torch.dtype, weight: Tensor, bias: Tensor | None, A: Tensor | None = None, B: Tensor | None = None
     ) -> None:
-        self.dtype, self._keeps_outputs = dtype, keeps_outputs
+        self.dtype = dtype
         self.weight, self.bias, self.A, self.B = _cast(dtype, weight, bias, A, B)
         outputs, self.inputs = self.weight.shape
         if self.A is None:
@@ -103,7 +91,7 @@ class CastProducts:
 
     def adapted(self, x: Tensor, core: Tensor, folded: FoldedCore | None = None) -> tuple[Tensor, Tensor]:
         """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ (tokens, out), and x Aᵀ (tokens, r), all that the core's gradient needs of x."""
-        if self._keeps_outputs:
+        if self.keeps_outputs:
             y, reduced, _ = linear(x, self._forward, self._wide_bias).split(self._parts, dim=1)
         else:
             y, reduced = self.frozen(x), x @ self.A.T

@@ -157,7 +157,7 @@ def test_a_file_that_says_something_twice_or_without_end_is_refused(tmp_path, ca
     [
         ("--trainer.max_epochs=x", "trainer.max_epochs is 'x': expected a whole number"),
         ("--model.adapter.allocation=softmx", "model.adapter.allocation: softmx given, allowed: 'softmax'"),
-        ("--model.quantization=nf3", "model.quantization is 'nf3': allowed: 'int8', 'nf4'"),
+        ("--model.quantization=nf3", "model.quantization is 'nf3': allowed: 'int8', 'nf4' or null. Correct it"),
         ("--model.adapter.rank_mx=3", "no option 'rank_mx'; lora.AdaptiveLoRAXS allows: "),
         ("--data.batch_size=[1]", "data.batch_size: expected a whole number. Got value: [1]"),
     ],

@@ -52,7 +52,8 @@ def test_a_core_that_is_folded_into_its_factors_gives_the_same(dtype, bias, keep
     x, gradient, core = (torch.randn(shape).to(dtype) for shape in ((TOKENS, IN), (TOKENS, OUT), (RANK, RANK)))
     frozen = [torch.randn(OUT, IN), torch.randn(OUT) if bias else None, torch.randn(RANK, IN), torch.randn(OUT, RANK)]
     weight, offset, A, B = (torch.zeros(()) if tensor is None else tensor.to(dtype) for tensor in frozen)
-    products = CastProducts(dtype, *frozen, keeps_outputs=keeps_outputs)
+    products = CastProducts(dtype, *frozen)
+    products.keeps_outputs = keeps_outputs
     exact = weight.double() + B.double() @ core.double() @ A.double()
     folded = FoldedCore(B @ core, core @ A)
     y, reduced = products.adapted(x, core, folded)
