@@ -24,6 +24,7 @@ def correctness(settings: BenchmarkSettings) -> Figures:
     adapter = LoRAXS(8, initial_std=0.1)
     adapter.attach(model, model.config.model_type)
     make_fast(model)
+    adapter.join_layers(model)
     model.eval()  # without dropout: the devices draw other random numbers
     device = "cuda" if torch.cuda.is_available() else "cpu"
     expected = _gradient(model, adapter, batch, "cpu", torch.float32)
@@ -37,8 +38,8 @@ def correctness(settings: BenchmarkSettings) -> Figures:
 def _gradient(model: PreTrainedModel, adapter: LoRAXS, batch: BatchEncoding, device: str, dtype: torch.dtype) -> Tensor:
     model.to(device)
     adapter.to(device).zero_grad()
-    adapter.refresh()
     with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+        adapter.refresh()  # in here, as in training: cores are folded into their factors in 16 bits
         loss = model(**{name: cells.to(device) for name, cells in batch.items()}).loss
     loss.backward()
     assert adapter.R.grad is not None
