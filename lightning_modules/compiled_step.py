@@ -27,14 +27,15 @@ def check_compiling(module: "AdaptedModule", model_type: str, takes_ready_masks:
         InputError: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
     """
     compiles, captures = module.compiles, module.captures
+    evaluates = module.model is not None and module.trainer.state.fn != "fit"  # before a run there is no model
+    if evaluates or not (compiles or captures):
+        return
     device = module.trainer.strategy.root_device.type
     if captures and device != "cuda":
         raise InputError(
-            f"model.cuda_graphs is true, but this run is on {device}; allowed: on an NVIDIA GPU. Leave it out; "
-            "--model.compile true works on every device."
+            f"model.cuda_graphs is true, but this run is on {device}; allowed: on an NVIDIA GPU. Set "
+            "--model.cuda_graphs false; --model.compile true works on every device."
         )
-    if not (compiles or captures):
-        return
     option = "cuda_graphs" if captures else "compile"
     adapter = module.adapter
     if isinstance(adapter, NestedRanks) or not isinstance(adapter, LoRA | LoRAXS | None):

@@ -1,9 +1,13 @@
 """Steps that torch.compile sees as whole graphs, without a compiler: how many there are, and their losses."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 import torch
 from lightning.pytorch import Callback
 
+import cli
 from common.errors import InputError
 from lightning_modules import TextClassificationModule, adapted_module
 from lightning_modules.compiled_step import compiled
@@ -94,6 +98,15 @@ def test_what_cannot_be_compiled_is_refused(given, tmp_path, tiny_bert, cola_fol
     module.sees_padding = given == "unprepared"
     with pytest.raises(InputError, match=message):
         tiny.make_trainer().fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+
+
+def test_what_was_trained_in_graphs_is_evaluated_and_exported_without_a_gpu(finished_run, tmp_path):
+    folder = Path(shutil.copytree(finished_run[1] / "tiny", tmp_path / "tiny"))
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("cuda_graphs: false", "cuda_graphs: true"))
+    assert config.count("cuda_graphs: false") == 1
+    assert cli.main(["test", str(folder)]) == 0
+    assert cli.main(["export", str(folder), "--format", "native"]) == 0
 
 
 @pytest.mark.parametrize("multiple", [0, 48, 24])
