@@ -13,6 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from common.errors import InputError
 from experiments.watched_ddp import WatchedDDP
+from lightning_modules.adapted_module import AdaptedModule
 from lora.injection import replace_module
 from lora.layers import AdaptedLinear
 from lora.products.frozen_linear import FrozenLinear
@@ -32,11 +33,6 @@ class ShardedBackbone(WatchedDDP):
         self.accelerator.setup(trainer)
         self.precision_plugin.convert_module(self.model)
         module: Any = self.model
-        if module.compiles or module.captures:
-            raise InputError(
-                "trainer.strategy is fsdp with model.compile or model.cuda_graphs, which weren't tried together; "
-                "allowed: either. Leave one of them out."
-            )
         if module.sees_padding:
             raise InputError(
                 f"trainer.strategy is fsdp, but rows of different length go through {module.backbone_name} apart, so "
@@ -77,17 +73,22 @@ def shard(model: nn.Module, device_type: str) -> None:
         fully_shard(module, mesh=mesh, ignored_params=trained)
 
 
-def check_sharding(trainer: Trainer, adapter: nn.Module | None) -> None:
-    """Refuses to shard for one process, or a backbone that trains."""
+def check_sharding(trainer: Trainer, module: AdaptedModule) -> None:
+    """Refuses to shard for one process, a backbone that trains, or a compiled step."""
     if not isinstance(trainer.strategy, ShardedBackbone):
         return
     if trainer.world_size == 1:
         raise InputError(
-            "trainer.strategy is fsdp and there is one process; allowed: two or more. Set --trainer.devices, or leave "
-            "--trainer.strategy out."
+            "trainer.strategy is fsdp and there is one process; allowed: two or more. Set --trainer.devices, or "
+            "--trainer.strategy auto."
         )
-    if adapter is None:
+    if module.adapter is None:
         raise InputError(
             "trainer.strategy is fsdp and model.adapter is null (full fine-tuning); allowed: an adapter, under which "
             "the backbone is frozen. Set --model.adapter, or use --trainer.strategy ddp."
+        )
+    if module.compiles or module.captures:
+        raise InputError(
+            "trainer.strategy is fsdp with model.compile or model.cuda_graphs, which weren't tried together; allowed: "
+            "either. Leave one of them out."
         )

@@ -93,7 +93,7 @@ def _make(
             f"trainer.accelerator is {arguments['accelerator']!r}, which brings a {type(trainer.strategy).__name__}; "
             "allowed: one device, or data-parallel processes. Use --trainer.accelerator auto, cpu or gpu."
         )
-    check_sharding(trainer, module.adapter)
+    check_sharding(trainer, module)
     return trainer
 
 

@@ -68,6 +68,10 @@ def test_data_parallel_processes_are_this_projects_own(tiny_bert, cola_folder, t
         (("--trainer.devices", "2", "--trainer.strategy", "deepspeed"), "--trainer.strategy ddp"),
         (("--trainer.devices", "1", "--trainer.strategy", "fsdp"), "one process; allowed: two or more"),
         (("--trainer.devices", "2", "--trainer.strategy", "fsdp", "--model.adapter", "null"), "adapter is null"),
+        (
+            ("--trainer.devices", "2", "--trainer.strategy", "fsdp", "--model.compile", "true"),
+            "fsdp with model.compile",
+        ),
     ],
 )
 def test_the_command_line_refuses_before_anything_is_written(
