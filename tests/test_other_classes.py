@@ -47,7 +47,7 @@ def calls(folder: Path) -> dict[str, list[str]]:
     }
     for kind in KINDS:
         found[f"validate {kind}"] = ["validate", "--export", str(exports / kind)]
-        found[f"predict {kind}"] = ["predict", "--export", str(exports / kind), *rows]
+    found["predict peft"] = ["predict", "--export", str(exports / "peft"), *rows]
     for kind in ("native", "peft"):
         found[f"start from {kind}"] = [*fit, "--run_name", kind, "--model.init_from", str(exports / kind)]
     return found
@@ -68,8 +68,9 @@ def test_exports_answer_where_the_training_rows_are_not(trained, tmp_path):
     shutil.move(trained / "data", tmp_path / "data")
     try:
         for kind in KINDS:
-            assert cli.main(calls(trained)[f"predict {kind}"]) == 0
-            header = (trained / "tiny" / "exports" / kind / "predictions.tsv").read_text().splitlines()[0]
+            exported, rows = trained / "tiny" / "exports" / kind, trained / "rows.txt"
+            assert cli.main(["predict", "--export", str(exported), "--data.predict_file", str(rows)]) == 0
+            header = (exported / "predictions.tsv").read_text().splitlines()[0]
             assert {"probability_kind 0", "probability_kind 1"} < set(header.split("\t"))
     finally:
         shutil.move(tmp_path / "data", trained / "data")

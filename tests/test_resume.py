@@ -12,16 +12,12 @@ def lora(kind: str, **settings: object) -> tuple[str]:
     return (f"--model.adapter={json.dumps({'class_path': f'lora.{kind}', 'init_args': settings})}",)
 
 
+NOISE = ("--model.adapter.tau=0.3", "--model.adapter.allocation=bounded")
+BUDGET = {"memory_start": 100, "memory_end": 300, "epochs_memory_start": 1, "epochs_memory_start_to_end": 1}
+MOVING = tuple(f"--budget_schedule.{name}={value}" for name, value in BUDGET.items())
 VARIANTS = {
     "plain": (),
-    "noise": ("--model.adapter.tau", "0.3", "--model.adapter.allocation", "bounded"),
-    "accumulation": ("--trainer.accumulate_grad_batches", "2"),
-    "budget": (
-        "--budget_schedule.memory_start=100",
-        "--budget_schedule.memory_end=300",
-        "--budget_schedule.epochs_memory_start=1",
-        "--budget_schedule.epochs_memory_start_to_end=1",
-    ),
+    "everything": (*NOISE, *MOVING, "--trainer.accumulate_grad_batches=2"),
     "max_steps": ("--trainer.max_steps", "12"),
     "lora_wrapped": lora("LoRA", rank=4, alpha_per_rank=2, targets="attention", wrap_head=True, dropout=0.2),
     "lora_adaptive": lora("AdaptiveLoRA", rank_min=1, rank_max=6, rank_average=3, lora_alpha=8, tau=0.2),
@@ -34,10 +30,9 @@ VARIANTS["gradient"] = lora(
 MOMENTS = [
     ("plain", "validation", 10),
     ("plain", "epoch_end", 5),
-    ("noise", "batch_start", 10),  # the boundary to the discrete phase
-    ("accumulation", "batch_start", 6),
-    ("budget", "batch_start", 8),
-    ("budget", "batch_start", 13),  # in the discrete phase
+    ("everything", "batch_start", 8),
+    ("everything", "batch_start", 10),  # the boundary to the discrete phase
+    ("everything", "batch_start", 13),  # in the discrete phase
     ("max_steps", "batch_start", 11),
     ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
     ("lora_wrapped", "batch_start", 3),

@@ -15,22 +15,20 @@ from experiments.export_formats import ExportOptions
 from experiments.results import RunResults
 from experiments.run import Run
 from lightning_modules.native_adapter import NativeAdapter
-from tests.command_line import differences, outcome, run, write_config
+from tests.command_line import differences, outcome
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, tiny_bert, cola_folder):
-    """A run called `tiny`, trained from Python, and what `train` gave back."""
-    folder = tmp_path_factory.mktemp("runs")
-    config = write_config(folder, tiny_bert, cola_folder)
-    made = Run.new(str(config), {"runs_dir": str(folder)})
+def trained(tmp_path_factory, finished_run):
+    """A run called `tiny`, trained from Python with the config.yaml of a finished one, and what `train` gave back."""
+    saved = finished_run[1] / "tiny" / "config.yaml"
+    made = Run.new(str(saved), {"runs_dir": str(tmp_path_factory.mktemp("runs"))})
     return made, made.train()
 
 
-def test_python_trains_what_the_command_line_trains(trained, tmp_path):
+def test_python_trains_what_the_command_line_trains_and_a_saved_config_runs_again_unchanged(trained, finished_run):
     made, results = trained
-    assert run("fit", made.folder.path.parent / "tiny.yaml", tmp_path) == 0
-    assert differences(outcome(made.folder.path), outcome(tmp_path / "tiny")) == []
+    assert differences(outcome(finished_run[1] / "tiny"), outcome(made.folder.path)) == []
     assert isinstance(results, RunResults)
     assert made.results.as_plain() == json.loads(json.dumps(results.as_plain()))
 

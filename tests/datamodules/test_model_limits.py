@@ -2,49 +2,29 @@
 
 import pytest
 import torch
-from transformers import (
-    AutoModel,
-    AutoModelForSequenceClassification,
-    BartConfig,
-    BertConfig,
-    GPT2Config,
-    GPTJConfig,
-    IBertConfig,
-    LlamaConfig,
-    MPNetConfig,
-    NystromformerConfig,
-    OPTConfig,
-    RobertaConfig,
-    T5Config,
-)
+from transformers import AutoModel, AutoModelForSequenceClassification
 
 from common.errors import InputError
 from datamodules import PlainTextDataModule, TableDataModule
 from datamodules.model_limits import read_limits
+from tests.architectures import configuration
 from tests.datamodules.conftest import SPECIAL, WORDS, make_backbone
 
 ROWS = len(SPECIAL) + len(WORDS)
-SMALL = {"vocab_size": ROWS, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "pad_token_id": 0}
-ENCODER_DECODER = {"vocab_size": ROWS, "d_model": 8, "pad_token_id": 0, "eos_token_id": 3, "decoder_start_token_id": 0}
-POSITIONS = {"max_position_embeddings": 20}
-CONFIGS = {
-    "bert": lambda: BertConfig(**SMALL, **POSITIONS),
-    "roberta": lambda: RobertaConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS, type_vocab_size=1),
-    "ibert": lambda: IBertConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS),
-    "mpnet": lambda: MPNetConfig(**(SMALL | {"pad_token_id": 1}), **POSITIONS),
-    "nystromformer": lambda: NystromformerConfig(**SMALL, **POSITIONS, segment_means_seq_len=20, num_landmarks=20),
-    "gpt2": lambda: GPT2Config(vocab_size=ROWS, n_embd=8, n_layer=1, n_head=2, n_positions=20),
-    "gptj": lambda: GPTJConfig(vocab_size=ROWS, n_embd=8, n_layer=1, n_head=2, n_positions=20, rotary_dim=2),
-    "opt": lambda: OPTConfig(**SMALL, **POSITIONS, ffn_dim=8, word_embed_proj_dim=8),
-    "bart": lambda: BartConfig(**ENCODER_DECODER, **POSITIONS, encoder_attention_heads=2, decoder_attention_heads=2),
-    "t5": lambda: T5Config(**ENCODER_DECODER, num_layers=1, num_heads=2, d_kv=4, d_ff=8),
-    "llama": lambda: LlamaConfig(**SMALL, **POSITIONS, intermediate_size=8),
+KINDS = ("bert", "roberta", "ibert", "mpnet", "nystromformer", "gpt2", "gptj", "opt", "bart", "t5", "llama")
+SETTINGS = {
+    "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
+    "ibert": {"pad_token_id": 1},
+    "mpnet": {"pad_token_id": 1},
+    "nystromformer": {"segment_means_seq_len": 20, "num_landmarks": 20},
 }
 
 
 def save(folder, name, **tokenizer):
     make_backbone(folder, eos_token="[SEP]", **tokenizer)
-    config = CONFIGS[name]()
+    positions = "n_positions" if name.startswith("gpt") else "max_position_embeddings"
+    limited = {} if name == "t5" else {positions: 20}
+    config = configuration(name, vocab_size=ROWS, **limited, **SETTINGS.get(name, {}))
     config.save_pretrained(folder)
     return str(folder), config
 
@@ -58,7 +38,7 @@ def fails(model, input_ids, **inputs) -> bool:
     return False
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", KINDS)
 def test_limits_are_where_the_model_itself_fails(tmp_path, name):
     folder, config = save(tmp_path, name)
     limits, model = read_limits(folder), AutoModel.from_config(config).eval()

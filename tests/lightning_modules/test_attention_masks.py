@@ -7,22 +7,16 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 from benchmarks.launches import StepCounter
 from lightning_modules import attention_masks
 from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
+from tests.architectures import TINY_CONFIGS
 
 KINDS = (*attention_masks._ENCODERS, *attention_masks._OWN_ATTENTION, *attention_masks._DECODERS)
-SIZES = {
-    **{"vocab_size": 40, "max_position_embeddings": 32, "pad_token_id": 0},
-    **dict.fromkeys(("hidden_size", "dim", "n_embd", "embedding_size"), 16),
-    **dict.fromkeys(("num_hidden_layers", "n_layers", "n_layer"), 2),
-    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "n_heads", "n_head"), 2),
-    **dict.fromkeys(("intermediate_size", "hidden_dim"), 24),
-}
 
 
 def made(kind, **changes):
     torch.manual_seed(0)
-    config = AutoConfig.for_model(kind, **SIZES, **changes)
-    decodes = kind in attention_masks._DECODERS
-    return (AutoModelForCausalLM if decodes else AutoModelForSequenceClassification).from_config(config).eval()
+    auto = AutoModelForCausalLM if kind in attention_masks._DECODERS else AutoModelForSequenceClassification
+    sizes = TINY_CONFIGS.get(kind, TINY_CONFIGS["bert"]) | {"pad_token_id": 0, **changes}
+    return auto.from_config(AutoConfig.for_model(kind, **sizes)).eval()
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -68,7 +68,7 @@ def evaluated(backbone, folder, adapter=None, **settings) -> tuple[float, float]
 )
 def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, size, stride):
     expected = plain_perplexity(backbone, Path(wikitext_folder) / "wiki.valid.raw", packing, size, stride)
-    for batch in (1, 3, 7):
+    for batch in (1, 7):
         found = evaluated(
             backbone, wikitext_folder, packing=packing, block_size=size, stride=stride, evaluation_batch_size=batch
         )
