@@ -85,8 +85,8 @@ def write_language_config(folder: Path, backbone: str, data_dir: str, adapter: d
     return path
 
 
-def run(verb: str, config: Path, runs_dir: Path, *options: str) -> int:
-    """The exit code of one call; its rank map is empty, because drawing one takes a tenth of a run."""
+def run(verb: str, config: Path | str, runs_dir: Path, *options: str) -> int:
+    """The exit code of one call; rank maps are empty, because drawing one takes a tenth of a run."""
     with patch("experiments.fit_results.rank_map", lambda *_: Figure(figsize=(1, 1))):
         return cli.main([verb, "--config", str(config), "--runs_dir", str(runs_dir), *options])
 
@@ -170,20 +170,21 @@ class SlowSteps(Callback):
         time.sleep(0.3)
 
 
-def run_until_signalled(
-    config: Path, runs_dir: Path, number: int, environment: dict[str, str] | None = None
-) -> tuple[int, str]:
+def start_fit(config: Path, runs_dir: Path, *options: str, **how: Any) -> "subprocess.Popen[str]":
+    """A `fit` in a process of its own, with all its output in one place; `how` goes to Popen."""
+    return subprocess.Popen(
+        [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), *options],
+        cwd=Path(__file__).parents[1],
+        env={**os.environ, "PYTHONPATH": ".", **how.pop("environment", {})},
+        stderr=subprocess.STDOUT,
+        **{"stdout": subprocess.PIPE, "text": True, **how},
+    )
+
+
+def run_until_signalled(config: Path, runs_dir: Path, number: int, **environment: str) -> tuple[int, str]:
     """Exit code and output of a slow `fit` in a process of its own that gets a signal once it logs."""
     slow = json.dumps({"class_path": "tests.command_line.SlowSteps"})
-    fit = [sys.executable, "cli.py", "fit"]
-    process = subprocess.Popen(
-        [*fit, "--config", str(config), "--runs_dir", str(runs_dir), f"--trainer.callbacks={slow}"],
-        cwd=Path(__file__).parents[1],
-        env={**os.environ, "PYTHONPATH": ".", **(environment or {})},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    process = start_fit(config, runs_dir, f"--trainer.callbacks={slow}", environment=environment)
     table, deadline = runs_dir / "tiny" / "metrics.csv", time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline and not table.exists():
         time.sleep(0.05)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-import cli
 from experiments.config_files import CONFIGS
 from experiments.settings import parse
 from experiments.sweep.definition import make_trials, read_base, read_definition
 from tests import tiny
+from tests.command_line import run
 
 ALL = sorted(path for path in CONFIGS.rglob("*.yaml") if "sweeps" not in path.parts)  # they have tests of their own
 NAMES = [str(path.relative_to(CONFIGS)) for path in ALL]
@@ -106,10 +106,10 @@ def test_a_config_runs(path: Path, wide_bert, wide_gpt2, data_dirs, tmp_path):
     if "held_out_rows" in content["data"]["init_args"]:
         options += ["--data.train_rows=16", "--data.held_out_rows=8"]
     options += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--trainer.devices", "1"]
-    options += ["--trainer.limit_train_batches", "2", "--runs_dir", str(tmp_path)]
+    options += ["--trainer.limit_train_batches", "2"]
     if path.stem != "quickstart":  # pictures take longer than all the rest
         options.append("--rank_logging.pictures_every_n_epochs=0")
-    assert cli.main(["fit", "--config", str(path.relative_to(CONFIGS)), *options]) == 0
+    assert run("fit", path.relative_to(CONFIGS), tmp_path, *options) == 0
     assert (tmp_path / path.stem / "results.json").exists()
 
 

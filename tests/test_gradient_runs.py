@@ -207,17 +207,10 @@ def test_two_processes_find_the_directions_of_one(tmp_path):
     assert_agree(one, two)
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (("--model.adapter.gradient_batches=9",), "an epoch has 5 batches; allowed: 1 to 5"),
-        (("--model.adapter.initialization=uniform",), "nothing here is made from the gradient"),
-    ],
-)
-def test_passes_that_can_t_be_made_are_refused(tiny_bert, cola_folder, tmp_path, capfd, options, message):
+def test_a_pass_over_more_batches_than_there_are_is_refused(tiny_bert, cola_folder, tmp_path, capfd):
     config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS["lora"])
-    assert run("fit", config, tmp_path, *options) == 2
-    assert message in capfd.readouterr().err
+    assert run("fit", config, tmp_path, "--model.adapter.gradient_batches=9") == 2
+    assert "an epoch has 5 batches; allowed: 1 to 5" in capfd.readouterr().err
 
 
 def test_a_fast_dev_run_takes_the_batches_that_it_has(tiny_bert, cola_folder, tmp_path, capfd):

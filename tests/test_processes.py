@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +13,9 @@ import torch
 from safetensors.torch import load_file
 
 from tests.architectures import save_backbone
-from tests.command_line import CrashError, outcome, run, write_config, write_language_config
+from tests.command_line import CrashError, outcome, run, start_fit, write_config, write_language_config
 from tests.tiny import save_cola, save_tiny_bert, save_tiny_llama, save_wikitext
 
-PROJECT = Path(__file__).parents[1]
 # 13 validation rows in batches of 4 and 37 training rows in batches of 8: the last ones are uneven
 UNEVEN = ("--data.evaluation_batch_size", "4", "--data.train_rows", "37")
 
@@ -32,17 +29,8 @@ def config(tmp_path_factory):
 
 def two_processes(config: Path, runs_dir: Path, *options: str, strategy: str = "ddp") -> tuple[int, str]:
     """Exit code and all output of a fit in two processes."""
-    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(runs_dir), *options]
     settings = ("--trainer.devices", "2", "--trainer.strategy", strategy)
-    with subprocess.Popen(
-        [*command, *settings],
-        cwd=PROJECT,
-        env={**os.environ, "PYTHONPATH": "."},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+    with start_fit(config, runs_dir, *options, *settings, start_new_session=True) as process:
         try:
             output, _ = process.communicate(timeout=600)
         finally:
@@ -135,18 +123,10 @@ def test_sigterm_to_one_process_stops_both_and_one_goes_on(config, undisturbed, 
 @pytest.mark.long
 def test_ctrl_c_twice_ends_both_processes_with_one_word(config, tmp_path):
     """As a terminal sends it: to the whole group, the second time before the first step after it has ended."""
-    slow = (callback("SlowSteps"), "--trainer.max_epochs", "50")
-    command = [sys.executable, "cli.py", "fit", "--config", str(config), "--runs_dir", str(tmp_path), *slow]
+    options = (callback("SlowSteps"), "--trainer.max_epochs=50", "--trainer.devices=2", "--trainer.strategy=ddp")
     output = tmp_path / "output.txt"
     with output.open("w") as file:
-        process = subprocess.Popen(
-            [*command, "--trainer.devices", "2", "--trainer.strategy", "ddp"],
-            cwd=PROJECT,
-            env={**os.environ, "PYTHONPATH": "."},
-            stdout=file,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        process = start_fit(config, tmp_path, *options, stdout=file, start_new_session=True)
         try:
             _wait_for(lambda: (tmp_path / "tiny" / "metrics.csv").exists())
             os.killpg(process.pid, signal.SIGINT)

@@ -246,6 +246,16 @@ def fit(module: Any, data: Any, *callbacks: Any, **settings: Any) -> Any:
     return trainer
 
 
+def notes(look: Callable[[Any], Any], *hooks: str) -> Any:
+    """A callback whose `seen` holds what `look(module)` gave at each call of these hooks."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    seen: list[Any] = []
+    callback = LambdaCallback(**dict.fromkeys(hooks, lambda trainer, module, *_: seen.append(look(module))))
+    callback.seen = seen
+    return callback
+
+
 def save_task(task: str, folder: Path, train: int = 40, dev: int = 12) -> Path:
     """Files of a GLUE task: CoLA in the official layout, SST-2 and QNLI in GLUE's."""
     if task == "cola":

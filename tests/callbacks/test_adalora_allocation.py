@@ -10,6 +10,7 @@ from callbacks.divergence import Divergence
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
 from tests import tiny
+from tests.callbacks.test_divergence import Spoil
 from tests.command_line import CrashError, crash_at, differences, outcome, run, write_config
 
 # PEFT 0.21's wrapper asks transformers 5.23 for an attribute by its old name; PEFTAdapter doesn't use the wrapper.
@@ -153,13 +154,8 @@ def test_a_run_that_stops_early_fails_loudly_and_loses_nothing(config, tmp_path,
 
 
 def test_an_update_that_was_left_out_does_not_spoil_the_allocation(tiny_bert, cola_folder):
-    class Spoil(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.global_step == 1:
-                batch["weights"] = batch["weights"] * float("nan")
-
     module = tiny.make_module(tiny_bert, adalora(), learning_rate=0.02)
-    trainer = tiny.make_trainer(Spoil(), Divergence(skip_at_most=1), max_epochs=2, limit_val_batches=0)
+    trainer = tiny.make_trainer(Spoil([1]), Divergence(skip_at_most=1), max_epochs=2, limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert module.record.skipped_updates == 1
     assert sum(module.adapter.discrete_ranks().values()) == LAYERS * SETTINGS["target_r"]

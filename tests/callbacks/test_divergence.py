@@ -29,23 +29,22 @@ class Spoil(Callback):
             batch["weights"] = batch["weights"] * self.value
 
 
-class Weights(Callback):
-    """The trained weights after each step."""
+def noted_weights():
+    """Notes the trained weights after each step."""
 
-    def __init__(self):
-        self.after = []
+    def trained(module):
+        return {name: value.detach().clone() for name, value in module.named_parameters() if value.requires_grad}
 
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.after.append({k: v.detach().clone() for k, v in pl_module.named_parameters() if v.requires_grad})
+    return tiny.notes(trained, "on_train_batch_end")
 
 
 def fit(tiny_bert, cola_folder, *callbacks, skip=0, adapter=None, epochs=2, **settings):
     torch.manual_seed(0)
     adapter = AdaptiveLoRAXS(1, 4, 2.5) if adapter is None else adapter
-    weights, module = Weights(), tiny.make_module(tiny_bert, adapter, learning_rate=0.01)
+    weights, module = noted_weights(), tiny.make_module(tiny_bert, adapter, learning_rate=0.01)
     trainer = tiny.make_trainer(Divergence(skip), weights, *callbacks, max_epochs=epochs, **settings)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    return module.record, weights.after, trainer
+    return module.record, weights.seen, trainer
 
 
 def same(ours, theirs):
@@ -55,11 +54,11 @@ def same(ours, theirs):
 def test_the_callback_changes_nothing_while_all_is_finite(tiny_bert, cola_folder):
     _, watched, _ = fit(tiny_bert, cola_folder, adapter=LoRAXS(4))
     torch.manual_seed(0)
-    module, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights()
+    module, weights = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), noted_weights()
     module.configure_callbacks = lambda: [MergedEvaluation()]
     tiny.make_trainer(weights, max_epochs=2).fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
     assert len(watched) == 10
-    assert all(same(*pair) for pair in zip(watched, weights.after, strict=True))
+    assert all(same(*pair) for pair in zip(watched, weights.seen, strict=True))
 
 
 class InfinitePenalty(LoRAXS):
@@ -140,11 +139,11 @@ def test_one_micro_batch_spoils_its_step_only(tiny_bert, cola_folder):
 
 def test_on_an_accelerator_weights_rest_until_the_host_looks(tiny_bert, cola_folder):
     torch.manual_seed(0)
-    module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), Weights(), Late()
+    module, weights, late = tiny.make_module(tiny_bert, LoRAXS(4), learning_rate=0.01), noted_weights(), Late()
     tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), late, weights, Spoil([2]), max_epochs=3)
     assert late.looks == [5]
     assert module.record.diverged_at == 2
-    assert all(same(state, weights.after[1]) for state in weights.after[2:])
+    assert all(same(state, weights.seen[1]) for state in weights.seen[2:])
 
 
 def test_checkpoints_are_those_from_before(tiny_bert, cola_folder, tmp_path):

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
 from lightning_modules.peft_adapter import PEFTAdapter
 from lora import AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
@@ -20,24 +19,13 @@ ADAPTERS = {
 }
 
 
-class Spy(Callback):
-    """Notes whether layers are merged, at the first batch of each evaluation and of each training epoch."""
-
-    def __init__(self):
-        self.evaluating, self.training = [], []
-
-    def on_validation_batch_start(self, trainer, pl_module, *arguments):
-        self.evaluating.append(merged(pl_module))
-
-    def on_test_batch_start(self, trainer, pl_module, *arguments):
-        self.evaluating.append(merged(pl_module))
-
-    def on_train_batch_start(self, trainer, pl_module, *arguments):
-        self.training.append(merged(pl_module))
-
-
 def merged(module):
     return {layer._merged is not None for layer in module.modules() if isinstance(layer, AdaptedLinear)}
+
+
+def while_evaluating():
+    """Notes whether layers are merged, at each batch of an evaluation."""
+    return tiny.notes(merged, "on_validation_batch_start", "on_test_batch_start")
 
 
 def fit(backbone, folder, make_adapter, *callbacks, **settings):
@@ -50,12 +38,12 @@ def fit(backbone, folder, make_adapter, *callbacks, **settings):
 
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_only_evaluations_are_merged_and_weights_stay_bit_by_bit(kind, tiny_bert, cola_folder):
-    spy = Spy()
-    module, data, trainer = fit(tiny_bert, cola_folder, ADAPTERS[kind], spy)
+    evaluating, training = while_evaluating(), tiny.notes(merged, "on_train_batch_start")
+    module, data, trainer = fit(tiny_bert, cola_folder, ADAPTERS[kind], evaluating, training)
     before = copy.deepcopy(module.state_dict())
     trainer.validate(module, datamodule=data, verbose=False)
-    assert spy.evaluating and all(found == {True} for found in spy.evaluating)
-    assert spy.training and all(found == {False} for found in spy.training)
+    assert evaluating.seen and all(found == {True} for found in evaluating.seen)
+    assert training.seen and all(found == {False} for found in training.seen)
     assert merged(module) == {False}
     after = module.state_dict()
     assert before.keys() == after.keys()
@@ -77,10 +65,10 @@ def test_figures_and_training_are_those_without_merging(kind, tiny_bert, cola_fo
 
 
 def test_16_bits_and_other_libraries_evaluate_apart(tiny_bert, cola_folder):
-    spy = Spy()
-    fit(tiny_bert, cola_folder, ADAPTERS["adaptive"], spy, precision="bf16-mixed")
-    assert spy.evaluating and all(found == {False} for found in spy.evaluating)
+    evaluating = while_evaluating()
+    fit(tiny_bert, cola_folder, ADAPTERS["adaptive"], evaluating, precision="bf16-mixed")
+    assert evaluating.seen and all(found == {False} for found in evaluating.seen)
     pytest.importorskip("peft")
-    spy = Spy()
-    fit(tiny_bert, cola_folder, lambda: PEFTAdapter("lora", {"r": 2}), spy)
-    assert spy.evaluating and all(found == set() for found in spy.evaluating)
+    evaluating = while_evaluating()
+    fit(tiny_bert, cola_folder, lambda: PEFTAdapter("lora", {"r": 2}), evaluating)
+    assert evaluating.seen and all(found == set() for found in evaluating.seen)

@@ -22,30 +22,15 @@ def test_ranks_are_a_pure_function_of_seed_and_step():
     assert all(400 < count < 600 for count in counts.values())  # 500 expected, standard deviation 21
 
 
-class Ranks(Callback):
-    """Notes the rank at each moment of a run."""
-
-    def __init__(self):
-        self.training, self.between, self.evaluating = [], [], []
-
-    def on_before_backward(self, trainer, pl_module, loss):
-        self.training.append(pl_module.adapter.active_rank)
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.between.append(pl_module.adapter.active_rank)
-
-    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        self.evaluating.append(pl_module.adapter.active_rank)
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_each_step_trains_at_its_rank_and_all_else_sees_the_whole_adapter(tiny_bert, cola_folder, accumulate):
-    ranks = Ranks()
+    training = tiny.notes(lambda module: module.adapter.active_rank, "on_before_backward")
+    others = tiny.notes(lambda module: module.adapter.active_rank, "on_train_batch_end", "on_validation_batch_start")
     module = tiny.make_module(tiny_bert, NestedLoRA(1, 6, lora_alpha=8.0), learning_rate=1e-2)
-    trainer = tiny.make_trainer(ranks, max_epochs=2, accumulate_grad_batches=accumulate)
+    trainer = tiny.make_trainer(training, others, max_epochs=2, accumulate_grad_batches=accumulate)
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder, seed=3))
-    assert ranks.training == [rank_at(step, 3, 1, 6) for step in range(10) for _ in range(accumulate)]
-    assert set(ranks.between) == set(ranks.evaluating) == {6}
+    assert training.seen == [rank_at(step, 3, 1, 6) for step in range(10) for _ in range(accumulate)]
+    assert len(others.seen) == 10 * accumulate + 2 and set(others.seen) == {6}
     assert module.adapter.active_rank == 6
 
 
@@ -94,23 +79,13 @@ def cut_figures(nested, fixed, rank, data):
     return figures
 
 
-class Figures(Callback):
-    """Notes the validation figures of each epoch."""
-
-    def __init__(self):
-        self.epochs = []
-
-    def on_train_epoch_end(self, trainer, pl_module):
-        self.epochs.append(pl_module.validation_figures())
-
-
 def test_every_validation_may_evaluate_every_rank(tiny_bert, cola_folder):
     torch.manual_seed(0)
-    figures = Figures()
+    figures = tiny.notes(lambda module: module.validation_figures(), "on_train_epoch_end")
     adapter = NestedLoRAXS(1, 4, [1, 3, 4], initial_std=0.5)
     module, data = tiny.make_module(tiny_bert, adapter, learning_rate=0.05), tiny.make_data(tiny_bert, cola_folder)
     trainer = tiny.fit(module, data, EveryRankEvaluation(), figures, max_epochs=2)
-    first, last = figures.epochs
+    first, last = figures.seen
     assert first["val/loss/rank_1"] != last["val/loss/rank_1"]
     curve = rank_curve(trainer, module)  # of the weights that the last epoch was validated with
     for entry in curve:

@@ -65,17 +65,12 @@ def test_masks_are_soft_in_training_and_hard_in_validation_and_in_the_last_epoch
 
 
 def test_ranks_that_are_discrete_from_the_start_follow_the_schedules_budget(tiny_bert, cola_folder):
-    used = []
-
-    class Used(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            used.append(float(pl_module.rank_allocation.masks().detach().sum()))
-
+    used = tiny.notes(lambda module: float(module.rank_allocation.masks().detach().sum()), "on_train_batch_end")
     for sanity in (0, 1):
         schedule = BudgetSchedule(100.0, 100.0)
-        fit(tiny_bert, cola_folder, RankDiscretisation(9), schedule, Used(), epochs=1, num_sanity_val_steps=sanity)
-    assert 80 < used[0] <= 100  # not the adapter's 50
-    assert used == used[:1] * 2 * STEPS
+        fit(tiny_bert, cola_folder, RankDiscretisation(9), schedule, used, epochs=1, num_sanity_val_steps=sanity)
+    assert 80 < used.seen[0] <= 100  # not the adapter's 50
+    assert used.seen == used.seen[:1] * 2 * STEPS
 
 
 def test_allocation_weights_move_before_the_last_epochs_and_rest_in_them(tiny_bert, cola_folder):
@@ -87,14 +82,12 @@ def test_allocation_weights_move_before_the_last_epochs_and_rest_in_them(tiny_be
 
 
 def test_cores_and_head_go_on_training_in_the_last_epochs(tiny_bert, cola_folder):
-    seen = []
+    def core_and_head(module):
+        return module.adapter.R.detach().clone(), module.model.classifier.weight.detach().clone()
 
-    class Cores(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            seen.append((pl_module.adapter.R.detach().clone(), pl_module.model.classifier.weight.detach().clone()))
-
-    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), Cores())
-    R, head = seen[-1]
+    start = tiny.notes(core_and_head, "on_train_epoch_start")
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(1), start)
+    R, head = start.seen[-1]
     used = module.rank_allocation.masks().detach() > 0
     assert bool((module.adapter.R != R)[used].all())
     assert not torch.equal(module.model.classifier.weight, head)
@@ -104,29 +97,19 @@ def test_validation_and_test_alone_use_the_discrete_ranks(tiny_bert, cola_folder
     module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(0), epochs=1)
     data = tiny.make_data(tiny_bert, cola_folder)
     for verb in ("validate", "test", "predict"):
-        seen = []
-
-        class Seen(Callback):
-            def on_validation_batch_end(self, trainer, pl_module, *rest, seen=seen):
-                seen.append(hard(pl_module))
-
-            on_test_batch_end = on_predict_batch_end = on_validation_batch_end
-
-        getattr(tiny.make_trainer(Seen()), verb)(module, datamodule=data)
-        assert seen == [True]
+        used = tiny.notes(hard, *(f"on_{kind}_batch_end" for kind in ("validation", "test", "predict")))
+        getattr(tiny.make_trainer(used), verb)(module, datamodule=data)
+        assert used.seen == [True]
         assert not module.rank_allocation.is_discrete  # as it was before
 
 
 def test_ranks_that_are_discrete_for_good_do_not_follow_the_budget(tiny_bert, cola_folder):
-    seen = []
+    def used(module):
+        return module.rank_allocation.is_discrete and module.rank_allocation.masks().detach().sum().item()
 
-    class Ranks(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if pl_module.rank_allocation.is_discrete:
-                seen.append(pl_module.rank_allocation.masks().detach().sum().item())
-
-    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(2), BudgetSchedule(30.0, 100.0, 0, 3), Ranks())
-    assert len(seen) == 2 * STEPS
-    assert len(set(seen)) == 1
+    noted = tiny.notes(used, "on_train_batch_end")
+    module, _, _ = fit(tiny_bert, cola_folder, RankDiscretisation(2), BudgetSchedule(30.0, 100.0, 0, 3), noted)
+    seen = [area for area in noted.seen if area]
+    assert len(seen) == 2 * STEPS and len(set(seen)) == 1
     assert math.isclose(module.rank_allocation.budget, 30.0 + 70.0 / 3)  # what the first epoch left
     assert seen[0] <= module.rank_allocation.budget

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from lightning.pytorch import Callback
 
 from callbacks.alpha_growth import AlphaGrowth, alpha_at
 from callbacks.budget_schedule import BudgetSchedule, budget_at
@@ -85,18 +84,9 @@ def test_a_budget_stays_between_its_ends(epochs, start, end, constant, linear):
     assert min(start, end) * (1 - 1e-9) <= value <= max(start, end) * (1 + 1e-9)
 
 
-class Moments(Callback):
-    """Notes alpha and budget that each micro-batch is trained with, and the budget of each validation."""
-
-    def __init__(self):
-        self.alphas, self.budgets, self.validated = [], [], []
-
-    def on_validation_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        self.validated.append(pl_module.rank_allocation.budget)
-
-    def on_before_zero_grad(self, trainer, pl_module, optimizer):
-        self.alphas.append(pl_module.rank_allocation.alpha)
-        self.budgets.append(pl_module.rank_allocation.budget)
+def at_each_step(name, hook="on_before_zero_grad"):
+    """Notes what of the allocation a step is trained with, or is there at another moment."""
+    return tiny.notes(lambda module: getattr(module.rank_allocation, name), hook)
 
 
 def fit(backbone, cola, *callbacks, **settings):
@@ -106,11 +96,9 @@ def fit(backbone, cola, *callbacks, **settings):
 
 
 def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_bert, cola_folder):
-    moments = Moments()
-    fit(tiny_bert, cola_folder, AlphaGrowth(0.5, 3.0), moments, max_epochs=2, accumulate_grad_batches=2)
-    expected = [0.5 + 2.5 * step / 9 for step in range(10)]
-    assert len(moments.alphas) == 10
-    assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.alphas, expected))
+    alphas = at_each_step("alpha")
+    fit(tiny_bert, cola_folder, AlphaGrowth(0.5, 3.0), alphas, max_epochs=2, accumulate_grad_batches=2)
+    assert alphas.seen == pytest.approx([0.5 + 2.5 * step / 9 for step in range(10)], rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -122,10 +110,10 @@ def test_in_a_run_alpha_grows_by_optimizer_step_whatever_the_accumulation(tiny_b
     ],
 )
 def test_in_a_run_the_budget_moves_with_the_epochs(tiny_bert, cola_folder, schedule, expected, validated):
-    moments = Moments()
-    fit(tiny_bert, cola_folder, schedule, moments, max_epochs=3, num_sanity_val_steps=1)
-    assert all(math.isclose(ours, theirs) for ours, theirs in zip(moments.budgets, expected, strict=True))
-    assert moments.validated == [32.0, *validated]  # the sanity check comes before any schedule
+    budgets, evaluated = at_each_step("budget"), at_each_step("budget", "on_validation_batch_end")
+    fit(tiny_bert, cola_folder, schedule, budgets, evaluated, max_epochs=3, num_sanity_val_steps=1)
+    assert budgets.seen == pytest.approx(expected, rel=1e-9)
+    assert evaluated.seen == [32.0, *validated]  # the sanity check comes before any schedule
 
 
 def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder, capsys):
@@ -144,6 +132,6 @@ def test_a_step_limit_below_what_is_asked_for_at_least_is_refused(tiny_bert, col
 
 
 def test_a_step_limit_ends_a_run_that_has_done_what_is_asked_for_at_least(tiny_bert, cola_folder):
-    moments = Moments()
-    fit(tiny_bert, cola_folder, StepLimit(7), moments, max_epochs=-1, min_epochs=1, min_steps=7)
-    assert len(moments.alphas) == 7
+    steps = at_each_step("alpha")
+    fit(tiny_bert, cola_folder, StepLimit(7), steps, max_epochs=-1, min_epochs=1, min_steps=7)
+    assert len(steps.seen) == 7

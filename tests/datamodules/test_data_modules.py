@@ -40,11 +40,7 @@ def test_the_metric_that_chooses_the_best_epoch_is_an_option(task, metric, metri
 def test_every_loader_gives_every_row_with_its_own_label(make):
     data = make()
     data.setup()
-    loaders = {
-        "train": [data.train_dataloader()],
-        "validation": data.val_dataloader(),
-        "test": data.test_dataloader(),
-    }
+    loaders = {"train": [data.train_dataloader()], "validation": data.val_dataloader(), "test": data.test_dataloader()}
     starts = {"train": (0, 45), "validation": (100, 13), "test": (200, 11)}
     for name, (loader,) in loaders.items():
         first, rows = starts[name]

@@ -12,11 +12,7 @@ COLA = GLUE_TASKS["cola"]
 TRAIN = 'gj04\t1\t\tShe said "hello" to us.\ngj04\t0\t*\t"Us to hello said.\ngj04\t1\t\tIt\u2028is\x85he\rre.\n'
 IN_DOMAIN = "gj04\t1\t\tHe left.\ngj04\t0\t*\tLeft he him.\n"
 OUT_OF_DOMAIN = "clc95\t1\t\tSomebody left - guess who.\nclc95\t0\t*\tWho guess."
-OFFICIAL = {
-    "in_domain_train.tsv": TRAIN,
-    "in_domain_dev.tsv": IN_DOMAIN,
-    "out_of_domain_dev.tsv": OUT_OF_DOMAIN,
-}
+OFFICIAL = {"in_domain_train.tsv": TRAIN, "in_domain_dev.tsv": IN_DOMAIN, "out_of_domain_dev.tsv": OUT_OF_DOMAIN}
 
 
 def write(folder: Path, files: dict[str, str | bytes]) -> str:
@@ -71,11 +67,7 @@ MNLI_HEADER = "index\tsentence1\tsentence2\tgold_label\n"
 QNLI_HEADER = "index\tquestion\tsentence\tlabel\n"
 PAIR_HEADER = "index\tsentence1\tsentence2\tlabel\n"
 GLUE_FILES = {
-    "cola": {
-        "CoLA/train.tsv": TRAIN,
-        "CoLA/dev.tsv": IN_DOMAIN,
-        "CoLA/test.tsv": "index\tsentence\n0\tHe ran.\n",
-    },
+    "cola": {"CoLA/train.tsv": TRAIN, "CoLA/dev.tsv": IN_DOMAIN, "CoLA/test.tsv": "index\tsentence\n0\tHe ran.\n"},
     "sst2": {
         "SST-2/train.tsv.gz": 'sentence\tlabel\na " good one \t1\nbad \t0\n',
         "SST-2/dev.tsv": "sentence\tlabel\nfine\t1\n",

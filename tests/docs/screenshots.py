@@ -43,9 +43,9 @@ _SWEEP = {
 }
 
 
-def terminal(words: list[str]) -> str:
-    """What a program writes to a terminal of 80 columns and 24 lines, with its colours."""
-    size = {"COLUMNS": str(COLUMNS), "LINES": str(LINES), "TERM": "xterm-256color"}
+def terminal(words: list[str], columns: int = COLUMNS, lines: int = LINES) -> str:
+    """What a program writes to a terminal of this size, with its colours."""
+    size = {"COLUMNS": str(columns), "LINES": str(lines), "TERM": "xterm-256color"}
     ours, theirs = pty.openpty()
     with subprocess.Popen(words, stdout=theirs, stderr=theirs, stdin=theirs, env={**os.environ, **size}) as program:
         os.close(theirs)

@@ -1,6 +1,5 @@
 """The tables of the results pages are those that the trials beside them give, and say what plain arithmetic does."""
 
-import itertools
 import json
 import re
 import statistics
@@ -56,24 +55,14 @@ def figures(study: str, kind: str, **wanted: object) -> dict[int, float]:
     return dict(sorted(found.items()))
 
 
-@pytest.mark.parametrize(
-    ("table", "study", "label", "method"),
-    [
-        ("cola_methods", "cola_mpnet_equal_budget", "AdaLoRA", "adalora"),
-        ("sst2_methods", "sst2_minilm_equal_budget", "delayed", "delayed"),
-        ("ag_news_methods", "ag_news_minilm_equal_budget", "fixed", "fixed"),
-    ],
-)
-def test_medians_and_deviations(table, study, label, method):
-    values = list(figures(study, "test", method=method).values())
-    assert cell(table, label, "test") == pytest.approx(
-        [statistics.median(values), statistics.stdev(values)], abs=0.0051
-    )
+def test_medians_and_deviations():
+    values = list(figures("cola_mpnet_equal_budget", "test", method="adalora").values())
+    expected = [statistics.median(values), statistics.stdev(values)]
+    assert cell("cola_methods", "AdaLoRA", "test") == pytest.approx(expected, abs=0.0051)
 
 
-@pytest.mark.parametrize("ours", ["adaptive_softmax", "adaptive_bounded", "fixed_own_rate"])
-def test_differences_with_both_intervals(ours):
-    study = "cola_mpnet_lower_rate"
+def test_differences_with_both_intervals():
+    study, ours = "cola_mpnet_lower_rate", "adaptive_bounded"
     first, second = figures(study, "best", method=ours), figures(study, "best", method="fixed")
     seeds = sorted(first.keys() & second.keys())
     pairs = np.array([[first[seed], second[seed]] for seed in seeds])
@@ -102,38 +91,3 @@ def test_nested_ranks():
     separate = list(figures("sst2_minilm_nested", "best", model__adapter__rank=4).values())
     assert cell("nested", "4", "nested, held-out rows") == pytest.approx(nested, abs=0.051)
     assert cell("nested", "4", "difference") == pytest.approx(np.subtract(nested, separate), abs=0.051)
-
-
-def test_what_the_allocation_learned():
-    runs = [trial["results"] for trial in STUDIES["cola_mpnet_equal_budget"] if trial["method"] == "adaptive_bounded"]
-    ends, starts = ([run[when] for run in runs] for when in ("final_ranks", "start_ranks"))
-    pairs = [stats.spearmanr(first, second).statistic for first, second in itertools.combinations(ends, 2)]
-    titles = ("Spearman correlation of final ranks between seeds", "mean change of a rank", "between start and end")
-    found = [cell("cola_learned", "random, bounded", title) for title in titles]
-    assert found[0] == pytest.approx([np.mean(pairs), min(pairs), max(pairs)], abs=0.0051)
-    assert found[1] == pytest.approx([np.abs(np.subtract(ends, np.minimum(starts, 19))).mean()], abs=0.051)
-    alike = [stats.spearmanr(start, end).statistic for start, end in zip(starts, ends, strict=True)]
-    assert found[2] == pytest.approx([np.mean(alike)], abs=0.0051)
-
-
-def test_rates_and_norms_of_a_curve():
-    """Rank 16 at alpha 32 on WikiText-2: the best mean over seeds, and the parabola through its neighbours."""
-    losses: dict[float, list[float]] = {}
-    norms: dict[float, list[float]] = {}
-    for trial in STUDIES["wikitext_smollm2_learning_rate"]:
-        if trial["method"] == "lora" and trial["overrides"]["model.adapter.rank"] == 16:
-            rate = trial["overrides"]["model.optimizer.learning_rate"]
-            losses.setdefault(rate, []).append(trial["results"]["metric"]["best"])
-            norms.setdefault(rate, []).append(trial["results"]["update_norms"]["final"]["total"])
-    rates = sorted(losses)
-    means = [np.mean(losses[rate]) for rate in rates]
-    best = int(np.argmin(means))
-    around = slice(best - 1, best + 2)
-    square, slope, _ = np.polyfit(np.log10(rates[around]), means[around], 2)
-    label = "rank 16, alpha 32"
-    assert cell("wikitext_rates", label, "best rate") == [rates[best]]
-    assert cell("wikitext_rates", label, "optimum (parabola)")[0] == pytest.approx(
-        10 ** (-slope / 2 / square), rel=0.05
-    )
-    assert cell("wikitext_rates", label, "validation") == pytest.approx(losses[rates[best]], abs=0.0051)
-    assert cell("wikitext_rates", label, "update norm") == pytest.approx([np.mean(norms[rates[best]])], abs=0.051)

@@ -1,6 +1,7 @@
 """Run folders with made figures, as a sweep leaves them, for tests of the report."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,12 @@ def write_run(folder: Path, settings: dict[str, Any], outcome: dict[str, Any] | 
 
 
 def write_rate_sweep(
-    folder: Path, curves: dict[str, tuple[int | None, dict[float, dict[int, float]]]], metric: str = "accuracy"
+    folder: Path,
+    curves: dict[str, tuple[int | None, dict[float, dict[int, float]]]],
+    metric: str = "accuracy",
+    change: Callable[[dict[str, Any]], object] = id,
 ) -> Path:
-    """A sweep over learning rates: method -> (rank, rate -> seed -> best figure)."""
+    """A sweep over learning rates: method -> (rank, rate -> seed -> best figure); `change` may edit each trial."""
     trials = []
     for method, (rank, rates) in curves.items():
         for rate, by_seed in rates.items():
@@ -78,6 +82,7 @@ def write_rate_sweep(
                 outcome = results(name, seed, best, metric, adapter=kind, average_rank=rank)
                 write_run(folder / name, config(rate, seed, rank), outcome)
                 trials.append({"name": name, "method": method, "overrides": {}, "results": outcome})
+                change(trials[-1])
     (folder / "sweep.yaml").write_text("config: made.yaml\n")
     (folder / "results.json").write_text(json.dumps({"trials": trials}))
     return folder

@@ -6,8 +6,8 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback
 
-import cli
 from experiments import trainer_parts
+from tests.command_line import run
 
 RATES = [0.01, 0.03]
 
@@ -52,7 +52,7 @@ def write_sweep(folder: Path, config: Path, **changes: Any) -> Path:
 
 def sweep(path: Path, runs_dir: Path, *options: str) -> int:
     """The exit code of `sweep`."""
-    return cli.main(["sweep", "--config", str(path), "--runs_dir", str(runs_dir), *options])
+    return run("sweep", path, runs_dir, *options)
 
 
 def trial_folders(sweep_folder: Path) -> list[Path]:

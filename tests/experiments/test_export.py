@@ -86,8 +86,10 @@ def still(*options: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["native", "peft"])
-@pytest.mark.parametrize("adapter", ["adaptive", "none", "of_peft"])
+@pytest.mark.parametrize(
+    ("kind", "adapter"),
+    [*(("native", adapter) for adapter in ("adaptive", "none", "of_peft")), ("peft", "adaptive"), ("peft", "none")],
+)
 def test_a_run_starts_from_an_exported_adapter(runs, tmp_path, tiny_bert, cola_folder, kind, adapter, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     options = still("--model.init_from", str(exports(runs) / kind))
@@ -134,7 +136,7 @@ def test_full_fine_tuning_is_exported_merged_or_not_at_all(tmp_path, tiny_bert, 
 @pytest.mark.slow
 def test_soft_ranks_are_exported_only_when_told_to(tmp_path, tiny_bert, cola_folder, capsys):
     config = write_config(tmp_path, tiny_bert, cola_folder)
-    assert run("fit", config, tmp_path, "--rank_discretisation.epochs_rank_discrete", "0") == 0
+    assert run("fit", config, tmp_path, "--rank_discretisation.epochs_rank_discrete=0", "--trainer.max_epochs=1") == 0
     folder = tmp_path / "tiny"
     ranks = list(json.loads((folder / "ranks.json").read_text())["layers"].values())
     (folder / "results.json").unlink()  # as a run that was stopped

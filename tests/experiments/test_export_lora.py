@@ -2,7 +2,6 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,22 +18,16 @@ ADAPTERS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.fixture(scope="module", params=ADAPTERS)
-def finished(request, tmp_path_factory, tiny_bert, cola_folder) -> Path:
-    """The folder of a finished run with this adapter."""
-    runs_dir = tmp_path_factory.mktemp("runs")
-    config = write_config(runs_dir, tiny_bert, cola_folder, ADAPTERS[request.param])
-    assert run("fit", config, runs_dir, "--trainer.max_epochs", "2") == 0
-    return runs_dir / "tiny"
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["native", "peft", "merged"])
-def test_every_format_repeats_the_metric_of_the_run(finished, kind, capsys):
-    results = json.loads((finished / "results.json").read_text())
-    assert cli.main(["export", str(finished), "--format", kind]) == 0  # compares logits itself
-    assert cli.main(["validate", "--export", str(finished / "exports" / kind)]) == 0
-    assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out
+@pytest.mark.parametrize("adapter", ADAPTERS)
+def test_every_format_repeats_the_metric_of_the_run(adapter, tmp_path, tiny_bert, cola_folder, capsys):
+    config = write_config(tmp_path, tiny_bert, cola_folder, ADAPTERS[adapter])
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    for kind in ("native", "peft", "merged"):
+        assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 0  # compares logits itself
+        assert cli.main(["validate", "--export", str(tmp_path / "tiny" / "exports" / kind)]) == 0
+        assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out, kind
 
 
 def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikitext_folder, capsys):

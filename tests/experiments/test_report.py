@@ -68,11 +68,7 @@ def table(folder):
 
 def changed_sweep(folder, curves, change):
     """A sweep over rates, each of whose trials is changed, put in order."""
-    made_runs.write_rate_sweep(folder, curves)
-    content = json.loads((folder / "results.json").read_text())
-    for trial in content["trials"]:
-        change(trial["name"], trial["results"])
-    (folder / "results.json").write_text(json.dumps(content))
+    made_runs.write_rate_sweep(folder, curves, change=lambda trial: change(trial["name"], trial["results"]))
     return make_study(read_records([folder]), None)
 
 

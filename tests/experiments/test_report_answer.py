@@ -1,7 +1,5 @@
 """The sentences on top of a report, the cost figure and the regrets, over made runs whose differences are known."""
 
-import json
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -22,13 +20,13 @@ ENTRIES = {"full": 1_000_000, "near": 2000, "far": 100}
 def study_of(folder, curves, entries=ENTRIES, baseline=None, **changes):
     """Methods at one rate each, with this many adapter entries."""
     ranks = {name: None if name == "full" else 8 for name in curves}
-    made_runs.write_rate_sweep(folder, {name: (ranks[name], {1e-3: values}) for name, values in curves.items()})
-    content = json.loads((folder / "results.json").read_text())
-    for trial in content["trials"]:
+
+    def change(trial):
         trial["results"]["trainable_parameters"]["adapter"] = entries.get(trial["method"], 1000)
         trial["results"] |= changes.get(trial["method"], {})
-    (folder / "results.json").write_text(json.dumps(content))
-    return make_study(read_records([folder]), baseline)
+
+    rates = {name: (ranks[name], {1e-3: values}) for name, values in curves.items()}
+    return make_study(read_records([made_runs.write_rate_sweep(folder, rates, change=change)]), baseline)
 
 
 def test_a_difference_is_told_where_scipy_finds_one_and_named_worse(tmp_path):

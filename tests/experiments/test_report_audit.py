@@ -1,7 +1,5 @@
 """Planted faults in a fair study: the audit names each with its rows, and invents none."""
 
-import json
-
 import pytest
 
 from experiments.report.audit import audit_table
@@ -44,13 +42,12 @@ def validation_again(results):
 def audited(folder, changes=None, ours=HUMP, rank=16, baseline="fixed"):
     """Fault -> rows of a study of two methods and full fine-tuning, where `changes` are made to the runs of ours."""
     curves = {"fixed": (16, curve(HUMP)), "ours": (rank, curve(ours)), "full": (None, curve(HUMP))}
-    made_runs.write_rate_sweep(folder, curves)
-    content = json.loads((folder / "results.json").read_text())
-    for trial in content["trials"]:
+
+    def change(trial):
         if changes and trial["method"] == "ours":
             changes(trial["results"])
-    (folder / "results.json").write_text(json.dumps(content))
-    study = make_study(read_records([folder]), baseline)
+
+    study = make_study(read_records([made_runs.write_rate_sweep(folder, curves, change=change)]), baseline)
     return dict(audit_table(study.groups, study.curves, study.compared, study.baseline).to_numpy().tolist())
 
 
@@ -88,16 +85,17 @@ def test_the_baseline_at_an_edge_is_called_so_and_two_rates_have_no_middle(tmp_p
 
 def test_settings_that_were_stopped_early_count_as_tried_and_are_never_chosen(tmp_path):
     heights = {**HUMP, 3e-2: 0.89}
-    folder = made_runs.write_rate_sweep(tmp_path, {"ours": (16, curve(heights)), "fixed": (16, curve(HUMP))})
-    content = json.loads((folder / "results.json").read_text())
-    for trial in content["trials"]:  # 1e-2 at a quarter; 3e-2 with a lucky first seed, at its end
+
+    def stop(trial):
+        """1e-2 at a quarter; 3e-2 with a lucky first seed, at its end."""
         seed = trial["results"]["seed"]
         if trial["method"] == "ours" and (trial["name"].startswith("ours-0.01") or ("0.03" in trial["name"] and seed)):
             trial.update(status="paused", results=None)
         elif "0.03" in trial["name"]:
             trial["results"]["metric"]["best"] = 0.95
-    (folder / "results.json").write_text(json.dumps(content))
-    study = make_study(read_records([folder]), "fixed")
+
+    curves = {"ours": (16, curve(heights)), "fixed": (16, curve(HUMP))}
+    study = make_study(read_records([made_runs.write_rate_sweep(tmp_path, curves, change=stop)]), "fixed")
     assert [group.setting("model.optimizer.learning_rate") for group in study.compared] == [1e-3, 1e-3]
     found = audit_table(study.groups, study.curves, study.compared, study.baseline).to_numpy().tolist()
     assert found == [["more learning rates were tried than for others, which had 3", "ours (4)"]]
@@ -106,10 +104,11 @@ def test_settings_that_were_stopped_early_count_as_tried_and_are_never_chosen(tm
 def test_where_the_rank_is_studied_budgets_differ_rightly(tmp_path):
     curves = {"fixed": (16, curve(HUMP)), "full": (None, curve(HUMP))}
     folder = made_runs.write_rate_sweep(tmp_path / "ranks", curves)
-    wide = made_runs.write_rate_sweep(tmp_path / "wide", {"fixed": (64, curve(HUMP))})
-    content = json.loads((wide / "results.json").read_text())
-    for trial in content["trials"]:
-        trial["results"]["trainable_parameters"]["adapter"] = 4000
-    (wide / "results.json").write_text(json.dumps(content))
+    larger = {"adapter": 4000}
+    wide = made_runs.write_rate_sweep(
+        tmp_path / "wide",
+        {"fixed": (64, curve(HUMP))},
+        change=lambda trial: trial["results"]["trainable_parameters"].update(larger),
+    )
     study = make_study(read_records([folder, wide]), None)
     assert audit_table(study.groups, study.curves, study.compared, None).empty

@@ -4,7 +4,6 @@ tinker_sft_rates.csv holds the facts of github.com/thinking-machines-lab/tinker-
 sft_sweep.md (commit 9dfcc3a): test loss by model, rank and rate, the lower of two runs, and which it calls best.
 """
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -35,11 +34,11 @@ def test_a_width_that_results_tell_takes_the_place_of_each_backbones_intercept(t
     for width, best in ((100, 1e-3), (1000, 1e-4)):
         for rank in (4, 16, 64):
             curves = {"lora": (rank, {best * 10**step: {0: 0.9} for step in (-1, 0, 1)})}
-            folder = made_runs.write_rate_sweep(tmp_path / f"{width}-{rank}", curves)
-            content = json.loads((folder / "results.json").read_text())
-            for trial, loss in zip(content["trials"], (0.8, 0.6, 0.8), strict=True):
-                trial["results"] |= {"width": width, "backbone": f"made-{width}", "best_val_loss": loss}
-            (folder / "results.json").write_text(json.dumps(content))
+            losses = iter((0.8, 0.6, 0.8))
+            change = lambda trial, width=width, losses=losses: trial["results"].update(  # noqa: E731
+                width=width, backbone=f"made-{width}", best_val_loss=next(losses)
+            )
+            folder = made_runs.write_rate_sweep(tmp_path / f"{width}-{rank}", curves, change=change)
             made += points_of(read_records([folder]))
     law = fit_law(made)
     assert law.slope(width=1)[0] == pytest.approx(-1, abs=1e-6) and law.studies == ["made/news, 100 rows"]

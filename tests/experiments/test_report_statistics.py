@@ -12,13 +12,7 @@ from experiments.report.figures_ranks import agreement_text
 from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
 from experiments.report.sources import read_records
-from experiments.report.statistics import (
-    PairedDifference,
-    agreement,
-    holm,
-    paired_difference,
-    student_mean,
-)
+from experiments.report.statistics import PairedDifference, agreement, holm, paired_difference, student_mean
 from tests.docs.published import rank_correlations
 from tests.experiments import made_runs
 

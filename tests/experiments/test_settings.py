@@ -1,7 +1,8 @@
 """Settings before anything is made of them: read, checked, compared; and what the parser says about wrong ones."""
 
 import json
-from functools import cache
+from itertools import groupby
+from operator import itemgetter
 
 import pytest
 from jsonargparse import ArgumentError
@@ -77,46 +78,31 @@ def test_what_is_typed_wins_wherever_it_stands(config):
     assert settings.configs == [config, config]
 
 
-TEXTS = (
-    "1e5",
-    "-1E-5",
-    "12e3",
-    "2024-01-01",
-    "12:30",
-    "1_0",
-    "0x1f",
-    "on",
-    " a",
-    "é: [",
-    "$HOME",
-    "-n",
-    "&a",
-    "#2 String",
-)
+LOOK_ELSE = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
+TYPED = ("a: b", "a #b", "[x]", "{a}", "- x", "*x", "&x y", "!x", "%x", "@x", "yes", "1_000")
 
 
-@pytest.mark.parametrize(("text", "other"), list(zip(TEXTS[::2], TEXTS[1::2])))
-def test_text_that_looks_like_something_else_stays_text(config, tmp_path, text, other):
-    changes = {"run_name": text, "data.data_dir": other, "runs_dir": text}
+@pytest.mark.parametrize("texts", [*(LOOK_ELSE[at : at + 3] for at in (0, 3, 6, 9)), ("&a", "#2 a", "1.")])
+def test_text_that_looks_like_something_else_stays_text(config, tmp_path, texts):
+    changes = dict(zip(("run_name", "data.data_dir", "runs_dir"), texts, strict=True))
     settings = parse(["fit", "--config", str(config)]).changed(changes)
     (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
     again = parse(["fit", "--config", str(tmp_path / "saved.yaml")])
     assert again.plain == settings.plain == read_yaml(tmp_path / "saved.yaml")
-    assert (again.values.run_name, again.values.data.init_args.data_dir) == (text, other)
+    assert (again.values.run_name, again.values.data.init_args.data_dir, again.values.runs_dir) == texts
 
 
-@pytest.mark.parametrize("text", ["a: b", "a #b", "[x]", "{a}", "- x", "*x", "&x y", "!x", "%x", "@x", "yes", "1_000"])
-def test_text_that_is_typed_stays_as_it_is(config, tmp_path, text):
+@pytest.mark.parametrize("texts", [TYPED[at : at + 4] for at in (0, 4, 8)])
+def test_text_that_is_typed_stays_as_it_is(config, tmp_path, texts):
     names = ("run_name", "data.data_dir", "data.init_args.predict_file", "model.revision")
-    typed = (
-        [f"--{name}={text}" for name in names],
-        [f"--{names[0]}={text}", *(word for name in names[1:] for word in (f"--{name}", text))],
-    )
-    for options in typed:
+    joined = [f"--{name}={text}" for name, text in zip(names, texts, strict=True)]
+    rest = zip(names[1:], texts[-2::-1], strict=True)
+    apart = [f"--{names[0]}={texts[-1]}", *(word for name, text in rest for word in (f"--{name}", text))]
+    for options, expected in ((joined, texts), (apart, texts[::-1])):
         settings = parse(["fit", "--config", str(config), *options])
         values = settings.values
         model, data = values.model.init_args, values.data.init_args
-        assert [values.run_name, data.data_dir, data.predict_file, model.revision] == [text] * 4
+        assert (values.run_name, data.data_dir, data.predict_file, model.revision) == expected
         (tmp_path / "saved.yaml").write_text(settings.text, encoding="utf-8")
         assert parse(["fit", "--config", str(tmp_path / "saved.yaml")]).plain == settings.plain
 
@@ -209,75 +195,75 @@ TABLE = {"data": "datamodules.TableDataModule", "data.train_file": "a.tsv"}
 ENERGY = {"model.adapter.factors": "gradient", "model.adapter.allocation": "fixed_by_energy"}
 
 
-@pytest.mark.parametrize(
-    ("others", "name", "value", "reason"),
-    [
-        ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_fraction", 0.1, "the schedule is constant"),
-        ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_rounding", "down", "the schedule is"),
-        (LORA, "model.optimizer.allocation_weight_decay", 0.1, "no ranks are learned"),
-        (LORA, "rank_logging.every_n_steps", 3, "no ranks are learned"),
-        ({**SPEAK, "model.adapter.factors": "gradient"}, "model.adapter.head_warmup_steps", 3, "no head is trained"),
-        ({**LORA, "model.adapter.wrap_head": True}, "model.optimizer.head_learning_rate", 0.1, "the head is adapted"),
-        ({"trainer.max_epochs": 1}, "model.adapter.tau", 0.5, "all epochs have discrete ranks"),
-        ({"trainer.max_epochs": 1}, "alpha_growth.alpha_max", 5.0, "all epochs have discrete ranks"),
-        ({"trainer.max_epochs": 1}, "model.optimizer.allocation_learning_rate", 0.5, "all epochs have"),
-        (ENERGY, "alpha_growth.alpha_max", 5.0, "allocation is fixed_by_energy"),
-        (ENERGY, "rank_discretisation.epochs_rank_discrete", 0, "allocation is fixed_by_energy"),
-        (ENERGY, "model.adapter.initial_weights", "left_skewed", "allocation is fixed_by_energy"),
-        (ENERGY, "model.adapter.rounding", "plain", "allocation is fixed_by_energy"),
-        (ENERGY, "model.adapter.initial_std", 0.5, "R starts from the gradient"),
-        ({"trainer.logger": False}, "rank_logging.pictures_every_n_epochs", 3, "trainer.logger is false"),
-        ({"model.adapter": "null"}, "update_norms.every_n_steps", 3, "full fine-tuning has none"),
-        ({}, "model.revision", "main", "the backbone isn't on the hub"),
-        ({}, "trainer.min_epochs", 1, "nothing ends it early"),
-        ({}, "data.subset_seed", 1, "all rows are taken"),
-        ({"data.task": "sst2"}, "data.cola_validation", "combined", "the task is sst2"),
-        ({**TABLE, "data.validation_rows": 3}, "data.validation_fraction", 0.5, "validation_rows is given"),
-        ({**TABLE, "data.train_file": "a.jsonl"}, "data.separator", ";", "no file is a .csv or .tsv"),
-        ({"data": TABLE["data"], "data.dataset": "a/b"}, "data.separator", ";", "no file is a .csv or .tsv"),
-        (SPEAK, "data.text_column", "line", "no file is a table"),
-        (SPEAK, "data.test_rows", 3, "no test_file is given"),
-        (SPEAK, "model.optimizer.head_learning_rate", 0.1, "a language model has no head"),
-        ({**SPEAK, **LORA}, "model.adapter.wrap_head", True, "a language model has no head"),
-    ],
-)
-def test_a_setting_that_changes_nothing_is_named_with_the_reason(config, others, name, value, reason):
-    before, after = (idle_in(config, changes) for changes in (others, {**others, name: value}))
-    assert f"{name} ({reason}" in after[name]
-    assert after.keys() - before.keys() == {name} - before.keys()
+# What they stand beside, name, value, reason; those of one beginning follow each other, and are tried together.
+IDLE = [
+    ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_fraction", 0.1, "the schedule is constant"),
+    ({"model.optimizer.schedule": "constant"}, "model.optimizer.warmup_rounding", "down", "the schedule is"),
+    (LORA, "model.optimizer.allocation_weight_decay", 0.1, "no ranks are learned"),
+    (LORA, "rank_logging.every_n_steps", 3, "no ranks are learned"),
+    ({**SPEAK, "model.adapter.factors": "gradient"}, "model.adapter.head_warmup_steps", 3, "no head is trained"),
+    ({**LORA, "model.adapter.wrap_head": True}, "model.optimizer.head_learning_rate", 0.1, "the head is adapted"),
+    ({"trainer.max_epochs": 1}, "model.adapter.tau", 0.5, "all epochs have discrete ranks"),
+    ({"trainer.max_epochs": 1}, "alpha_growth.alpha_max", 5.0, "all epochs have discrete ranks"),
+    ({"trainer.max_epochs": 1}, "model.optimizer.allocation_learning_rate", 0.5, "all epochs have"),
+    (ENERGY, "alpha_growth.alpha_max", 5.0, "allocation is fixed_by_energy"),
+    (ENERGY, "rank_discretisation.epochs_rank_discrete", 0, "allocation is fixed_by_energy"),
+    (ENERGY, "model.adapter.initial_weights", "left_skewed", "allocation is fixed_by_energy"),
+    (ENERGY, "model.adapter.rounding", "plain", "allocation is fixed_by_energy"),
+    (ENERGY, "model.adapter.initial_std", 0.5, "R starts from the gradient"),
+    ({"trainer.logger": False}, "rank_logging.pictures_every_n_epochs", 3, "trainer.logger is false"),
+    ({"model.adapter": "null"}, "update_norms.every_n_steps", 3, "full fine-tuning has none"),
+    ({}, "model.revision", "main", "the backbone isn't on the hub"),
+    ({}, "trainer.min_epochs", 1, "nothing ends it early"),
+    ({}, "data.subset_seed", 1, "all rows are taken"),
+    ({"data.task": "sst2"}, "data.cola_validation", "combined", "the task is sst2"),
+    ({**TABLE, "data.validation_rows": 3}, "data.validation_fraction", 0.5, "validation_rows is given"),
+    ({**TABLE, "data.train_file": "a.jsonl"}, "data.separator", ";", "no file is a .csv or .tsv"),
+    ({"data": TABLE["data"], "data.dataset": "a/b"}, "data.separator", ";", "no file is a .csv or .tsv"),
+    (SPEAK, "data.text_column", "line", "no file is a table"),
+    (SPEAK, "data.test_rows", 3, "no test_file is given"),
+    (SPEAK, "model.optimizer.head_learning_rate", 0.1, "a language model has no head"),
+    ({**SPEAK, **LORA}, "model.adapter.wrap_head", True, "a language model has no head"),
+]
+ACTING = [
+    ({}, "model.optimizer.warmup_fraction", 0.1),
+    ({}, "model.optimizer.allocation_weight_decay", 0.1),
+    ({}, "model.adapter.tau", 0.5),
+    ({"model.adapter.factors": "gradient"}, "model.adapter.gradient_batches", 3),
+    ({"trainer.max_time": "00:00:01:00"}, "trainer.min_epochs", 1),
+    ({"data.train_rows": 8}, "data.subset_seed", 1),
+    ({"trainer.max_steps": 3}, "trainer.min_steps", 1),
+    (TABLE, "data.validation_fraction", 0.5),
+    (TABLE, "data.subset_seed", 1),
+    (TABLE, "data.separator", ";"),
+    ({**SPEAK, "data.validation_rows": 3}, "data.validation_fraction", 0.5),
+    ({**TABLE, "data.train_file": "a.CSV.gz"}, "data.separator", ";"),
+    (ENERGY, "rank_logging.pictures_every_n_epochs", 3),
+]
+
+
+def together(cases):
+    return pytest.mark.parametrize("cases", [list(group) for _, group in groupby(cases, key=itemgetter(0))])
+
+
+@together(IDLE)
+def test_a_setting_that_changes_nothing_is_named_with_the_reason(config, cases):
+    others, values = cases[0][0], {name: value for _, name, value, _ in cases}
+    before, after = (idle_in(config, changes) for changes in (others, {**others, **values}))
+    assert all(f"{name} ({reason}" in after[name] for _, name, _, reason in cases)
+    assert after.keys() - before.keys() == values.keys() - before.keys()
 
 
 def idle_in(config, changes):
     """What `idle_settings` says, by setting."""
-    return _idle_in(config, *(f"--{name}={value}" for name, value in changes.items()))
-
-
-@cache  # several cases begin with the same settings
-def _idle_in(config, *options):
-    settings = parse(["fit", "--config", str(config), *options])
+    settings = parse(["fit", "--config", str(config), *(f"--{name}={value}" for name, value in changes.items())])
     return {line.partition(" (")[0]: line for line in idle_settings(settings, settings.build())}
 
 
-@pytest.mark.parametrize(
-    ("others", "name", "value"),
-    [
-        ({}, "model.optimizer.warmup_fraction", 0.1),
-        ({}, "model.optimizer.allocation_weight_decay", 0.1),
-        ({}, "model.adapter.tau", 0.5),
-        ({"model.adapter.factors": "gradient"}, "model.adapter.gradient_batches", 3),
-        ({"trainer.max_time": "00:00:01:00"}, "trainer.min_epochs", 1),
-        ({"data.train_rows": 8}, "data.subset_seed", 1),
-        ({"trainer.max_steps": 3}, "trainer.min_steps", 1),
-        (TABLE, "data.validation_fraction", 0.5),
-        ({**SPEAK, "data.validation_rows": 3}, "data.validation_fraction", 0.5),
-        (TABLE, "data.subset_seed", 1),
-        (TABLE, "data.separator", ";"),
-        ({**TABLE, "data.train_file": "a.CSV.gz"}, "data.separator", ";"),
-        (ENERGY, "rank_logging.pictures_every_n_epochs", 3),
-    ],
-)
-def test_a_setting_that_acts_is_not_named(config, others, name, value):
-    assert name not in idle_in(config, {**others, name: value})
+@together(ACTING)
+def test_a_setting_that_acts_is_not_named(config, cases):
+    values = {name: value for _, name, value in cases}
+    assert not values.keys() & idle_in(config, {**cases[0][0], **values}).keys()
 
 
 def test_a_callback_whose_default_is_a_member_of_an_enumeration_goes_into_config_yaml(config):

@@ -30,7 +30,7 @@ def test_a_warned_job_writes_last_is_queued_again_and_goes_on(tmp_path, tiny_ber
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, "--run_name", "undisturbed") == 0
     slurm = {"SLURM_JOB_ID": "4711", "SLURM_JOB_NAME": "bash"}  # by this name Lightning stays out
-    code, output = run_until_signalled(config, tmp_path, signal.SIGUSR1, slurm)
+    code, output = run_until_signalled(config, tmp_path, signal.SIGUSR1, **slurm)
     assert code == 1, output
     assert requeued.read_text().split() == ["requeue", "4711"]
     assert "SLURM job 4711 will run again and go on from last.ckpt" in output

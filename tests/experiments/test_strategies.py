@@ -36,6 +36,11 @@ def test_what_would_fail_later_is_refused_with_a_reason(strategy, reason):
         check_strategy(strategy)
 
 
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory, tiny_bert, cola_folder):
+    return parse(["validate", "--config", str(write_config(tmp_path_factory.mktemp("config"), tiny_bert, cola_folder))])
+
+
 @pytest.mark.parametrize(
     ("strategy", "devices", "expected"),
     [
@@ -48,9 +53,7 @@ def test_what_would_fail_later_is_refused_with_a_reason(strategy, reason):
         (by_path("SingleDeviceStrategy", device="cpu"), 1, {}),
     ],
 )
-def test_data_parallel_processes_are_this_projects_own(tiny_bert, cola_folder, tmp_path, strategy, devices, expected):
-    config = write_config(tmp_path, tiny_bert, cola_folder)
-    settings = parse(["validate", "--config", str(config)])
+def test_data_parallel_processes_are_this_projects_own(settings, strategy, devices, expected):
     objects = settings.changed({"trainer.strategy": strategy, "trainer.devices": devices}).build()
     made = evaluation_trainer(objects, []).strategy
     if devices == 1:

@@ -104,9 +104,11 @@ RAY = ("--engine", "ray")
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [("--jobs", "2"), (*RAY, "--cpus_per_trial", "1")], ids=["workers", "ray"])
 def test_worker_processes_give_the_same_folder(finished, tmp_path, options):
+    path, runs_dir = finished
     if RAY[0] in options:
         pytest.importorskip("ray")
-    path, runs_dir = finished
+    else:  # one worker is enough: test_sweep_workers.py has two at once
+        shutil.copytree(runs_dir / "small", tmp_path / "small", ignore=shutil.ignore_patterns(SECOND))
     torch.set_num_threads(1)
     assert sweep(path, tmp_path, *options) == 0
     assert [folder.name for folder in trial_folders(tmp_path / "small")] == [FIRST, SECOND]
@@ -142,13 +144,9 @@ def test_a_dry_run_lists_trials_and_writes_nothing(finished, tmp_path, capsys):
     ("changes", "expected"),
     [
         ({"grid": {"model.optimizer.learning_rte": [1]}}, ["learning_rte"]),
-        ({"grid": {"model.optimizer.warmup_fraction": [0.1, 2]}}, ["warmup_fraction is 2", "none was started"]),
-        ({"grid": {"model.adapter.rank_min": [2, 9]}}, ["rank_min_9", "rank_min is 9 and rank_max is 8"]),
+        ({"grid": {"model.adapter.rank_min": [2, 9]}}, ["rank_min_9", "rank_min is 9", "none was started"]),
         ({"grid": {"seed_everything": [0, 1], "trainer.max_epochs": [1, 1.5]}}, ["max_epochs_1.5", "1.5", "number"]),
-        ({"grid": {"model.adapter.targets": ["default", ["querry"]]}}, ["'querry'", "matches no layer", "self.query"]),
         ({"zip": {f"budget_schedule.memory_{end}": [40, 4e6] for end in ("start", "end")}}, ["4,000,000", "allowed"]),
-        ({"grid": {"trainer.precision": ["32-true", "16-true"]}}, ["trainer.precision is 16-true"]),
-        ({"grid": {"trainer.enable_checkpointing": [None, False]}}, ["enable_checkpointing"]),
         ({"grid": {"data.data_dir": ["/no/such/folder"]}}, ["/no/such/folder"]),
         ({"config": "no_such.yaml"}, ["no_such.yaml"]),
     ],

@@ -22,8 +22,8 @@ TRIALS = [Trial(f"trial_{number}", "", (), {}) for number in range(3)]
 def scripted(tmp_path, monkeypatch):
     """Runs three trials with workers that do as told; returns their process ids, trial by trial."""
 
-    def run(answer, at_start=lambda engine: None, write=lambda: None):
-        log, engine, folder = tmp_path / "log", WorkerProcesses(1), SweepFolder(tmp_path / "sweep")
+    def run(answer, at_start=lambda engine: None, write=lambda: None, jobs=1):
+        log, engine, folder = tmp_path / "log", WorkerProcesses(jobs), SweepFolder(tmp_path / "sweep")
 
         def start(place, jobs):
             worker = subprocess.Popen(
@@ -45,6 +45,11 @@ def scripted(tmp_path, monkeypatch):
 def test_one_worker_serves_round_after_round(scripted):
     complete, processes, _ = scripted("print('finished')")
     assert complete and len(processes) == 3 and len(set(processes)) == 1
+
+
+def test_two_trials_at_once_have_a_process_each(scripted):
+    complete, processes, _ = scripted("import time; time.sleep(0.5); print('finished')", jobs=2)
+    assert complete and len(processes) == 3 and len(set(processes)) == 2
 
 
 def test_a_trial_is_one_line_whatever_its_settings_hold(scripted, monkeypatch):

@@ -8,13 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from datamodules import (
-    AGNewsDataModule,
-    GLUEDataModule,
-    PlainTextDataModule,
-    TableDataModule,
-    WikiTextDataModule,
-)
+from datamodules import AGNewsDataModule, GLUEDataModule, PlainTextDataModule, TableDataModule, WikiTextDataModule
 from tests import tiny
 
 

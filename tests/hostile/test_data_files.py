@@ -137,12 +137,11 @@ def test_files_that_are_no_text_are_refused(formats, tmp_path, name, change, exp
     assert Path(form.damaged).name in message
 
 
-@pytest.mark.parametrize("separator", [",", "\t"])
-def test_very_many_columns_are_read_or_named(formats, tmp_path, separator):
-    form = formats["table csv" if separator == "," else "table tsv"]
+def test_very_many_columns_are_read_or_named(formats, tmp_path):
+    form = formats["table csv"]
     names = ["text", "label", *(f"column{place}" for place in range(100_000))]
-    rows = [separator.join([text, str(label), *["0"] * 100_000]) for text, label in tiny.sentences(16, 0)]
-    content = "\n".join([separator.join(names), *rows]) + "\n"
+    rows = [",".join([text, str(label), *["0"] * 100_000]) for text, label in tiny.sentences(16, 0)]
+    content = "\n".join([",".join(names), *rows]) + "\n"
     assert isinstance(outcome(form, content.encode(), tmp_path / "data"), list)
     lost = content.replace("text", "txt", 1)
     message = outcome(form, lost.encode(), tmp_path / "data")

@@ -20,9 +20,12 @@ from tests.command_line import run, write_config
 CLIMBING = ("../escaped", "..", "/escaped", "a/../../escaped", "a\\..\\escaped", "a/b", ".", "", "a\x00b")
 
 
-@pytest.mark.parametrize("name", CLIMBING)
+def test_a_plain_name_leads_nowhere_else():
+    assert not any(map(is_plain_name, CLIMBING))
+
+
+@pytest.mark.parametrize("name", CLIMBING[::4])
 def test_a_run_name_is_a_plain_name(tmp_path, tiny_bert, cola_folder, capsys, name):
-    assert not is_plain_name(name)
     runs = tmp_path / "runs"
     config = write_config(tmp_path, tiny_bert, cola_folder)
     before = sorted(tmp_path.rglob("*"))
@@ -74,7 +77,7 @@ def test_without_a_home_there_is_one_message(tmp_path, capsys, monkeypatch):
     assert "set HOME or RANKWISE_CACHE" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("option", ["--model", "--model.adapter", "--data", "--trainer.logger"])
+@pytest.mark.parametrize("option", ["--model.adapter", "--trainer.logger"])
 def test_a_class_path_is_text(tmp_path, tiny_bert, cola_folder, capsys, option):
     config = write_config(tmp_path, tiny_bert, cola_folder)
     assert run("fit", config, tmp_path, f"{option}={{class_path: 3}}") == 2

@@ -58,13 +58,7 @@ def evaluated(backbone, folder, adapter=None, **settings) -> tuple[float, float]
 
 @pytest.mark.parametrize(
     ("packing", "size", "stride"),
-    [
-        ("blocks", 16, None),
-        ("blocks", 16, 5),
-        ("blocks", 32, 31),
-        ("lines", 64, None),
-        ("lines", 8, 3),
-    ],
+    [("blocks", 16, None), ("blocks", 16, 5), ("blocks", 32, 31), ("lines", 64, None), ("lines", 8, 3)],
 )
 def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, size, stride):
     expected = plain_perplexity(backbone, Path(wikitext_folder) / "wiki.valid.raw", packing, size, stride)

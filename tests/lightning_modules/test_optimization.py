@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from torch import nn
 
 from common.errors import InputError
@@ -113,16 +112,10 @@ def test_settings_out_of_range_are_refused_by_name(settings):
         OptimizerSettings(**settings)
 
 
-class Groups(Callback):
-    """The settings of each group at the start of each step, by the group's name."""
-
-    def __init__(self):
-        self.seen = []
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        keys = ("lr", "weight_decay", "betas")
-        groups = trainer.optimizers[0].param_groups
-        self.seen.append({group["name"]: tuple(group[key] for key in keys) for group in groups})
+def group_settings(module):
+    """The settings of each group of parameters, by the group's name."""
+    groups = module.trainer.optimizers[0].param_groups
+    return {group["name"]: tuple(group[key] for key in ("lr", "weight_decay", "betas")) for group in groups}
 
 
 OTHER = {
@@ -143,7 +136,7 @@ def test_a_resumed_run_has_the_rates_of_one_that_always_had_its_settings_and_len
     tiny_bert, cola_folder, tmp_path, first, changes
 ):
     def seen(epochs, schedule, resumed=None, **settings):
-        groups = Groups()
+        groups = tiny.notes(group_settings, "on_train_batch_start")
         adapter = AdaptiveLoRAXS(rank_min=1, rank_max=4, rank_average=2.5)
         module = tiny.make_module(tiny_bert, adapter, schedule=schedule, **{**RATES, **settings})
         trainer = tiny.make_trainer(groups, max_epochs=epochs)

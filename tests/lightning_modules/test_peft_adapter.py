@@ -122,14 +122,14 @@ class SaveAt(Callback):
 def fit(method, backbone, cola, callbacks=(), ckpt_path=None, seed=1):
     torch.manual_seed(seed)
     module = tiny.make_module(backbone, PEFTAdapter(method, SETTINGS[method]), learning_rate=0.02)
-    trainer = tiny.make_trainer(AdaLoRAAllocation(), RandomState(), *callbacks, max_epochs=2, limit_val_batches=0)
+    trainer = tiny.make_trainer(AdaLoRAAllocation(), RandomState(), *callbacks, limit_val_batches=0)
     trainer.fit(module, datamodule=tiny.make_data(backbone, cola), ckpt_path=ckpt_path)
     return module, trainer
 
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request, tiny_bert, cola_folder, tmp_path_factory):
-    """A module after two epochs, and a checkpoint from the middle of the first."""
+    """A module after an epoch, and a checkpoint from its middle."""
     path = tmp_path_factory.mktemp(request.param) / "middle.ckpt"
     module, trainer = fit(request.param, tiny_bert, cola_folder, [SaveAt(3, path)])
     return request.param, module, trainer, path

@@ -31,15 +31,6 @@ ADAPTERS = {
 }
 
 
-class Losses(Callback):
-    def __init__(self):
-        self.validation = []
-
-    def on_validation_end(self, trainer, pl_module):
-        if not trainer.sanity_checking:
-            self.validation.append(float(trainer.callback_metrics["val/loss"]))
-
-
 @pytest.mark.parametrize("kind", ADAPTERS)
 def test_a_plain_trainer_trains_what_the_command_line_trains(kind, tiny_bert, cola_folder, tmp_path):
     make, settings = ADAPTERS[kind]
@@ -54,10 +45,10 @@ def test_a_plain_trainer_trains_what_the_command_line_trains(kind, tiny_bert, co
     optimizer = OptimizerSettings(**asked["model"]["init_args"]["optimizer"])
     module = TextClassificationModule(tiny_bert, make(**settings), optimizer)
     data = GLUEDataModule(backbone=tiny_bert, seed=1, **asked["data"]["init_args"])
-    losses = Losses()
+    losses = tiny.notes(lambda module: float(module.trainer.callback_metrics["val/loss"]), "on_train_epoch_end")
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     pl.Trainer(max_epochs=3, accelerator="cpu", devices=1, callbacks=[losses], **quiet).fit(module, datamodule=data)
-    assert losses.validation == results["val_losses"]
+    assert losses.seen == results["val_losses"]
     state = module.state_dict()
     tensors = [key for key, value in weights.items() if isinstance(value, torch.Tensor)]
     assert "adapter.R" in tensors or kind not in ("adaptive LoRA-XS", "nested LoRA-XS")

@@ -21,16 +21,6 @@ def adaptive():
     return AdaptiveLoRAXS(1, 4, 2.5, allocation="bounded")
 
 
-class Witness(Callback):
-    """Notes at every training step what `look(module)` sees after the backward pass."""
-
-    def __init__(self, look):
-        self.look, self.seen = look, []
-
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        self.seen.append(self.look(pl_module))
-
-
 def fit(module, data, *callbacks, **settings):
     torch.manual_seed(0)
     trainer = tiny.fit(module, data, *callbacks, **settings)
@@ -39,21 +29,17 @@ def fit(module, data, *callbacks, **settings):
 
 @pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4), lambda: None], ids=["adaptive", "fixed", "full"])
 def test_dropout_is_on_in_every_training_step_and_off_in_evaluation(tiny_bert, cola_folder, adapter):
-    evaluating = []
-
-    class Evaluation(Callback):
-        def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-            evaluating.append(any(module.training for module in pl_module.model.modules()))
-
     def dropouts(module):
         return [part.training for part in module.model.modules() if isinstance(part, torch.nn.Dropout)]
 
-    witness = Witness(dropouts)
+    stepping = tiny.notes(dropouts, "on_before_optimizer_step")
+    evaluating = tiny.notes(lambda module: any(part.training for part in module.model.modules()),
+                            "on_validation_batch_start")  # fmt: skip
     module = tiny.make_module(tiny_bert, adapter(), **RATES)
-    fit(module, tiny.make_data(tiny_bert, cola_folder), witness, Evaluation(), max_epochs=2)
-    assert len(witness.seen) == 10
-    assert all(len(step) >= 7 and all(step) for step in witness.seen)
-    assert evaluating == [False, False]
+    fit(module, tiny.make_data(tiny_bert, cola_folder), stepping, evaluating, max_epochs=2)
+    assert len(stepping.seen) == 10
+    assert all(len(step) >= 7 and all(step) for step in stepping.seen)
+    assert evaluating.seen == [False, False]
 
 
 @pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4)], ids=["adaptive", "fixed"])
@@ -79,7 +65,7 @@ def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_b
     def dtypes(module):
         return {t.dtype for p in module.parameters() if p.requires_grad for t in (p, p.grad)}
 
-    seen = Witness(dtypes)
+    seen = tiny.notes(dtypes, "on_before_optimizer_step")
     activations = []
     module = tiny.make_module(tiny_bert, adaptive(), **RATES)
     data = tiny.make_data(tiny_bert, cola_folder)

@@ -55,10 +55,7 @@ def dense_gradients(net, batches):
     """The mean gradient of each layer's weight, (out, in), as autograd has it."""
     net = deepcopy(net).requires_grad_(True)
     sum(loss(net, batch) for batch in batches).backward()
-    return {
-        "first": net.first.weight.grad / len(batches),
-        "second": net.second.weight.grad.T / len(batches),
-    }
+    return {"first": net.first.weight.grad / len(batches), "second": net.second.weight.grad.T / len(batches)}
 
 
 @pytest.mark.parametrize("name", ["first", "second"])

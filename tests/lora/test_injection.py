@@ -7,14 +7,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
-from lora.injection import (
-    choose_layers,
-    describe_share,
-    find_layers,
-    freeze,
-    matrix_sizes,
-    may_leave_parameters_out,
-)
+from lora.injection import choose_layers, describe_share, find_layers, freeze, matrix_sizes, may_leave_parameters_out
 from tests.architectures import classifier, configuration
 
 

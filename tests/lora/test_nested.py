@@ -71,10 +71,7 @@ def test_only_the_leading_directions_have_a_gradient(make):
         ({"rank_min": 0}, "rank_min is 0 and rank_max is 5; allowed"),
         ({"rank_min": 5}, "rank_min is 5 and rank_max is 5; allowed"),
         ({"evaluated_ranks": []}, r"evaluated_ranks is \[\]; allowed"),
-        (
-            {"evaluated_ranks": [1, 6]},
-            r"evaluated_ranks is \[1, 6\]; allowed: .* \(1\) to rank_max \(5\)",
-        ),
+        ({"evaluated_ranks": [1, 6]}, r"evaluated_ranks is \[1, 6\]; allowed: .* \(1\) to rank_max \(5\)"),
     ],
 )
 def test_ranks_out_of_range_are_refused(settings, message):

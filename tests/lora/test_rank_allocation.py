@@ -59,9 +59,7 @@ def test_a_budget_without_solution_is_refused_with_the_allowed_range(average):
 
 @settings(max_examples=150, deadline=None)
 @given(
-    st.lists(st.floats(-4, 4), min_size=2, max_size=40),
-    st.floats(0.02, 0.98),
-    st.sampled_from(["softmax", "bounded"]),
+    st.lists(st.floats(-4, 4), min_size=2, max_size=40), st.floats(0.02, 0.98), st.sampled_from(["softmax", "bounded"])
 )
 def test_budgeted_rounding_stays_within_the_budget_and_leaves_no_room(weights, share, rule):
     budget = len(weights) * (4 + share * (144 - 4))

@@ -11,12 +11,7 @@ from tests.reference.looped_mask import looped_mask
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.floats(1, 40), min_size=1, max_size=6),
-    st.floats(0.01, 10),
-    st.integers(1, 6),
-    st.integers(1, 30),
-)
+@given(st.lists(st.floats(1, 40), min_size=1, max_size=6), st.floats(0.01, 10), st.integers(1, 6), st.integers(1, 30))
 def test_masks_of_all_layers_equal_the_looped_ones(ranks, alpha, rank_min, above):
     rank_max = rank_min + above
     ours = soft_masks(torch.tensor(ranks), alpha, rank_min, rank_max)

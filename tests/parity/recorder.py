@@ -8,9 +8,9 @@ import torch
 from lightning.pytorch import Callback
 from transformers import BertConfig, BertModel
 
-import cli
 from lora.nested import NestedRanks
 from tests import tiny
+from tests.command_line import run
 
 
 class Recorder(Callback):
@@ -83,8 +83,7 @@ def save_backbone(folder: Path, width: int = 34) -> Path:
 def record(config: str, runs_dir: Path, *options: str) -> Recorder:
     """Runs `fit` with a config, as a user would, and gives what was noted."""
     callbacks = json.dumps([{"class_path": "tests.parity.recorder.Recorder"}])
-    own = ["--runs_dir", str(runs_dir), f"--trainer.callbacks+={callbacks}"]
-    own += ["--trainer.accelerator", "cpu", "--trainer.devices", "1", "--trainer.logger", "false"]
-    own += ["--data.batch_size", "8", "--data.max_length", "32"]
-    assert cli.main(["fit", "--config", config, *own, *options]) == 0
+    own = [f"--trainer.callbacks+={callbacks}", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+    own += ["--trainer.logger=false", "--data.batch_size=8", "--data.max_length=32"]
+    assert run("fit", config, runs_dir, *own, *options) == 0
     return Recorder.latest

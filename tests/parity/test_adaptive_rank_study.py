@@ -12,11 +12,7 @@ from tests.parity.adaptive_rank_study import StudyRun, StudySettings, Trajectory
 from tests.parity.recorder import Recorder, record, save_backbone
 
 LAYERS, EPOCHS, STEPS = 8, 10, 50
-ALLOCATING = [
-    "cola_adaptive",
-    "cola_alpha_range/alpha_0.5_to_3_constant",
-    "cola_memory/from_30000_to_60000_linear",
-]
+ALLOCATING = ["cola_adaptive", "cola_alpha_range/alpha_0.5_to_3_constant", "cola_memory/from_30000_to_60000_linear"]
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +98,11 @@ def largest_differences(run: Recorder, theirs: Trajectory) -> dict[str, float]:
 TOLERANCES = {"R": 1e-5, "head": 1e-5, "w": 1e-5, "loss": 5e-6, "alpha": 1e-12, "budget": 1e-12}
 
 
-@pytest.mark.parametrize("name", [*ALLOCATING, "cola_lora_xs_rank_25", "cola_nested"])
+@pytest.mark.parametrize(
+    "name",
+    [ALLOCATING[0], pytest.param(ALLOCATING[1], marks=pytest.mark.long), ALLOCATING[2], "cola_lora_xs_rank_25",
+     "cola_nested"],
+)  # fmt: skip
 def test_a_run_follows_the_studys_trajectory(name, runs, backbone):
     run, settings = runs(name), study_settings(name)
     theirs = trained_as_in_the_study(run, backbone, settings)
