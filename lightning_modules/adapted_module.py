@@ -197,6 +197,7 @@ class AdaptedModule(OptimizedModule):
             prepare_frozen_layers(self.model)
             self.adapter.join_layers(self.model)
         use_sixteen_bit_dropout(self.model)
+        self.trainer.precision_plugin.convert_module(self)  # before a checkpoint's float64 would be rounded
         self.model.train()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:

@@ -19,6 +19,7 @@ VARIANTS = {
     "plain": (),
     "everything": (*NOISE, *MOVING, "--trainer.accumulate_grad_batches=2"),
     "max_steps": ("--trainer.max_steps", "12"),
+    "float64": ("--trainer.precision", "64-true"),
     "lora_wrapped": lora("LoRA", rank=4, alpha_per_rank=2, targets="attention", wrap_head=True, dropout=0.2),
     "lora_adaptive": lora("AdaptiveLoRA", rank_min=1, rank_max=6, rank_average=3, lora_alpha=8, tau=0.2),
     "lora_nested": lora("NestedLoRA", rank_min=1, rank_max=4, evaluated_ranks=[1, 4], lora_alpha=8),
@@ -35,6 +36,7 @@ MOMENTS = [
     ("everything", "batch_start", 13),  # in the discrete phase
     ("max_steps", "batch_start", 11),
     ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
+    ("float64", "batch_start", 3),
     ("lora_wrapped", "batch_start", 3),
     ("lora_adaptive", "batch_start", 7),
     ("lora_nested", "batch_start", 6),
