@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim.lr_scheduler import LambdaLR
 
 from common.errors import InputError, check_one_of
+from common.terminal import logger
 
 Schedule = Literal["constant", "linear_with_warmup"]
 Rounded = Literal["up", "down"]
@@ -79,7 +80,13 @@ def make_schedule(optimizer: torch.optim.Optimizer, settings: OptimizerSettings,
     if settings.schedule == "constant":
         return get_constant_schedule(optimizer)
     rounded = math.ceil if settings.warmup_rounding == "up" else math.floor
-    return get_linear_schedule_with_warmup(optimizer, rounded(settings.warmup_fraction * steps), steps)
+    warm_up = rounded(settings.warmup_fraction * steps)
+    if steps == 1 and warm_up:
+        logger.warning(
+            "Nothing is trained: the run has one step, and the warm-up gives it rate 0. Set "
+            "--model.optimizer.warmup_fraction 0."
+        )
+    return get_linear_schedule_with_warmup(optimizer, warm_up, steps)
 
 
 def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, settings: OptimizerSettings) -> None:

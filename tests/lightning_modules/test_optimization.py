@@ -29,7 +29,7 @@ def rates_over(settings: OptimizerSettings, steps: int) -> list[float]:
 
 @pytest.mark.parametrize("rounding", ["up", "down"])
 @pytest.mark.parametrize(("steps", "fraction"), [(100, 0.06), (33, 0.06), (10, 0.0), (7, 1.0), (1, 0.06)])
-def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction, rounding):
+def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction, rounding, capsys):
     warm_up = math.ceil(fraction * steps) if rounding == "up" else int(fraction * steps)
     expected = [
         1e-3 * (step / warm_up if step < warm_up else (steps - step) / max(1, steps - warm_up)) for step in range(steps)
@@ -37,6 +37,7 @@ def test_rate_rises_over_the_warm_up_and_falls_to_zero(steps, fraction, rounding
     settings = OptimizerSettings(1e-3, warmup_fraction=fraction, warmup_rounding=rounding)
     ours = rates_over(settings, steps)
     torch.testing.assert_close(torch.tensor(ours), torch.tensor(expected), rtol=1e-9, atol=1e-12)
+    assert ("Nothing is trained" in "".join(capsys.readouterr())) == (expected == [0.0])
 
 
 def test_a_constant_rate_stays():
