@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
 from typing import SupportsFloat
+from unicodedata import normalize
 
 from common.errors import InputError, listing, shown
 from datamodules.sources import Examples, Table, unlabelled_examples
@@ -74,11 +75,12 @@ def _number(task: Task, table: Table, row: int, label: object) -> int | float:
 def label_text(label: object) -> str:
     """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`.
 
-    None, and a number that is none, are no label: they must not pass for one that is called "None" or "nan".
+    An accented letter is one character, where some programs write two that look like it. None, and a number that is
+    none, are no label: they must not pass for one that is called "None" or "nan".
     """
     if label is None or label != label:
         return ""
-    text = str(label).lower() if isinstance(label, bool) else " ".join(str(label).split())
+    text = str(label).lower() if isinstance(label, bool) else " ".join(normalize("NFC", str(label)).split())
     whole = _WHOLE_AS_FRACTION.fullmatch(text)
     return whole[1] if whole else text
 

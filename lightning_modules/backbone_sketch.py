@@ -7,6 +7,7 @@ import hashlib
 import json
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 from torch import Tensor, nn
@@ -99,8 +100,8 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
     Raises:
         InputError: other classes, another order of them, or another tokenizer.
     """
-    if with_head and theirs.get("classes", ours["classes"]) != ours["classes"]:
-        classes = [str(name) for name in theirs["classes"]]
+    classes = [normalize("NFC", str(name)) for name in theirs.get("classes", ours["classes"])]  # older: as written
+    if with_head and classes != [normalize("NFC", name) for name in ours["classes"]]:
         raise InputError(
             f"{whose} answers with the classes {listing(classes)}, in this order, and the data here have "
             f"{listing(ours['classes'])}; allowed: the same, or every answer would have another name. Use the data it "
