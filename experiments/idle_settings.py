@@ -29,6 +29,7 @@ class _Fit:
         self.is_fixed = adapter.get("allocation") == "fixed_by_energy"
         self.learns_ranks = self.adapter is not None and self.adapter.allocates_ranks
         self.uses_gradient = self.adapter is not None and self.adapter.gradient_pass is not None
+        self.schedule, self.growth = values["budget_schedule"], values["alpha_growth"]
         self.has_head = not isinstance(self.module, LanguageModellingModule)
         self.adapts_head = self.adapter is not None and self.adapter.wrap_head
         own = {name: values[name] for name in (*NAMED_CALLBACKS, "trainer")}
@@ -53,6 +54,10 @@ class _Fit:
     def may_end_early(self) -> bool:
         has_limit = self.trainer["max_time"] is not None or self.trainer["max_steps"] not in (None, -1)
         return has_limit or self.has_callbacks
+
+    def ends_before_budget_moves(self) -> bool:
+        soft_epochs = (self.trainer["max_epochs"] or -1) - self.discrete_epochs
+        return self.schedule["memory_end"] is not None and 0 <= soft_epochs <= self.schedule["epochs_memory_start"]
 
     def takes_all_rows(self) -> bool:
         limited = any(self.data.get(name) for name in ("train_rows", "validation_rows", "held_out_rows"))
@@ -86,12 +91,33 @@ _OF_FIXED_RANKS = (
     "model.adapter.initial_weights",
     "rank_discretisation.epochs_rank_discrete",
 )
+_OF_A_START = ("initial_weights", "initial_step", "gradient_batches", "head_warmup_steps")
 # Settings, when they change nothing, and why: `{task}` stands for that of the data.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
     (("model.revision",), _Fit.has_local_backbone, "the backbone isn't on the hub"),
     (("trainer.min_epochs", "trainer.min_steps"), lambda fit: not fit.may_end_early(), "nothing ends it early"),
     (("model.adapter.head_warmup_steps",), lambda fit: fit.adapts_head or not fit.has_head, "no head is trained"),
     (("model.adapter.initial_std",), lambda fit: fit.uses_gradient, "R starts from the gradient"),
+    (
+        tuple(f"model.adapter.{name}" for name in _OF_A_START),
+        lambda fit: fit.model.get("init_from") is not None,
+        "init_from is where it starts",
+    ),
+    (
+        ("alpha_growth.growth", "alpha_growth.reached_at"),
+        lambda fit: fit.growth["alpha_min"] == fit.growth["alpha_max"],
+        "alpha stays as it is",
+    ),
+    (
+        ("budget_schedule.epochs_memory_start", "budget_schedule.epochs_memory_start_to_end"),
+        lambda fit: fit.schedule["memory_start"] == fit.schedule["memory_end"],
+        "the budget stays as it is",
+    ),
+    (
+        ("budget_schedule.memory_end", "budget_schedule.epochs_memory_start_to_end"),
+        _Fit.ends_before_budget_moves,
+        "no epoch is left for it",
+    ),
     (
         ("model.adapter.wrap_head", "model.optimizer.head_learning_rate"),
         lambda fit: not fit.has_head,

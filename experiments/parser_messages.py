@@ -26,7 +26,8 @@ def readable(message: str) -> str:
     class_path = next(iter(re.findall(r"class_path '([^']+)'", message)[-1:]), None)
     for line in lines[deepest:]:
         if unknown := re.match(r"Option '([^']+)' is not accepted", line):
-            known = list(parameters_of(resolve_name(class_path))) if class_path else []
+            taken = parameters_of(resolve_name(class_path)) if class_path else {}
+            known = [option for option in taken if option != unknown[1]]  # one of the base's may be given to it already
             hint = _like(unknown[1], known) or "."
             return f"{name} has no option {unknown[1]!r}; {class_path} allows: {', '.join(known)}{hint}"
     reasons = list(dict.fromkeys(line for line in lines[deepest:] if not _NOISE.match(line)))

@@ -48,6 +48,8 @@ def test_what_is_no_option_is_answered_with_the_one_it_stands_for(config, tmp_pa
 def test_wrong_case_is_answered_with_the_right_one(config, tmp_path, capsys):
     assert run("fit", config, tmp_path, "--model.adapter", "lora.Lora") == 2
     assert "lora has no class Lora. Did you mean LoRA or " in capsys.readouterr().err
+    assert run("fit", config, tmp_path, "--model.adapter.rank", "4") == 2  # the base's, which rank_max is given to
+    assert "Did you mean rank_min or rank_max or rank_average?" in capsys.readouterr().err
     assert cli.main(["fit", "--config", "QUICKSTART"]) == 2
     assert "there is quickstart.yaml" in capsys.readouterr().err
 
@@ -94,6 +96,7 @@ def test_help_lists_every_setting_of_the_config_in_one_line_each(config, tmp_pat
     listed = re.findall(r"^  --([\w.]+) (\S*)", shown, re.MULTILINE)
     assert names <= {name for name, _ in listed} and len(listed) > 100
     assert ("trainer.max_epochs", "7") in listed and ("model.adapter.rank_max", "8") in listed
+    assert "model.adapter.rank" not in dict(listed)  # the adapter gives it to its base itself
     assert "\nmodel.adapter: lora.AdaptiveLoRAXS\n" in shown and "the largest one, and the size of R." in shown
     assert cli.main(["predict", "--help"]) == 0
     shown = capsys.readouterr().out

@@ -192,6 +192,8 @@ SPEAK = {
     "data.train_file": "a.txt",
 }
 TABLE = {"data": "datamodules.TableDataModule", "data.train_file": "a.tsv"}
+BUDGETS = {"budget_schedule.memory_start": 100, "budget_schedule.memory_end": 200}
+TO_END = "budget_schedule.epochs_memory_start_to_end"
 ENERGY = {"model.adapter.factors": "gradient", "model.adapter.allocation": "fixed_by_energy"}
 
 
@@ -211,6 +213,10 @@ IDLE = [
     (ENERGY, "model.adapter.initial_weights", "left_skewed", "allocation is fixed_by_energy"),
     (ENERGY, "model.adapter.rounding", "plain", "allocation is fixed_by_energy"),
     (ENERGY, "model.adapter.initial_std", 0.5, "R starts from the gradient"),
+    ({"model.init_from": "a"}, "model.adapter.initial_weights", "uniform", "init_from is where it starts"),
+    ({"alpha_growth.alpha_max": 0.5}, "alpha_growth.growth", "cosine", "alpha stays as it is"),
+    ({**BUDGETS, "budget_schedule.memory_end": 100}, TO_END, 1, "the budget stays as it is"),
+    ({**BUDGETS, "budget_schedule.epochs_memory_start": 2}, TO_END, 1, "no epoch is left for it"),
     ({"trainer.logger": False}, "rank_logging.pictures_every_n_epochs", 3, "trainer.logger is false"),
     ({"model.adapter": "null"}, "update_norms.every_n_steps", 3, "full fine-tuning has none"),
     ({}, "model.revision", "main", "the backbone isn't on the hub"),
@@ -232,6 +238,7 @@ ACTING = [
     ({"model.adapter.factors": "gradient"}, "model.adapter.gradient_batches", 3),
     ({"trainer.max_time": "00:00:01:00"}, "trainer.min_epochs", 1),
     ({"data.train_rows": 8}, "data.subset_seed", 1),
+    ({**BUDGETS, "budget_schedule.epochs_memory_start": 1}, TO_END, 1),
     ({"trainer.max_steps": 3}, "trainer.min_steps", 1),
     (TABLE, "data.validation_fraction", 0.5),
     (TABLE, "data.subset_seed", 1),
