@@ -19,6 +19,8 @@ from datamodules.task import Task
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,100}")
 _WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
+_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")  # such as a byte-order mark between two files put together
+_LARGEST_SCORE = 3.4e38  # of float32
 _SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
 
@@ -65,7 +67,9 @@ def _number(task: Task, table: Table, row: int, label: object) -> int | float:
         number = float(label) if isinstance(label, str | SupportsFloat) and not isinstance(label, bool) else math.nan
     except (ValueError, OverflowError):
         number = math.nan
-    if task.is_regression and math.isfinite(number):
+    if "_" in str(label):  # 1_0 is a number to Python alone
+        number = math.nan
+    if task.is_regression and abs(number) <= _LARGEST_SCORE:
         return number
     if not task.is_regression and number in range(task.num_labels):
         return int(number)
@@ -75,12 +79,13 @@ def _number(task: Task, table: Table, row: int, label: object) -> int | float:
 def label_text(label: object) -> str:
     """How a label is written, the same whether it came as text or as a number: 1, 1.0 and " 1" are all `1`.
 
-    An accented letter is one character, where some programs write two that look like it. None, and a number that is
-    none, are no label: they must not pass for one that is called "None" or "nan".
+    So are labels that look the same: an accented letter is one character, and those that can't be seen are left out.
+    None, and a number that is none, are no label: they must not pass for one that is called "None" or "nan".
     """
     if label is None or label != label:
         return ""
-    text = str(label).lower() if isinstance(label, bool) else " ".join(normalize("NFC", str(label)).split())
+    plain = normalize("NFC", _INVISIBLE.sub("", str(label)))
+    text = plain.lower() if isinstance(label, bool) else " ".join(plain.split())
     whole = _WHOLE_AS_FRACTION.fullmatch(text)
     return whole[1] if whole else text
 

@@ -183,6 +183,8 @@ PAIRED = "sentence1\tsentence2\tlabel\n"
     ("task", "dev", "message"),
     [
         ("stsb", f"{SCORED}C.\tD.\thigh\n", "dev.tsv, line 3: score is 'high'; allowed: a finite number"),
+        ("stsb", f"{SCORED}C.\tD.\t1_0\n", "score is '1_0'; allowed"),  # a number to Python alone
+        ("stsb", f"{SCORED}C.\tD.\t1e39\n", "score is '1e39'; allowed"),  # no float32
         ("stsb", f"{SCORED}C.\tD.\tnan\n", "line 3: score is 'nan'"),
         ("stsb", f"{SCORED}C.\tD.\tinf\n", "line 3: score is 'inf'"),
         ("rte", f"{PAIRED}A.\t\tentailment\n", "dev.tsv, line 2: sentence2 is empty"),

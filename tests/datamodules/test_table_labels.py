@@ -21,7 +21,7 @@ from tests.datamodules.test_table import GOOD, frame, write_lines
         (["b", "a ", "b"], ("a", "b")),
         ([2, "+1", "01", 1.0, "0"], ("0", "1", "2")),  # a number is one label however it is written
         (["01", "2", "+1"], ("01", "2")),
-        (["caf\u00e9", "cafe\u0301", "bar"], ("bar", "caf\u00e9")),  # one letter, or a letter and its accent
+        (["caf\u00e9", "cafe\u0301", "\ufeffcaf\u00e9", "b"], ("b", "caf\u00e9")),  # they look the same
     ],
 )
 def test_labels_are_whole_numbers_by_size_or_names_by_alphabet(make_table, tmp_path, labels, names):
@@ -32,7 +32,7 @@ def test_labels_are_whole_numbers_by_size_or_names_by_alphabet(make_table, tmp_p
     assert data.task.label_names == names
 
     def canonical(label):
-        text = str(label).strip().lower().replace("e\u0301", "\u00e9")
+        text = str(label).strip().lower().replace("e\u0301", "\u00e9").strip("\ufeff")
         return float(text) if text[-1].isdigit() else text
 
     assert data.class_names == names
