@@ -65,9 +65,9 @@ def _of_group(name: str, owner: type, values: Mapping[str, Any], heading: str) -
     options: list[Option] = []
     inner: list[tuple[str, list[Option]]] = []
     for key, parameter in parameters_of(owner).items():
-        value, place = values.get(key), f"{name}.{key}"
         if key not in values:  # the class hands it on to its base itself
             continue
+        value, place = values[key], f"{name}.{key}"
         if isinstance(value, Mapping) and "class_path" in value:
             inner += _of_class(place, value)
         elif isinstance(hint := parameter.annotation, type) and is_dataclass(hint):
