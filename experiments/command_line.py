@@ -45,22 +45,34 @@ def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
         print_help(typed[0], settings.values.as_dict(), source)
         return 0
     with TemporaryDirectory() as folder:
-        asked = Run(_with_texts(parse(typed, base), Path(folder) / "texts.txt"))
+        file = Path(folder) / "texts.txt"
+        asked = Run(_with_texts(parse(typed, base), file))
         table_alone = asked.settings.values.get("output") in ("-", "/dev/stdout")
-        with redirect_stdout(sys.stderr) if table_alone else nullcontext():
-            return _follow(asked, arguments, stop_after_epoch)
+        try:
+            with redirect_stdout(sys.stderr) if table_alone else nullcontext():
+                return _follow(asked, arguments, stop_after_epoch)
+        except InputError as error:
+            if str(file) not in str(error):
+                raise
+            raise InputError(str(error).replace(str(file), "the given text")) from error  # nobody knows that file
 
 
 def _with_texts(settings: Settings, file: Path) -> Settings:
-    """Texts that are typed or come from standard input are read from a file, and answered on standard output."""
+    """Texts that are typed or come from standard input are read from a file, and answered on standard output.
+
+    Raises:
+        InputError: texts are typed, and a file of them is, too.
+    """
     texts = settings.values.get("text")
     if texts:
+        if any(word.startswith("--data.predict_file") for word in settings.typed):
+            raise InputError("--text is given, and a file of texts, too; allowed: one of them. Leave the other out.")
         lines = [" ".join(text.replace("\\t", "\t").splitlines()) for text in texts]
+        file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     elif settings.verb == "predict" and settings.values.data.init_args.get("predict_file") == "-":
-        lines = sys.stdin.read().splitlines()
+        file.write_bytes(sys.stdin.buffer.read())  # its lines are those of a file
     else:
         return settings
-    file.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return settings.changed({"data.predict_file": str(file), "output": settings.values.output or "-"})
 
 

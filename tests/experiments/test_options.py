@@ -160,9 +160,9 @@ def test_early_stopping_watches_what_the_best_epoch_is_chosen_by(config, tmp_pat
 
 def test_sentences_are_answered_on_standard_output(finished_run, tmp_path, monkeypatch, capfd):
     texts = ["the cat sleeps", "the dog see"]
-    file = tmp_path / "texts.txt"
-    file.write_text("\n".join(texts) + "\n")
-    monkeypatch.setattr(sys, "stdin", io.StringIO(file.read_text()))
+    file, typed = tmp_path / "texts.txt", f"the\u2028{texts[0][4:]}"  # no line ends there
+    file.write_text("\n".join((typed, texts[1])) + "\n")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(file.read_bytes())))
     ways = (["--text", texts[0], f"--text={texts[1]}"], ["-"], [str(file), "--output", "-"])
     answers = []
     for way in ways:
@@ -170,3 +170,8 @@ def test_sentences_are_answered_on_standard_output(finished_run, tmp_path, monke
         answers.append(capfd.readouterr().out)
     assert [row["sentence"] for row in csv.DictReader(io.StringIO(answers[0]), delimiter="\t")] == texts
     assert answers[1] == answers[0] == answers[2]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xff\n")))
+    refused = ((["-"], "the given text, line 1: byte b'\\xff'"), ([str(file), "--text", "a"], "--text is given"))
+    for way, said in refused:
+        assert cli.main(["predict", str(finished_run[1] / "tiny"), *way]) == 2
+        assert said in capfd.readouterr().err
