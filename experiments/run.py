@@ -113,11 +113,16 @@ class Run:
             ckpt_path: last, best or a file; None for weights that the settings bring with them, as an export does.
 
         Raises:
-            InputError: no such checkpoint, one of another model, or data without labels.
+            InputError: no such checkpoint, one of another model, data without labels, or not one batch of them.
         """
         trainer, inputs = self._ready(ckpt_path, [])
         evaluate = trainer.validate if split == "validation" else trainer.test
         evaluate(**inputs, verbose=False)
+        if not trainer.callback_metrics:
+            raise InputError(
+                f"no row of the {split} split was evaluated: a limit of batches (--trainer.limit_val_batches, "
+                "--trainer.limit_test_batches) is 0; allowed: above 0, or null for all. Leave it out."
+            )
         return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
     def predict(self, ckpt_path: str | None = "best", output: str | None = None) -> Path:

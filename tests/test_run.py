@@ -41,6 +41,8 @@ def test_an_opened_run_repeats_its_figures_and_takes_other_settings(trained, tmp
     key = "matthews_correlation"
     assert again.evaluate("test")[f"test/{key}"] == pytest.approx(results.test[key], abs=1e-6)
     assert again.evaluate("validation", "last")[f"val/{key}"] == pytest.approx(results.metric.last, abs=1e-6)
+    with pytest.raises(InputError, match="no row of the test split was evaluated"):
+        Run.open(str(made.folder.path), options=["--trainer.limit_test_batches", "0"]).evaluate()
     table = again.predict("best", str(tmp_path / "table.tsv"))
     assert len(table.read_text().splitlines()) == 1 + results.data.test_rows
     loaded = again.load("best")
