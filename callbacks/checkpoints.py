@@ -62,10 +62,11 @@ def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
             f"the checkpoint {path} can't be read: it is damaged, or holds more than tensors and plain values "
             f"({type(error).__name__}). Use another checkpoint of the run, such as --ckpt_path best or last."
         ) from error
-    if not isinstance(content, dict) or "state_dict" not in content:
-        raise InputError(f"{path} is no checkpoint of this project. Pass --ckpt_path last, best or FILE.")
-    forms = content.pop(_FORMS, None)  # earlier versions wrote none
-    if forms is not None and (odd := _changed({str(part): _form(value) for part, value in content.items()}, forms)):
+    forms = content.pop(_FORMS, None) if isinstance(content, dict) else None
+    if not isinstance(forms, dict):
+        raise InputError(f"{path} is no checkpoint of this project's runs. Pass --ckpt_path last, best or FILE.")
+    found = {str(part): _form(value) for part, value in content.items()}
+    if odd := sorted(str(part) for part in {*found, *forms} if found.get(part) != forms.get(part)):
         raise InputError(
             f"the checkpoint {path} isn't as it was written: {', '.join(odd[:5])} has lost or changed something. Use "
             "another checkpoint of the run, such as --ckpt_path best or last."
@@ -78,13 +79,6 @@ def check_archive(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if (damaged := archive.testzip()) is not None:
             raise zipfile.BadZipFile(damaged)
-
-
-def _changed(found: dict[str, int], written: object) -> list[str]:
-    """The parts of a checkpoint whose form isn't what was noted when it was written."""
-    if not isinstance(written, dict):
-        return [_FORMS]
-    return sorted(str(part) for part in {*found, *written} if found.get(part) != written.get(part))
 
 
 def _form(value: object) -> int:

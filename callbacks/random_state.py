@@ -8,7 +8,6 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from callbacks.trained_module import TrainedModule
-from common.errors import InputError
 
 _KEY = "random_states"
 
@@ -31,27 +30,9 @@ class RandomState(Callback):
         checkpoint[_KEY] = states
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:
-        """Takes up this process's states, to be restored when training begins.
-
-        Raises:
-            InputError: they are missing, or have another form.
-        """
-        if trainer.state.fn != "fit":
-            return
-        now = _generator_states()
-        try:
-            states = checkpoint[_KEY]
-            self._restored = states[trainer.global_rank % len(states)]
-            _restore(self._restored)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
-            raise InputError(
-                f"the checkpoint's states of random generators are missing, or have another form ({error!r:.100}): it "
-                "isn't whole. Use another one (--ckpt_path FILE), or start again with --overwrite."
-            ) from error
-        finally:
-            _restore(now)
-        if len(states) != trainer.world_size:
-            self._restored = None
+        """Takes up this process's states, to be restored when training begins."""
+        if trainer.state.fn == "fit" and len(checkpoint[_KEY]) == trainer.world_size:
+            self._restored = checkpoint[_KEY][trainer.global_rank]
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # not earlier: setting up models and loaders may draw numbers

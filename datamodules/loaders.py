@@ -198,7 +198,7 @@ class ResumableDataLoader(EvaluationDataLoader):
                     "run can only be resumed with the same training data and batch_size. "
                     "Use the checkpoint's, or start a new run with another --run_name."
                 )
-        if state.get("checksum", here["checksum"]) != here["checksum"]:  # older checkpoints have none
+        if state["checksum"] != here["checksum"]:
             raise InputError(
                 "the checkpoint was trained on as many rows as this run reads, but on other ones: their texts, their "
                 "labels, their order, the tokenizer or --data.max_length differ. Use the same data and settings, or "

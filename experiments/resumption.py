@@ -1,6 +1,7 @@
 """Which checkpoint a run goes on from: the one asked for, or the newest whole one when last.ckpt is damaged."""
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,6 @@ from callbacks.checkpoints import check_archive, read_checkpoint
 from common.errors import InputError
 from common.terminal import logger
 from experiments.run_folder import RunFolder
-from lightning_modules.checkpoint_content import CHECKPOINT_FORMAT
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     """
     path = folder.checkpoint(wanted)
     try:
-        checkpoint = _read(path)
+        checkpoint = Checkpoint(path, read_checkpoint(path))
     except InputError as error:
         if wanted != "last":
             raise
@@ -52,26 +52,12 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     return checkpoint
 
 
-def _read(path: Path) -> Checkpoint:
-    content = read_checkpoint(path)
-    if "rankwise" not in content:
-        raise InputError(f"the checkpoint {path} isn't this project's, so no run can go on from it.")
-    if (theirs := content["rankwise"].get("format", CHECKPOINT_FORMAT)) != CHECKPOINT_FORMAT:
-        raise InputError(
-            f"the checkpoint {path} has format {theirs!r}; allowed: {CHECKPOINT_FORMAT}. Go on with the version of "
-            "this project that wrote it, or start a new run with --run_name."
-        )
-    return Checkpoint(path, content)
-
-
 def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
     """The newer one of previous.ckpt and best.ckpt; `error` is what is wrong with last.ckpt."""
     found: list[Checkpoint] = []
     for path in (folder.checkpoints / name for name in ("previous.ckpt", "best.ckpt")):
-        try:
-            found.append(_read(path))
-        except InputError:
-            continue
+        with suppress(InputError):
+            found.append(Checkpoint(path, read_checkpoint(path)))
     if not found:
         raise InputError(f"{error} No other checkpoint can be used: start again with --overwrite.")
     newest = max(found, key=lambda checkpoint: checkpoint.step)

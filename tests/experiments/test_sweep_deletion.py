@@ -136,7 +136,7 @@ def make_newer(path):
     [
         (damage, ["best.ckpt"], "best.ckpt is damaged"),
         (damage, ["best.ckpt", "last.ckpt", "previous.ckpt"], "last.ckpt can't be read"),
-        (make_newer, ["best.ckpt", "last.ckpt", "previous.ckpt"], "format 99"),
+        (make_newer, ["best.ckpt", "last.ckpt", "previous.ckpt"], "format is 99"),
         (lambda path: path.unlink(), ["last.ckpt"], "no last.ckpt is left"),
     ],
 )

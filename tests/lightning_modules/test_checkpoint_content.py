@@ -4,9 +4,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from callbacks.checkpoints import read_checkpoint
+from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from common.errors import InputError
-from common.files import atomic_write
 from lightning_modules import PEFTAdapter
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
 from tests import tiny
@@ -80,7 +79,7 @@ def edited(trained, tmp_path):
     def edit(change):
         content = read_checkpoint(trained("adaptive")[1])
         change(content)
-        atomic_write(tmp_path / "edited.ckpt", lambda file: torch.save(content, file))
+        WholeFileCheckpoints().save_checkpoint(content, tmp_path / "edited.ckpt")
         return tmp_path / "edited.ckpt"
 
     return edit
@@ -166,11 +165,6 @@ def test_a_checkpoint_of_another_adapter_is_refused(trained, load, name, adapter
         load(adapter(), trained(name)[1])
 
 
-def test_a_checkpoint_that_notes_no_settings_is_still_taken(trained, load, edited):
-    path = edited(lambda content: content["rankwise"].pop("settings"))
-    assert load(adaptive(), path)[1] == trained("adaptive")[2]
-
-
 def scaled(tensors):
     for tensor in tensors.values():
         tensor *= 1.005
@@ -224,17 +218,6 @@ def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refuse
         load(None, trained("full")[1], str(other))
 
 
-def test_a_checkpoint_of_an_earlier_version_goes_by_the_backbones_name(load, edited, trained):
-    def as_earlier(content):
-        for name in ("weights", "configuration", "classes", "tokenizer", "splits", "training"):
-            del content["rankwise"][name]
-
-    assert load(adaptive(), edited(as_earlier))[1] == trained("adaptive")[2]
-    unmarked = edited(lambda content: (as_earlier(content), content["rankwise"].update(fingerprint=None, backbone="x")))
-    with pytest.raises(InputError, match="the checkpoint's backbone is 'x'"):
-        load(adaptive(), unmarked)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -248,7 +231,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_by_the_backbones_name(load, edi
         ),
         (lambda content: content.pop("rankwise"), "wasn't written by this project"),
         (lambda content: content.update(rankwise=[1]), "wasn't written by this project"),
-        (lambda content: content.update(rankwise={"adapter": "LoRA"}), "the checkpoint's adapter is 'LoRA'"),
+        (lambda content: content["rankwise"].update(adapter="LoRA"), "the checkpoint's adapter is 'LoRA'"),
         (lambda content: content["state_dict"].update({"adapter.R": [1.0]}), "type of adapter.R is 'list'"),
         (lambda content: content["state_dict"].update({"adapter.R": None}), "type of adapter.R is 'NoneType'"),
         (lambda content: content["rankwise"]["configuration"].update(classifier_dropout=0.5), "is 0.5, .* is None"),
@@ -263,30 +246,26 @@ def test_a_damaged_checkpoint_or_another_programs_is_refused(load, edited, chang
         load(adaptive(), edited(change))
 
 
-def moments(content):
-    return content["optimizer_states"][0]["state"][0]
-
-
 @pytest.mark.parametrize(
     "change",
     [
-        lambda content: moments(content).update(exp_avg=torch.zeros(3)),
-        lambda content: moments(content).pop("exp_avg"),
-        lambda content: content["optimizer_states"][0]["state"].clear(),
-        lambda content: content["optimizer_states"][0]["state"].update({99: moments(content)}),
-        lambda content: content["optimizer_states"][0]["param_groups"].pop(),
-        lambda content: content["optimizer_states"][0]["param_groups"][0].pop("eps"),
+        lambda content: content["optimizer_states"][0]["state"][0].update(exp_avg=torch.zeros(3)),
         lambda content: content["lr_schedulers"][0].update(last_epoch=None),
-        lambda content: content["GLUEDataModule"].update(next_batch=None),
-        lambda content: content.pop("GLUEDataModule"),
-        lambda content: content.update(callbacks={}),
-        lambda content: content.update(loops=None),
         lambda content: content["loops"].clear(),
-        lambda content: content.update(epoch="1"),
     ],
 )
-def test_training_does_not_go_on_from_a_state_that_is_not_whole(edited, tiny_bert, cola_folder, change):
-    """Not even from a file without checksums of its forms, as earlier versions wrote; torch itself would crash."""
+def test_training_does_not_go_on_from_a_state_that_is_not_whole(trained, tiny_bert, cola_folder, tmp_path, change):
+    """Torch itself would crash."""
+    content = torch.load(trained("adaptive")[1], weights_only=True)
+    change(content)
+    torch.save(content, tmp_path / "changed.ckpt")
     module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
-    with pytest.raises(InputError, match="it isn't whole"):
-        tiny.make_trainer(max_epochs=2).fit(module, datamodule=data, ckpt_path=str(edited(change)))
+    with pytest.raises(InputError, match="isn't as it was written"):
+        tiny.make_trainer(max_epochs=2).fit(module, datamodule=data, ckpt_path=str(tmp_path / "changed.ckpt"))
+
+
+def test_training_does_not_go_on_in_another_data_module(edited, tiny_bert, cola_folder):
+    path = edited(lambda content: content.pop("GLUEDataModule"))
+    module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
+    with pytest.raises(InputError, match="no place in the data of a GLUEDataModule"):
+        tiny.make_trainer(max_epochs=2).fit(module, datamodule=data, ckpt_path=str(path))
