@@ -62,13 +62,7 @@ class ModelLimits:
                 "what its embedding has. The tokenizer was made for another model, or has been given tokens that the "
                 "model doesn't know: use the model's own tokenizer, or save the model with resize_token_embeddings."
             )
-        if classified:
-            self._check_ends(split, tokenizer, backbone, where)
-
-    def _check_ends(
-        self, split: TokenizedSplit, tokenizer: "PreTrainedTokenizerBase", backbone: str, where: Callable[[int], str]
-    ) -> None:
-        if self.sentence_end is None:
+        if not classified or self.sentence_end is None:
             return
         before = nn.functional.pad((split.input_ids == self.sentence_end).cumsum(0), (1, 0))  # (tokens + 1,)
         counts = before[split.offsets].diff()  # (rows,)

@@ -118,7 +118,10 @@ class Settings:
         try:
             values = self.values.clone()
             values.trainer.strategy = watched(values.trainer.strategy)
-            _put_into_folder(values.trainer.logger, RunFolder.of(values.runs_dir, values.run_name).path)
+            loggers = values.trainer.logger
+            for one in loggers if isinstance(loggers, list) else [loggers]:
+                if isinstance(one, Namespace) and one.get("init_args.save_dir") == RUN_FOLDER:
+                    one.init_args.save_dir = str(RunFolder.of(values.runs_dir, values.run_name).path)
             made = parser_of(self.verb).instantiate(values)
         except Exception as error:
             if (cause := _refusal(error)) is not None:
@@ -185,13 +188,6 @@ def parse(arguments: Sequence[str], base: Mapping[str, object] | None = None) ->
     pairs = [(word, after) if "=" not in word else word.split("=", 1) for word, after in words]
     _refuse_linked(values, {re.sub(r"^--data\.(init_args\.)?", "", name): value for name, value in pairs})
     return Settings(verb, values, list(arguments), configs)
-
-
-def _put_into_folder(loggers: object, folder: Path) -> None:
-    """Makes the loggers that name no folder write into the run's."""
-    for one in loggers if isinstance(loggers, list) else [loggers]:
-        if isinstance(one, Namespace) and one.get("init_args.save_dir") == RUN_FOLDER:
-            one.init_args.save_dir = str(folder)
 
 
 def _refuse_linked(values: Namespace, given: Mapping[str, object]) -> None:

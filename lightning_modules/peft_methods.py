@@ -75,7 +75,12 @@ def make_config(method: str, settings: dict[str, Any]) -> Any:
         if not 1 <= given.get(name, 1) <= LARGEST_RANK:
             raise InputError(f"{name} is {given[name]}; allowed: 1 or more, up to {LARGEST_RANK:,}.")
     if method == "adalora":
-        _check_budget(given.get("init_r", config_class.init_r), given.get("target_r", config_class.target_r))
+        init_r, target_r = given.get("init_r", config_class.init_r), given.get("target_r", config_class.target_r)
+        if not 1 <= target_r < init_r:
+            raise InputError(
+                f"AdaLoRA's init_r is {init_r} and target_r is {target_r}; allowed: 1 <= target_r < init_r, because "
+                "ranks start at init_r and are cut to an average of target_r."
+            )
         # The run's real number of steps is known when training starts; PEFT wants one here.
         given["total_step"] = given.get("tinit", 0) + given.get("tfinal", 0) + 1
     if method == "eva":  # rho 1: the same rank in every layer, as with all the others
@@ -122,11 +127,3 @@ def _check_types(method: PEFTMethod, config_class: type, settings: dict[str, obj
     except ArgumentError as error:
         reason = " ".join(str(error).replace('Parser key "settings.', '"').split())
         raise InputError(f"a setting of PEFT's {method.title} has a wrong value: {reason}") from error
-
-
-def _check_budget(init_r: int, target_r: int) -> None:
-    if not 1 <= target_r < init_r:
-        raise InputError(
-            f"AdaLoRA's init_r is {init_r} and target_r is {target_r}; allowed: 1 <= target_r < init_r, because ranks "
-            "start at init_r and are cut to an average of target_r."
-        )

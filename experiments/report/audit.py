@@ -158,10 +158,6 @@ def _splits(groups: list[Group]) -> Iterator[Finding]:
     choosing = [group for group in groups if any(len(results.val_losses or []) > 1 for results in group.results)]
     untested = [group.label for group in choosing if group.values("test").empty]
     yield "no test figure: the best epoch was chosen on the split it is reported on", untested
-    same = [group.label for group in choosing if len(group.records) > 1 and _is_validation_again(group)]
+    both = {group.label: (group.values("test") - group.values("best")).dropna() for group in choosing}
+    same = [label for label, differences in both.items() if len(differences) > 1 and not differences.any()]
     yield "the test split gives the validation's figures: epochs were chosen on it", same
-
-
-def _is_validation_again(group: Group) -> bool:
-    both = pd.DataFrame({figure: group.values(figure) for figure in ("best", "test")}).dropna()
-    return len(both) > 1 and bool((both["best"] == both["test"]).all())

@@ -43,16 +43,12 @@ def forecasts(points: list[Point]) -> list[Forecast]:
     found = []
     for study in sorted({point.study for point in points if point.rank > 0}):
         ours = [point for point in points if point.study == study]
-        others = [point for point in points if not _alike(point.study, study)]
+        # a longer run on the same data and backbone tells much of a shorter one
+        others = [point for point in points if point.study.split(", ")[::2] != study.split(", ")[::2]]
         told = 1 + len({point.study for point in others if point.rank == 0})  # with the literature
         common = _STUDY_SPREAD**2 * (1 + 1 / told)  # this study's own gap, and the mean gap of the others
         found.append(_forecast(study, [one for one in ours if one.rank > 0], _gap_fit(others), common, _full(ours)))
     return found
-
-
-def _alike(first: str, second: str) -> bool:
-    """Whether two studies have data and backbone in common: the longer run tells much of the shorter one."""
-    return first.split(", ")[::2] == second.split(", ")[::2]
 
 
 def _full(points: list[Point]) -> Point | None:

@@ -44,7 +44,12 @@ class ChosenRate:
 
 def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
     """The chosen rate of each curve."""
-    return [_choose(curve, _reference(curve, curves), figure) for curve in curves]
+    found = []
+    for curve in curves:
+        alike = [one for one in curves if one.is_full and one.chosen.measure == curve.chosen.measure]
+        full = [one for one in alike if one.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)]
+        found.append(_choose(curve, full[0] if full else None, figure))
+    return found
 
 
 @cache  # seeds are resampled a thousand times, and page, answer and figures ask
@@ -95,11 +100,6 @@ def _ratio_columns(curves: list[Curve], bootstrap: bool) -> dict[str, Callable[[
         "Ratio of each seed": _ratio_by_seed,
         **(resampled if bootstrap else {}),
     }
-
-
-def _reference(curve: Curve, curves: list[Curve]) -> Curve | None:
-    alike = (other for other in curves if other.is_full and other.chosen.measure == curve.chosen.measure)
-    return next((other for other in alike if other.chosen.setting(BACKBONE) == curve.chosen.setting(BACKBONE)), None)
 
 
 def _ratio(row: ChosenRate) -> str:

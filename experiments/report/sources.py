@@ -110,17 +110,13 @@ def read_records(sources: list[Path]) -> list[Record]:
 def _read_folder(folder: Path) -> list[Record]:
     summary = folder / "results.json"
     if summary.exists() and "trials" in read_json(summary):
-        return _read_sweep(summary)
+        of_trials = [trial.record(folder, str(summary), {}, config={}) for trial in TrialList.read(summary).trials]
+        records = [replace(record, **read_files(record.folder)) for record in of_trials]
+        return [one if one.config else replace(one, config=_known_config(one, records)) for one in records]
     if summary.exists() or (folder / "config.yaml").exists():
         return [read_run(folder)]
     inner = {path.parent for name in ("results.json", "config.yaml") for path in folder.glob(f"*/{name}")}
     return [record for one in sorted(inner) for record in _read_folder(one)]
-
-
-def _read_sweep(path: Path) -> list[Record]:
-    records = [trial.record(path.parent, str(path), {}, config={}) for trial in TrialList.read(path).trials]
-    records = [replace(record, **read_files(record.folder)) for record in records]
-    return [record if record.config else replace(record, config=_known_config(record, records)) for record in records]
 
 
 def _known_config(record: Record, others: list[Record]) -> Config:
