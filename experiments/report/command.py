@@ -3,10 +3,7 @@
 import argparse
 import re
 import shlex
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
-from signal import SIG_IGN, SIGINT, signal
 
 import jinja2
 
@@ -62,14 +59,11 @@ def run_report(arguments: list[str]) -> int:
     study = make_study(records, options.baseline, options.bootstrap, options.law)
     typed = _commands(study, options, output)
     replayed = [] if options.replay is None else replays(study.groups, tuple(options.replay))
-    with ProcessPoolExecutor(2, get_context("fork"), signal, (SIGINT, SIG_IGN)) as printers:
-        is_large = len(records) > _MANY
-        if is_large:
-            printers.submit(int)  # starts the processes now, before anything else does its own
-        pictures = Pictures(output / "figures", printers if is_large else None)
-        evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
-        sections = gather(study, options.sources, typed, pictures, replayed, evaluated)
-        pictures.wait()
+    # no processes beside PyTorch's threads
+    pictures = Pictures(output / "figures", in_parallel=len(records) > _MANY and not options.evaluate)
+    evaluated = evaluation_sections(study, options.evaluate, options.budgets, pictures)
+    sections = gather(study, options.sources, typed, pictures, replayed, evaluated)
+    pictures.wait()
     title = " + ".join(source.stem if source.is_file() else source.resolve().name for source in options.sources)
     write_text(output / "table.csv", as_csv(settings_table(study.groups, study.baseline)))
     differences = difference_table(study.compared, study.baseline, study.bootstrap)

@@ -1,10 +1,13 @@
 """A report's runs put in order, and the parts that its page and its Markdown file are made of."""
 
+import sys
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from functools import cached_property
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from signal import SIG_IGN, SIGINT, signal
 from typing import ClassVar
 
 import pandas as pd
@@ -99,14 +102,14 @@ class Picture:
     """A figure on the page, and its files' name.
 
     Attributes:
-        text: the SVG file's, which another process may still write.
+        file: the SVG, which another process may still write.
         number: of the figure within the page.
         width: in inches.
     """
 
     name: str
     caption: str
-    text: Future[str]
+    file: Path
     number: int
     width: float
     kind: ClassVar[str] = "picture"
@@ -117,7 +120,7 @@ class Picture:
 
     @property
     def svg(self) -> str:
-        return for_page(self.text.result(), self.caption, self.number, self.width)
+        return for_page(self.file.read_text(encoding="utf-8"), self.caption, self.number, self.width)
 
 
 Part = Paragraph | Table | Picture
@@ -135,13 +138,13 @@ class Section:
 class Pictures:
     """Draws figures into a folder, each as PNG, SVG and PDF, and hands them to the page; without one nothing.
 
-    `printers` are other processes, which write the files meanwhile; `wait` until they have.
+    With `in_parallel` other processes write the files meanwhile; `wait` until they have.
     """
 
-    def __init__(self, folder: Path | None, printers: Executor | None = None) -> None:
-        self.folder = folder
-        self._printers = printers
-        self._texts: list[Future[str]] = []
+    def __init__(self, folder: Path | None, in_parallel: bool = False) -> None:
+        self.folder, self._in_parallel = folder, in_parallel
+        self._drawn = 0
+        self._writers: list[tuple[BaseProcess, Figure, Path]] = []
 
     def draw(self, name: str, caption: str, make: Callable[[], Figure | None]) -> list[Picture]:
         """The picture; none where there is nothing to draw."""
@@ -151,19 +154,35 @@ class Pictures:
             figure = make()
         if figure is None:
             return []
-        width = figure.get_size_inches()[0]
-        if self._printers is None:
-            text: Future[str] = Future()
-            text.set_result(write_figure(figure, self.folder / name))
+        stem = self.folder / name
+        if self._in_parallel:
+            self.wait(most=1)
+            # a process of its own, which inherits the figure: one that was pickled draws some labels out of place,
+            # because Matplotlib then loses track of what depends on the resolution
+            writer = get_context("fork").Process(target=_write_apart, args=(figure, stem), daemon=True)
+            writer.start()
+            self._writers.append((writer, figure, stem))
         else:
-            text = self._printers.submit(write_figure, figure, self.folder / name)
-        self._texts.append(text)
-        return [Picture(name, caption, text, len(self._texts) - 1, width)]
+            write_figure(figure, stem)
+        self._drawn += 1
+        file = stem.with_name(f"{name}.svg")
+        return [Picture(name, caption, file, self._drawn - 1, figure.get_size_inches()[0])]
 
-    def wait(self) -> None:
-        """Returns when all files are written; raises what went wrong with one."""
-        for text in self._texts:
-            text.result()
+    def wait(self, most: int = 0) -> None:
+        """Returns when no more than so many figures are still being written; raises what went wrong with one."""
+        while len(self._writers) > most:
+            writer, figure, stem = self._writers.pop(0)
+            writer.join()
+            if writer.exitcode:
+                write_figure(figure, stem)  # here what is wrong can be told
+
+
+def _write_apart(figure: Figure, stem: Path) -> None:
+    signal(SIGINT, SIG_IGN)
+    try:
+        write_figure(figure, stem)
+    except Exception:
+        sys.exit(1)
 
 
 def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:

@@ -167,12 +167,8 @@ def write_png(figure: Figure, path: Path) -> None:
     figure.set_layout_engine("none")
 
 
-def write_figure(figure: Figure, stem: Path) -> str:
-    """Writes STEM.png, and STEM.svg and STEM.pdf without a background, for papers; may run in another process.
-
-    Returns:
-        The SVG's text.
-    """
+def write_figure(figure: Figure, stem: Path) -> None:
+    """Writes STEM.png, and STEM.svg and STEM.pdf without a background, for papers."""
     with style():
         write_png(figure, stem.with_name(f"{stem.name}.png"))
         figure.set(facecolor="none")
@@ -182,7 +178,6 @@ def write_figure(figure: Figure, stem: Path) -> str:
         undated: Any = {"CreationDate": None}  # the same bytes each time
         pdf = FigureCanvasPdf(figure)
         atomic_write(stem.with_name(f"{stem.name}.pdf"), lambda file: pdf.print_pdf(file, metadata=undated))
-    return svg.getvalue()
 
 
 def for_page(svg: str, label: str, number: int, width: float) -> str:

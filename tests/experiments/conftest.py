@@ -11,10 +11,9 @@ from experiments.report import content, drawing
 _DRAWS = ("test_report", "test_report_figures", "test_report_rank_curves")
 
 
-def _write_empty(figure: Figure, stem: Path) -> str:
+def _write_empty(figure: Figure, stem: Path) -> None:
     for ending in ("png", "svg", "pdf"):
         write_text(stem.with_name(f"{stem.name}.{ending}"), "<svg></svg>")
-    return "<svg></svg>"
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -4,8 +4,6 @@ import dataclasses
 import html
 import json
 import re
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -65,14 +63,13 @@ def test_another_process_writes_the_same_files_and_tells_what_went_wrong(tmp_pat
         (tmp_path / folder).mkdir()
     (tmp_path / "taken" / "rates.pdf").mkdir()
     Pictures(tmp_path / "here").draw("rates", "Rates", rate_figure)
-    with ProcessPoolExecutor(1, get_context("fork")) as printer:
-        for folder in ("there", "taken"):
-            pictures = Pictures(tmp_path / folder, printer)
-            pictures.draw("rates", "Rates", rate_figure)
-            if folder == "there":
-                pictures.wait()
-        with pytest.raises(InputError, match=r"rates\.pdf"):
+    for folder in ("there", "taken"):
+        pictures = Pictures(tmp_path / folder, in_parallel=True)
+        pictures.draw("rates", "Rates", rate_figure)
+        if folder == "there":
             pictures.wait()
+    with pytest.raises(InputError, match=r"rates\.pdf"):
+        pictures.wait()
     for name in ("rates.png", "rates.svg", "rates.pdf"):
         assert (tmp_path / "there" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
 
