@@ -199,6 +199,13 @@ def regret_table(found: list[Regret]) -> pd.DataFrame:
     )
 
 
+def _side_by_side(one: Regret, shown: list[Regret]) -> float:
+    """Where to draw an adapter: at its entries, or a little beside them where others have about as many."""
+    alike = [other for other in shown if abs(np.log10(other.group.entries / one.group.entries)) < 0.05]
+    place = next(place for place, other in enumerate(alike) if other is one)
+    return float(one.group.entries * 1.1 ** (place - (len(alike) - 1) / 2))
+
+
 def regret_figure(found: list[Regret]) -> Figure | None:
     """Regret with its 95 % Student interval against trained entries: a panel per data set, a line per series."""
     if not found:
@@ -208,11 +215,12 @@ def regret_figure(found: list[Regret]) -> Figure | None:
     legend: dict[str, Line2D] = {}
     labels = list(dict.fromkeys(one.label for one in found))
     for axes, measure in zip(all_axes, measures, strict=True):
+        shown = [one for one in found if one.group.measure == measure]
         for number, label in enumerate(labels):
-            lot = [one for one in found if one.group.measure == measure and one.label == label]
+            lot = [one for one in shown if one.label == label]
             if not lot:
                 continue
-            x, y = [one.group.entries for one in lot], np.array([one.difference.mean for one in lot])
+            x, y = [_side_by_side(one, shown) for one in lot], np.array([one.difference.mean for one in lot])
             ends = np.array([one.difference.interval or (mean, mean) for one, mean in zip(lot, y, strict=True)]).T
             axes.errorbar(x, y, np.abs(ends - y), fmt="none", ecolor=look(number)["color"], capsize=3, lw=1)
             (legend[label],) = axes.plot(x, y, ms=5, **look(number))
