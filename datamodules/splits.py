@@ -87,7 +87,7 @@ def read_tables(paths: Sequence[Path], wanted: Sequence[str], separator: str | N
 def check_complete(splits: Mapping[str, object], needed: Sequence[str], source: str) -> None:
     """Raises InputError unless all splits that are needed are there."""
     if missing := [split for split in needed if split not in splits]:
-        accepted = "; ".join(f"{split} may be called {', '.join(SPLIT_NAMES[split])}" for split in missing)
+        accepted = "; ".join(" or ".join(SPLIT_NAMES[split]) for split in missing)
         raise InputError(f"no {' and no '.join(missing)} split in {source}. Accepted names: {accepted}.")
 
 

@@ -114,7 +114,7 @@ def test_only_the_columns_that_are_asked_for_are_converted(tmp_path):
 
 def test_missing_columns_and_splits_are_named(tmp_path):
     write_parquet(tmp_path / "train.parquet", TRAIN)
-    with pytest.raises(InputError, match=r"no validation split in .*train.parquet.*may be called validation"):
+    with pytest.raises(InputError, match=r"no validation split in .*train.parquet.*Accepted names: validation or"):
         read_glue_folder(COLA, str(tmp_path))
     (tmp_path / "validation.jsonl").write_text('{"sentence": "a"}\n{"sentence": "b", "label": 1}\n')
     with pytest.raises(InputError, match=r"validation.jsonl, line 1: no label among sentence"):
