@@ -65,7 +65,7 @@ def _with_texts(settings: Settings, file: Path) -> Settings:
     """
     texts = settings.values.get("text")
     if texts:
-        if any(word.startswith("--data.predict_file") for word in settings.typed):
+        if any(word.replace(".init_args.", ".").startswith("--data.predict_file") for word in settings.typed):
             raise InputError("--text is given, and a file of texts, too; allowed: one of them. Leave the other out.")
         lines = [" ".join(text.replace("\\t", "\t").splitlines()) for text in texts]
         file.write_text("\n".join(lines) + "\n", encoding="utf-8")

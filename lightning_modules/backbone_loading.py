@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.models.auto.auto_factory import _BaseAutoModelClass
 from transformers.utils import is_accelerate_available
 
 from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
@@ -33,7 +32,7 @@ _UNUSABLE = (
     SafetensorError,
 )
 
-AutoClass = type[_BaseAutoModelClass]  # such as AutoModelForSequenceClassification
+AutoClass = type[Any]  # such as AutoModelForSequenceClassification; what they have in common isn't public
 Loaded = tuple[PreTrainedModel, tuple[str, ...]]  # a model, and the modules of its head
 _QUANTISED = ("quantization_config", "compression_config")  # settings of a configuration whose weights are packed
 

@@ -1,5 +1,6 @@
 """Figures of settings beside each other: runs, differences to a baseline, costs, regret against full fine-tuning."""
 
+import math
 from dataclasses import dataclass
 from itertools import count
 
@@ -201,7 +202,7 @@ def regret_table(found: list[Regret]) -> pd.DataFrame:
 
 def _side_by_side(one: Regret, shown: list[Regret]) -> float:
     """Where to draw an adapter: at its entries, or a little beside them where others have about as many."""
-    alike = [other for other in shown if abs(np.log10(other.group.entries / one.group.entries)) < 0.05]
+    alike = [other for other in shown if math.isclose(other.group.entries, one.group.entries, rel_tol=0.1)]
     place = next(place for place, other in enumerate(alike) if other is one)
     return float(one.group.entries * 1.1 ** (place - (len(alike) - 1) / 2))
 
