@@ -100,14 +100,6 @@ def test_a_schedule_without_room_is_refused(settings, tiny_bert, cola_folder):
         tiny.make_trainer().fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
 
 
-@pytest.mark.parametrize("tfinal", [0, 2])
-def test_the_target_is_reached_and_kept(tfinal, tiny_bert, cola_folder):
-    module = tiny.make_module(tiny_bert, adalora(tfinal=tfinal), learning_rate=0.02)
-    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), limit_val_batches=0)
-    assert sum(module.adapter.discrete_ranks().values()) == 2 * LAYERS
-    assert module.adapter.shortfall() is None
-
-
 @pytest.fixture(scope="module")
 def config(tiny_bert, cola_folder, tmp_path_factory):
     adapter = {"class_path": "lightning_modules.PEFTAdapter", "init_args": {"method": "adalora", "settings": SETTINGS}}

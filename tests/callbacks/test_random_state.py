@@ -70,8 +70,3 @@ def test_states_of_another_number_of_processes_are_left_alone(tmp_path, world_si
     before = torch.get_rng_state()
     callback.on_train_start(ONE, None)
     assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_evaluation_asks_for_no_states():
-    evaluating = SimpleNamespace(world_size=1, global_rank=0, state=SimpleNamespace(fn="test"))
-    RandomState().on_load_checkpoint(evaluating, None, {})

@@ -3,25 +3,10 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-import torch
 
 from common.errors import InputError
 from datamodules import GLUEDataModule, tokenization
 from tests.datamodules.conftest import rows_of
-
-
-def test_what_it_says_about_itself(make):
-    data = make()
-    data.setup("fit")
-    assert data.name == "glue/cola"
-    assert data.task.metrics[0] == "matthews_correlation"
-    assert data.task.num_labels == 2
-    assert data.row_counts == {"train_rows": 45, "validation_rows": 13, "test_rows": 11}
-    assert data.validation_names == ("val",)
-    assert data.test_names == ("test",)
-    assert data.has_labelled_test
-    assert data.tag_names == ()
-    assert data.truncated_rows == {"train": 0, "validation": 0, "test": 0}
 
 
 @pytest.mark.parametrize(
@@ -87,32 +72,6 @@ def test_loaders_follow_the_trainers_processes_and_accumulation(make):
         data.train_dataloader()
 
 
-def test_the_position_in_the_data_order_travels_with_the_data_module(make):
-    data = make()
-    data.setup()
-    loader = data.train_dataloader()
-    whole = [batch["row"].tolist() for batch in loader]
-    iterator = iter(loader)
-    for _ in range(4):
-        next(iterator)
-    resumed = make()
-    resumed.load_state_dict(data.state_dict())
-    resumed.setup()
-    assert [batch["row"].tolist() for batch in resumed.train_dataloader()] == whole[4:]
-
-
-def test_subsets_depend_on_their_own_seed_only(make):
-    def texts(**settings):
-        data = make(train_rows=20, validation_rows=5, **settings)
-        data.setup()
-        assert data.row_counts == {"train_rows": 20, "validation_rows": 5, "test_rows": 11}
-        return data._examples["train"].texts, data._examples["validation"].texts
-
-    assert texts(seed=1) == texts(seed=2)
-    assert texts(subset_seed=1)[0] != texts(subset_seed=2)[0]
-    assert len(make(train_rows=1000).read_splits()["train"]) == 45
-
-
 def test_truncated_rows_are_counted_and_told(make, capsys):
     data = make(max_length=8)
     data.setup()
@@ -171,15 +130,3 @@ def test_importing_the_package_is_cheap():
     script = f"import sys, datamodules; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert done.stdout.strip() == "[]", done.stderr
-
-
-def test_all_batches_are_plain_data(make):
-    data = make()
-    data.setup()
-    batch = next(iter(data.train_dataloader()))
-    assert set(batch) == {
-        "inputs", "labels", "weights", "loss_denominator", "row", "real_rows", "real_tokens", "padded_tokens",
-    }  # fmt: skip
-    assert all(isinstance(batch[name], torch.Tensor) for name in ("labels", "weights", "row"))
-    assert type(batch["loss_denominator"]) is float
-    assert {type(batch[name]) for name in ("real_rows", "real_tokens", "padded_tokens")} == {int}

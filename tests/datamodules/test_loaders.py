@@ -4,12 +4,10 @@ from functools import partial
 
 import pytest
 import torch
-from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 
 from common.errors import InputError
-from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
-from datamodules.loaders import EvaluationDataLoader, Padding, ResumableDataLoader, collate
+from datamodules.batching import MicroBatch, TrainingBatchSampler
+from datamodules.loaders import Padding, ResumableDataLoader, collate
 from datamodules.sources import Examples
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
 
@@ -86,27 +84,6 @@ def test_a_filler_row_is_padded_but_not_counted():
     assert batch["weights"].tolist() == [0.0]
 
 
-def test_regression_labels_stay_fractions(tokenizer):
-    split = tokenize_cached(Examples(["w1", "w2"], labels=[0.5, 4.25]), tokenizer, 8)
-    batch = collate(split, MicroBatch([1, 0], [1.0, 1.0], 2.0), Padding(0))
-    assert batch["labels"].dtype == torch.float32
-    assert batch["labels"].tolist() == [4.25, 0.5]
-
-
-def test_evaluation_loaders_give_every_row_once_in_equally_many_batches():
-    split = make_split(rows=10)
-
-    def loader(rank):
-        sampler = EvaluationBatchSampler(split.lengths, 4, processes=4, rank=rank)
-        return EvaluationDataLoader(split, sampler, partial(collate, padding=Padding(0)))
-
-    loaders = [loader(rank) for rank in range(4)]
-    assert [len(each) for each in loaders] == [1, 1, 1, 1]
-    assert [batch["real_rows"] for batch in loaders[3]] == [0]
-    rows = [row for each in loaders for batch in each if batch["real_rows"] for row in batch["row"].tolist()]
-    assert sorted(rows) == list(range(10))
-
-
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_resuming_anywhere_continues_with_the_very_next_batch(accumulate):
     uninterrupted = {}
@@ -137,19 +114,6 @@ def test_resuming_anywhere_continues_with_the_very_next_batch(accumulate):
             second.batch_sampler.set_epoch(epoch + 1)
             assert second.state_dict()["next_batch"] == 0
             assert len(row_lists(second)) == length
-
-
-def test_after_a_finished_epoch_the_next_one_starts_at_its_beginning():
-    loader = make_loader()
-    assert len(list(loader)) == 5
-    state = loader.state_dict()
-    assert state["next_batch"] == len(loader)
-    resumed = make_loader()
-    resumed.load_state_dict(state)
-    iterator = iter(resumed)
-    resumed.batch_sampler.set_epoch(1)
-    loader.batch_sampler.set_epoch(1)
-    assert row_lists(iterator) == row_lists(loader) == row_lists(loader)  # iterating again starts again
 
 
 def test_resuming_collates_only_what_is_left_and_leaves_random_state_alone():
@@ -192,58 +156,3 @@ def test_accumulation_may_change_between_epochs_only():
     assert list(other) == []
     other.load_state_dict(make_loader().state_dict())  # before the first batch
     assert len(list(other)) == len(other)
-
-
-class Recorder(LightningModule):
-    """Writes down the rows it is trained on; its loss shows the division by accumulation."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(()))
-        self.seen = []
-
-    def training_step(self, batch, _):
-        self.seen.append((self.current_epoch, batch["row"].tolist()))
-        losses = self.weight * (batch["row"] + 1.0)
-        return (losses * batch["weights"]).sum() / batch["loss_denominator"]
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=1.0)
-
-
-def train(folder, accumulate, checkpoint=None) -> Recorder:
-    """Trains 13 steps (epochs have 5) and keeps a checkpoint of each step."""
-    module = Recorder()
-    trainer = Trainer(
-        accelerator="cpu",
-        max_steps=13,
-        max_epochs=-1,
-        accumulate_grad_batches=accumulate,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[ModelCheckpoint(folder, filename="{step}", save_top_k=-1, every_n_train_steps=1)],
-    )
-    trainer.fit(module, make_loader(accumulate=accumulate), ckpt_path=checkpoint, weights_only=True)
-    return module
-
-
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_lightning_resumes_within_and_between_epochs(tmp_path, accumulate):
-    whole = train(tmp_path / "whole", accumulate)
-    epochs = [epoch for epoch, _ in whole.seen]
-    assert epochs == [epoch for epoch, steps in enumerate((5, 5, 3)) for _ in range(steps * accumulate)]
-    # Both shares together, as if in one batch: each row weighs 1 / rows of the global batch.
-    rows_by_step = [
-        [row for _, rows in whole.seen[at : at + accumulate] for row in rows]
-        for at in range(0, len(whole.seen), accumulate)
-    ]
-    assert len(rows_by_step) == 13
-    expected = -sum(sum(row + 1 for row in rows) / len(rows) for rows in rows_by_step)
-    assert float(whole.weight) == pytest.approx(expected, rel=1e-5)
-
-    for step in (1, 3, 5, 7, 10):
-        resumed = train(tmp_path / f"from_{step}", accumulate, tmp_path / "whole" / f"step={step}.ckpt")
-        assert resumed.seen == whole.seen[step * accumulate :], f"resumed after step {step}"
-        assert torch.equal(resumed.weight, whole.weight)

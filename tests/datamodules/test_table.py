@@ -1,7 +1,5 @@
 """The user's own tables, against pandas."""
 
-import gzip
-
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -227,21 +225,3 @@ def test_data_sets_of_the_hub_with_their_own_split_and_label_names(make_table, t
     assert again == splits
     with pytest.raises(InputError, match="dataset_name is 'small', but would have no effect"):
         make_table(dataset=str(tmp_path / "saved"), train_split="learn", dataset_name="small").setup()
-
-
-def test_predict_files_are_plain_text_or_tables(make_table, tmp_path):
-    folder = write_lines(tmp_path, train=GOOD)
-    (tmp_path / "new.txt").write_text("w1, w2\nw3\n")
-    (tmp_path / "new.csv").write_text('id,review\n1,"w1, w2"\n2,w3\n')
-    with gzip.open(tmp_path / "new.jsonl.gz", "wt") as file:
-        file.write('{"review": "w1, w2", "kind": "other"}\n{"review": "w3"}\n')
-    (tmp_path / "new.CSV").write_text((tmp_path / "new.csv").read_text())  # as Windows writes them
-    for name in ("new.txt", "new.csv", "new.CSV", "new.jsonl.gz"):
-        data = make_table(data_dir=folder, predict_file=str(tmp_path / name))
-        data.setup("predict")
-        assert data.predict_examples().texts == ["w1, w2", "w3"]
-        assert rows_of(data.predict_dataloader()) == [0, 1]
-        assert data.task.label_names == ("no", "yes")
-    (tmp_path / "new.csv").write_text("id,reviews\n1,w1\n")
-    with pytest.raises(InputError, match=r"new.csv has no review among .* id, reviews. Did you mean 'reviews'"):
-        make_table(data_dir=folder, predict_file=str(tmp_path / "new.csv")).predict_examples()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
+from datamodules.batching import MicroBatch, TrainingBatchSampler
 from datamodules.loaders import Padding
 from datamodules.tokenization import TokenizedSplit
 from datamodules.windows import IGNORED, collate_windows, cut_windows
@@ -91,13 +91,3 @@ def test_the_shares_of_a_global_batch_add_up_to_the_mean_over_its_tokens(process
                 losses.append((sums[indices] * torch.tensor(weights)).sum() / denominator)
         # DDP averages over processes, Lightning over accumulation steps
         assert torch.isclose(torch.stack(losses).mean(), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("processes", [1, 2, 3])
-def test_processes_together_score_every_token_once(processes):
-    split = cut_windows(texts(50, 9), 8, stride=5)
-    tokens = 0
-    for rank in range(processes):
-        for micro_batch in EvaluationBatchSampler(split.lengths, 4, processes, rank):
-            tokens += int(collate_windows(split, micro_batch, Padding(0))["scored"].sum())
-    assert tokens == int(split.scored.sum()) == 49 + 8

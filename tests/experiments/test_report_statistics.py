@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from experiments.report.cells import spread
 from experiments.report.figures_ranks import agreement_text
 from experiments.report.groups import RATE, make_curves, make_groups
 from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
@@ -19,12 +18,6 @@ from tests.experiments import made_runs
 RATES = [1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3]
 
 
-def test_median_and_sample_deviation():
-    values = [0.68, 0.665, 0.70, 0.671, 0.69]
-    assert spread(pd.Series(values), "accuracy") == f"{100 * np.median(values):.2f} ± {100 * stats.tstd(values):.2f}"
-    assert (spread(pd.Series([0.5]), "perplexity"), spread(pd.Series([]), "")) == ("0.50", "none")
-
-
 def test_the_bootstrap_interval_is_the_percentiles_of_resampled_means_and_covers_as_often_as_it_says():
     values = np.random.default_rng(0).normal(0.3, 1.0, 40)
     draws = np.random.default_rng(1).choice(values, (20000, 40)).mean(axis=1)
@@ -33,17 +26,6 @@ def test_the_bootstrap_interval_is_the_percentiles_of_resampled_means_and_covers
     generator = np.random.default_rng(1)
     intervals = [PairedDifference(pd.Series(generator.normal(2.0, 1.0, 30))).bootstrap for _ in range(200)]
     assert 0.88 <= np.mean([low <= 2.0 <= high for low, high in intervals]) <= 0.99
-
-
-def test_a_paired_difference_uses_common_seeds_only():
-    ours, baseline = pd.Series({0: 0.70, 1: 0.72, 2: 0.69, 7: 0.1}), pd.Series({0: 0.69, 1: 0.70, 2: 0.69, 5: 0.9})
-    difference = paired_difference(ours, baseline)
-    assert difference.pairs == 3
-    assert difference.mean == pytest.approx(np.mean([0.01, 0.02, 0.0]))
-    assert difference.bootstrap[0] <= difference.mean <= difference.bootstrap[1]
-    one = pd.Series({0: 1.0})
-    assert paired_difference(one, pd.Series({1: 1.0})) is None
-    assert paired_difference(one, one).bootstrap is None and paired_difference(one, one).student is None
 
 
 def test_students_interval_is_that_of_scipys_paired_test_and_covers_the_mean_from_three_seeds():
@@ -142,15 +124,6 @@ def test_the_interval_of_an_optimum_holds_the_true_one():
     low, high = found.interval
     assert low < 2e-4 < high and high / low < 10 and low <= found.rate <= high
     assert curve_optimum(parabola(2e-4)).interval is None  # one seed
-
-
-def test_the_ratio_of_two_optima():
-    ours, full = parabola(1e-3, seeds=range(5), noise=0.002), parabola(1e-4, seeds=range(5), noise=0.002)
-    ratio = rate_ratio(ours, full)
-    assert ratio.value == pytest.approx(10, rel=0.35)
-    assert ratio.bootstrap[0] < 10 < ratio.bootstrap[1] or ratio.bootstrap[1] / ratio.bootstrap[0] < 1.5
-    at_edge = rate_ratio(parabola(1.0), full)
-    assert at_edge.value is None and "upper edge" in at_edge.reason
 
 
 def moved(best, shifts):

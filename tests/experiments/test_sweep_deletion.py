@@ -7,10 +7,9 @@ import pytest
 import yaml
 
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
-from common.errors import InputError
 from common.locks import locked
 from experiments import run_folder
-from experiments.sweep.deletion import begin_anew, clear
+from experiments.sweep.deletion import clear
 from experiments.sweep.folder import SweepFolder
 from tests.command_line import write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
@@ -58,17 +57,6 @@ def test_overwrite_deletes_nothing_where_there_is_a_file_of_the_users(made, name
     before = files(runs_dir)
     assert sweep(path, runs_dir, "--overwrite") == 2
     assert f"{name} isn't known to be written by a sweep" in capsys.readouterr().err
-    assert files(runs_dir) == before
-
-
-@pytest.mark.parametrize("place", ["small", f"small/{FIRST}", f"small/{FIRST}/checkpoints", f"small/{FIRST}/log.txt"])
-def test_overwrite_deletes_nothing_behind_a_link(made, place, capsys):
-    path, runs_dir = made
-    shutil.move(runs_dir / place, runs_dir / "elsewhere")
-    (runs_dir / place).symlink_to(runs_dir / "elsewhere")
-    before = files(runs_dir)
-    assert sweep(path, runs_dir, "--overwrite") == 2
-    assert f"{runs_dir / place} is a link" in capsys.readouterr().err
     assert files(runs_dir) == before
 
 
@@ -166,15 +154,6 @@ def test_a_trial_stopped_before_its_first_checkpoint_begins_anew_unless_a_users_
     (trial / "notes.md").unlink()
     assert sweep(path, runs_dir) == 0
     assert not (trial / "failure.json").exists()
-
-
-def test_nothing_is_begun_anew_behind_a_link(tmp_path):
-    (tmp_path / "elsewhere").mkdir()
-    (tmp_path / "elsewhere" / "config.yaml").write_text("name: my app")
-    (tmp_path / "trial").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(InputError, match="trial is a link"):
-        begin_anew(tmp_path / "trial")
-    assert (tmp_path / "elsewhere" / "config.yaml").exists()
 
 
 @pytest.mark.slow
