@@ -52,7 +52,6 @@ BAD_VALUES: dict[str, Any] = {
     "infinity": math.inf,
     "minus infinity": -math.inf,
 }
-NOT_NUMBERS = ("nan", "infinity", "minus infinity")
 # Good values here start other processes or wait for other machines; bad ones are tried by the command line's own tests.
 STARTS_PROCESSES = {"trainer.devices", "trainer.num_nodes"}
 SECONDS = 30
