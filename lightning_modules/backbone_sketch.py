@@ -92,7 +92,7 @@ def _hash(content: object) -> str:
 
 
 def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_head: bool) -> None:
-    """Compares two `data_identity`s; what earlier versions didn't note is not compared.
+    """Compares two `data_identity`s; what wasn't noted, as in an adapter of PEFT's own, is not compared.
 
     Theirs is of the data that the weights were trained on, which `whose` names in messages; classes count only
     `with_head`, whose rows they are.
@@ -100,7 +100,7 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
     Raises:
         InputError: other classes, another order of them, or another tokenizer.
     """
-    classes = [normalize("NFC", str(name)) for name in theirs.get("classes", ours["classes"])]  # older: as written
+    classes = [normalize("NFC", str(name)) for name in theirs.get("classes", ours["classes"])]
     if with_head and classes != [normalize("NFC", name) for name in ours["classes"]]:
         raise InputError(
             f"{whose} answers with the classes {listing(classes)}, in this order, and the data here have "

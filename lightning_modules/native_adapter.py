@@ -20,7 +20,6 @@ from lora.sketch import MADE_AGAIN, same_sketch, sketch_factors
 
 FILE_NAME = "native.safetensors"
 _VERSION = 2
-_READABLE = (1, 2)  # version 1 has no lengths in its backbone_sketch
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class NativeAdapter:
         """Reads the file in an export folder.
 
         Raises:
-            InputError: it is damaged, or of a later version.
+            InputError: it is damaged, or of another version.
         """
         try:
             with safe_open(folder / FILE_NAME, framework="pt") as file:
@@ -71,10 +70,10 @@ class NativeAdapter:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{folder / FILE_NAME} can't be read: {error}. Export the run again.") from error
-        if description.get("version") not in _READABLE:
+        if description.get("version") != _VERSION:
             raise InputError(
-                f"{folder / FILE_NAME} has format version {description.get('version')}; allowed: "
-                f"{' or '.join(map(str, _READABLE))}. Use the version of this project that wrote it."
+                f"{folder / FILE_NAME} has format version {description.get('version')}; allowed: {_VERSION}. Use the "
+                "version of this project that wrote it."
             )
         is_lora_xs = description.get("method") == "lora_xs"
         needed = {"method", "backbone", "head", *(("rank", "scale", "factors") if is_lora_xs else ())}

@@ -36,12 +36,7 @@ def sketch_factors(factors: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def same_sketch(ours: Tensor, theirs: Tensor, tolerance: float = COPIED) -> bool:
-    """Whether two sketches belong to the same tensors, to the tolerance `COPIED` or `MADE_AGAIN`.
-
-    Theirs may be the products alone, which is what exports held before they held lengths.
-    """
-    if theirs.ndim < ours.ndim:
-        ours = ours[:, 0]
+    """Whether two sketches belong to the same tensors, to the tolerance `COPIED` or `MADE_AGAIN`."""
     return ours.shape == theirs.shape and torch.allclose(ours, theirs, rtol=1e-6, atol=tolerance)
 
 

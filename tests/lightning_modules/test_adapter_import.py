@@ -1,6 +1,5 @@
 """Exported adapters as a start: read in full and as PEFT computes them, those of earlier versions too, or refused."""
 
-import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,10 +10,10 @@ from peft import KasaConfig, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from common.errors import InputError
-from lightning_modules.adapter_import import import_adapter, native_low_rank_factors, peft_low_rank_factors
-from lightning_modules.backbone_sketch import SKETCH_FILE_NAME, backbone_sketch
+from lightning_modules.adapter_import import import_adapter, peft_low_rank_factors
+from lightning_modules.backbone_sketch import backbone_sketch
 from lightning_modules.native_adapter import NativeAdapter
-from lora import LoRA, LoRAXS
+from lora import LoRA
 from lora.export import merge, unwrap
 from tests.architectures import classifier
 
@@ -73,41 +72,6 @@ def test_variants_whose_update_is_not_b_a_are_refused(tmp_path, settings):
     (name,) = settings
     with pytest.raises(InputError, match=rf"{name}.*allowed: plain LoRA"):
         peft_low_rank_factors(classifier("bert")[0], tmp_path)
-
-
-def changed_backbone() -> Any:
-    model, _ = classifier("bert")
-    with torch.no_grad():
-        model.bert.embeddings.word_embeddings.weight[3, 0] += 0.01
-    return model
-
-
-def test_a_native_export_of_version_1_is_still_read(tmp_path):
-    """Its sketch of the backbone has no lengths, as tests/lora/test_sketch.py works it out."""
-    model, head = classifier("bert")
-    adapter = LoRAXS(3, initial_std=0.5)
-    adapter.attach(model, "bert", head)
-    adapter.refresh()
-    expected = model(TOKENS).logits
-    native = NativeAdapter.of(adapter, with_factors=False, backbone="tiny", revision=None, head=list(head))
-    unwrap(model, adapter.layer_names)
-    native.tensors["backbone_sketch"] = backbone_sketch(dict(model.named_parameters()), head)[:, 0]
-    NativeAdapter(native.description | {"version": 1}, native.tensors).write(tmp_path)
-    ours, read = classifier("bert")[0], NativeAdapter.read(tmp_path)
-    merge(ours, native_low_rank_factors(read, ours))
-    torch.testing.assert_close(ours(TOKENS).logits, expected, rtol=1e-4, atol=1e-5)
-    with pytest.raises(InputError, match="another backbone"):
-        native_low_rank_factors(read, changed_backbone())
-
-
-def test_a_peft_export_whose_sketch_has_no_lengths_is_still_read(tmp_path):
-    save(tmp_path)
-    sketch = backbone_sketch(dict(classifier("bert")[0].named_parameters()), ["classifier"])[:, 0].tolist()
-    about = {"backbone": "tiny", "head": ["classifier"], "sketch": sketch}
-    (tmp_path / SKETCH_FILE_NAME).write_text(json.dumps(about))
-    assert len(peft_low_rank_factors(classifier("bert")[0], tmp_path)[0]) == 4
-    with pytest.raises(InputError, match="another backbone"):
-        peft_low_rank_factors(changed_backbone(), tmp_path)
 
 
 def started(folder: Path, adapter: Any, head: tuple[str, ...] = ("classifier",)) -> Any:
