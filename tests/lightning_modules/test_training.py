@@ -135,20 +135,6 @@ def test_a_regression_task_on_pairs_is_scored_by_its_correlations(tiny_bert, tmp
     assert math.isclose(figures["val/loss"], squared, rel_tol=1e-4)
 
 
-def test_a_pair_task_gives_both_texts_to_the_model(tiny_bert, tmp_path):
-    folder = tiny.save_pairs(tmp_path / "rte", ("sentence1", "sentence2"), lambda row: row % 2)
-    types = []
-
-    class Batches(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            types.append(batch["inputs"]["token_type_ids"].amax(dim=1))
-
-    module = tiny.make_module(tiny_bert, LoRAXS(4), **RATES)
-    trainer = fit(module, tiny.make_data(tiny_bert, str(folder), "rte"), Batches())
-    assert bool((torch.cat(types) == 1).all())
-    assert 0 <= float(trainer.callback_metrics["val/accuracy"]) <= 1
-
-
 def test_a_run_without_end_is_refused(tiny_bert, cola_folder):
     with pytest.raises(InputError, match="max_epochs is -1"):
         fit(tiny.make_module(tiny_bert, adaptive()), tiny.make_data(tiny_bert, cola_folder), max_epochs=-1)
