@@ -18,13 +18,14 @@ from experiments.report.figures_rates import law_figure
 from experiments.report.optimum import find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of
-from experiments.report.replay import replays
+from experiments.report.replay import Replay, replays
 from experiments.report.sources import read_records
 from experiments.report.statistics import deviation_limit, holm, pairs_for_power, power
 from experiments.report.tables import comparable, comparisons
 from experiments.report.verdict import improvement, verdict
 from experiments.sweep.halving import least_share
 from experiments.sweep.question import Question
+from tests.docs.early_exit_rules import rules_table
 from tests.docs.published import RESULTS, filled
 
 PAGE = RESULTS.parent / "deciding.md"
@@ -65,8 +66,17 @@ def _range(values: list[float]) -> str:
     return " to ".join(dict.fromkeys(f"{value:.0%}" for value in (min(values), max(values))))
 
 
+@cache
+def _replays() -> list[tuple[str, list[Replay]]]:
+    return [(name, replays(study(name).groups, searched)) for name, searched in _REPLAYED.items()]
+
+
+def rules() -> pd.DataFrame:
+    return rules_table([(name, one) for name, searches in _replays() for one in searches])
+
+
 def replay() -> pd.DataFrame:
-    found = [(name, replays(study(name).groups, searched)) for name, searched in _REPLAYED.items()]
+    found = _replays()
     spent = np.mean([np.mean([one.spent for one in searches]) for _, searches in found])
     least = np.mean([np.mean([least_share(*one.curves.shape) for one in searches]) for _, searches in found])
     every = [one for _, searches in found for one in searches]
@@ -187,6 +197,7 @@ def signal() -> pd.DataFrame:
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "replay": replay,
+    "rules": rules,
     "power": power_of_cola,
     "multiplicity": multiplicity,
     "law": law,

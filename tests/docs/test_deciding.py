@@ -17,7 +17,10 @@ def test_every_table_has_its_place():
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.long if name == "replay" else pytest.mark.slow) for name in TABLES],
+    [
+        pytest.param(name, marks=pytest.mark.long if name in ("replay", "rules") else pytest.mark.slow)
+        for name in TABLES
+    ],
 )
 def test_the_page_holds_what_the_command_writes(name):
     made = as_markdown(without_empty_columns(TABLES[name]()))
