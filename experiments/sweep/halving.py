@@ -2,7 +2,7 @@
 
 Rungs double the epochs on the first seed, then take in the other seeds (successive halving: Jamieson and Talwalkar
 2016, 1502.07943; over seeds as in racing: Maron and Moore 1997). At each rung the better half goes on, and whatever
-lies within the margin of the best. Chosen by replaying the published sweeps: see docs/deciding.md.
+lies within the margin of the best. Chosen by replaying the published sweeps: see docs/deciding_trials.md.
 """
 
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The tables of docs/deciding.md, made from the published trials: `python -m tests.docs.deciding`."""
+"""The tables of docs/deciding_trials.md, made from the published trials: `python -m tests.docs.deciding`."""
 
 import sys
 from collections.abc import Callable
@@ -28,7 +28,7 @@ from experiments.sweep.question import Question
 from tests.docs.early_exit_rules import rules_table
 from tests.docs.published import RESULTS, filled
 
-PAGE = RESULTS.parent / "deciding.md"
+PAGE = RESULTS.parent / "deciding_trials.md"
 _ALPHA_RANGE = ("alpha_growth.alpha_min", "alpha_growth.alpha_max", "model.optimizer.schedule")
 _RATE_SWEEPS = ("ag_news_minilm_learning_rate", "ag_news_minilm_alpha_10r")
 _RATE_SWEEPS += ("wikitext_smollm2_learning_rate", "wikitext_smollm2_alpha_10r")
