@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from experiments.report.cells import TOO_FEW, counted, span, spread, title
+from experiments.report.cells import TOO_FEW, counted, ratio, span, spread, title
 from experiments.report.content import Study
 from experiments.report.figures_compared import SMALL_REGRET, common_figure, regrets
 from experiments.report.groups import SAME_BUDGET, Group
@@ -64,7 +64,9 @@ def _against_baseline(groups: list[Group], baseline: Group) -> Iterator[str]:
     kinds = [f"shown to be {kind}: {_largest(ones)}" for kind, ones in (("better", better), ("worse", worse)) if ones]
     rest = len(found) - len(shown)
     told = f"{budget}against {baseline.label} {_SPLITS[figure]}, {'; '.join(kinds)}"
-    yield _sentence(f"{told}; {rest} more not shown to differ" if rest else told)
+    yield _sentence(
+        f"{told}; {rest} more not shown to differ (p corrected for {len(everything)} comparisons)" if rest else told
+    )
 
 
 def _first_two(groups: list[Group]) -> Iterator[str]:
@@ -101,9 +103,9 @@ def _rates(study: Study) -> Iterator[str]:
     ratios = {row.curve.label: row.ratio.value for row in choose_rates(study.swept) if row.ratio and row.ratio.value}
     low, high = min(ratios.values(), default=0.0), max(ratios.values(), default=0.0)
     if len(ratios) == 1:
-        yield f"The best learning rate of {next(iter(ratios))} is {low:.2g} times full fine-tuning's."
+        yield f"The best learning rate of {next(iter(ratios))} is {ratio(low)} times full fine-tuning's."
     elif ratios:
-        yield f"Best learning rates are {low:.2g} to {high:.2g} times full fine-tuning's ({len(ratios)} curves)."
+        yield f"Best learning rates are {ratio(low)} to {ratio(high)} times full fine-tuning's ({len(ratios)} curves)."
 
 
 def _regret(study: Study) -> Iterator[str]:

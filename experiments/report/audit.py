@@ -5,12 +5,24 @@ from itertools import combinations, groupby
 
 import pandas as pd
 
-from experiments.report.cells import counted, text
-from experiments.report.groups import NOT_STUDIED, RANK, RANK_AVERAGE, RATES, SAME_BUDGET, Curve, Group, alike
+from experiments.report.cells import counted, make_table, text
+from experiments.report.groups import (
+    NOT_STUDIED,
+    RANK,
+    RANK_AVERAGE,
+    RATES,
+    SAME_BUDGET,
+    Curve,
+    Group,
+    alike,
+    setting_words,
+    short,
+)
 from experiments.report.optimum import curve_optimum
 from experiments.report.record import Record
 
 _BUDGETS = (RANK, RANK_AVERAGE, "model.adapter.budget")
+_IN_COLUMNS = ("model.adapter", "model.adapter.class_path", "model.adapter.rank_min", "model.adapter.rank_max")
 Finding = tuple[str, list[str]]  # a fault, and the rows it concerns
 
 
@@ -88,6 +100,31 @@ def untold_settings(groups: list[Group]) -> list[str]:
         if one.method == other.method and untold and all(ours[name] == others[name] for name in told):
             found |= dict.fromkeys(untold)
     return list(found)
+
+
+def method_table(groups: list[Group]) -> pd.DataFrame:
+    """What the methods' names stand for: the adapter, and the settings by which methods that have them differ."""
+    methods = {group.method: [one for one in groups if one.method == group.method] for group in groups if group.results}
+    if len(methods) < 2 or "" in methods:
+        return pd.DataFrame()
+    settings: dict[str, dict[str, str]] = {}  # by method: those that its runs share
+    for method, found in methods.items():
+        shared = {name for name in found[0].first.config if len({repr(group.setting(name)) for group in found}) == 1}
+        told = {name: found[0].setting(name) for name in shared.difference(NOT_STUDIED, RATES, _BUDGETS, _IN_COLUMNS)}
+        settings[method] = {name: short(value) for name, value in told.items() if value not in (None, "None")}
+    names = sorted({name for own in settings.values() for name in own})
+    differing = [name for name in names if len({own[name] for own in settings.values() if name in own}) > 1]
+    words = setting_words(differing)
+    return make_table(
+        methods,
+        {
+            "Name": str,
+            "Adapter": lambda method: ", ".join({group.results[0].adapter: 0 for group in methods[method]}),
+            "Settings in which methods differ": lambda method: ", ".join(
+                f"{words[name]} {settings[method][name]}" for name in differing if name in settings[method]
+            ),
+        },
+    )
 
 
 def audit_table(

@@ -87,6 +87,11 @@ def number(value: float) -> str:
     return f"{value:.2g}" if value == value else ""
 
 
+def ratio(value: float) -> str:
+    """A ratio to two significant digits, never with an exponent."""
+    return f"{value:.2g}" if value < 100 else f"{float(f'{value:.2g}'):,.0f}"
+
+
 def counted(count: int, name: str) -> str:
     """1 run, 2 runs."""
     return f"{count} {name}{'' if count == 1 else 's'}"

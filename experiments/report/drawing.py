@@ -21,7 +21,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.container import Container
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter, FuncFormatter, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter
 
 from common.files import atomic_write, write_text
 
@@ -66,11 +66,18 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
     return figure, list(figure.subplots(1, count, squeeze=False)[0])
 
 
-def look(number: int) -> dict[str, Any]:
-    """Colour, marker and line of the so-many-th of several lines; they differ in more than colour."""
+def look(number: int, is_full: bool = False) -> dict[str, Any]:
+    """Colour, marker and line of the so-many-th of several lines; they differ in more than colour.
+
+    Full fine-tuning is dashed, in the text's colour.
+    """
     turn, place = divmod(number, len(COLORS))
     marker = MARKERS[(place + turn) % len(MARKERS)]
-    return {"color": COLORS[place], "marker": marker, "linestyle": "--" if turn % 2 else "-"}
+    return {
+        "color": INK if is_full else COLORS[place],
+        "marker": marker,
+        "linestyle": "--" if turn % 2 or is_full else "-",
+    }
 
 
 def draw_band(axes: Axes, values: pd.DataFrame, **line_look: Any) -> Line2D:
@@ -113,8 +120,11 @@ def rank_axis(axes: Axes, ranks: Iterable[float]) -> None:
 
 
 def count_axis(axes: Axes, label: str) -> None:
-    """A logarithmic axis of counts: 24, 1.5k, 25k, 22M."""
+    """A logarithmic axis of what is drawn on it, counts: 24, 1.5k, 25k, 22M."""
     axes.set(xscale="log", xlabel=label)
+    low, high = axes.get_xlim()
+    if high < 100 * low:  # powers of ten alone would be one tick or none
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.xaxis.set_minor_formatter(NullFormatter())
 

@@ -2,7 +2,6 @@
 
 import math
 from dataclasses import dataclass
-from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -16,40 +15,32 @@ from experiments.report.statistics import PairedDifference, paired_difference
 from experiments.report.tables import FIGURES, comparable, comparisons, metric_of
 
 MOST_ROWS = 24
-MOST_BARS = 12  # settings
 SMALL_REGRET = 1.0  # points
 _OF_THE_SIZE = (RANK, RANK_AVERAGE, *RATES, "model.adapter.lora_alpha")
 
 
-def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
-    """A bar per run with a figure, settings best first; a line and a band for the baseline's median ± deviation."""
-    shown = sorted((group for group in groups if len(group.values("best"))), key=lambda group: -group.score)[:MOST_BARS]
+def run_dots(groups: list[Group], baseline: Group | None) -> Figure | None:
+    """A row per settings, best first: a dot per run, a stroke for the median; a band for the baseline's deviation."""
+    shown = sorted((group for group in groups if len(group.values("best"))), key=lambda group: -group.score)[:MOST_ROWS]
     metric = metric_of(shown)
     if metric is None:
         return None
     factor = scale(metric.name)
-    bars = [[factor * best for run in group.records if (best := run.figure("best")) is not None] for group in shown]
-    figure, (axes,) = panels(1, 7.2, 1 + 0.12 * sum(len(values) + 1 for values in bars))
-    row, middles, ends = count(), [], []
-    for group, values in zip(shown, bars, strict=True):
-        places = [next(row) for _ in values]
+    figure, (axes,) = panels(1, 7.2, 1.2 + 0.3 * len(shown))
+    drawn: list[Line2D] = []
+    for row, group in enumerate(shown):
         color = COLORS[7] if group is baseline else COLORS[0]
-        axes.barh(places, values, color=color)
-        ends += axes.plot(values, places, " ", color=color)
-        middles.append(sum(places) / len(places))
-        next(row)  # a gap between settings
+        values = [factor * best for run in group.records if (best := run.figure("best")) is not None]
+        drawn += axes.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.6)
+        axes.plot(np.median(values), row, "|", color=color, ms=14, mew=2)
     if baseline is not None and len(known := factor * baseline.values("best")):
         axes.axvline(known.median(), color=INK, lw=1)
         if len(known) > 1:
             axes.axvspan(known.median() - known.std(), known.median() + known.std(), color=INK, alpha=0.15, lw=0)
-    low, high = min(map(min, bars)), max(map(max, bars))
-    if low >= 0:
-        axes.set_xlim(left=max(low - (high - low or low) / 4, 0))
-    axes.margins(y=0.02)
     sound = [factor * value for group in shown for value in group.sound_values("best")]
-    keep_in_sight(axes, "x", [*sound, min(sound, default=0) - 0.2 * np.ptp(sound or [0])], ends, tells=False)
-    axes.set_yticks(middles, [group.label for group in shown])
-    axes.invert_yaxis()
+    keep_in_sight(axes, "x", sound, drawn, tells=False)
+    axes.set(ylim=(len(shown) - 0.5, -0.5))
+    axes.set_yticks(range(len(shown)), [group.label for group in shown])
     axes.set_xlabel(f"best epoch, {title(metric.name)}")
     return figure
 
@@ -130,8 +121,8 @@ def cost_figure(groups: list[Group]) -> Figure | None:
     legend: dict[str, Line2D] = {}
     for axes, cost in zip(all_axes, costs, strict=True):
         drawn: list[Line2D] = []
-        for number, label in enumerate(lots):
-            own, looks = runs[runs["label"] == label], look(number)
+        for number, (label, lot) in enumerate(lots.items()):
+            own, looks = runs[runs["label"] == label], look(number, lot[0].is_full)
             drawn += axes.plot(own[cost], own["score"], ".", color=looks["color"], alpha=0.4, ms=4)
             medians = own.groupby("group", sort=False)[[cost, "score"]].median().sort_values(cost)
             drawn += axes.plot(medians[cost], medians["score"], **looks | {"lw": float(cost == costs[0])})
@@ -139,7 +130,7 @@ def cost_figure(groups: list[Group]) -> Figure | None:
         if cost == "adapter entries":
             count_axis(axes, cost)
         else:
-            axes.set(xlim=(0, None), xlabel=cost)
+            axes.set(xlim=(0, 1.06 * runs[cost].max()), xlabel=cost)
         keep_in_sight(axes, "y", sound, drawn, tells=False)
     all_axes[0].set_ylabel(f"{'test' if figure_name == 'test' else 'best epoch,'} {title(metric.name)}")
     legend_below(figure, legend)
@@ -152,10 +143,12 @@ class Regret:
 
     Attributes:
         label: of the series that the group belongs to.
+        number: of the series, for its look.
         difference: full fine-tuning − ours in points, the other way round where lower is better: above zero is worse.
     """
 
     label: str
+    number: int
     group: Group
     difference: PairedDifference
 
@@ -170,16 +163,16 @@ def regrets(groups: list[Group]) -> list[Regret]:
     for group in sorted((group for group in groups if group.is_full), key=lambda group: group.score):
         full[group.measure, group.setting(BACKBONE)] = group  # the best comes last and stays
     found = []
-    for label, lot in _series([group for group in groups if not group.is_full]).items():
+    for number, (label, lot) in enumerate(_series(groups).items()):
         for group in lot:
             other = full.get((group.measure, group.setting(BACKBONE)))
-            if other is None:
+            if other is None or group.is_full:
                 continue
             figure = common_figure([one for one in groups if one.measure == group.measure])
             factor = group.sign * group.factor
             difference = paired_difference(factor * other.values(figure), factor * group.values(figure))
             if difference is not None:
-                found.append(Regret(label, group, difference))
+                found.append(Regret(label, number, group, difference))
     return found
 
 
@@ -214,10 +207,10 @@ def regret_figure(found: list[Regret]) -> Figure | None:
     measures = list(dict.fromkeys(one.group.measure for one in found))
     figure, all_axes = panels(len(measures), 7.2 if len(measures) == 1 else 4.4 * len(measures), 4.4)
     legend: dict[str, Line2D] = {}
-    labels = list(dict.fromkeys(one.label for one in found))
+    series = {one.label: one.number for one in found}
     for axes, measure in zip(all_axes, measures, strict=True):
         shown = [one for one in found if one.group.measure == measure]
-        for number, label in enumerate(labels):
+        for label, number in series.items():
             lot = [one for one in shown if one.label == label]
             if not lot:
                 continue

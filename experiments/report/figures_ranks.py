@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
+from matplotlib.ticker import MaxNLocator
 
 from callbacks.rank_pictures import layer_names, rank_grid
 from common.errors import InputError
@@ -200,11 +201,14 @@ def _by_type(sets: RankSets) -> Figure:
     """A line per type of layer: final ranks from first to last layer, and continuous ones over the steps."""
     places = pd.DataFrame(layer_names(sets.names).values(), columns=["layer", "type"])
     final = places.assign(rank=np.median(sets.ends, axis=0)).pivot(index="layer", columns="type", values="rank")
-    over_time = sets.over_time.T.groupby(places["type"]).mean().T
+    final = final[places["type"].unique()]  # in the order of the maps
+    over_time = sets.over_time.T.groupby(places["type"], sort=False).mean().T
     figure, all_axes = panels(2, 9.6, 3.6)
     for axes, (told, table) in zip(all_axes, (("layer", final), ("step", over_time)), strict=True):
         drawn = [axes.plot(values.dropna(), **look(number))[0] for number, (_, values) in enumerate(table.items())]
         axes.set(xlabel=told, ylabel="rank at the end" if told == "layer" else "rank in use, mean over layers")
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
+    all_axes[0].yaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
     legend_below(figure, dict(zip(final, drawn, strict=True)))
     return figure
 

@@ -9,7 +9,6 @@ from matplotlib.ticker import MaxNLocator
 from experiments.report.cells import make_table, scale, spread, title
 from experiments.report.drawing import (
     COLORS,
-    INK,
     MARKERS,
     Drawn,
     draw_band,
@@ -32,14 +31,14 @@ _SPLITS = {"best": "val", "test": "test"}
 _SPLIT_NAMES = {"best": "validation", "test": "test"}
 _OFF_SCALE = 3.0  # times the best value: a perplexity of thousands would make one line of all others
 
-TrainingLine = tuple[int, str, Record, pd.Series]  # number and label of its group; values by step or by epoch
+TrainingLine = tuple[int, Group, Record, pd.Series]  # number of its group; values by step or by epoch
 RankCurve = tuple[str, dict[str, pd.DataFrame]]  # a label; best or test -> a row per seed, a column per rising rank
 
 
 def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | None:
     """Metric against learning rate: a line per curve (mean over seeds), a band from the lowest to the highest seed.
 
-    Full fine-tuning is drawn dashed, in the text's colour. `figure_name` is best, test, or loss (validation).
+    `figure_name` is best, test, or loss (validation).
     """
     metric = metric_of([group for curve in curves for group in curve.groups.values()])
     shown = {curve: scores for curve in curves if len((scores := curve.scores(figure_name)).columns) > 1}
@@ -49,8 +48,8 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
     factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
     figure, (axes,) = panels(1, 7.2, 4.8)
     lines: dict[str, Line2D] = {}
-    for place, (curve, scores) in enumerate(shown.items()):
-        drawn = look(place) | ({"color": INK, "linestyle": "--"} if curve.is_full else {})
+    for curve, scores in shown.items():
+        drawn = look(curves.index(curve), curve.is_full)
         lines[curve.label] = draw_band(axes, factor * scores, **drawn)
         if figure_name != "test" and (best := curve_optimum(scores).inside) is not None:
             axes.axvline(best, color=drawn["color"], ls=":", lw=1)
@@ -98,7 +97,8 @@ def training_values(groups: list[Group]) -> dict[str, list[TrainingLine]]:
     if metric is None:
         return {}
     shown = sorted(groups, key=lambda group: -group.score)[:MOST_LINES]
-    runs = [(number, group.label, record) for number, group in enumerate(shown) for record in group.records]
+    numbered = [(number, group) for number, group in enumerate(groups) if group in shown]
+    runs = [(number, group, record) for number, group in numbered for record in group.records]
     by_step = all(record.metrics or record.results is None for *_, record in runs)
     unit = "step" if by_step else "epoch"
     names = {"training loss": "train/epoch_loss", "validation loss": "val/loss"}
@@ -112,7 +112,10 @@ def training_values(groups: list[Group]) -> dict[str, list[TrainingLine]]:
 
 
 def training_curves(groups: list[Group]) -> Figure | None:
-    """Training loss, validation loss and validation metric, one thin line per run, as far as runs have kept them."""
+    """Training loss, validation loss and validation metric, as far as runs have kept them.
+
+    A line per setting, the median over its runs, and one thin line per run where there are several.
+    """
     kept = {told: lines for told, lines in training_values(groups).items() if lines}
     if not kept:
         return None
@@ -120,17 +123,20 @@ def training_curves(groups: list[Group]) -> Figure | None:
     legend: dict[str, Line2D] = {}
     for axes, (told, lines) in zip(all_axes, kept.items(), strict=True):
         fallen, sound = [], []
-        for number, label, record, values in lines:
-            # the marker at a line's end tells settings apart without colours
-            drawn = look(number) | {"ms": 5, "markevery": [len(values) - 1], "lw": 1.2}
-            (line,) = axes.plot(values.index, values.to_numpy(), **drawn)
-            legend.setdefault(label, line)
-            if record.status in UNSOUND:
-                fallen += axes.plot(values.index[-1], values.iloc[-1], " ", color=drawn["color"])
-            else:
-                sound += list(values)
+        for number, group in dict.fromkeys((number, group) for number, group, *_ in lines):
+            drawn, runs = look(number, group.is_full), [line for line in lines if line[1] is group]
+            for *_, record, values in runs:
+                if len(runs) > 1:
+                    axes.plot(values.index, values.to_numpy(), color=drawn["color"], lw=0.6, alpha=0.35)
+                if record.status in UNSOUND:
+                    fallen += axes.plot(values.index[-1], values.iloc[-1], " ", color=drawn["color"])
+                else:
+                    sound += list(values)
+            middle = pd.concat([values for *_, values in runs]).groupby(level=0).median()
+            drawn |= {"ms": 5, "markevery": [len(middle) - 1], "lw": 1.4}  # a marker at the end alone
+            (legend[group.label],) = axes.plot(middle.index, middle.to_numpy(), **drawn)
         keep_in_sight(axes, "y", sound, fallen)
-        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.set(xlabel=lines[0][-1].index.name, title=told)
     legend_below(figure, legend)
     return figure
@@ -190,9 +196,9 @@ def rank_curve_figure(groups: list[Group]) -> Figure | None:
     figure, all_axes = panels(len(kinds), 4.8 * len(kinds), 3.6)
     for axes, kind in zip(all_axes, kinds, strict=True):
         for number, (label, values) in enumerate(curves):
-            color, marker = COLORS[number % len(COLORS)], MARKERS[number % len(MARKERS)]
-            known = scale(metric.name) * values[kind].dropna(axis="columns", how="all")
-            draw_band(axes, known, marker=marker, color=color, label=label)
+            draw_band(
+                axes, scale(metric.name) * values[kind].dropna(axis="columns", how="all"), label=label, **look(number)
+            )
         rank_axis(axes, (rank for _, values in curves for rank in values[kind].columns))
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
     figure.axes[0].set_ylabel(title(metric.name))

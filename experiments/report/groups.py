@@ -235,17 +235,17 @@ def _labels(records: list[Record], left_out: tuple[str, ...]) -> list[str]:
     settings = settings.drop(columns=[key for key in left_out if key in settings]).fillna("None")  # unset is null
     values = {name: own.to_numpy() for name, own in settings.groupby(names)}  # pandas would compare column by column
     varied = {name: settings.columns[(own != own[0]).any(axis=0)] for name, own in values.items()}
-    words = {name: _words(list(keys)) for name, keys in varied.items()}
+    words = {name: setting_words(list(keys)) for name, keys in varied.items()}
 
     def label(record: Record, name: str, value: Callable[[object], str]) -> str:
         keys = (key for key in varied[name] if key in record.config)
         return " ".join([name, *(f"{words[name][key]} {value(record.config[key])}" for key in keys)])
 
-    labels = [label(record, name, _short) for record, name in zip(records, names, strict=True)]
+    labels = [label(record, name, short) for record, name in zip(records, names, strict=True)]
     counts = Counter(labels)  # values that differ only where they were cut short are told in full
     labels = [
-        short if counts[short] == 1 else label(record, name, repr)
-        for short, record, name in zip(labels, records, names, strict=True)
+        one if counts[one] == 1 else label(record, name, repr)
+        for one, record, name in zip(labels, records, names, strict=True)
     ]
     counts = Counter(labels)  # those that differ in nothing but the metric
     return [
@@ -259,7 +259,7 @@ def _method_name(record: Record) -> str:
     return named or str(record.config.get("model.adapter.class_path", "run")).rpartition(".")[2]
 
 
-def _words(keys: list[str]) -> dict[str, str]:
+def setting_words(keys: list[str]) -> dict[str, str]:
     """Settings by the last part of their names; two that share it keep the part before."""
     lasts = {key: key.rpartition(".")[2] for key in keys}
     counts = Counter(lasts.values())
@@ -270,7 +270,8 @@ def _words(keys: list[str]) -> dict[str, str]:
     return {key: told.replace("_", " ") for key, told in words.items()}
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A setting's value, cut where it is long."""
     if isinstance(value, float):
         return f"{value:g}"
     text = str(value)

@@ -6,7 +6,7 @@ from functools import cache
 
 import pandas as pd
 
-from experiments.report.cells import TOO_FEW, make_table, mean, spread, text
+from experiments.report.cells import TOO_FEW, make_table, mean, ratio, spread, text
 from experiments.report.groups import BACKBONE, Curve, Group
 from experiments.report.optimum import Optimum, Ratio, curve_optimum, rate_ratio
 from experiments.report.statistics import FEWEST_SEEDS, Interval
@@ -109,12 +109,12 @@ def _ratio(row: ChosenRate) -> str:
         return "unknown (no full fine-tuning on the same data and backbone)"
     if row.ratio.value is None:
         return f"unknown ({row.ratio.reason})"
-    return f"{row.ratio.value:.2g}× {_interval(row.ratio.student, len(row.ratio.by_seed))}".strip()
+    return f"{ratio(row.ratio.value)}× {_interval(row.ratio.student, len(row.ratio.by_seed))}".strip()
 
 
 def _ratio_by_seed(row: ChosenRate) -> str:
     ratios = row.ratio.by_seed if row.ratio else ()
-    return ", ".join(f"{value:.2g}" for value in ratios) if len(ratios) > 1 else ""
+    return ", ".join(map(ratio, ratios)) if len(ratios) > 1 else ""
 
 
 def _interval(interval: Interval | None, seeds: int = FEWEST_SEEDS) -> str:
@@ -123,7 +123,7 @@ def _interval(interval: Interval | None, seeds: int = FEWEST_SEEDS) -> str:
         return ""
     if seeds < FEWEST_SEEDS or interval[1] > _WIDEST * interval[0]:
         return f"({TOO_FEW})"
-    return f"[{interval[0]:.2g}, {interval[1]:.2g}]"
+    return f"[{ratio(interval[0])}, {ratio(interval[1])}]"
 
 
 def _told(row: ChosenRate) -> str:

@@ -1,8 +1,10 @@
 """Planted faults in a fair study: the audit names each with its rows, and invents none."""
 
+import dataclasses
+
 import pytest
 
-from experiments.report.audit import audit_table
+from experiments.report.audit import audit_table, method_table
 from experiments.report.content import make_study
 from experiments.report.sources import read_records
 from tests.experiments import made_runs
@@ -112,3 +114,21 @@ def test_where_the_rank_is_studied_budgets_differ_rightly(tmp_path):
     )
     study = make_study(read_records([folder, wide]), None)
     assert audit_table(study.groups, study.curves, study.compared, None).empty
+
+
+def test_names_are_told_by_adapter_and_by_the_settings_in_which_methods_differ(tmp_path):
+    curves = {name: (16, {1e-3: {0: 0.7}, 1e-2: {0: 0.8}}) for name in ("plain", "steered")} | {
+        "full": (None, {1e-4: {0: 0.9}})
+    }
+    shared = {"model.adapter.targets": "default"}
+    records = [
+        dataclasses.replace(one, config={**one.config, **shared, "model.adapter.factors": factors})
+        for one in read_records([made_runs.write_rate_sweep(tmp_path, curves)])
+        for factors in ({"plain": "svd", "steered": "gradient", "full": None}[one.method],)
+    ]
+    assert method_table(make_study(records, None).groups).to_numpy().tolist() == [
+        ["plain", "LoRA", "factors svd"],
+        ["steered", "LoRA", "factors gradient"],
+        ["full", "full fine-tuning", ""],
+    ]
+    assert method_table(make_study(records[:2], None).groups).empty

@@ -17,7 +17,8 @@ from common.errors import InputError
 from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
 from experiments.report.content import Pictures, make_study
-from experiments.report.figures_compared import difference_figure, run_bars
+from experiments.report.drawing import INK, count_axis
+from experiments.report.figures_compared import cost_figure, difference_figure, run_dots
 from experiments.report.figures_ranks import RankSets, allocation_figures
 from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_groups
@@ -92,6 +93,35 @@ def test_lines_of_training_differ_in_more_than_colour(tmp_path):
     assert len(looks) == 12
 
 
+def test_a_setting_looks_the_same_in_the_figures_of_cost_rates_and_training(tmp_path):
+    curves = {name: (rank, CURVE) for name, rank in {"weak": 4, "strong": 16}.items()} | {"full": (None, CURVE)}
+    study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]), "full")
+    figures = [cost_figure(study.on_one_axis), rate_curves(study.curves, "best", study.rate)]
+    figures.append(training_curves(sorted(study.on_one_axis, key=lambda group: group.label != "weak rate 0.001")))
+    looks = [
+        {text.get_text().partition(" ")[0]: (mark.get_color(), mark.get_marker()) for text, mark in
+         zip(figure.legends[0].texts, figure.legends[0].legend_handles, strict=True)}
+        for figure in figures
+    ]  # fmt: skip
+    assert looks[0] == looks[1] == looks[2] and len(looks[0]) == 3
+    assert looks[0]["full"][0] == INK
+
+
+def test_axes_of_one_epoch_and_of_few_counts_have_whole_and_several_ticks(tmp_path):
+    curves = {"few": (4, {1e-3: {0: 0.5}}), "many": (16, {1e-3: {0: 0.6}})}
+    study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]), None)
+    axes = Figure().add_subplot()
+    axes.plot([1536, 50736], [0, 1])
+    count_axis(axes, "entries")
+    low, high = axes.get_xlim()
+    told = [text for text in axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks()) if text]
+    assert sum(low <= tick <= high for tick in axes.get_xticks()) >= 3 and "2k" in told and "50k" in told
+    for group in study.groups:
+        for record in group.records:
+            record.metrics.update({name: values.iloc[:1] for name, values in record.metrics.items()})
+    assert all(tick == round(tick) for axes in training_curves(study.groups).axes for tick in axes.get_xticks())
+
+
 def test_a_training_figure_leaves_out_what_no_run_has_kept_and_the_report_says_so(tmp_path):
     curves = {"fixed": (16, {1e-3: {0: 0.5, 1: 0.6}})}
     folder, trials = made_runs.write_rate_sweep(tmp_path / "sweep", curves), tmp_path / "trials.json"
@@ -145,17 +175,21 @@ def test_lines_of_each_type_of_layer_are_medians_over_seeds_and_means_over_layer
         np.testing.assert_allclose(moments.get_xydata(), [[0, 5], [9, by_layer[:, place].mean()]])
 
 
-def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
+def test_each_run_has_a_dot_and_the_baseline_a_band(tmp_path):
     curves = {"fixed": (1, {1e-3: {0: 0.5, 1: 0.53, 2: 0.56}}), "ours": (2, {1e-3: {0: 0.6, 1: 0.7}})}
     study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]), "fixed")
-    (axes,) = run_bars(study.groups, study.baseline).axes
-    *bars, band = axes.patches
-    np.testing.assert_allclose([bar.get_width() for bar in bars], [60, 70, 50, 53, 56])
+    (axes,) = run_dots(study.groups, study.baseline).axes
+    (band,) = axes.patches
+    dots, medians = (
+        np.concatenate([line.get_xydata() for line in axes.lines if line.get_marker() == mark]) for mark in ("o", "|")
+    )
+    np.testing.assert_allclose(dots, [[60, 0], [70, 0], [50, 1], [53, 1], [56, 1]])
+    np.testing.assert_allclose(medians, [[65, 0], [53, 1]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "fixed"]
     *_, line = axes.lines
     np.testing.assert_allclose(line.get_xdata(), 53)
     np.testing.assert_allclose([band.get_x(), band.get_width()], [50, 6])
-    assert len(run_bars(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_bars([], None) is None
+    assert len(run_dots(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_dots([], None) is None
 
 
 @pytest.mark.slow
