@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from itertools import count
 
 import numpy as np
 import pandas as pd
@@ -15,32 +16,40 @@ from experiments.report.statistics import PairedDifference, paired_difference
 from experiments.report.tables import FIGURES, comparable, comparisons, metric_of
 
 MOST_ROWS = 24
+MOST_BARS = 12  # settings
 SMALL_REGRET = 1.0  # points
 _OF_THE_SIZE = (RANK, RANK_AVERAGE, *RATES, "model.adapter.lora_alpha")
 
 
-def run_dots(groups: list[Group], baseline: Group | None) -> Figure | None:
-    """A row per settings, best first: a dot per run, a stroke for the median; a band for the baseline's deviation."""
-    shown = sorted((group for group in groups if len(group.values("best"))), key=lambda group: -group.score)[:MOST_ROWS]
+def run_bars(groups: list[Group], baseline: Group | None) -> Figure | None:
+    """A bar per run with a figure, settings best first; a line and a band for the baseline's median ± deviation."""
+    shown = sorted((group for group in groups if len(group.values("best"))), key=lambda group: -group.score)[:MOST_BARS]
     metric = metric_of(shown)
     if metric is None:
         return None
     factor = scale(metric.name)
-    figure, (axes,) = panels(1, 7.2, 1.2 + 0.3 * len(shown))
-    drawn: list[Line2D] = []
-    for row, group in enumerate(shown):
+    bars = [[factor * best for run in group.records if (best := run.figure("best")) is not None] for group in shown]
+    figure, (axes,) = panels(1, 7.2, 1 + 0.12 * sum(len(values) + 1 for values in bars))
+    row, middles, ends = count(), [], []
+    for group, values in zip(shown, bars, strict=True):
+        places = [next(row) for _ in values]
         color = COLORS[7] if group is baseline else COLORS[0]
-        values = [factor * best for run in group.records if (best := run.figure("best")) is not None]
-        drawn += axes.plot(values, [row] * len(values), "o", color=color, ms=4, alpha=0.6)
-        axes.plot(np.median(values), row, "|", color=color, ms=14, mew=2)
+        axes.barh(places, values, color=color)
+        ends += axes.plot(values, places, " ", color=color)
+        middles.append(sum(places) / len(places))
+        next(row)  # a gap between settings
     if baseline is not None and len(known := factor * baseline.values("best")):
         axes.axvline(known.median(), color=INK, lw=1)
         if len(known) > 1:
             axes.axvspan(known.median() - known.std(), known.median() + known.std(), color=INK, alpha=0.15, lw=0)
+    low, high = min(map(min, bars)), max(map(max, bars))
+    if low >= 0:
+        axes.set_xlim(left=max(low - (high - low or low) / 4, 0))
+    axes.margins(y=0.02)
     sound = [factor * value for group in shown for value in group.sound_values("best")]
-    keep_in_sight(axes, "x", sound, drawn, tells=False)
-    axes.set(ylim=(len(shown) - 0.5, -0.5))
-    axes.set_yticks(range(len(shown)), [group.label for group in shown])
+    keep_in_sight(axes, "x", [*sound, min(sound, default=0) - 0.2 * np.ptp(sound or [0])], ends, tells=False)
+    axes.set_yticks(middles, [group.label for group in shown])
+    axes.invert_yaxis()
     axes.set_xlabel(f"best epoch, {title(metric.name)}")
     return figure
 

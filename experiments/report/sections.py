@@ -13,13 +13,14 @@ from experiments.report.audit import audit_table, method_table, mixtures, proven
 from experiments.report.cells import counted, without_constant_columns, without_empty_columns
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
 from experiments.report.figures_compared import (
+    MOST_BARS,
     MOST_ROWS,
     cost_figure,
     difference_figure,
     regret_figure,
     regret_table,
     regrets,
-    run_dots,
+    run_bars,
 )
 from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
 from experiments.report.figures_rates import (
@@ -136,8 +137,8 @@ def _settings(study: Study, pictures: Pictures) -> list[Part]:
     told.append(say("settings_same", same) if same else "")
     parts = _table("What the names stand for", method_table(study.groups), Paragraph(say("methods")))
     parts += [Paragraph(" ".join(filter(None, told))), Table("Settings", rows, in_words=False)]
-    caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_ROWS)
-    parts += pictures.draw("score_of_each_run", caption, lambda: run_dots(shown, baseline))
+    caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_BARS)
+    parts += pictures.draw("score_of_each_run", caption, lambda: run_bars(shown, baseline))
     if untold := untold_settings(study.groups):
         parts.append(Paragraph(say("untold_settings", listing(untold)), "warning"))
     return parts + _table("Rows that mix runs", mixtures(study.groups), Paragraph(say("mixtures"), "warning"))

@@ -18,7 +18,7 @@ from experiments.closing_table import _rank_table
 from experiments.report import figures_ranks
 from experiments.report.content import Pictures, make_study
 from experiments.report.drawing import INK, count_axis
-from experiments.report.figures_compared import cost_figure, difference_figure, run_dots
+from experiments.report.figures_compared import cost_figure, difference_figure, run_bars
 from experiments.report.figures_ranks import RankSets, allocation_figures
 from experiments.report.figures_rates import rate_curves, training_curves
 from experiments.report.groups import make_groups
@@ -175,21 +175,17 @@ def test_lines_of_each_type_of_layer_are_medians_over_seeds_and_means_over_layer
         np.testing.assert_allclose(moments.get_xydata(), [[0, 5], [9, by_layer[:, place].mean()]])
 
 
-def test_each_run_has_a_dot_and_the_baseline_a_band(tmp_path):
+def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
     curves = {"fixed": (1, {1e-3: {0: 0.5, 1: 0.53, 2: 0.56}}), "ours": (2, {1e-3: {0: 0.6, 1: 0.7}})}
     study = make_study(read_records([made_runs.write_rate_sweep(tmp_path / "sweep", curves)]), "fixed")
-    (axes,) = run_dots(study.groups, study.baseline).axes
-    (band,) = axes.patches
-    dots, medians = (
-        np.concatenate([line.get_xydata() for line in axes.lines if line.get_marker() == mark]) for mark in ("o", "|")
-    )
-    np.testing.assert_allclose(dots, [[60, 0], [70, 0], [50, 1], [53, 1], [56, 1]])
-    np.testing.assert_allclose(medians, [[65, 0], [53, 1]])
+    (axes,) = run_bars(study.groups, study.baseline).axes
+    *bars, band = axes.patches
+    np.testing.assert_allclose([bar.get_width() for bar in bars], [60, 70, 50, 53, 56])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["ours", "fixed"]
     *_, line = axes.lines
     np.testing.assert_allclose(line.get_xdata(), 53)
     np.testing.assert_allclose([band.get_x(), band.get_width()], [50, 6])
-    assert len(run_dots(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_dots([], None) is None
+    assert len(run_bars(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_bars([], None) is None
 
 
 @pytest.mark.slow
