@@ -45,11 +45,12 @@ class AdaLoRAAllocation(EpochCheck):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if (budget := pl_module.adalora) is None:
             return
-        ranks = budget.ranks().values()
+        ranks, asked = budget.ranks().values(), float(budget.budget_at(trainer.global_step))
         pl_module.log_now(
             {
-                "allocation/budget_requested": float(budget.budget_at(trainer.global_step)),
+                "allocation/budget_requested": asked,
                 "allocation/budget_used": float(sum(ranks)),
+                "allocation/share_of_budget_used": sum(ranks) / asked,
                 "allocation/average_rank": sum(ranks) / len(ranks),
             }
         )

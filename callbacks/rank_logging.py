@@ -95,11 +95,12 @@ def rank_metrics(pl_module: TrainedModule) -> dict[str, float]:
     discrete = allocation.discrete_ranks().to(allocation.weights.device)
     hard = hard_tails(discrete, allocation.rank_max)
     gap = soft_hard_gap(allocation.masks_of(allocation.noiseless_tails()), allocation.masks_of(hard))
-    in_use = allocation.ranks_in_use().tolist()
+    in_use, used = allocation.ranks_in_use().tolist(), float(allocation.area(discrete).sum())
     return {
         "allocation/alpha": allocation.alpha,
         "allocation/budget_requested": allocation.budget,
-        "allocation/budget_used": float(allocation.area(discrete).sum()),
+        "allocation/budget_used": used,
+        "allocation/share_of_budget_used": used / allocation.budget,
         "allocation/average_rank": float(discrete.double().mean()),
         "allocation/soft_hard_gap": float(gap),
         **{f"rank/{name}": float(rank) for name, rank in zip(adapter.layer_names, in_use, strict=True)},

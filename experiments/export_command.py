@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from common.errors import InputError
 from common.terminal import VerbParser, logger, quiet_libraries
 from experiments.arguments import MEANINGS
 from experiments.export_formats import FORMATS, ExportOptions
@@ -45,7 +46,11 @@ def run_export(arguments: list[str]) -> int:
     asked, overrides = _parser().parse_known_args(arguments)
     chosen = {field.name: getattr(asked, field.name) for field in fields(ExportOptions)}
     options = ExportOptions(**{**chosen, "dtype": _DTYPES.get(asked.dtype)})
-    run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
+    try:
+        run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
+    except InputError as error:
+        own, those_of_run = "`python cli.py export --help` lists export's options", "`python cli.py validate --help`"
+        raise InputError(str(error).replace(f"{those_of_run} lists", f"{own}, {those_of_run}")) from error
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
     logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")
     return 0

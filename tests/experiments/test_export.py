@@ -243,3 +243,9 @@ def test_discrete_ranks_of_an_unfinished_run_need_no_force(runs, tmp_path):
     (folder / "results.json").unlink()
     assert cli.main(["export", str(folder), "--format", "native", "--ckpt_path", "last"]) == 0
     assert "not known" in (folder / "exports" / "native" / "README.md").read_text()
+
+
+def test_an_unknown_option_is_answered_with_the_verbs_own_help(finished_run, capsys):
+    assert cli.main(["export", str(finished_run[1] / "tiny"), "--format", "peft", "--wrong_option"]) == 2
+    told = capsys.readouterr().err
+    assert "no option --wrong_option" in told and "`python cli.py export --help` lists export's options" in told
