@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from copy import deepcopy
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,11 @@ def choose_layers(
         if not acting:
             raise InputError(
                 f"targets is {targets!r}, but {kinds} can't be adapted: the model reads these weights without calling "
-                "their layers, or no answer depends on them. Choose other layers with model.adapter.targets."
+                "their layers, they give more than a product, or no answer depends on them. Choose other layers with "
+                "model.adapter.targets."
             )
-        logger.info(f"Not adapted, because the model only reads their weights or no answer depends on them: {kinds}.")
+        why = "the model only reads their weights, they give more than a product, or no answer depends on them"
+        logger.info(f"Not adapted, because {why}: {kinds}.")
     found = {name: layer for name, layer in found.items() if name in acting}
     large = {name: layer for name, layer in found.items() if min(dense_weight(layer).shape) >= rank}
     if targets != "all-linear" or not large or len(large) == len(found):
@@ -73,7 +76,7 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     """Which of these layers an answer of the model depends on, when they are called as layers: all others can't learn.
 
     A model may read a layer's weight without calling it, call it only with another task's inputs, or throw away what
-    it gives. One pass over a few tokens tells, on a copy that shares the model's values or has none. Experts count,
+    it gives; a router may give its choice besides, and a layer may multiply group by group. One pass over a few tokens tells, on a copy that shares the model's values or has none. Experts count,
     because which of them are called depends on the tokens; so does everything where such a pass is impossible.
     """
     names = tuple(name for name in names if not _is_read_by_kernels(model, name))
@@ -104,9 +107,15 @@ def _probed(model: nn.Module, names: Sequence[str]) -> set[str]:
     device = next(model.parameters()).device
     shifts = {name: torch.zeros((), device=device, requires_grad=True) for name in names}
     for name, shift in shifts.items():
-        model.get_submodule(name).register_forward_hook(lambda layer, inputs, output, shift=shift: output + shift)
+        model.get_submodule(name).register_forward_hook(partial(_shifted, shift))
     gradients = _gradients_of_an_answer(model, list(shifts.values()))
     return {name for name, gradient in zip(shifts, gradients, strict=True) if gradient is not None}
+
+
+def _shifted(shift: Tensor, layer: nn.Module, inputs: tuple[Tensor, ...], output: Any) -> Any:
+    """What a layer gives, moved by a shift if by its shape it is x Wᵀ: an update of W can be added to nothing else."""
+    shape = (*inputs[0].shape[:-1], len(dense_weight(layer)))
+    return output + shift if isinstance(output, Tensor) and output.shape == shape else output
 
 
 def _gradients_of_an_answer(model: nn.Module, tensors: list[Tensor]) -> tuple[Tensor | None, ...]:

@@ -97,6 +97,21 @@ def test_freeze_leaves_only_the_head_trainable():
     assert trainable == {"score.weight", "score.bias"}
 
 
+class Router(nn.Linear):
+    """As those of Llama 4 and Phi-3.5-MoE: it gives what it chose, too."""
+
+    def forward(self, states):
+        scores = super().forward(states)
+        return scores, scores.topk(1)
+
+
+class Grouped(nn.Linear):
+    """As DeepSeek-V4's: each half of the input has half of the rows."""
+
+    def forward(self, states):
+        return (states.unflatten(-1, (2, 1, 2)) @ self.weight.view(2, 2, 2).mT).squeeze(-2)
+
+
 class Reader(nn.Module):
     """A model whose layers act, are read without a call, or are called for nothing."""
 
@@ -104,13 +119,14 @@ class Reader(nn.Module):
         super().__init__()
         self.embedding = nn.Embedding(20, 4)
         self.acts, self.read, self.ignored, self.other_task = (nn.Linear(4, 4) for _ in range(4))
+        self.router, self.grouped = Router(4, 4), Grouped(2, 4)
         self.experts = nn.ModuleList([nn.Linear(4, 4) for _ in range(3)])
         self.dropout = nn.Dropout(0.5)
 
     def forward(self, input_ids, context=None):
         states = self.dropout(self.acts(self.embedding(input_ids)))
         self.ignored(states)
-        states = states @ self.read.weight.T
+        states = states @ self.read.weight.T + self.router(states)[0] + self.grouped(states).flatten(-2)
         if context is not None:
             states = states + self.other_task(context)
         return (self.experts[1](states),)
