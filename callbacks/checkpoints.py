@@ -25,6 +25,7 @@ from common.terminal import logger
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
 _AGREE_EVERY_N_STEPS = 20
+OWN_NAMES = ("best", "last", "previous")  # of the files that a run keeps
 _FORMS = "forms"  # of all parts of a checkpoint, by which one that was changed is known
 
 

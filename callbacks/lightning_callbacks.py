@@ -1,6 +1,7 @@
 """Lightning's own callbacks that would break a run's meaning."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import (
@@ -11,10 +12,12 @@ from lightning.pytorch.callbacks import (
     LearningRateFinder,
     ModelCheckpoint,
     ModelPruning,
+    OnExceptionCheckpoint,
     StochasticWeightAveraging,
     WeightAveraging,
 )
 
+from callbacks.checkpoints import OWN_NAMES, BestCheckpoint
 from callbacks.trained_module import TrainedModule
 from common.errors import InputError
 
@@ -37,7 +40,7 @@ _REFUSED: dict[type[Callback], str] = {
 }
 
 
-def refuse_unsuitable(callbacks: Iterable[Callback]) -> None:
+def refuse_unsuitable(callbacks: Sequence[Callback]) -> None:
     """Raises InputError if there is a callback with which a run would not mean what its settings say."""
     for callback in callbacks:
         for kind, reason in _REFUSED.items():
@@ -45,6 +48,25 @@ def refuse_unsuitable(callbacks: Iterable[Callback]) -> None:
                 raise InputError(
                     f"trainer.callbacks holds a {type(callback).__name__}, which does not work here: {reason}"
                 )
+    _refuse_other_writers(callbacks)
+
+
+def _refuse_other_writers(callbacks: Sequence[Callback]) -> None:
+    """Raises InputError if a callback would write its checkpoint over one of the run's own."""
+    own = next((Path(str(callback.dirpath)) for callback in callbacks if isinstance(callback, BestCheckpoint)), None)
+    for callback in callbacks:
+        if own is None or isinstance(callback, BestCheckpoint):
+            continue
+        if not isinstance(callback, ModelCheckpoint | OnExceptionCheckpoint):
+            continue
+        kept_last = [callback.CHECKPOINT_NAME_LAST] if getattr(callback, "save_last", None) else []
+        taken = [name for name in (callback.filename, *kept_last) if name in OWN_NAMES]
+        if taken and Path(callback.dirpath or own).resolve() == own.resolve():
+            raise InputError(
+                f"trainer.callbacks holds a {type(callback).__name__} that writes {taken[0]}.ckpt in {own}, where the "
+                "run keeps its own file of this name; allowed: any other filename or dirpath. The run writes best.ckpt "
+                "and last.ckpt by itself (leave save_last out)."
+            )
 
 
 def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None:

@@ -97,8 +97,8 @@ def import_adapter(module: "AdaptedModule", source: str) -> None:
     if isinstance(module.adapter, PEFTAdapter):  # its layers have names of PEFT's own: nothing below would find them
         module.adapter.load_low_rank_factors({})  # says that it can't
     head = _import_native(module, folder) if kind == "native" else _import_peft(module, folder)
-    load_head(module.model, head)
     _refuse_what_would_be_lost(module, head, folder)
+    load_head(module.model, head)
     anew = "; it has no head, so the head starts anew" if module.head_modules and not head else ""
     logger.info(f"Starting from the {kind} adapter in {folder}{anew}.")
 

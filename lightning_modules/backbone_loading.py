@@ -201,11 +201,17 @@ def _refuse_random(backbone: str, loading: dict[str, Any], head: Sequence[str], 
 
 
 def _tell_unused(backbone: str, model: PreTrainedModel, names: Iterable[str]) -> None:
-    """Warns where the files hold more of the model's body than it has, such as layers that config.json leaves out."""
-    parts = {name for name, _ in model.base_model.named_children()}
+    """Warns where the files hold more of the model's body than it has, such as layers that config.json leaves out.
+
+    Buffers of older versions don't count; what stands beside a weight does: a bias, or the scales of packed weights.
+    """
     prefix = f"{model.base_model_prefix}."
-    unused = sorted(name for name in names if name.removeprefix(prefix).partition(".")[0] in parts)
-    if weights := [name for name in unused if name.endswith(".weight")]:  # buffers of older versions don't count
+    parts = {name for name, _ in model.base_model.named_children()}
+    holders = {name.rpartition(".")[0] for name, _ in model.base_model.named_parameters()}
+    own = {name: name.removeprefix(prefix) for name in sorted(names)}
+    weights = [name for name in own if name.endswith(".weight") or own[name].rpartition(".")[0] in holders]
+    weights = [name for name in weights if own[name].partition(".")[0] in parts]
+    if weights:
         logger.warning(
             f"The files of backbone {backbone!r} hold {weights[0]} (and {len(weights) - 1} more), which the model of "
             "its config.json has no place for: it is trained without them."

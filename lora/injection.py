@@ -76,8 +76,9 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
     """Which of these layers an answer of the model depends on, when they are called as layers: all others can't learn.
 
     A model may read a layer's weight without calling it, call it only with another task's inputs, or throw away what
-    it gives; a router may give its choice besides, and a layer may multiply group by group. One pass over a few tokens tells, on a copy that shares the model's values or has none. Experts count,
-    because which of them are called depends on the tokens; so does everything where such a pass is impossible.
+    it gives; a router may give its choice besides, and a layer may multiply group by group. One pass over a few tokens
+    tells, on a copy that shares the model's values or has none. Experts count, because which of them are called depends
+    on the tokens; so does everything where such a pass is impossible.
     """
     names = tuple(name for name in names if not _is_read_by_kernels(model, name))
     tensors = (*model.parameters(), *model.buffers())

@@ -52,6 +52,25 @@ def test_a_figure_that_no_validation_gives_is_refused_before_an_epoch_is_trained
     assert module.model is None
 
 
+def writer(kind="ModelCheckpoint", **settings):
+    content = {"class_path": f"lightning.pytorch.callbacks.{kind}", "init_args": settings}
+    return f"--trainer.callbacks={json.dumps([content])}"
+
+
+@pytest.mark.parametrize("settings", [{"filename": "best"}, {"save_last": True}])
+def test_a_callback_that_would_write_over_the_runs_own_checkpoints_is_refused(
+    tiny_bert, cola_folder, tmp_path, settings, capsys
+):
+    config = write_config(tmp_path, tiny_bert, cola_folder)
+    assert run("fit", config, tmp_path, writer(**settings)) == 2
+    name = settings.get("filename", "last")
+    assert f"ModelCheckpoint that writes {name}.ckpt in {tmp_path / 'tiny'}" in capsys.readouterr().err
+    assert not (tmp_path / "tiny" / "checkpoints").exists()
+    elsewhere = writer(**settings, dirpath=str(tmp_path / "mine"))
+    assert run("fit", config, tmp_path, elsewhere, "--trainer.max_epochs=1") == 0
+    assert (tmp_path / "mine" / f"{name}.ckpt").exists()
+
+
 def early(*others, **settings):
     stop = {"class_path": "lightning.pytorch.callbacks.EarlyStopping", "init_args": {**EARLY, **settings}}
     return f"--trainer.callbacks={json.dumps([*others, stop])}"

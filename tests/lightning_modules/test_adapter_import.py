@@ -97,7 +97,7 @@ def test_what_a_run_would_freeze_and_lose_is_refused_and_else_taken_over(tmp_pat
     theirs.save_pretrained(tmp_path, save_embedding_layers=trained == "embeddings alone")
     part = trained.split()[0]
     with pytest.raises(InputError, match=rf"its own bert.*{part}.*wouldn't save; allowed.*merge_and_unload"):
-        started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="attention"))
+        started(tmp_path, LoRA(rank=2, lora_alpha=2, targets="all-linear"))  # also where it would be adapted
     ours = started(tmp_path, None).eval()  # full fine-tuning, which trains and saves it all
     with torch.no_grad():
         torch.testing.assert_close(ours(TOKENS).logits, theirs(TOKENS).logits, rtol=1e-4, atol=1e-5)

@@ -93,11 +93,26 @@ def test_anything_but_a_head_or_a_pooler_that_would_be_random_is_refused_by_name
 
 
 def test_weights_that_the_model_has_no_place_for_are_told_and_those_of_another_head_are_not(edited, capsys):
-    folder = edited(lambda tensors: tensors | {"cls.predictions.decoder.weight": torch.zeros(37, 16)})
+    harmless = {"cls.predictions.decoder.weight": torch.zeros(37, 16), "embeddings.position_ids": torch.arange(64)}
+    folder = edited(lambda tensors: tensors | harmless)
     load(folder)
     assert "no place" not in capsys.readouterr().err
     load(configured(folder, num_hidden_layers=1))
     assert "encoder.layer.1.attention.output.LayerNorm.weight (and 7 more)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["SCB", "weight_scale_inv", "lora_A.weight"])  # of 8 bits, of float8, of an adapter
+def test_what_stands_beside_a_weight_without_a_place_is_told(edited, name, capsys):
+    beside = f"encoder.layer.0.output.dense.{name}"
+    load(edited(lambda tensors: tensors | {beside: torch.ones(16)}))
+    assert f"hold {beside} (and 0 more), which the model of its config.json has no place for" in capsys.readouterr().err
+
+
+def test_biases_that_config_json_leaves_out_are_told(tmp_path, capsys):
+    """As a Qwen2 that is called a Llama has them: transformers answers without them."""
+    folder = save_backbone("qwen2", tmp_path)
+    load(configured(folder, model_type="llama"))
+    assert "hold layers.0.self_attn.k_proj.bias (and 5 more)" in capsys.readouterr().err
 
 
 def configured(folder, **settings) -> Path:
