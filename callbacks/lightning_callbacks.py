@@ -59,7 +59,7 @@ def _refuse_other_writers(callbacks: Sequence[Callback]) -> None:
             continue
         if not isinstance(callback, ModelCheckpoint | OnExceptionCheckpoint):
             continue
-        kept_last = [callback.CHECKPOINT_NAME_LAST] if getattr(callback, "save_last", None) else []
+        kept_last = [ModelCheckpoint.CHECKPOINT_NAME_LAST] if getattr(callback, "save_last", None) else []
         taken = [name for name in (callback.filename, *kept_last) if name in OWN_NAMES]
         if taken and Path(callback.dirpath or own).resolve() == own.resolve():
             raise InputError(

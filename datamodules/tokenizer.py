@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError, reason
+from common.terminal import logger
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -36,6 +37,8 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
 def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer of `backbone` (see `common.backbones.locate_backbone`) as it is; revisions are the hub's.
 
+    But for BPE's dropout, which would draw other tokens for a text, and so another answer, at each call.
+
     Raises:
         InputError: the backbone can't be found or reached, or holds no tokenizer.
     """
@@ -59,6 +62,10 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
             f"backbone {backbone!r} holds no vocabulary (tokenizer.json, vocab.txt, …); "
             "save its tokenizer there with tokenizer.save_pretrained."
         )
+    merges = getattr(getattr(tokenizer, "backend_tokenizer", None), "model", None)
+    if merges is not None and (dropout := getattr(merges, "dropout", None)):
+        merges.dropout = None
+        logger.info(f"The tokenizer of {backbone} drops merges at random ({dropout:.0%}): not here.")
     return tokenizer
 
 

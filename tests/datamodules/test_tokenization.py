@@ -11,6 +11,7 @@ from datamodules import tokenization
 from datamodules.sources import Examples
 from datamodules.tokenization import tokenize_cached
 from datamodules.tokenizer import load_tokenizer, tokenizer_identity
+from tests import tiny
 from tests.datamodules.conftest import LONGEST, make_backbone
 
 TEXTS = ["w1 w2 w3 w4 w5", "w6", "nowhere w7 w8", "w9 " * 30]
@@ -169,6 +170,23 @@ def test_without_a_pad_token_the_end_of_sequence_token_pads(tmp_path):
     assert (tokenizer.pad_token, tokenizer.pad_token_id) == ("[SEP]", 3)
     with pytest.raises(InputError, match="neither a pad nor an end-of-sequence token"):
         load_tokenizer(str(make_backbone(tmp_path / "b", pad_token=None)))
+
+
+def test_a_tokenizer_that_draws_at_random_gives_a_text_the_tokens_it_has_without_drawing(tmp_path, capsys):
+    tiny.save_causal_tokenizer(tmp_path, begins_texts=False)
+    text, path = "the small birds sleep quickly", tmp_path / "tokenizer.json"
+    expected = AutoTokenizer.from_pretrained(tmp_path)(text).input_ids
+    content = json.loads(path.read_text())
+    content["model"]["dropout"] = 0.5
+    path.write_text(json.dumps(content))
+    drawing = AutoTokenizer.from_pretrained(tmp_path)
+    assert len({tuple(drawing(text).input_ids) for _ in range(20)}) > 1
+    (tmp_path / "config.json").write_text("{}")
+    ours = load_tokenizer(str(tmp_path))
+    assert all(ours(text).input_ids == expected for _ in range(20))
+    assert "drops merges at random (50%)" in capsys.readouterr().out
+    ours.save_pretrained(tmp_path / "exported")
+    assert json.loads((tmp_path / "exported" / "tokenizer.json").read_text())["model"]["dropout"] is None
 
 
 def test_a_folder_without_vocabulary_is_refused(tmp_path):
