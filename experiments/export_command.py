@@ -24,7 +24,7 @@ def _parser() -> VerbParser:
     )
     add = parser.add_argument
     add("run", help="Run folder, or a run's name below --runs_dir.")
-    told = "peft: plain LoRA with a rank per layer; merged: the whole model; native: R blocks in one small file."
+    told = "peft: PEFT's own folder, as a rule plain LoRA; merged: the whole model; native: R blocks in one file."
     add("--format", required=True, choices=list(FORMATS), help=told)
     add("--output", type=Path, help="Folder to write; RUN/exports/FORMAT if not given.")
     add("--ckpt_path", default="best", help="best (default), last or a file.")

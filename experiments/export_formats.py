@@ -17,10 +17,11 @@ from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
+from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lightning_modules.quantization import restore
 from lora.adapter import FixedRank, LowRankFactors
-from lora.export import cut_factors, merge, plain_parameters, shares_weight, unwrap
+from lora.export import cut_factors, merge, plain_parameters, untie, unwrap
 from lora.injection import is_inside
 
 Batches = list[Batch]
@@ -70,8 +71,15 @@ class Export:
                 f"--format is {kind}, but the run has no adapter: full fine-tuning changes every weight, so there is "
                 "nothing smaller than the whole model to export; allowed: --format merged."
             )
-        self.factors: LowRankFactors = adapter.low_rank_factors() if adapter is not None else {}
-        self.native = None if adapter is None else NativeAdapter.of(adapter, options.with_factors, **self._about())
+        self.factors: LowRankFactors = {}
+        self.native: NativeAdapter | None = None
+        self.peft_adapter = adapter if isinstance(adapter, PEFTAdapter) else None
+        if self.peft_adapter is not None:  # its update stays in the run's model
+            head, self.model = self.head_state(), self.fresh_backbone()
+            load_head(self.model, head)
+        elif adapter is not None:
+            self.factors = adapter.low_rank_factors()
+            self.native = NativeAdapter.of(adapter, options.with_factors, **self._about())
         if cut is not None:
             self.factors, self.native = cut, NativeAdapter.of_factors(cut, **self._about())
         unwrap(self.model, self.factors)
@@ -113,7 +121,9 @@ class NativeExport(Export):
     """`native.safetensors`: R blocks (or plain factors), head, fingerprints."""
 
     def write(self, folder: Path) -> None:
-        assert self.native is not None
+        if self.native is None:
+            name = self.peft_adapter.name if self.peft_adapter is not None else None
+            raise InputError(f"--format is native, and the adapter is {name}; allowed: --format peft or merged.")
         tensors = dict(self.native.tensors)
         tensors["backbone_sketch"] = backbone_sketch(plain_parameters(self.model, ()), self.head)
         if not self.options.without_head:
@@ -128,18 +138,29 @@ class NativeExport(Export):
 
 
 class PeftExport(Export):
-    """`adapter_config.json` and `adapter_model.safetensors`: plain LoRA with a rank per layer; a backbone's sketch."""
+    """`adapter_config.json`, `adapter_model.safetensors`: plain LoRA, or the method of PEFT; a backbone's sketch."""
 
     def write(self, folder: Path) -> None:
         peft = import_peft("--format peft")
         name, revision = public_name(self.run.module.backbone_name, self.run.module.revision)
         self.model.name_or_path = name  # what PEFT notes, rather than a folder of this machine
+        about = {
+            "task_type": task_type(self.model),
+            "base_model_name_or_path": name,
+            "revision": revision or getattr(self.model.config, "_commit_hash", None),
+            "modules_to_save": list(self.head) or None,
+            "inference_mode": True,
+        }
+        if self.peft_adapter is not None:
+            write_sketch(folder, self.model, self.head, name, self.run.module.data_about)
+            self.peft_adapter.save(folder, self.model, self.run.module.model, about)
+            return
         factors = {name: pair for name, pair in self.factors.items() if len(pair[0])}  # rank 0: no update
         if not factors:
             raise InputError("every layer has rank 0, so there is no adapter to export. Use --format merged.")
         write_sketch(folder, self.model, self.head, name, self.run.module.data_about)
         try:
-            wrapped = peft.get_peft_model(self.model, self._config(peft, factors, revision))
+            wrapped = peft.get_peft_model(self.model, self._config(peft, factors, about))
         except ValueError as error:
             raise InputError(f"PEFT can't hold this adapter: {error} Use --format merged or native.") from error
         with torch.no_grad():
@@ -149,24 +170,20 @@ class PeftExport(Export):
                 layer.lora_B["default"].weight.copy_(B)
         wrapped.save_pretrained(folder, save_embedding_layers=False)
 
-    def _config(self, peft: Any, factors: LowRankFactors, revision: str | None) -> Any:
+    def _config(self, peft: Any, factors: LowRankFactors, about: dict[str, Any]) -> Any:
         # PEFT matches a pattern at the end of a path; ^ and escapes leave it one path to match
         ranks = {f"^{re.escape(name)}": len(A) for name, (A, _) in factors.items()}
         largest = max(ranks.values())
         return peft.LoraConfig(
-            task_type=task_type(self.model),
-            base_model_name_or_path=self.model.name_or_path,
-            revision=revision or getattr(self.model.config, "_commit_hash", None),
             r=largest,
             lora_alpha=largest,
             rank_pattern=ranks,
             alpha_pattern=ranks,  # alpha / r = 1: the scale is in B
             target_modules=list(factors),
-            modules_to_save=list(self.head) or None,
             fan_in_fan_out=any(isinstance(self.model.get_submodule(layer), Conv1D) for layer in factors),
             lora_dropout=0.0,
             bias="none",
-            inference_mode=True,
+            **about,
         )
 
     def logits(self, folder: Path, batches: Batches) -> list[Tensor]:
@@ -179,10 +196,12 @@ class MergedExport(Export):
     needs_adapter = False
 
     def write(self, folder: Path) -> None:
-        tied = any(shares_weight(self.model, name) for name in self.factors)
+        adapter = self.peft_adapter
+        if untie(self.model, adapter.layer_names if adapter is not None else self.factors):
+            self.model.config.tie_word_embeddings = False  # else loading would tie them again
+        if adapter is not None:
+            self.model = adapter.merged(self.model, self.run.module.model)
         merge(self.model, self.factors)
-        if tied:  # no longer: else loading would tie them again
-            self.model.config.tie_word_embeddings = False
         if task_type(self.model) == "SEQ_CLS":
             for name, value in head_settings(self.model, self.run.data).items():
                 setattr(self.model.config, name, value)

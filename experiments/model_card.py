@@ -99,10 +99,11 @@ def _figures(run: LoadedRun) -> str:
 
 
 def _adapter(run: LoadedRun, ranks: dict[str, int]) -> str:
-    if not ranks:
+    adapter = run.module.adapter
+    if adapter is None:
         return "none, every weight was trained."
     if run.module.rank_allocation is not None:
         words = describe_ranks(run.module)
     else:
         words = ", ".join(map(str, sorted(set(ranks.values()))))
-    return f"{type(run.module.adapter).__name__}, ranks {words}."
+    return f"{adapter.name}, ranks {words}."

@@ -52,6 +52,7 @@ _NOT_PLAIN = (
     "kasa_config",
 )
 _PEFT_PREFIX = "base_model.model."  # of each name that PEFT saves
+_MERGED = ("VERA", "ADALORA", "TINYLORA")  # beside DoRA: methods whose update can be added to the weights
 _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change the frozen weights as well
 
 
@@ -172,6 +173,18 @@ def _import_native(module: "AdaptedModule", folder: Path) -> dict[str, Tensor]:
 
 def _import_peft(module: "AdaptedModule", folder: Path) -> dict[str, Tensor]:
     plain, _ = module.load_model()
+    if not _is_plain_lora(folder, others=module.adapter is None):
+        loaded = _load_peft(plain, folder, module.data_about)
+        base, heads = loaded.get_base_model(), tuple(loaded.peft_config["default"].modules_to_save or ())
+        layers = (name for name, _ in base.named_modules() if name.endswith(".base_layer"))
+        if tied := next((name for name in layers if shares_weight(base, name)), None):
+            raise InputError(
+                f"the adapter in {folder} changes {tied.removesuffix('.base_layer')}, which shares its weight with "
+                "another layer, so it can't be added to the weights. Export the run with --format merged."
+            )
+        state = loaded.merge_and_unload(safe_merge=True).state_dict()
+        module.model.load_state_dict(state)
+        return {name: weight for name, weight in state.items() if is_inside(name, heads)}
     factors, head = peft_low_rank_factors(plain, folder, module.data_about)
     _take_over(module, factors)
     return head
@@ -204,26 +217,9 @@ def peft_low_rank_factors(
         InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
             from a run with another backbone.
     """
-    peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
-    _check_plain_lora(folder)
-    about = check_sketch(folder, model)
-    if data is not None:
-        check_data(data, about, f"the adapter in {folder}", with_head=True)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
-            loaded = peft.PeftModel.from_pretrained(model, folder)
-            keys = loaded.load_adapter(folder, "default")  # again, because only this says what didn't fit
-    except (ValueError, RuntimeError, OSError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
-    foreign = [key for key in keys.unexpected_keys if ".lora_" in key]
-    for what, odd in (("lacks", keys.missing_keys), ("has more than this backbone takes:", foreign)):
-        if odd:
-            raise InputError(
-                f"the adapter in {folder} {what} {odd[0]} (and {len(odd) - 1} more), so only a part of it would be "
-                "used: it is damaged, or of another backbone. Fetch or export it again, or set --model.backbone."
-            )
+    _is_plain_lora(folder, others=False)
+    loaded = _load_peft(model, folder, data)
+    peft = import_peft("this")
     factors: LowRankFactors = {}
     for name, layer in loaded.get_base_model().named_modules():
         if isinstance(layer, peft.tuners.lora.LoraLayer):
@@ -238,8 +234,38 @@ def peft_low_rank_factors(
     return factors, {name.removeprefix(_PEFT_PREFIX): weight for name, weight in weights if ".lora_" not in name}
 
 
-def _check_plain_lora(folder: Path) -> None:
-    """Refuses everything else before PEFT acts on the file: what it says is data, and names nothing to run."""
+def _load_peft(model: nn.Module, folder: Path, data: dict[str, Any] | None) -> Any:
+    """PEFT's own model of the adapter in a folder, all of whose weights were used."""
+    peft = import_peft(f"the adapter in {folder} is a PEFT folder, which")
+    about = check_sketch(folder, model)
+    if data is not None:
+        check_data(data, about, f"the adapter in {folder}", with_head=True)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Found missing adapter keys")  # refused below
+            warnings.filterwarnings("ignore", message="The following rank_pattern keys did not match")  # of AdaLoRA
+            config = peft.PeftConfig.from_pretrained(folder)
+            config.base_model_name_or_path = None  # the sketch knows better than a name
+            loaded = peft.get_peft_model(model, config)
+            keys = loaded.load_adapter(folder, "default")  # unlike from_pretrained, says what didn't fit
+    except (ValueError, RuntimeError, OSError, KeyError, TypeError, SafetensorError, pickle.UnpicklingError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise InputError(f"the adapter in {folder} doesn't fit this backbone, or is damaged: {reason}") from error
+    foreign = [key for key in keys.unexpected_keys if ".lora_" in key]
+    for what, odd in (("lacks", keys.missing_keys), ("has more than this backbone takes:", foreign)):
+        if odd:
+            raise InputError(
+                f"the adapter in {folder} {what} {odd[0]} (and {len(odd) - 1} more), so only a part of it would be "
+                "used: it is damaged, or of another backbone. Fetch or export it again, or set --model.backbone."
+            )
+    return loaded
+
+
+def _is_plain_lora(folder: Path, others: bool) -> bool:
+    """Whether it is plain LoRA; with `others`, else another method that can be merged.
+
+    Refuses everything else before PEFT acts on the file: what it says is data, and names nothing to run.
+    """
     path = folder / PEFT_FILE_NAME
     try:
         config = json.loads(path.read_text())
@@ -251,9 +277,13 @@ def _check_plain_lora(folder: Path) -> None:
         odd.append(f"bias {config['bias']!r}")
     if config.get("init_lora_weights") not in _PLAIN_STARTS:
         odd.append(f"init_lora_weights {config['init_lora_weights']!r}")
-    if kind != "LORA" or odd:
-        said = ", ".join(odd) or "no other settings"
-        raise InputError(
-            f"the adapter in {folder} is of type {kind} ({said[:300]}); allowed: plain LoRA without trained biases or "
-            "tokens, whose start left the frozen weights as they were."
-        )
+    if kind == "LORA" and not odd:
+        return True
+    if others and ((kind in _MERGED and not odd) or (kind, odd) == ("LORA", ["use_dora True"])):
+        return False
+    said = ", ".join(odd) or "no other settings"
+    raise InputError(
+        f"the adapter in {folder} is of type {kind} ({said[:300]}); allowed: plain LoRA without trained biases or "
+        "tokens, whose start left the frozen weights as they were; with --model.adapter null also DoRA, VeRA, AdaLoRA "
+        "and TinyLoRA, which are added to the weights."
+    )

@@ -4,6 +4,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from common.errors import InputError
 from lightning_modules.peft_adalora import AdaLoRABudget, check_schedule
-from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, make_config
+from lightning_modules.peft_methods import ADAPTER_NAME, METHODS, Method, import_peft, make_config
 from lora.adapter import Adapter
 from lora.factors import Factorise, factorise
 from lora.injection import choose_layers
@@ -99,6 +100,48 @@ class PEFTAdapter(Adapter):
                 f"PEFT's {self.method.title} doesn't fit this model or these settings: {error or type(error).__name__}"
                 ". Change model.adapter.settings or model.adapter.targets, or choose another method."
             ) from error
+
+    def save(self, folder: Path, plain: nn.Module, trained: nn.Module, about: dict[str, Any]) -> None:
+        """Writes PEFT's own folder: what this adapter has in the `trained` model, and the head of the plain one.
+
+        Args:
+            folder: to write into.
+            plain: the same backbone, not adapted; it is changed.
+            trained: the model that this adapter is attached to.
+            about: more of PEFT's config, such as modules_to_save.
+        """
+        if self.starts_from_inputs:  # only where to start from: from here on it is plain LoRA
+            about = {**about, "init_lora_weights": True, "eva_config": None}
+        wrapped, state = self._wrapped(plain, about), trained.state_dict()
+        if self.method.title == "PiSSA":  # [B, -B0] [A; A0] over the weights as they were: plain LoRA of twice the rank
+            start = wrapped.get_base_model().state_dict()
+            state |= {name: torch.cat([state[name], A]) for name, A in start.items() if ".lora_A." in name}
+            state |= {name: torch.cat([state[name], -B], dim=1) for name, B in start.items() if ".lora_B." in name}
+            twice = {"r": 2 * self._config.r, "lora_alpha": 2 * self._config.lora_alpha, "init_lora_weights": True}
+            wrapped = self._wrapped(wrapped.unload(), {**about, **twice})
+        wrapped.get_base_model().load_state_dict(state, strict=False)
+        wrapped.save_pretrained(str(folder), save_embedding_layers=False)
+
+    def merged(self, plain: nn.Module, trained: nn.Module) -> nn.Module:
+        """The plain model (see `save`) with the update in its weights.
+
+        Raises:
+            InputError: PEFT can't merge this method into these layers.
+        """
+        wrapped = self._wrapped(plain, {})
+        wrapped.get_base_model().load_state_dict(trained.state_dict(), strict=False)
+        try:
+            return wrapped.merge_and_unload(safe_merge=True)
+        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
+            raise InputError(
+                f"PEFT can't add the update of {self.method.title} to these weights: {error}. Use --format peft."
+            ) from error
+
+    def _wrapped(self, plain: nn.Module, about: dict[str, Any]) -> Any:
+        """PEFT's own wrapper of a plain model with this adapter as it was before training."""
+        with _repeatable_factors(self.method.title), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of starts that need data, and will be overwritten
+            return import_peft("an export").get_peft_model(plain, replace(self._config, **about))
 
     @torch.no_grad()
     def input_directions(self, batches: Iterable[Any], forward: Callable[[Any], Any]) -> dict[str, Tensor]:

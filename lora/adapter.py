@@ -134,8 +134,8 @@ class Adapter(nn.Module):
             InputError: this adapter's update isn't such a product, or is kept by another library.
         """
         raise InputError(
-            f"the adapter is {self.name}, whose update isn't kept as plain LoRA factors, so it can't be exported; "
-            "allowed: the adapters of lora, such as lora.LoRA or lora.AdaptiveLoRAXS."
+            f"the adapter is {self.name}, whose update isn't kept as plain LoRA factors; allowed: the adapters of "
+            "lora, such as lora.LoRA or lora.AdaptiveLoRAXS."
         )
 
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:

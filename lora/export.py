@@ -73,6 +73,14 @@ def shares_weight(model: nn.Module, name: str) -> bool:
     return sum(parameter is weight for _, parameter in model.named_parameters(remove_duplicate=False)) > 1
 
 
+def untie(model: nn.Module, names: Iterable[str]) -> bool:
+    """Gives each of these layers that shares its weight with another module its own; says whether any did."""
+    tied = [model.get_submodule(name) for name in names if shares_weight(model, name)]
+    for layer in tied:
+        layer.weight = nn.Parameter(layer.weight.clone(), layer.weight.requires_grad)  # type: ignore[arg-type,operator]
+    return bool(tied)
+
+
 @torch.no_grad()
 def merge(model: nn.Module, factors: dict[str, Factors]) -> None:
     """Adds each update B A to the weight of the plain layer with this full path, in place.
@@ -83,10 +91,9 @@ def merge(model: nn.Module, factors: dict[str, Factors]) -> None:
         model: holds Linear and Conv1D layers under these paths.
         factors: A (k, in) and B (out, k), with the scale in B (`Adapter.low_rank_factors`).
     """
+    untie(model, factors)
     for name, (A, B) in factors.items():
         layer = model.get_submodule(name)
-        if shares_weight(model, name):
-            layer.weight = nn.Parameter(layer.weight.clone(), layer.weight.requires_grad)  # type: ignore[arg-type,operator]
         weight = layer.weight
         assert isinstance(weight, Tensor)
         update = B.to(weight.device).double() @ A.to(weight.device).double()  # (out, in)

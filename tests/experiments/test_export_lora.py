@@ -2,13 +2,26 @@
 
 import json
 import re
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
+import yaml
+from peft import PeftModel
+from transformers import AutoTokenizer
 
 import cli
+from common.errors import InputError
+from experiments.export_formats import FORMATS, ExportOptions, logits
+from lightning_modules import PEFTAdapter
+from lightning_modules.adapter_import import import_adapter
+from lora.injection import freeze
+from tests.architectures import classifier
 from tests.command_line import run, write_config, write_language_config
 
+BATCHES = [{"inputs": {"input_ids": torch.arange(1, 25).view(2, 12), "attention_mask": torch.ones(2, 12).long()}}]
 ADAPTERS: dict[str, dict[str, Any]] = {
     "wrapped_head": {"class_path": "lora.LoRA", "init_args": {"rank": 3, "lora_alpha": 6, "wrap_head": True}},
     "adaptive": {
@@ -48,10 +61,59 @@ def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikit
     assert generate("the cat", max_new_tokens=3, max_length=None)[0]["generated_text"].startswith("the cat")
 
 
-def test_a_method_of_peft_is_refused_with_a_reason(tmp_path, tiny_bert, cola_folder, capsys):
-    adapter = {"class_path": "lightning_modules.PEFTAdapter", "init_args": {"method": "dora", "settings": {"r": 2}}}
-    config = write_config(tmp_path, tiny_bert, cola_folder, adapter)
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning")  # PEFT, of its own
+@pytest.mark.parametrize("config", sorted(Path("configs/peft").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("model_type", ["bert", "gpt2"])
+def test_a_method_of_peft_is_loaded_by_peft_and_transformers_alone(model_type, config, tmp_path, tiny_bert):
+    chosen = yaml.safe_load(config.read_text())["model"]["init_args"]["adapter"]["init_args"]
+    module = SimpleNamespace(data_about={"classes": ["no", "yes"]}, backbone_name="somebody/tiny", revision=None)
+    module.load_model = lambda: classifier(model_type)
+    module.model, parts = classifier(model_type)
+    module.head_modules = tuple(name for name in parts if name != "dropout")
+    module.adapter = PEFTAdapter(chosen["method"], chosen["settings"])
+    freeze(module.model, module.head_modules)
+    module.adapter.attach(module.model, model_type, module.head_modules)
+    noise = torch.Generator().manual_seed(0)
+    for parameter in module.model.parameters():  # head included
+        if parameter.requires_grad:
+            parameter.data += 0.3 * torch.randn(parameter.shape, generator=noise)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_bert)
+    run = SimpleNamespace(module=module, data=SimpleNamespace(class_names=("no", "yes"), tokenizer=tokenizer))
+    expected = logits(module.model, BATCHES)[0]
+    assert (expected - logits(classifier(model_type)[0], BATCHES)[0]).abs().max() > 0.01
+    for kind in ("peft", "merged"):
+        folder = tmp_path / kind
+        FORMATS[kind](run, ExportOptions()).write(folder)
+        alone, _ = classifier(model_type)
+        alone = PeftModel.from_pretrained(alone, folder) if kind == "peft" else type(alone).from_pretrained(folder)
+        torch.testing.assert_close(logits(alone, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+    served = SimpleNamespace(**{**vars(module), "adapter": None, "model": classifier(model_type)[0]})
+    served.trainer = SimpleNamespace(state=SimpleNamespace(fn="validate"))
+    import_adapter(served, str(tmp_path / "peft"))  # as --export does: into the weights
+    torch.testing.assert_close(logits(served.model, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match=r"and the adapter is PEFT .*; allowed: --format peft or"):
+        FORMATS["native"](run, ExportOptions()).write(tmp_path / "native")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning")
+@pytest.mark.parametrize("method", ["dora", "pissa", "vera", "adalora", "tinylora"])
+def test_an_exported_method_of_peft_answers_here_as_the_run(method, tmp_path, tiny_bert, cola_folder, capsys):
+    settings = {"adalora": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 1}}.get(method, {"r": 2})
+    init_args = {"method": method, "settings": settings}
+    config = write_config(
+        tmp_path, tiny_bert, cola_folder, {"class_path": "lightning_modules.PEFTAdapter", "init_args": init_args}
+    )
     assert run("fit", config, tmp_path, "--trainer.max_epochs", "1") == 0
-    assert cli.main(["export", str(tmp_path / "tiny"), "--format", "merged"]) == 2
-    assert "isn't kept as plain LoRA factors" in capsys.readouterr().err
-    assert not list((tmp_path / "tiny" / "exports").iterdir())
+    results = json.loads((tmp_path / "tiny" / "results.json").read_text())
+    for kind in ("peft", "merged"):
+        folder = tmp_path / "tiny" / "exports" / kind
+        assert cli.main(["export", str(tmp_path / "tiny"), "--format", kind]) == 0  # compares logits itself
+        assert f"**Adapter**: {results['adapter']}" in (folder / "README.md").read_text()
+        assert cli.main(["validate", "--export", str(folder)]) == 0
+        shown = re.search(r"val/loss\W+([\d.]+)", capsys.readouterr().out)
+        assert float(shown[1]) == pytest.approx(results["validations"][0]["val/loss"], abs=1e-4), kind
+    other = [*("--model.init_from", str(folder.parent / "peft")), "--run_name=other", "--trainer.max_epochs=1"]
+    lora = ["--model.adapter=lora.LoRA", "--model.adapter.rank=4", "--model.adapter.lora_alpha=4"]
+    assert run("fit", config, tmp_path, *other, *lora) == (0 if method == "pissa" else 2)
+    assert ("with --model.adapter null also DoRA" in capsys.readouterr().err) == (method != "pissa")
