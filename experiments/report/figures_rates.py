@@ -138,7 +138,8 @@ def training_curves(groups: list[Group]) -> Figure | None:
         keep_in_sight(axes, "y", sound, fallen)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.set(xlabel=lines[0][-1].index.name, title=told)
-    legend_below(figure, legend)
+    if len(legend) > 1:
+        legend_below(figure, legend)
     return figure
 
 

@@ -131,7 +131,8 @@ def _settings(study: Study, pictures: Pictures) -> list[Part]:
     baseline, shown = study.baseline, study.on_one_axis
     rows = without_empty_columns(settings_table(study.groups, baseline))
     if len(study.records) == 1:
-        return [Table("The run", pd.DataFrame({"What": rows.columns, "Value": rows.iloc[0].to_numpy()}))]
+        (only,) = rows.rename(columns={"Median ± Std": "Best epoch"}).drop(columns="n").to_dict("records")
+        return [Table("The run", pd.DataFrame({"What": only.keys(), "Value": only.values()}))]
     rows, same = without_constant_columns(rows)
     told = [say("settings"), say("settings_baseline", baseline.label) if baseline else ""]
     told.append(say("settings_same", same) if same else "")

@@ -1,7 +1,7 @@
 """Makes the pictures of terminal and browser in docs/screenshots/ again: python -m tests.docs.screenshots RUNS
 
-RUNS is a folder with a finished run `quickstart`. A small sweep is run for the picture of its live table, and the
-report is that of a published study. The pictures of pages need Chromium; without it they are left out.
+RUNS is a folder with a finished run `quickstart`. A small sweep is run for the pictures of its live table and of its
+HPARAMS, and the report is that of a published study. The pictures of pages need Chromium; without it they are left out.
 """
 
 import argparse
@@ -28,7 +28,6 @@ COLUMNS, LINES = 80, 24
 PAGES = {  # name of the picture: TensorBoard's tab, width and height in pixels
     "tensorboard_overview": ("custom_scalars", 1400, 1000),
     "tensorboard_images": ("images", 1400, 1000),
-    "tensorboard_hparams": ("hparams", 1400, 700),
 }
 _REDRAWN = re.compile(r"\r?(?:\x1b\[\d*[AK])+")  # what a live table writes before it is drawn once more
 _SWEEP = {
@@ -95,7 +94,8 @@ def tensorboard(folder: Path) -> Iterator[str]:
 def photograph(browser: str, name: str, address: str, width: int, height: int) -> None:
     """A page as it looks in a window of this size."""
     with tempfile.TemporaryDirectory() as profile:
-        options = ["--headless", "--hide-scrollbars", "--disable-gpu", f"--user-data-dir={profile}"]
+        options = ["--headless", "--hide-scrollbars", "--disable-gpu", "--disable-background-networking"]
+        options += [f"--user-data-dir={profile}"]
         options += [f"--window-size={width},{height}", "--virtual-time-budget=30000"]
         options += ["--no-sandbox"] if os.geteuid() == 0 else []
         picture = f"--screenshot={PICTURES / f'{name}.png'}"
@@ -114,6 +114,9 @@ def main() -> None:
     save_terminal("test", "python cli.py test quickstart", terminal(answer))
     with tempfile.TemporaryDirectory() as folder:
         save_terminal("sweep", "python cli.py sweep --config small.yaml", live_table(Path(folder)))
+        if options.browser is not None:
+            with tensorboard(Path(folder) / "small") as address:
+                photograph(options.browser, "tensorboard_hparams", f"{address}#hparams", 1400, 500)
     if options.browser is None:
         print("Chromium was not found: install it, or give --browser. The pictures of pages stay as they are.")
         return

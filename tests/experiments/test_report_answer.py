@@ -123,4 +123,5 @@ def test_columns_that_say_the_same_become_a_line_and_one_run_a_list(tmp_path):
     run = tmp_path / "sweep" / "b-0.001-0"
     assert cli.main(["report", str(run), "--no-evaluate"]) == 0
     text = (run / "report.md").read_text()
+    assert "| Best epoch | 70.00 |" in text and "| n |" not in text
     assert "| Task | news |" in text and "Median over" not in text and "seeds" not in text.split("## Data")[0]
