@@ -50,7 +50,7 @@ def run_export(arguments: list[str]) -> int:
         run = Run.open(asked.run, asked.runs_dir, overrides, verb="validate")
     except InputError as error:
         own, those_of_run = "`python cli.py export --help` lists export's options", "`python cli.py validate --help`"
-        raise InputError(str(error).replace(f"{those_of_run} lists", f"{own}, {those_of_run}")) from error
+        raise InputError(str(error).replace(f"{those_of_run} lists all", f"{own}, {those_of_run} the run's")) from error
     output = shlex.quote(str(run.export(asked.format, asked.output, asked.ckpt_path, options)))
     logger.info(f"Use it: python cli.py predict --export {output} --text 'A sentence.'")
     return 0

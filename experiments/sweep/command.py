@@ -194,7 +194,8 @@ def _settings(rest: list[str]) -> dict[str, object]:
         if not equals:
             text = next(tokens, "--")
             if text.startswith("--"):
-                raise InputError(f"--{name} needs a value, such as --{name} VALUE. {_HELP}")
+                told = f"--{name} is no option of sweep. As a setting of every trial it needs a value: --{name} VALUE"
+                raise InputError(f"{told}. {_HELP}")
         try:
             settings[name] = load_yaml(text)
         except yaml.YAMLError:
