@@ -96,12 +96,19 @@ def main(arguments: list[str] | None = None) -> int:
     except (InputError, IncompleteRunError, VerificationError) as error:
         if debug:
             traceback.print_exc()
-        print(f"error: {as_called(str(error))}", file=sys.stderr)
+        print(f"error: {_in_few_words(as_called(str(error)))}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
     except KeyboardInterrupt:
         if is_first_process():  # each process gets the signal
             print("\nStopped by Ctrl-C.", file=sys.stderr)
         return 1
+
+
+def _in_few_words(message: str) -> str:
+    """At most ten lines that a terminal shows as they are, whatever a name, a value or another library has in them."""
+    first = message.split("\n")[:10]
+    lines = ["".join(one if one.isprintable() else repr(one)[1:-1] for one in line) for line in first]
+    return "\n".join(line if len(line) <= 1000 else f"{line[:1000]}…" for line in lines)
 
 
 def _run(arguments: list[str]) -> int:

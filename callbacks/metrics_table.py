@@ -2,14 +2,16 @@
 
 import csv
 import io
+import re
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from common.errors import listing
-from common.files import write_text
+from common.files import read_text, write_text
 from common.terminal import logger
 
 
@@ -120,10 +122,12 @@ class MetricsTable(Logger):
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         """Columns and whole rows of the file, without empty cells."""
-        text = self.path.read_text(errors="replace").replace("\x00", "\ufffd")  # csv refuses to read on after a NUL
+        text = read_text(self.path, "replace").replace("\x00", "\ufffd")  # csv refuses to read on after a NUL
         reader = csv.DictReader(io.StringIO(text))
-        columns = list(dict.fromkeys(reader.fieldnames or ["step"]))
-        rows = [row for row in reader if None not in row and None not in row.values()]
+        columns = list(dict.fromkeys(["step", *(reader.fieldnames or [])]))
+        rows: list[dict[str, str]] = []
+        with suppress(csv.Error):  # a quotation mark that came in makes one endless cell of what follows
+            rows.extend(row for row in reader if None not in row and None not in row.values())
         return columns, [{name: value for name, value in row.items() if value != ""} for row in rows]
 
     def _write(self, rows: list[dict[str, str]]) -> None:
@@ -138,7 +142,7 @@ class MetricsTable(Logger):
 
 
 def _by_step(rows: list[dict[str, str]]) -> dict[int, dict[str, str]]:
-    return {int(row["step"]): row for row in rows if row.get("step", "").isdecimal()}
+    return {int(row["step"]): row for row in rows if re.fullmatch(r"\d{1,18}", row.get("step", ""))}
 
 
 def _checksum(row: dict[str, str]) -> int:

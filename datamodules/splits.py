@@ -1,12 +1,11 @@
 """The splits of a data set: which files of a folder hold them, what `save_to_disk` wrote, and the hub."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from common.errors import InputError, check_one_of, listing, reason
-from common.files import is_plain_name
+from common.files import is_plain_name, load_json
 from datamodules.files import COLUMN_ENDINGS, read_table
 from datamodules.sources import Table, stacked
 
@@ -143,11 +142,11 @@ def _check_names(folder: Path) -> None:
     """Refuses a folder whose own lists of splits and files lead out of it."""
     try:
         listed = folder / "dataset_dict.json"
-        splits = json.loads(listed.read_text())["splits"] if listed.is_file() else []
+        splits = load_json(listed)["splits"] if listed.is_file() else []
         names = [(listed, split) for split in splits]
         for state in [folder / split / "state.json" for split in splits if is_plain_name(split)]:
             if state.is_file():
-                names += [(state, file["filename"]) for file in json.loads(state.read_text())["_data_files"]]
+                names += [(state, file["filename"]) for file in load_json(state)["_data_files"]]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{folder} can't be read ({type(error).__name__}: {error}). Save it again.") from error
     for path, name in names:

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import yaml
 
 from common.errors import InputError
+from common.files import read_text
 from common.terminal import print_columns
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -135,7 +136,7 @@ def _short(flag: str) -> str:
 def _read(text: str) -> object:
     try:
         return load_yaml(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+    except yaml.YAMLError:
         return text
 
 
@@ -165,8 +166,8 @@ def completed(asked: object) -> object:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The settings in a YAML file, none in an empty one; `InputError` if it holds something else: see `load_yaml`."""
     try:
-        content = load_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError, OSError, RecursionError) as error:
+        content = load_yaml(read_text(path))
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise InputError(f"{path} can't be read as YAML: {error}. Correct the file.") from error
     if not isinstance(content, dict | None):
         raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
@@ -184,8 +185,16 @@ def load_yaml(text: str) -> Any:
     """The content of YAML text.
 
     Raises:
-        yaml.YAMLError: it isn't YAML, has one name twice, or aliases that stand for themselves or for too much.
+        yaml.YAMLError: it isn't YAML, has one name twice, a number of too many digits, or aliases that stand for
+            themselves or for too much.
     """
+    try:
+        return _loaded(text)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
+def _loaded(text: str) -> Any:
     depth = 0
     for event in yaml.parse(text, Loader=_Loader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)

@@ -8,7 +8,13 @@ from pathlib import Path
 
 from common.errors import InputError
 
-_OF_AN_EXPORT = ("README.md", "config.yaml", "*.json", "*.safetensors", "*.jinja", "*.model", "vocab.txt", "merges.txt")
+_OF_AN_EXPORT = (
+    *("README.md", "config.yaml", "checksums.json", "backbone_sketch.json", "chat_template.jinja"),
+    *("native.safetensors", "adapter_model.safetensors", "model*.safetensors", "model.safetensors.index.json"),
+    *(f"{of}config.json" for of in ("", "adapter_", "generation_", "tokenizer_")),
+    *("tokenizer.json", "special_tokens_map.json", "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt"),
+    "*.model",  # of a tokenizer
+)
 OF_A_REPORT = (
     *("report.html", "report.md", "table.csv", "differences.csv", "figures/*.png", "figures/*.svg", "figures/*.pdf"),
     *("seed2/*.json", ".*.partial", "figures/.*.partial", "seed2/.*.partial"),
@@ -18,7 +24,7 @@ OF_A_RUN = (
     *("config.yaml", "metrics.csv", "results.json", "results.previous.json", "paused.json", "ranks.json"),
     *("ranks.previous.json", "rank_map.png", "predictions.tsv", "hparams.yaml", "events.out.tfevents.*"),
     *(".lock", ".*.partial"),
-    "lightning_logs/version_*/*",  # of other loggers
+    *(f"lightning_logs/version_*/{name}" for name in ("metrics.csv", "hparams.yaml", "events.out.tfevents.*")),
     ".locks/sweep",  # of a sweep that was refused here
     *(f"checkpoints/{name}" for name in ("best.ckpt", "last.ckpt", "previous.ckpt", "epoch=*.ckpt", ".*.partial")),
     *(f"exports/{kind}/{name}" for kind in ("peft", "merged", "native") for name in _OF_AN_EXPORT),

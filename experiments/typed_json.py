@@ -1,6 +1,5 @@
 """Dataclasses that are written to JSON and read back with every part checked against its type."""
 
-import json
 from contextlib import suppress
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
@@ -9,6 +8,7 @@ from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from common.errors import InputError, shown
+from common.files import load_json
 
 
 class WrongPartError(ValueError):
@@ -103,8 +103,8 @@ def _is_a(value: object, kind: type) -> bool:
 def read_json(path: Path) -> dict[str, Any]:
     """The content of one of a run's or a sweep's JSON files; `InputError` says whether it can be made again."""
     try:
-        content = json.loads(path.read_text())
-    except (OSError, ValueError, RecursionError) as error:
+        content = load_json(path)
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path} can't be read ({error}): it was cut short or changed by hand. Put back a copy, or delete the "
             "file: running the sweep again, or fit with --ckpt_path last, writes it anew if last.ckpt is still there."

@@ -1,6 +1,5 @@
 """Starting from an adapter that was trained before: a native export, or any folder with a PEFT LoRA."""
 
-import json
 import pickle
 import warnings
 from pathlib import Path
@@ -11,6 +10,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from common.errors import InputError
+from common.files import load_json
 from common.terminal import logger
 from lightning_modules.backbone_sketch import (
     backbone_sketch,
@@ -268,7 +268,7 @@ def _is_plain_lora(folder: Path, others: bool) -> bool:
     """
     path = folder / PEFT_FILE_NAME
     try:
-        config = json.loads(path.read_text())
+        config = load_json(path)
         kind = config.get("peft_type")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} can't be read: {error}. Fetch or export the adapter again.") from error

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from common.errors import InputError, listing
-from common.files import write_json
+from common.files import load_json, write_json
 from datamodules.tokenized_data import TokenizedDataModule
 from lora.export import plain_parameters
 from lora.sketch import same_sketch, sketch_parameters
@@ -146,7 +146,7 @@ def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        about = json.loads(path.read_text())
+        about = load_json(path)
         theirs = torch.tensor(about["sketch"], dtype=torch.float32)
         head, name = tuple(map(str, about["head"])), str(about["backbone"])
     except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -173,7 +173,7 @@ def check_files(folder: Path) -> None:
     if not path.is_file():
         return
     try:
-        noted = dict(json.loads(path.read_text()))
+        noted = dict(load_json(path))
         expected = {name: noted[name] for name in noted if name not in _FREE_TO_EDIT}  # earlier versions noted them
         odd = sorted(name for name, checksum in expected.items() if _sha256(folder / name) != checksum)
     except (OSError, ValueError, TypeError) as error:

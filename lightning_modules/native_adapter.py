@@ -68,7 +68,7 @@ class NativeAdapter:
             with safe_open(folder / FILE_NAME, framework="pt") as file:
                 description = dict(json.loads(file.metadata()["rankwise"]))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError, RecursionError) as error:
             raise InputError(f"{folder / FILE_NAME} can't be read: {error}. Export the run again.") from error
         if description.get("version") != _VERSION:
             raise InputError(

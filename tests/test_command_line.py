@@ -174,6 +174,15 @@ def test_evaluating_without_trained_weights_is_refused(finished_run, capsys, ver
     assert "ckpt_path isn't given" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["a\nb" * 100, "\x1b[2J\u202e", "x" * 9000])
+def test_a_message_is_ten_lines_that_a_terminal_shows_as_they_are(tmp_path, capsys, name):
+    for words in (["report", f"--{name}", "x"], ["report", str(tmp_path / name)], ["export", "x", "--format", name]):
+        assert cli.main(words) == 2
+        message = capsys.readouterr().err
+        assert len(message.splitlines()) <= 10 and len(message) < 2500
+        assert all(line.isprintable() for line in message.splitlines())
+
+
 def test_unknown_verbs_and_configs_are_named(capsys):
     assert cli.main(["fit"]) == 2
     assert "--config quickstart.yaml" in capsys.readouterr().err

@@ -123,9 +123,14 @@ def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, object]]:
     As there, test_acc is the accuracy after the last epoch; best_epoch_test_acc is the best epoch's.
     """
     layouts: dict[str, dict[str, object]] = {}
+    stems: dict[str, str] = {}  # of file names, by label; labels that look alike in one get a number
+    for label in dict.fromkeys(curve.label for curve in curves):
+        stem = re.sub(r"[^\w.+=-]+", "_", label)[:60]
+        taken = [other.lower() for other in stems.values()]
+        stems[label] = f"{stem}-{len(stems)}" if stem.lower() in taken else stem
     runs = ((curve, rate, one) for curve in curves for rate, group in curve.groups.items() for one in group.results)
     for curve, rate, results in runs:
-        name = f"{curve.label.replace(' ', '_').replace('/', '_')}-seed_{results.seed or 0}"
+        name = f"{stems[curve.label]}-seed_{results.seed or 0}"
         test, last = results.test_figures, results.last_test_figures
         entry: dict[str, object] = {
             "best_val_loss": results.best_val_loss,

@@ -55,7 +55,7 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
             axes.axvline(best, color=drawn["color"], ls=":", lw=1)
     runs = [value for curve in shown for group in curve.groups.values() for value in group.sound_values(figure_name)]
     sound = abs(factor) * np.asarray(runs)
-    shown_values = sound[sound <= _OFF_SCALE * sound.min()] if lower_is_better else sound
+    shown_values = sound[sound <= _OFF_SCALE * sound.min(initial=np.inf)] if lower_is_better else sound
     keep_in_sight(axes, "y", shown_values, lines.values())
     rates = sorted({rate for scores in shown.values() for rate in scores.columns})
     axes.set_xscale("log")

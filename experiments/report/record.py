@@ -166,5 +166,5 @@ def _read_metrics(path: Path) -> dict[str, pd.Series]:
             for name, column in columns.items()
             if len(column)
         }
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, OverflowError) as error:
         raise InputError(f"{path} can't be read ({error}): it was changed by hand. Delete this file.") from error

@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from common.errors import InputError
-from common.files import finite, is_plain_name, write_text
+from common.files import finite, is_plain_name, load_json, write_text
 from experiments.config_files import flatten
 from experiments.report.record import Config, RankHistory, Record, read_files, read_run, with_later_settings
 from experiments.results import RunResults
@@ -27,7 +27,7 @@ _SHARED = ("data", "backbone", "width", "versions", "device", "device_name", "pr
 _DRAWN = ("train/epoch_loss", "allocation/budget_used")
 # Where a run lay, and its name: settings of a machine, not of a study.
 _OF_THE_MACHINE = ("runs_dir", "run_name")
-_NOT_TRIALS = (OSError, ValueError, TypeError, RecursionError)
+_NOT_TRIALS = (OSError, ValueError, TypeError)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +133,7 @@ def _known_config(record: Record, others: list[Record]) -> Config:
 
 def _read_file(path: Path) -> list[Record]:
     try:
-        content = TrialList.from_plain(json.loads(path.read_text(encoding="utf-8")))
+        content = TrialList.from_plain(load_json(path))
         return [_kept_record(path, place, content.about, trial) for place, trial in enumerate(content.trials)]
     except _NOT_TRIALS as error:
         told = f"it {error}" if isinstance(error, WrongPartError) else f"{type(error).__name__}: {error}"
@@ -167,7 +167,7 @@ def check_place(path: Path) -> None:
     if not path.exists():
         return
     with suppress(*_NOT_TRIALS):
-        if "about" in json.loads(path.read_text(encoding="utf-8")):
+        if "about" in load_json(path):
             return
     raise InputError(f"--trials is {path}, which exists and is no file of trials. Choose another name.")
 

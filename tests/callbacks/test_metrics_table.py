@@ -107,7 +107,11 @@ def test_a_torn_last_line_is_dropped(tmp_path, torn):
         ("1,0.25", "1\x00,0.25", r"has lost rows .* steps 1\."),
         ("train/loss", "train/lass", r"has damaged rows .* steps 0, 1, 2\."),
         (None, None, r"has lost rows .* steps 0, 1, 2\."),
+        ("step,", "stop,", r"has lost rows .* steps 0, 1, 2\."),
+        ("1,0.25", '1,"0.25' + "x" * 200_000, r"has lost rows .* steps 1, 2\."),  # one cell, longer than csv reads
+        ("1,0.25", "1" * 5000 + ",0.25", r"has lost rows .* steps 1\."),
         ("3,0.5", "3,0.5", None),
+        ("step,", "\ufeffstep,", None),  # a spreadsheet's mark
     ],
 )
 def test_rows_that_were_lost_or_damaged_since_the_checkpoint_are_named(tmp_path, capsys, old, new, said):

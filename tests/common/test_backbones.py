@@ -60,6 +60,25 @@ def test_a_cache_that_cannot_be_written_costs_time_and_no_run(packaged, tmp_path
     assert capsys.readouterr().err.count("warning:") == 3
 
 
+@pytest.mark.parametrize("noted", ["", "/a/cache/that/was/moved", "\x00", "\udcff", None])
+def test_a_cache_that_lost_a_part_or_was_moved_is_made_again(packaged, tmp_path, monkeypatch, noted):
+    parts = tmp_path / "packages" / "rankwise_test_small" / "input"
+    parts.mkdir()
+    with zipfile.ZipFile(parts / "parts.zip.001", "w") as archive:
+        archive.write(packaged / "model.safetensors", "deep/model.safetensors")
+    joined = dataclasses.replace(backbones.PACKAGED_BACKBONES["small"], folder=None)
+    monkeypatch.setitem(backbones.PACKAGED_BACKBONES, "small", joined)
+    backbones._joined_archive.cache_clear()
+    folder = Path(locate_backbone("package:small"))
+    (note,) = (tmp_path / "cache").rglob("unpacked")
+    if noted is None:
+        (folder / "model.safetensors").unlink()
+    else:
+        note.write_bytes(noted.encode(errors="surrogateescape"))
+    backbones._joined_archive.cache_clear()
+    assert (Path(locate_backbone("package:small")) / "model.safetensors").read_bytes() == WEIGHTS
+
+
 def test_a_package_that_is_not_installed_says_how_to_install_it(packaged, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "packages" not in path or "site-packages" in path])
     with pytest.raises(InputError, match=r"rankwise_test_small is not installed. Run `pip install rankwise-test-small"):

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from common.errors import InputError
-from common.files import atomic_folder, atomic_write, cache_directory, write_cache, write_json, write_text
+from common.files import (
+    atomic_folder,
+    atomic_write,
+    cache_directory,
+    load_json,
+    read_text,
+    write_cache,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -153,3 +162,32 @@ def test_caches_lie_where_the_environment_says(monkeypatch, tmp_path):
     assert cache_directory("factors") == tmp_path / "xdg" / "rankwise" / "factors"
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_directory("factors") == Path.home() / ".cache" / "rankwise" / "factors"
+
+
+def test_a_pipe_or_a_device_is_no_file_to_read_and_a_mark_in_front_is_no_text(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "endless").symlink_to("/dev/zero")
+    for name in ("pipe", "endless"):
+        with pytest.raises(OSError, match="it is no file, but a pipe or a device"):
+            read_text(tmp_path / name)
+    (tmp_path / "marked").write_text('{"é": 1}', encoding="utf-8-sig")
+    assert load_json(tmp_path / "marked") == {"é": 1}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a": "\\ud800"}', "1" * 5000, "{'a': 1}", ""])
+def test_json_that_cannot_be_used_is_one_kind_of_error(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r".+"):
+        load_json(tmp_path / "x.json")
+
+
+def test_two_halves_of_one_character_are_text(tmp_path):
+    (tmp_path / "x.json").write_text('"\\ud83d\\ude42"')
+    assert load_json(tmp_path / "x.json") == "🙂"
+
+
+def test_a_folder_that_another_process_has_written_meanwhile_stays(tmp_path):
+    with pytest.raises(InputError, match="as a path: Directory not empty"), atomic_folder(tmp_path / "x") as temporary:
+        (temporary / "ours").touch()
+        write_text(tmp_path / "x" / "theirs", "theirs")
+    assert names(tmp_path) == ["x"] and names(tmp_path / "x") == ["theirs"]

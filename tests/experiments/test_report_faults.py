@@ -4,11 +4,13 @@ import csv
 import itertools
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
 import cli
 from common.errors import InputError
+from common.files import write_text
 from experiments.report.command import markdown, rate_layouts
 from experiments.report.content import Pictures, make_study
 from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
@@ -59,6 +61,8 @@ def runs(tmp_path):
         ("metrics.csv", b"step,val/loss\n4,\xff\n"),
         ("metrics.csv", b"step,val/loss\nx,1\n"),
         ("metrics.csv", b"step,val/loss\n1,2\n1,2,3,4\n"),
+        ("metrics.csv", b"step,val/loss\n" + b"9" * 400 + b",1\n"),
+        ("results.json", b'{"run_name": "\\ud800"}'),
         ("ranks.json", b"{"),
         ("ranks.json", b"{}"),
     ],
@@ -117,6 +121,24 @@ def test_a_damaged_failure_is_named(tmp_path, capsys):
     made_runs.write_run(tmp_path / "run0", made_runs.config(0.1, 0, 4), None)
     (tmp_path / "run0" / "failure.json").write_text("{")
     assert refused(capsys, tmp_path, "failure.json can't be read")
+
+
+def test_a_sweep_in_which_no_run_was_sound_has_a_report(tmp_path):
+    curves = {"a": (4, {1e-3: {0: 0.5}, 1e-2: {0: 0.5}})}
+    made_runs.write_rate_sweep(tmp_path / "x", curves, change=lambda trial: trial["results"].update(status="collapsed"))
+    assert cli.main(["report", str(tmp_path / "x")]) == 0
+
+
+def test_names_that_no_file_can_have_or_that_look_alike_are_files_of_their_own(tmp_path):
+    names = ["a b", "a_b", "A/B", "a\x00b", "x" * 300, "漢" * 100]
+    curves = {name: (4, {1e-3: {0: 0.5}, 1e-2: {0: 0.6}}) for name in names}
+    study = make_study(
+        read_records([made_runs.write_rate_sweep(tmp_path / "x", dict.fromkeys("abcdef", curves["a b"]))]), None
+    )
+    layouts = rate_layouts([replace(curve, label=name) for curve, name in zip(study.curves, names, strict=True)])
+    assert len({name.lower() for name in layouts}) == len(names)
+    for name in layouts:
+        write_text(tmp_path / f"{name}.json", "")
 
 
 @pytest.mark.slow

@@ -126,6 +126,8 @@ BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
         ("data: &data {more: *data}\n", "something that holds itself"),
         (BOMB, "more than 100,000 values"),
         ("[" * 100_000, "more than 200 times"),
+        ("seed_everything: " + "1" * 5000, "Exceeds the limit"),
+        ("data: !!int x", "can't be read as YAML"),
         ("data: \xe9", "can't be read"),
         ("- 1\n", "allowed: settings by name"),
         ("", "is empty"),
