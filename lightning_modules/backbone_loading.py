@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
@@ -25,10 +26,13 @@ _UNUSABLE = (
     OSError,
     ValueError,
     TypeError,
-    KeyError,
+    LookupError,
     AttributeError,
     RuntimeError,
     EOFError,
+    ArithmeticError,
+    AssertionError,
+    StrictDataclassError,
     SafetensorError,
 )
 

@@ -68,7 +68,7 @@ def test_the_overview_has_charts_of_what_a_run_logs_and_its_settings(finished_ru
     assert shown["share of the budget used"] == ["allocation/share_of_budget_used"]
     assert len(shown["learning rates"]) == 3 and shown["average rank"] == ["allocation/average_rank"]
     (settings,) = events.Tensors("settings/text_summary")
-    assert "rank_max: 8" in settings.tensor_proto.string_val[0].decode()
+    assert "            rank_max: 8\n" in settings.tensor_proto.string_val[0].decode()
 
 
 def test_hparams_have_the_names_that_are_typed(finished_run):

@@ -45,6 +45,9 @@ def overwrite(folder):
         ("checkpoints/mine/a.pt", "years of work"),
         ("checkpoints/favourite.ckpt", "years of work"),
         ("exports/peft/notes.md", "years of work"),
+        ("exports/peft/answers.json", "years of work"),
+        ("exports/merged/older.safetensors", "years of work"),
+        ("lightning_logs/version_0/notes.txt", "years of work"),
         ("log.txt", "years of work"),
         (".git", None),
         ("config.yaml", "name: my app"),
@@ -57,7 +60,7 @@ def test_overwriting_deletes_nothing_where_anything_is_not_known_to_be_a_runs(ma
     if content is None:
         path.mkdir()
     else:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)
     before = everything(made.path)
     assert overwrite(made) == 2

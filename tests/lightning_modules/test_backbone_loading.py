@@ -205,6 +205,15 @@ def test_what_cannot_be_loaded_is_refused(edited, tiny_bert, tmp_path):
             load(folder)
 
 
+@pytest.mark.parametrize("wrong", [{"hidden_size": "x"}, {"hidden_size": 0}, {"vocab_size": 0}, {"pad_token_id": 999}])
+def test_a_configuration_that_makes_no_model_is_refused(tiny_bert, tmp_path, wrong):
+    shutil.copytree(tiny_bert, tmp_path / "bert")
+    path = tmp_path / "bert" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **wrong}))
+    with pytest.raises(InputError, match="can't be loaded"):
+        load(tmp_path / "bert")
+
+
 def test_each_layers_kind_of_attention_is_part_of_how_a_backbone_computes():
     def computed(*kinds):
         config = GPTNeoConfig(num_layers=2, attention_types=[[list(kinds), 1]])
