@@ -1,6 +1,7 @@
 """Plain and adaptive LoRA, language models and PEFT's own adapters: exports, and runs that start from them."""
 
 import json
+import math
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,7 @@ import pytest
 import torch
 import yaml
 from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cli
 from common.errors import InputError
@@ -43,6 +44,17 @@ def test_every_format_repeats_the_metric_of_the_run(adapter, tmp_path, tiny_bert
         assert f"{results['metric']['best']:.4f}" in capsys.readouterr().out, kind
 
 
+def perplexity(model: Any, folder: str, text: Path) -> float:
+    """Of blocks of 16 tokens, without this project's code."""
+    tokens = AutoTokenizer.from_pretrained(folder)(text.read_text())["input_ids"]
+    losses = []
+    for start in range(0, len(tokens), 16):
+        block = torch.tensor([tokens[start : start + 16]])
+        log_probabilities = model(input_ids=block).logits.detach()[:, :-1].double().log_softmax(-1)
+        losses += log_probabilities.gather(-1, block[:, 1:, None]).flatten().tolist()
+    return math.exp(-sum(losses) / len(losses))
+
+
 def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikitext_folder, capsys):
     from transformers import pipeline
 
@@ -55,7 +67,13 @@ def test_a_language_model_is_exported_in_every_format(tmp_path, tiny_gpt2, wikit
         assert cli.main(["validate", "--export", str(tmp_path / "tiny" / "exports" / kind)]) == 0
         shown = re.search(r"val/perplexity\W+([\d.]+)", capsys.readouterr().out)
         assert float(shown[1]) == pytest.approx(results["metric"]["best"], rel=1e-5), kind
-    peft = json.loads((tmp_path / "tiny" / "exports" / "peft" / "adapter_config.json").read_text())
+    folder, text = tmp_path / "tiny" / "exports", Path(wikitext_folder) / "wiki.test.raw"
+    plain = AutoModelForCausalLM.from_pretrained(tiny_gpt2)
+    untrained, expected = perplexity(plain, tiny_gpt2, text), results["test"]["perplexity"]
+    assert abs(untrained / expected - 1) > 0.01
+    for model in (PeftModel.from_pretrained(plain, folder / "peft"), type(plain).from_pretrained(folder / "merged")):
+        assert perplexity(model.eval(), tiny_gpt2, text) == pytest.approx(expected, rel=1e-5)
+    peft = json.loads((folder / "peft" / "adapter_config.json").read_text())
     assert (peft["task_type"], peft["fan_in_fan_out"]) == ("CAUSAL_LM", True)
     generate = pipeline("text-generation", model=str(tmp_path / "tiny" / "exports" / "merged"))
     assert generate("the cat", max_new_tokens=3, max_length=None)[0]["generated_text"].startswith("the cat")
