@@ -144,7 +144,7 @@ def _log_hyperparameters(trainer: Trainer, config: Mapping[str, object], results
     figures = {f"best/{metric.name}": metric.best, f"last/{metric.name}": metric.last}
     figures |= {f"test/{name}": value for name, value in results.test_figures.items()}
     figures = {name: value for name, value in figures.items() if value is not None}
-    # by the names they are typed with; TensorBoard puts those that differ between runs first
+    # by the names they are typed with
     given = {name.replace("init_args.", ""): value for name, value in flatten(config).items() if value != "None"}
     for run_logger in trainer.loggers:
         if isinstance(run_logger, TensorBoardLogger):
