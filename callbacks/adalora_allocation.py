@@ -50,7 +50,7 @@ class AdaLoRAAllocation(EpochCheck):
             {
                 "allocation/budget_requested": asked,
                 "allocation/budget_used": float(sum(ranks)),
-                "allocation/share_of_budget_used": sum(ranks) / asked,
+                "allocation/budget_left": asked - sum(ranks),
                 "allocation/average_rank": sum(ranks) / len(ranks),
             }
         )

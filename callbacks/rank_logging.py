@@ -100,7 +100,7 @@ def rank_metrics(pl_module: TrainedModule) -> dict[str, float]:
         "allocation/alpha": allocation.alpha,
         "allocation/budget_requested": allocation.budget,
         "allocation/budget_used": used,
-        "allocation/share_of_budget_used": used / allocation.budget,
+        "allocation/budget_left": allocation.budget - used,
         "allocation/average_rank": float(discrete.double().mean()),
         "allocation/soft_hard_gap": float(gap),
         **{f"rank/{name}": float(rank) for name, rank in zip(adapter.layer_names, in_use, strict=True)},

@@ -11,7 +11,7 @@ _OVERVIEW = {  # charts of the tab CUSTOM SCALARS: regular expressions of tags
     "loss": ["train/loss", "train/epoch_loss", "val[^/]*/loss"],
     "validation": ["val[^/]*/(?!loss)"],
     "average rank": ["allocation/average_rank"],
-    "share of the budget used": ["allocation/share_of_budget_used"],  # entries would all be told as 3.84e+4
+    "budget left": ["allocation/budget_left"],  # of what is used, ticks would all read 3.84e+4
     "learning rates": ["learning_rate/"],
 }
 

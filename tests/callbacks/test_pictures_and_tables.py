@@ -159,7 +159,7 @@ def test_logged_ranks_are_those_of_the_moment():
     discrete = module.adapter.discrete_ranks()
     assert metrics["allocation/budget_requested"] == 50.0
     assert metrics["allocation/budget_used"] == sum(rank**2 for rank in discrete.values())
-    assert metrics["allocation/share_of_budget_used"] == metrics["allocation/budget_used"] / 50
+    assert metrics["allocation/budget_left"] == 50 - metrics["allocation/budget_used"]
     assert metrics["allocation/average_rank"] == pytest.approx(sum(discrete.values()) / 8)
     for (name, rank), continuous in zip(discrete.items(), module.rank_allocation.ranks().tolist(), strict=True):
         assert metrics[f"rank/{name}"] == continuous

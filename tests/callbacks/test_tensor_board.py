@@ -65,7 +65,7 @@ def test_the_overview_has_charts_of_what_a_run_logs_and_its_settings(finished_ru
     }
     assert sorted(shown["loss"]) == ["train/epoch_loss", "train/loss", "val/loss"]
     assert sorted(shown["validation"]) == ["val/accuracy", "val/matthews_correlation"]
-    assert shown["share of the budget used"] == ["allocation/share_of_budget_used"]
+    assert shown["budget left"] == ["allocation/budget_left"]
     assert len(shown["learning rates"]) == 3 and shown["average rank"] == ["allocation/average_rank"]
     (settings,) = events.Tensors("settings/text_summary")
     assert "            rank_max: 8\n" in settings.tensor_proto.string_val[0].decode()
