@@ -10,24 +10,22 @@ from pathlib import Path
 
 import yaml
 from lightning.pytorch.cli import instantiate_class
-from rich.console import Console
-from rich.table import Column, Table
 from sklearn.dummy import DummyClassifier
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 from sklearn.pipeline import make_pipeline
 
+from benchmarks.output import print_table
 from common.errors import InputError
 from datamodules.sources import Examples
 
 _TOKEN = r"\S+"  # every token counts, single letters and punctuation too
+_WORDS, _PAIRS = (CountVectorizer(token_pattern=_TOKEN, ngram_range=(1, longest)) for longest in (1, 2))
 BASELINES = {
-    "majority": make_pipeline(CountVectorizer(token_pattern=_TOKEN), DummyClassifier(strategy="most_frequent")),
-    "bag of words": make_pipeline(CountVectorizer(token_pattern=_TOKEN), LogisticRegression(max_iter=2000)),
-    "bag of words and pairs of words": make_pipeline(
-        CountVectorizer(token_pattern=_TOKEN, ngram_range=(1, 2)), LogisticRegression(max_iter=2000)
-    ),
+    "majority": make_pipeline(_WORDS, DummyClassifier(strategy="most_frequent")),
+    "bag of words": make_pipeline(_WORDS, LogisticRegression(max_iter=2000)),
+    "bag of words and pairs of words": make_pipeline(_PAIRS, LogisticRegression(max_iter=2000)),
     "TF-IDF": make_pipeline(TfidfVectorizer(), LogisticRegression(max_iter=2000)),
 }
 SCORES: dict[str, Callable[..., float]] = {
@@ -52,8 +50,8 @@ def _texts(examples: Examples) -> list[str]:
     return [f"{first} {second}" for first, second in zip(examples.texts, examples.pairs, strict=True)]
 
 
-def compare(folder: Path) -> Table:
-    """The run's test figure under those of the baselines, on the very rows that it was trained and tested on.
+def compare(folder: Path) -> None:
+    """Prints the run's test figure under those of the baselines, on the very rows that it was trained and tested on.
 
     Raises:
         InputError: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
@@ -71,12 +69,11 @@ def compare(folder: Path) -> Table:
         )
     config = yaml.safe_load((folder / "config.yaml").read_text())
     examples = instantiate_class((), config["data"]).read_splits()
-    figures = Column(metric.replace("_", " "), justify="right")
-    table = Table("model", figures, title=f"test split of {results['data']['name']}")
-    for name, score in baseline_scores(examples["train"], examples["test"], metric).items():
-        table.add_row(f"{name} (scikit-learn)", f"{score:.4f}")
-    table.add_row(f"this run ({folder})", f"{results['test'][metric]:.4f}")
-    return table
+    scores = baseline_scores(examples["train"], examples["test"], metric)
+    rows = [{"model": f"{name} (scikit-learn)", "score": score} for name, score in scores.items()]
+    rows.append({"model": f"this run ({folder})", "score": results["test"][metric]})
+    columns = {"model": "model", "score": metric.replace("_", " ")}
+    print_table(f"test split of {results['data']['name']}", rows, columns)
 
 
 def main() -> None:
@@ -84,7 +81,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run_folder", type=Path)
     try:
-        Console().print(compare(parser.parse_args().run_folder))
+        compare(parser.parse_args().run_folder)
     except InputError as error:
         parser.error(str(error))
 

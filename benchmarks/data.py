@@ -1,7 +1,6 @@
 """The rows that every side trains on."""
 
 from dataclasses import replace
-from itertools import chain, count, islice
 from typing import Any
 
 from lightning.pytorch.cli import instantiate_class
@@ -21,7 +20,7 @@ _SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str, Any]:
+def data_config(settings: BenchmarkSettings) -> dict[str, Any]:
     """The data section of a run's config: what the folder holds, or the quickstart corpus.
 
     Raises:
@@ -33,15 +32,21 @@ def data_config(settings: BenchmarkSettings, train_rows: int | None) -> dict[str
     if settings.data_dir is not None:
         name, source = _SOURCES[settings.data]
         source = {"data_dir": settings.data_dir, **source}
-    arguments = {**source, "batch_size": settings.batch_size, "train_rows": train_rows}
-    return {"class_path": f"datamodules.{name}", "init_args": arguments}
+    return {"class_path": f"datamodules.{name}", "init_args": {**source, "batch_size": settings.batch_size}}
 
 
-def data_module(settings: BenchmarkSettings, train_rows: int | None = None) -> Any:
+def data_module(settings: BenchmarkSettings) -> Any:
     """The data module of a run with these settings, not yet set up."""
-    config = data_config(settings, train_rows)
+    config = data_config(settings)
     config["init_args"] |= {"backbone": settings.model, "seed": SEED}
     return instantiate_class((), config)
+
+
+def training_rows(settings: BenchmarkSettings) -> tuple[TokenizedSplit, PreTrainedTokenizerBase]:
+    """The tokenised training rows, and their tokenizer."""
+    data = data_module(settings)
+    data.setup("fit")
+    return data.train_dataloader().split, data.tokenizer
 
 
 def data_name(settings: BenchmarkSettings) -> str:
@@ -53,40 +58,26 @@ def data_name(settings: BenchmarkSettings) -> str:
     return f"{_NAMES[settings.data]}, {size}"
 
 
-def training_rows(
-    settings: BenchmarkSettings, train_rows: int | None = None
-) -> tuple[TokenizedSplit, PreTrainedTokenizerBase]:
-    """The tokenised training rows, all or those that a run with data.train_rows has, and their tokenizer."""
-    data = data_module(settings, train_rows)
-    data.setup("fit")
-    return data.train_dataloader().split, data.tokenizer
-
-
-def epoch_rows(settings: BenchmarkSettings) -> int:
-    """Rows of an epoch: as many training rows as fill whole batches."""
-    return len(training_rows(settings)[0]) // settings.batch_size * settings.batch_size
-
-
 def batches(lengths: Tensor, settings: BenchmarkSettings) -> list[Tensor]:
-    """Row indices of each batch of a measured run, warm-up first: those that a run of ours draws, epoch by epoch.
+    """Row indices of each batch of a measured run, warm-up first: those of our runs' first epoch.
 
     Grouped by length within an epoch of all rows, where the Trainer's grouping pads as much as ours. Of a few rows
     alone it makes batches that pad up to twice as much, which would count as our speed. `lengths` (rows,) are the
     tokens of each row of an epoch.
     """
-    epochs = (global_batches(lengths, settings.batch_size, SEED, epoch) for epoch in count())
-    return list(islice(chain.from_iterable(epochs), settings.all_steps))
+    return global_batches(lengths, settings.batch_size, SEED, epoch=0)[: settings.all_steps]
 
 
 def with_possible_steps(settings: BenchmarkSettings) -> BenchmarkSettings:
-    """The same settings with steps that the data have rows for, counted in whole batches.
+    """The same settings with steps that one epoch has whole batches for.
 
     Raises:
         InputError: there isn't one.
     """
-    whole = epoch_rows(settings) // settings.batch_size
-    if whole == 0:
+    possible = len(training_rows(settings)[0]) // settings.batch_size - settings.warm_up_steps
+    if possible < 1:
         raise InputError(
-            f"the data have fewer training rows than one batch of {settings.batch_size}. Check --data_dir."
+            f"the training rows are too few for {settings.warm_up_steps} batches of {settings.batch_size} as a warm-up "
+            "and one more to measure. Check --data_dir, or lower --batch_size or --warm_up_steps."
         )
-    return replace(settings, steps=min(settings.steps or whole, whole))
+    return replace(settings, steps=min(settings.steps or possible, possible))

@@ -17,16 +17,13 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-from jsonargparse import ArgumentParser
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import frozen, ours, trainer_peft
-from benchmarks.machine import origin
 from benchmarks.models import made_model
+from benchmarks.output import origin, print_table
 from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow
 from common.files import write_json
@@ -70,11 +67,6 @@ class StepCounter(TorchDispatchMode):
     def step_ended(self) -> None:
         self.steps.append((self.launched, self.waits))
         self.launched, self.waits = Counter(), Counter()
-
-    @property
-    def fewest(self) -> int:
-        """Launches of the step that has the fewest: of a batch without padding, if there is one."""
-        return min(launched.total() for launched, _ in self.steps)
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__
@@ -157,23 +149,23 @@ def count(side: str, settings: BenchmarkSettings = SETTINGS) -> StepCounter:
     return counter
 
 
-def measure_launches(arguments: list[str]) -> None:
-    """Counts all sides, prints a table and writes JSON."""
-    parser = ArgumentParser(prog="python -m benchmarks launches", description=__doc__)
-    parser.add_argument("--output", type=Path, default=Path("launches.json"), help="JSON file to write")
-    output = parser.parse_args(arguments).output
+def measure_launches(output: Path = Path("launches.json")) -> None:
+    """Counts all sides, prints a table and writes JSON.
+
+    Args:
+        output: JSON file to write.
+    """
     with made_model(SETTINGS) as made, redirect_stdout(StringIO()):
         counted = {side: count(side, made) for side in SIDES}
     launches = {side: counter.launched.total() for side, counter in counted.items()}
-    fewest = {side: counter.fewest for side, counter in counted.items()}
+    fewest = {side: min(launched.total() for launched, _ in counter.steps) for side, counter in counted.items()}
     waits = {side: counter.waits.total() for side, counter in counted.items()}
     operations = {side: dict(counter.launched.most_common()) for side, counter in counted.items()}
     content = {"launches": launches, "fewest_launches": fewest, "synchronisations_per_step": waits["ours"]}
     content |= {"synchronisations": waits, "operations": operations, "model": SETTINGS.model}
     write_json(output, {**content, **origin(SETTINGS)})
-    columns = ("most launches", "of bare", "fewest", "of bare", "waits")
-    table = Table("side", *columns, title="a step, bf16-mixed")
-    for side, number in launches.items():
-        share, least = f"{number / launches['bare']:.2f}", f"{fewest[side] / fewest['bare']:.2f}"
-        table.add_row(side, f"{number:,}", share, f"{fewest[side]:,}", least, str(waits[side]))
-    Console().print(table)
+    shares = [{side: counts[side] / counts["bare"] for side in SIDES} for counts in (launches, fewest)]
+    columns: dict[str, dict[str, Any]] = {"most": launches, "of bare": shares[0]}
+    columns |= {"fewest": fewest, "of bare ": shares[1], "waits": waits}
+    rows = [{"side": side, **{name: counts[side] for name, counts in columns.items()}} for side in SIDES]
+    print_table("launches of a step, bf16-mixed", rows, {name: name for name in rows[0]})

@@ -32,12 +32,6 @@ _STEPS_SHARE = 20  # of our steps to those of this loop, which takes long
 _HEAD = ("classifier",)
 
 
-def looped_ranks(weights: Tensor, budget: float, rank_min: int) -> Tensor:
-    """Continuous ranks (N,) of the study's softmax allocation."""
-    layers = len(weights)
-    return torch.sqrt(rank_min**2 + (budget - layers * rank_min**2) * torch.softmax(weights, dim=0))
-
-
 def looped_mask(rank: Tensor, alpha: float, rank_min: int, rank_max: int, core: Tensor) -> Tensor:
     """The soft mask of one layer with continuous rank (), of the shape of its core (rank_max, rank_max)."""
     sizes = torch.arange(rank_min, rank_max + 1, device=core.device)
@@ -108,11 +102,11 @@ def train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], N
     few = replace(settings, steps=max(settings.steps // _STEPS_SHARE, 2), warm_up_steps=1)
     model = pretrained_model(few)
     layers = adapt(model, look_at)
-    budget = len(layers) * RANK_AVERAGE**2
+    room = len(layers) * (RANK_AVERAGE**2 - RANK_MIN**2)
 
     class SeedTrainer(Trainer):
         def training_step(self, model: Any, inputs: Any, *others: Any, **more: Any) -> Tensor:
-            ranks = looped_ranks(model.rank_allocation_weights, budget, RANK_MIN)
+            ranks = torch.sqrt(RANK_MIN**2 + room * torch.softmax(model.rank_allocation_weights, dim=0))
             alpha = ALPHA_MIN + (ALPHA_MAX - ALPHA_MIN) * self.state.global_step / few.all_steps
             for layer, rank in zip(layers, ranks, strict=True):
                 layer.rank, layer.alpha = rank, alpha
@@ -124,22 +118,10 @@ def train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], N
         few,
         model,
         trainer_class=SeedTrainer,
-        optimizer=_optimizer(model),
         pad_to=MAX_LENGTH,
         train_sampling_strategy="random",
+        optim="adamw_torch",
         max_grad_norm=1.0,
         logging_strategy="steps",
         logging_steps=1,
-    )
-
-
-def _optimizer(model: nn.Module) -> torch.optim.Optimizer:
-    head = [parameter for name, parameter in model.named_parameters() if name.startswith(_HEAD)]
-    adapter = [parameter for name, parameter in model.named_parameters() if name.endswith(".R")]
-    return torch.optim.AdamW(
-        [
-            {"params": head, "lr": 5e-3},
-            {"params": adapter, "lr": 1e-3},
-            {"params": [model.rank_allocation_weights], "lr": 2e-3},
-        ]
     )

@@ -5,23 +5,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 from transformers import (
     DataCollatorForLanguageModeling,
     DataCollatorWithPadding,
     PreTrainedModel,
-    PreTrainedTokenizerBase,
     Trainer,
     TrainerCallback,
     TrainerState,
     TrainingArguments,
 )
-from transformers.data.data_collator import DataCollator
 
-from benchmarks.data import batches, epoch_rows, training_rows
+from benchmarks.data import batches, training_rows
 from benchmarks.models import pretrained_model
 from benchmarks.settings import SEED, BenchmarkSettings
-from benchmarks.timing import Figures, StepWindow, training_figures
+from benchmarks.timing import Figures, StepWindow
 from datamodules.tokenization import TokenizedSplit
 from lightning_modules.peft_methods import import_peft
 from lora.target_names import DEFAULT_TARGETS
@@ -74,49 +71,14 @@ def train_with_trainer(
     model: PreTrainedModel,
     callbacks: Sequence[TrainerCallback] = (),
     trainer_class: type[Trainer] = Trainer,
-    optimizer: Optimizer | None = None,
     pad_to: int | None = None,
     **arguments: Any,
 ) -> Figures:
     """Trains a model with Hugging Face's Trainer and times the steps as `StepWindow` says.
 
-    Rows are padded to `pad_to` tokens, or to the longest of their batch. What isn't given is the Trainer's own, but for
-    `_arguments`, which `arguments` change.
+    Rows are padded to `pad_to` tokens, or to the longest of their batch. `arguments` are more `TrainingArguments`.
     """
-    window = StepWindow(settings.warm_up_steps, settings.steps)
-
-    class Timer(TrainerCallback):  # all batches are one epoch of the Trainer
-        def on_step_end(self, *arguments: object, **more: object) -> None:
-            window.step_ended()
-
-    rows, tokenizer = training_rows(settings, epoch_rows(settings))
-    made = examples(rows)
-    ordered = [made[row] for batch in batches(rows.lengths, settings) for row in batch.tolist()]
-    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
-    model.config.pad_token_id = tokenizer.pad_token_id
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = trainer_class(
-            model=model,
-            args=_arguments(settings, folder, arguments),
-            train_dataset=ordered,
-            processing_class=tokenizer,
-            data_collator=_collator(settings, tokenizer, pad_to),
-            callbacks=[*callbacks, Timer()],
-            optimizers=(optimizer, None),
-        )
-        trainer.train()
-    assert window.complete
-    return training_figures(window.seconds, settings)
-
-
-def _collator(settings: BenchmarkSettings, tokenizer: PreTrainedTokenizerBase, pad_to: int | None) -> DataCollator:
-    if settings.models_language:
-        return DataCollatorForLanguageModeling(tokenizer, mlm=False)
-    return DataCollatorWithPadding(tokenizer, padding="longest" if pad_to is None else "max_length", max_length=pad_to)
-
-
-def _arguments(settings: BenchmarkSettings, folder: str, changes: dict[str, object]) -> TrainingArguments:
-    cuda = torch.cuda.is_available()
+    window = StepWindow(settings)
     chosen: dict[str, Any] = {
         "train_sampling_strategy": "sequential",  # the very batches of our side, which are grouped by length
         "learning_rate": 1e-3,
@@ -125,32 +87,46 @@ def _arguments(settings: BenchmarkSettings, folder: str, changes: dict[str, obje
         "optim": "adamw_torch_fused",
         "max_grad_norm": 0.0,  # no clipping, as on our side
         "logging_strategy": "no",
+        "max_steps": settings.all_steps,
+        "per_device_train_batch_size": settings.batch_size,
+        "bf16": settings.precision == "bf16-mixed",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": SEED,
     }
-    return TrainingArguments(
-        output_dir=folder,
-        max_steps=settings.all_steps,
-        per_device_train_batch_size=settings.batch_size,
-        bf16=settings.precision == "bf16-mixed",
-        use_cpu=not cuda,
-        dataloader_num_workers=0,
-        dataloader_pin_memory=cuda,
-        eval_strategy="no",
-        save_strategy="no",
-        report_to="none",
-        disable_tqdm=True,
-        seed=SEED,
-        **{**chosen, **changes},
-    )
+
+    class Timer(TrainerCallback):
+        def on_step_end(self, *arguments: object, **more: object) -> None:
+            window.step_ended()
+
+    rows, tokenizer = training_rows(settings)
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # blocks of text are never padded
+    model.config.pad_token_id = tokenizer.pad_token_id
+    padding = "longest" if pad_to is None else "max_length"
+    collator: Any = DataCollatorWithPadding(tokenizer, padding=padding, max_length=pad_to)
+    if settings.models_language:
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm=False)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = trainer_class(
+            model=model,
+            args=TrainingArguments(folder, **{**chosen, **arguments}),
+            train_dataset=[example(rows, row) for row in torch.cat(batches(rows.lengths, settings)).tolist()],
+            processing_class=tokenizer,
+            data_collator=collator,
+            callbacks=[*callbacks, Timer()],
+        )
+        trainer.train()
+    return window.figures()
 
 
-def examples(rows: TokenizedSplit) -> list[dict[str, object]]:
-    """The rows as the Trainer takes them, tokens as lists: in memory, which is its fastest way."""
-    made: list[dict[str, object]] = []
-    for row, (start, length) in enumerate(zip(rows.starts.tolist(), rows.lengths.tolist(), strict=True)):
-        span = slice(start, start + length)
-        made.append({"attention_mask": [1] * length, "input_ids": rows.input_ids[span].tolist()})
-        if rows.token_type_ids is not None:
-            made[row]["token_type_ids"] = rows.token_type_ids[span].tolist()
-        if rows.labels is not None:  # language modelling has none of its own
-            made[row]["labels"] = rows.labels[row].item()
+def example(rows: TokenizedSplit, row: int) -> dict[str, object]:
+    """A row as the Trainer takes it, its tokens as lists: in memory, which is its fastest way."""
+    span = slice(*rows.offsets[row : row + 2].tolist())
+    made: dict[str, object] = {"input_ids": rows.input_ids[span].tolist()}
+    if rows.token_type_ids is not None:
+        made["token_type_ids"] = rows.token_type_ids[span].tolist()
+    if rows.labels is not None:  # language modelling has none of its own
+        made["labels"] = rows.labels[row].item()
     return made

@@ -1,24 +1,26 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 from benchmarks import models, seed_loop
-from benchmarks.data import _SOURCES, data_name, training_rows
-from benchmarks.models import ARCHITECTURES, architecture_config, made_model, pretrained_model
+from benchmarks.data import _SOURCES, data_name, training_rows, with_possible_steps
+from benchmarks.models import ARCHITECTURES, made_model, pretrained_model
 from benchmarks.pairs import PAIRS, SIDES
 from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError
 from lora.injection import choose_layers
 from tests import tiny
 
-SHAPES = {"minilm": (6, 384), "distilbert": (6, 768), "distilgpt2": (6, 768), "roberta-base": (12, 768)}
-SHAPES |= {"roberta-large": (24, 1024), "roberta-large-narrow": (24, 64), "tiny": (2, 256)}
+SHAPES = {"distilbert": (6, 768), "distilgpt2": (6, 768), "roberta-base": (12, 768), "roberta-large": (24, 1024)}
+SHAPES |= {"roberta-large-narrow": (24, 64)}
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_architectures_have_their_shape_and_known_layers(name):
     from transformers import AutoModel
 
-    config = architecture_config(name, pad=7)
+    config = ARCHITECTURES[name](pad_token_id=7)
     assert (config.num_hidden_layers, config.hidden_size) == SHAPES[name]
     assert config.pad_token_id == 7
     with torch.device("meta"):
@@ -27,11 +29,9 @@ def test_architectures_have_their_shape_and_known_layers(name):
 
 
 def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch, tiny_bert):
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    monkeypatch.setitem(ARCHITECTURES, "tiny", ("roberta", models._ROBERTA | sizes))
     monkeypatch.setattr(models, "MODEL", tiny_bert)
-    with made_model(BenchmarkSettings(model="tiny")) as settings:
-        rows, tokenizer = training_rows(settings, train_rows=20)
+    with made_model(BenchmarkSettings(model="roberta-large-narrow")) as settings:
+        rows, tokenizer = training_rows(settings)
         assert tokenizer.pad_token_id is not None and tokenizer.model_input_names == ["input_ids", "attention_mask"]
         assert rows.token_type_ids is None and rows.lengths.double().mean() > 4
         first = rows.input_ids[: int(rows.offsets[1])].tolist()
@@ -64,12 +64,23 @@ def test_sides_train_on_other_data(tmp_path, monkeypatch, request, data, labels)
     with torch.nn.modules.module.register_module_forward_pre_hook(look):
         for side in ("lora", "trainer_peft_lora", "frozen_backbone"):
             seen.append([])
-            figures = SIDES[side].measure(settings)
+            figures = SIDES[side](settings)
             assert figures["samples_per_second"] * figures["seconds_per_step"] == pytest.approx(4)
     assert len(seen[1]) == 3 and all(len(tokens) == 4 for tokens in seen[1])
     assert seen[0][-3:] == seen[1] == seen[2]  # padding included; a language model is first tried on a few tokens
     with pytest.raises(InputError, match="--data_dir"):
         training_rows(BenchmarkSettings(data=data))
+
+
+def test_steps_are_as_many_as_one_epoch_has_whole_batches_for(cola_folder, tiny_bert, monkeypatch):
+    monkeypatch.setitem(_SOURCES["cola"][1], "max_length", 32)
+    settings = BenchmarkSettings(cola_folder, model=tiny_bert, batch_size=8, warm_up_steps=2)
+    whole = len(training_rows(settings)[0]) // 8
+    assert with_possible_steps(settings).steps == whole - 2
+    assert with_possible_steps(replace(settings, steps=0)).steps == whole - 2
+    assert with_possible_steps(replace(settings, steps=1)).steps == 1
+    with pytest.raises(InputError, match="warm-up"):
+        with_possible_steps(replace(settings, warm_up_steps=whole))
 
 
 @pytest.mark.long
@@ -82,8 +93,8 @@ def test_every_side_measures_the_figures_that_pairs_ask_of_it(tmp_path, monkeypa
     )
     asked = {(pair.ours, pair.figure) for pair in PAIRS.values()}
     asked |= {(pair.reference, pair.reference_figure or pair.figure) for pair in PAIRS.values()}
-    # those of the GPU's self-test have tests of their own, and Inductor takes half a minute
-    for name in {side for side, _ in asked} - {"adaptive_compiled"}:
-        figures = SIDES[name].measure(settings)
+    # those of the GPU's self-test have tests of their own
+    for name in {side for side, _ in asked}:
+        figures = SIDES[name](settings)
         assert {figure for side, figure in asked if side == name} <= set(figures), name
         assert all(value > 0 for value in figures.values()), name

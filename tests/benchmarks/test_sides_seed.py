@@ -4,7 +4,6 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from benchmarks import seed_loop
-from benchmarks.seed_loop import looped_ranks
 from lightning_modules.backbone_loading import load_backbone
 from lora import AdaptiveLoRAXS
 from lora.injection import freeze
@@ -28,7 +27,7 @@ def models(tiny_bert, monkeypatch):
             layer.R.normal_()
         adapter.R.copy_(torch.stack([layer.R for layer in layers]))
         adapter.allocation.weights.copy_(theirs.rank_allocation_weights)
-    ranks = looped_ranks(theirs.rank_allocation_weights, len(layers) * 2.5**2, 1)
+    ranks = torch.sqrt(1 + len(layers) * (2.5**2 - 1) * torch.softmax(theirs.rank_allocation_weights, dim=0))
     for layer, rank in zip(layers, ranks, strict=True):
         layer.rank, layer.alpha = rank, 1.5
     adapter.refresh()
