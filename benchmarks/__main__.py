@@ -14,13 +14,11 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, auto_cli
 from jsonargparse.typing import PositiveInt
 
-from benchmarks.data import data_name, with_possible_steps
 from benchmarks.gpu import measure_gpu
+from benchmarks.inputs import BenchmarkSettings, data_name, made_model, with_possible_steps
 from benchmarks.launches import measure_launches
-from benchmarks.models import made_model
 from benchmarks.output import number, origin, print_table, processor
 from benchmarks.pairs import PAIRS, pair_summary, run_side
-from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError, check_one_of
 from common.files import write_json
 from common.terminal import quiet_libraries

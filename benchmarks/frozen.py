@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 from transformers import PreTrainedModel
 
-from benchmarks.data import data_module, training_rows
-from benchmarks.models import pretrained_model
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.inputs import BenchmarkSettings, data_module, pretrained_model, training_rows
 from benchmarks.timing import Figures, StepWindow
 from benchmarks.trainer_peft import example
 from common.machine import keep_freed_memory

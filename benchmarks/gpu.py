@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from jsonargparse.typing import NonNegativeInt
 
-from benchmarks.data import with_possible_steps
-from benchmarks.models import made_model
+from benchmarks.inputs import BenchmarkSettings, made_model, with_possible_steps
 from benchmarks.output import origin, print_table, processor
 from benchmarks.pairs import run_side
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.timing import Figures
 from common.errors import reason
 from common.files import write_json
 
@@ -33,21 +32,24 @@ def planned(cuda: bool) -> list[tuple[str, int, int]]:
     return [*alone, ("adaptive_softmax", 32, 2), ("adaptive_softmax", 32, 4)]
 
 
-def measured(side: str, settings: BenchmarkSettings, at_once: int) -> dict[str, object]:
-    """The side's figures, or what went wrong: a self-test goes on.
-
-    Speeds of processes that train at the same time add up; memory is that of one.
-    """
-    figures: dict[str, object] = dict.fromkeys(_FIGURES)
+def attempted(side: str, settings: BenchmarkSettings, at_once: int = 1) -> tuple[list[Figures], str | None]:
+    """What the processes of a side measured, or why they couldn't: a self-test goes on."""
     try:
-        found = run_side(side, with_possible_steps(settings), at_once)
+        return run_side(side, with_possible_steps(settings), at_once), None
     except Exception as error:  # out of memory, a missing package, a driver's fault: whatever this GPU brings
-        return {**figures, "error": reason(error) or type(error).__name__}
-    figures["samples_per_second"] = sum(process["samples_per_second"] for process in found)
-    figures["peak_memory_bytes"] = max(process["peak_memory_bytes"] for process in found)
-    if at_once == 1 and "needed" in found[0]:
-        figures["share_of_peak"] = found[0]["needed"] / found[0]["peak"]
-    return figures
+        return [], reason(error) or type(error).__name__
+
+
+def measured(side: str, settings: BenchmarkSettings, at_once: int) -> dict[str, object]:
+    """The figures of a row; speeds of processes that train at the same time add up, memory is that of one."""
+    found, error = attempted(side, settings, at_once)
+    alone = len(found) == 1 and "needed" in found[0]
+    return {
+        "samples_per_second": sum(figures["samples_per_second"] for figures in found) or None,
+        "share_of_peak": found[0]["needed"] / found[0]["peak"] if alone else None,
+        "peak_memory_bytes": max((figures["peak_memory_bytes"] for figures in found), default=None),
+        "error": error,
+    }
 
 
 def measure_gpu(output: Path = Path("gpu.json"), minutes: NonNegativeInt = 10) -> bool:
@@ -67,7 +69,10 @@ def measure_gpu(output: Path = Path("gpu.json"), minutes: NonNegativeInt = 10) -
         asked = BenchmarkSettings(model="roberta-large", precision="bf16-mixed", steps=20, warm_up_steps=10)
     with made_model(asked) as settings:
         content: dict[str, Any] = {"reduced": not cuda, "model": asked.model, "precision": asked.precision}
-        content |= {"correctness": _correctness(settings), "rows": [], **origin(settings)}
+        found, error = attempted("correctness", replace(settings, batch_size=8))
+        passed = error is None and all(found[0][name] <= limit for name, limit in LIMITS.items())
+        content["correctness"] = {"passed": passed, "limits": LIMITS, **(found[0] if found else {"error": error})}
+        content |= {"rows": [], **origin(settings)}
         for side, batch_size, at_once in planned(cuda):
             row: dict[str, object] = {"side": side, "batch_size": batch_size, "at_once": at_once}
             if time.monotonic() > deadline:
@@ -79,15 +84,6 @@ def measure_gpu(output: Path = Path("gpu.json"), minutes: NonNegativeInt = 10) -
             print(*(f"{name}: {value}" for name, value in row.items() if value is not None), sep=", ", flush=True)
     title = torch.cuda.get_device_name() if cuda else f"{processor()}, reduced: no GPU here"
     print_table(title, content["rows"], _COLUMNS)
-    passed = bool(content["correctness"]["passed"])
     print("the same gradients as on the CPU" if passed else "OTHER GRADIENTS THAN THE CPU", content["correctness"])
     print(f"{output} can be pasted into an issue.")
     return passed
-
-
-def _correctness(settings: BenchmarkSettings) -> dict[str, object]:
-    try:
-        (found,) = run_side("correctness", replace(settings, batch_size=8))
-    except Exception as error:  # the rest is still worth having
-        return {"passed": False, "error": reason(error) or type(error).__name__}
-    return {**found, "limits": LIMITS, "passed": all(found[name] <= limit for name, limit in LIMITS.items())}

@@ -22,9 +22,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from benchmarks import frozen, ours, trainer_peft
-from benchmarks.models import made_model
+from benchmarks.inputs import BenchmarkSettings, made_model
 from benchmarks.output import origin, print_table
-from benchmarks.settings import BenchmarkSettings
 from benchmarks.timing import Figures, StepWindow
 from common.files import write_json
 
@@ -45,12 +44,12 @@ _WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"
 _READS = (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy)
 # What happens on the host before a batch goes to the device, and a line that is printed twice a minute.
 _ON_THE_HOST = (
-    "callbacks.progress:EpochLines.on_train_batch_end",
-    "datamodules.batching:TrainingBatchSampler.micro_batch",
-    "datamodules.language_modelling:collate_windows",
-    "datamodules.text_classification:collate",
-    "lightning_modules.adapted_module:AdaptedModule.ready_batch",
-    "transformers:DataCollatorWithPadding.__call__",
+    "callbacks.progress.EpochLines.on_train_batch_end",
+    "datamodules.batching.TrainingBatchSampler.micro_batch",
+    "datamodules.language_modelling.collate_windows",
+    "datamodules.text_classification.collate",
+    "lightning_modules.adapted_module.AdaptedModule.ready_batch",
+    "transformers.DataCollatorWithPadding.__call__",
 )
 
 
@@ -115,14 +114,15 @@ def _fused_dropout(x: torch.Tensor, p: float = 0.5, training: bool = True, inpla
 @contextmanager
 def as_on_a_gpu(counter: StepCounter) -> Iterator[None]:
     """Lets training on the CPU take the way that it takes on a GPU, for `counter` to look at."""
-    from lora.dropout import SixteenBitDropout
-
+    replaced: dict[str, Callable[..., Any]] = {
+        "lora.products.frozen_products.can_pack": lambda dtype: False,
+        "lora.dropout.SixteenBitDropout.forward": nn.Dropout.forward,
+        "callbacks.divergence.looks_at_every_step": lambda device: False,
+        **{place: counter.on_the_host(resolve_name(place)) for place in _ON_THE_HOST},
+    }
     with ExitStack() as stack:
-        stack.enter_context(patch("lora.products.frozen_products.can_pack", lambda dtype: False))
-        stack.enter_context(patch.object(SixteenBitDropout, "forward", nn.Dropout.forward))
-        stack.enter_context(patch("callbacks.divergence.looks_at_every_step", lambda device: False))
-        for place in _ON_THE_HOST:
-            stack.enter_context(patch(place.replace(":", "."), counter.on_the_host(resolve_name(place))))
+        for place, function in replaced.items():
+            stack.enter_context(patch(place, function))
         stack.enter_context(counter)
         stack.enter_context(_GPUFunctions(counter))
         yield
@@ -160,12 +160,18 @@ def measure_launches(output: Path = Path("launches.json")) -> None:
     launches = {side: counter.launched.total() for side, counter in counted.items()}
     fewest = {side: min(launched.total() for launched, _ in counter.steps) for side, counter in counted.items()}
     waits = {side: counter.waits.total() for side, counter in counted.items()}
-    operations = {side: dict(counter.launched.most_common()) for side, counter in counted.items()}
-    content = {"launches": launches, "fewest_launches": fewest, "synchronisations_per_step": waits["ours"]}
-    content |= {"synchronisations": waits, "operations": operations, "model": SETTINGS.model}
+    content = {
+        "launches": launches,
+        "fewest_launches": fewest,
+        "synchronisations_per_step": waits["ours"],
+        "synchronisations": waits,
+        "operations": {side: dict(counter.launched.most_common()) for side, counter in counted.items()},
+        "model": SETTINGS.model,
+    }
     write_json(output, {**content, **origin(SETTINGS)})
-    shares = [{side: counts[side] / counts["bare"] for side in SIDES} for counts in (launches, fewest)]
-    columns: dict[str, dict[str, Any]] = {"most": launches, "of bare": shares[0]}
-    columns |= {"fewest": fewest, "of bare ": shares[1], "waits": waits}
-    rows = [{"side": side, **{name: counts[side] for name, counts in columns.items()}} for side in SIDES]
+    counts: dict[str, dict[str, Any]] = {"most": launches, "fewest": fewest}
+    for name, sides in list(counts.items()):
+        counts[f"{name} / bare"] = {side: launched / sides["bare"] for side, launched in sides.items()}
+    counts["waits"] = waits
+    rows = [{"side": side, **{name: sides[side] for name, sides in counts.items()}} for side in SIDES]
     print_table("launches of a step, bf16-mixed", rows, {name: name for name in rows[0]})

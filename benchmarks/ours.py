@@ -16,8 +16,7 @@ from torch.utils.benchmark import Timer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from benchmarks.data import batches, data_config
-from benchmarks.settings import SEED, BenchmarkSettings
+from benchmarks.inputs import SEED, BenchmarkSettings, batches, data_config
 from benchmarks.timing import Figures, now
 from common.machine import keep_freed_memory
 from experiments.fit import Fit
@@ -81,7 +80,7 @@ def _trained(adapter: str, settings: BenchmarkSettings, options: tuple[str, ...]
         fit.carry_out(None, False)
     trainer: Any = fit.trainer
     assert trainer.strategy.root_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    return trainer.callbacks[0].window.figures(), trainer
+    return trainer.callbacks[0].figures(), trainer
 
 
 def run_config(settings: BenchmarkSettings, adapter: dict[str, Any] | None) -> dict[str, Any]:
@@ -102,7 +101,7 @@ def run_config(settings: BenchmarkSettings, adapter: dict[str, Any] | None) -> d
             "devices": 1,
             "precision": settings.precision,
             "callbacks": [
-                {"class_path": "benchmarks.timing.StepTimer", "init_args": {"settings": asdict(settings)}},
+                {"class_path": "benchmarks.timing.StepWindow", "init_args": {"settings": asdict(settings)}},
             ],
         },
     }

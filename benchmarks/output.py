@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.inputs import BenchmarkSettings
 from common.code_version import code_version
 from common.machine import usable_cores
 

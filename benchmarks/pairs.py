@@ -17,7 +17,7 @@ from unittest.mock import patch
 import torch
 
 from benchmarks import frozen, ours, seed_loop, trainer_peft
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.inputs import BenchmarkSettings
 from benchmarks.timing import Figures
 
 SIDES: dict[str, Callable[[BenchmarkSettings], Figures]] = {

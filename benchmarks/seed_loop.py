@@ -16,32 +16,29 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from transformers import PreTrainedModel, Trainer
 
-from benchmarks.models import pretrained_model
-from benchmarks.settings import MAX_LENGTH, BenchmarkSettings
+from benchmarks.inputs import MAX_LENGTH, BenchmarkSettings, pretrained_model
 from benchmarks.timing import Figures
 from benchmarks.trainer_peft import train_with_trainer
 from lora.factors import svd_factors
 from lora.injection import choose_layers, freeze, replace_module
 from lora.layers import dense_weight
-from lora.scaling import scaling_factor
 
 RANK_MIN, RANK_MAX, RANK_AVERAGE = 5, 25, 20
 ALPHA_MIN, ALPHA_MAX = 0.5, 3.0
-_TAU = 0.0
 _STEPS_SHARE = 20  # of our steps to those of this loop, which takes long
 _HEAD = ("classifier",)
 
 
-def looped_mask(rank: Tensor, alpha: float, rank_min: int, rank_max: int, core: Tensor) -> Tensor:
-    """The soft mask of one layer with continuous rank (), of the shape of its core (rank_max, rank_max)."""
-    sizes = torch.arange(rank_min, rank_max + 1, device=core.device)
+def looped_mask(rank: Tensor, alpha: float, core: Tensor) -> Tensor:
+    """The soft mask of one layer with continuous rank (), of the shape of its core (RANK_MAX, RANK_MAX)."""
+    sizes = torch.arange(RANK_MIN, RANK_MAX + 1, device=core.device)
     noise = torch.distributions.Gumbel(0, 1).sample(sizes.shape).to(sizes.device)
-    probabilities = torch.softmax(-alpha * torch.log(1 + (rank - sizes) ** 2) + _TAU * noise, dim=0)
+    probabilities = torch.softmax(-alpha * torch.log(1 + (rank - sizes) ** 2) + 0.0 * noise, dim=0)
     mask = torch.zeros_like(core)
-    for size in range(rank_min, rank_max + 1):
+    for size in range(RANK_MIN, RANK_MAX + 1):
         square = torch.zeros_like(core)
         square[:size, :size] = 1
-        mask += probabilities[size - rank_min] * square
+        mask += probabilities[size - RANK_MIN] * square
     return mask
 
 
@@ -54,14 +51,14 @@ class SeedLinear(nn.Module):
         A, B = svd_factors(dense_weight(base), RANK_MAX)
         self.A, self.B = nn.Parameter(A, requires_grad=False), nn.Parameter(B, requires_grad=False)
         self.R = nn.Parameter(torch.randn(RANK_MAX, RANK_MAX) * 1e-5)
-        self.scaling = scaling_factor("alpha_over_rank", 16.0, RANK_MAX)
+        self.scaling = 16.0 / RANK_MAX
         self.rank: Tensor = torch.zeros(())
         self.alpha = ALPHA_MIN
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         result = self.base(x)
-        mask = looped_mask(self.rank, self.alpha, RANK_MIN, RANK_MAX, self.R)
+        mask = looped_mask(self.rank, self.alpha, self.R)
         if self.look_at is not None:
             self.look_at(mask, self)
         result += linear(linear(linear(x, self.A), self.R * mask), self.B) * self.scaling

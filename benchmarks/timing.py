@@ -6,7 +6,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.inputs import BenchmarkSettings
 from callbacks.trained_module import Batch
 from common.machine import peak_resident_bytes
 
@@ -21,22 +21,32 @@ def now() -> float:
     return time.perf_counter()
 
 
-class StepWindow:
-    """Seconds of `steps` optimizer steps after `warm_up_steps` others, all within one epoch.
+class StepWindow(Callback):
+    """Seconds of the timed optimizer steps, all within one epoch.
 
     Runs from the end of the last warm-up step to the end of the last timed step, and so holds fetching and
-    collating a batch, forward, backward, optimizer, schedule and all callbacks of a step.
+    collating a batch, forward, backward, optimizer, schedule and all callbacks of a step. In a Lightning run it is to
+    be the first callback, so that the others' work is in the window.
+
+    Args:
+        settings: of the measurement.
     """
 
     def __init__(self, settings: BenchmarkSettings) -> None:
         self.settings = settings
-        self.done = 0
+        self.done, self.tokens = 0, 0  # steps, and tokens of the timed ones without padding
         self.moments: list[float] = []  # of its beginning and its end
 
     @property
     def timing(self) -> bool:
         """Whether the step that is under way counts."""
         return self.settings.warm_up_steps <= self.done < self.settings.all_steps
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        self.tokens += batch["real_tokens"] if self.timing else 0
+        self.step_ended()
 
     def step_ended(self) -> None:
         self.done += 1
@@ -52,22 +62,3 @@ class StepWindow:
             "seconds_per_step": (ended - began) / steps,
             "peak_memory_bytes": torch.cuda.max_memory_allocated() if cuda else peak_resident_bytes(),
         }
-
-
-class StepTimer(Callback):
-    """A `StepWindow` in a Lightning run. It is to be the first callback, so that the others' work is in the window.
-
-    Args:
-        settings: of the measurement.
-    """
-
-    def __init__(self, settings: BenchmarkSettings) -> None:
-        self.window = StepWindow(settings)
-        self.tokens = 0  # in the timed steps, without padding
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        if self.window.timing:
-            self.tokens += batch["real_tokens"]
-        self.window.step_ended()

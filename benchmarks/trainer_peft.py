@@ -15,9 +15,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from benchmarks.data import batches, training_rows
-from benchmarks.models import pretrained_model
-from benchmarks.settings import SEED, BenchmarkSettings
+from benchmarks.inputs import SEED, BenchmarkSettings, batches, pretrained_model, training_rows
 from benchmarks.timing import Figures, StepWindow
 from datamodules.tokenization import TokenizedSplit
 from lightning_modules.peft_methods import import_peft

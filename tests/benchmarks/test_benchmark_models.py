@@ -3,11 +3,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import models, seed_loop
-from benchmarks.data import _SOURCES, data_name, training_rows, with_possible_steps
-from benchmarks.models import ARCHITECTURES, made_model, pretrained_model
+from benchmarks import inputs, seed_loop
+from benchmarks.inputs import (
+    _SOURCES,
+    ARCHITECTURES,
+    BenchmarkSettings,
+    data_name,
+    made_model,
+    pretrained_model,
+    training_rows,
+    with_possible_steps,
+)
 from benchmarks.pairs import PAIRS, SIDES
-from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError
 from lora.injection import choose_layers
 from tests import tiny
@@ -29,7 +36,7 @@ def test_architectures_have_their_shape_and_known_layers(name):
 
 
 def test_a_model_is_made_without_a_hub_and_removed_again(monkeypatch, tiny_bert):
-    monkeypatch.setattr(models, "MODEL", tiny_bert)
+    monkeypatch.setattr(inputs, "MODEL", tiny_bert)
     with made_model(BenchmarkSettings(model="roberta-large-narrow")) as settings:
         rows, tokenizer = training_rows(settings)
         assert tokenizer.pad_token_id is not None and tokenizer.model_input_names == ["input_ids", "attention_mask"]

@@ -1,7 +1,7 @@
 import pytest
 
 from benchmarks import timing
-from benchmarks.settings import BenchmarkSettings
+from benchmarks.inputs import BenchmarkSettings
 from benchmarks.timing import StepWindow
 
 

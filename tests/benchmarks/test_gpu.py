@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import data, gpu
+from benchmarks import gpu, inputs
 from benchmarks.frozen import correctness
 from benchmarks.gpu import planned
+from benchmarks.inputs import BenchmarkSettings
 from benchmarks.pairs import SIDES
-from benchmarks.settings import BenchmarkSettings
 from lora.joint_layers import JointLayers
 
 FIGURES = {"samples_per_second": 10.0, "peak_memory_bytes": 2.0**20, "needed": 1.0, "peak": 4.0}
@@ -75,7 +75,7 @@ def test_a_gpu_is_measured_in_every_way_and_sides_exist():
 def test_gradients_are_compared_on_the_way_that_a_gpu_trains(monkeypatch, tiny_bert, cola_folder):
     joined, compute = [], JointLayers._compute
     monkeypatch.setattr("lora.products.frozen_products.can_pack", lambda dtype: False)
-    monkeypatch.setitem(data._SOURCES["cola"][1], "max_length", 32)
+    monkeypatch.setitem(inputs._SOURCES["cola"][1], "max_length", 32)
     monkeypatch.setattr(JointLayers, "_compute", lambda self, *given: joined.append(self) or compute(self, *given))
     found = correctness(BenchmarkSettings(model=tiny_bert, data_dir=cola_folder, batch_size=8))
     assert len(joined) == 2  # layers, in 16 bits

@@ -6,10 +6,10 @@ import sys
 import pytest
 import torch
 
-from benchmarks import data, launches
+from benchmarks import inputs, launches
 from benchmarks.__main__ import main
+from benchmarks.inputs import BenchmarkSettings
 from benchmarks.launches import StepCounter
-from benchmarks.settings import BenchmarkSettings
 from tests import tiny
 
 # 1.25 times the bare model's with 24 layers; LoRA's factors change, so that its query, key and value stay apart.
@@ -18,9 +18,9 @@ MOST_PER_LAYER = {"ours": 43, "ours_fixed_rank": 43, "ours_lora": 63, "bare": 39
 
 @pytest.fixture
 def settings(tmp_path, cola_folder, monkeypatch):
-    monkeypatch.setitem(data._SOURCES["cola"][1], "max_length", 32)
+    monkeypatch.setitem(inputs._SOURCES["cola"][1], "max_length", 32)
     for name, value in {"block_size": 16, "variant": "wikitext-2-raw"}.items():
-        monkeypatch.setitem(data._SOURCES["wikitext"][1], name, value)
+        monkeypatch.setitem(inputs._SOURCES["wikitext"][1], name, value)
 
     def made(layers=2, save=tiny.save_tiny_bert, **changes):
         folder = save(tmp_path / f"model_{layers}", hidden=32, layers=layers)

@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
+from benchmarks.inputs import BenchmarkSettings
 from benchmarks.pairs import PAIRS, SIDES, UNITS, pair_summary, run_side
-from benchmarks.settings import BenchmarkSettings
 from common.errors import InputError
 
 DOCUMENTED = {
