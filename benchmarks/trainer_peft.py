@@ -88,6 +88,7 @@ def train_with_trainer(
         "max_steps": settings.all_steps,
         "per_device_train_batch_size": settings.batch_size,
         "bf16": settings.precision == "bf16-mixed",
+        "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "save_strategy": "no",
         "report_to": "none",
