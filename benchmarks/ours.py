@@ -1,5 +1,6 @@
 """Our sides: the whole path of `python cli.py fit` in this process, and evaluation after it."""
 
+import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +9,6 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
-import yaml
 from numpy.polynomial import Polynomial
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -74,7 +74,7 @@ def _trained(adapter: str, settings: BenchmarkSettings, options: tuple[str, ...]
     keep_freed_memory()  # as cli.py does
     with tempfile.TemporaryDirectory() as folder:
         config = Path(folder) / "benchmark.yaml"
-        config.write_text(yaml.safe_dump(run_config(settings, ADAPTERS[adapter])))
+        config.write_text(json.dumps(run_config(settings, ADAPTERS[adapter])))  # which is YAML, too
         run = Run(parse(["fit", "--config", str(config), "--runs_dir", folder, "--run_name", "benchmark", *options]))
         fit = Fit(run.settings, run.folder, run.signals)
         fit.carry_out(None, False)

@@ -76,11 +76,14 @@ def test_a_wrong_argument_is_one_message(arguments, message, capsys):
 
 
 @pytest.mark.long
-def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive():
+def test_every_side_runs_alone_with_the_threads_asked_for_and_its_errors_arrive(tmp_path):
     before = dict(os.environ)
-    few = BenchmarkSettings(device="cpu", batch_size=4, steps=2, warm_up_steps=1, threads=2)  # the tests have one
-    (figures,) = run_side("frozen_backbone", few)
-    assert figures["seconds_per_step"] > 0
+    output = tmp_path / "benchmark.json"
+    few = ["--device", "cpu", "--batch_size", "4", "--steps", "2", "--warm_up_steps", "1", "--repetitions", "1"]
+    few += ["--threads", "2", "--output", str(output)]  # the tests have one
+    assert command.main(["--only", "frozen_backbone", *few]) == 0
+    (pair,) = json.loads(output.read_text())["pairs"]
+    assert pair["ours"] > 0 and pair["reference"] > 0
     with pytest.raises(InputError, match="--data_dir"):
         run_side("lora", BenchmarkSettings(data="wikitext", device="cpu"))
     assert dict(os.environ) == before
