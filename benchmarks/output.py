@@ -5,6 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import distributions
 from pathlib import Path
+from typing import Literal
 
 import psutil
 import torch
@@ -57,7 +58,8 @@ def print_table(title: str, rows: Sequence[Mapping[str, object]], columns: Mappi
     """Prints these columns of the rows under their headings: figures, text, and nothing for None."""
     table = Table(title=title)
     for name, heading in columns.items():
-        table.add_column(heading, justify="left" if isinstance(rows[0][name], str) else "right")
+        justify: Literal["left", "right"] = "left" if isinstance(rows[0][name], str) else "right"
+        table.add_column(heading, justify=justify, overflow="fold")
     for row in rows:
         cells = (row[name] for name in columns)
         table.add_row(*(number(cell) if isinstance(cell, int | float) else str(cell or "") for cell in cells))
