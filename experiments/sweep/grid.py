@@ -1,6 +1,7 @@
 """From a grid to its trials: product, zip, lists, and values worked out from others."""
 
 import itertools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Self
@@ -10,6 +11,7 @@ from experiments.sweep.expressions import evaluate
 from experiments.sweep.question import QUESTION, REGISTERED, SEARCHED
 
 Overrides = dict[str, Any]
+_MOST_TRIALS = 5000  # of one method
 PARTS = ("config", "settings", "grid", "zip", "derived", "trials")
 _OWN = {
     "config": "trials take their base config from the part `config`",
@@ -104,7 +106,13 @@ class Section:
     def combinations(self) -> Iterator[Overrides]:
         """The product over the grid, the zipped groups, and the listed trials; each setting is set by one of them."""
         axes = [[{name: value} for value in values] for name, values in self.grid.items()] + self.zipped
-        for choice in itertools.product(*axes, *([self.listed] if self.listed else [])):
+        axes += [self.listed] if self.listed else []
+        if (count := math.prod(map(len, axes))) > _MOST_TRIALS:
+            raise InputError(
+                f"the grid has {count:,} trials; allowed: at most {_MOST_TRIALS:,}. Leave values out, or use zip, "
+                "which goes through lists side by side."
+            )
+        for choice in itertools.product(*axes):
             names = [name for part in choice for name in part]
             if twice := [name for name in names if names.count(name) > 1]:
                 raise InputError(f"{twice[0]} is set by two parts of the sweep; allowed: one of grid, zip, trials.")

@@ -120,6 +120,7 @@ def test_a_formula_that_cannot_be_worked_out_is_named(formula, expected):
         ({"zip": {"a": [1, 2], "b": [1]}}, "a has 2, b has 1"),
         ({"grid": {"a": [1]}, "zip": {"a": [2]}}, "a is set by two parts"),
         ({"grid": {"a": [1, 1]}}, "the same trial twice"),
+        ({"grid": {f"a{axis}": list(range(10)) for axis in range(9)}}, "the grid has 1,000,000,000 trials"),
         ({"grid": {"a": [1]}, "derived": {"a": "2"}}, "both in the grid and derived"),
         ({"methods": {"one": {"grids": {}}}}, "'grids'"),
         ({"trials": []}, "trials is []"),
