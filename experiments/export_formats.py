@@ -21,7 +21,7 @@ from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lightning_modules.quantization import restore
 from lora.adapter import FixedRank, LowRankFactors
-from lora.export import cut_factors, merge, plain_parameters, untie, unwrap
+from lora.export import cut_factors, merge, plain_weights, untie, unwrap
 from lora.injection import is_inside
 
 Batches = list[Batch]
@@ -125,7 +125,7 @@ class NativeExport(Export):
             name = self.peft_adapter.name if self.peft_adapter is not None else None
             raise InputError(f"--format is native, and the adapter is {name}; allowed: --format peft or merged.")
         tensors = dict(self.native.tensors)
-        tensors["backbone_sketch"] = backbone_sketch(plain_parameters(self.model, ()), self.head)
+        tensors["backbone_sketch"] = backbone_sketch(plain_weights(self.model, ()), self.head)
         if not self.options.without_head:
             tensors |= {f"head/{name}": weight for name, weight in self.head_state().items()}
         NativeAdapter(self.native.description, tensors).write(folder)

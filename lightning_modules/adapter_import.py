@@ -23,7 +23,7 @@ from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter
 from lightning_modules.peft_methods import import_peft
 from lora.adapter import Adapter, LowRankFactors
-from lora.export import merge, plain_parameters, shares_weight
+from lora.export import merge, plain_weights, shares_weight
 from lora.injection import is_inside
 from lora.layers import LINEAR_TYPES, dense_weight
 from lora.lora_xs import LoRAXS
@@ -153,7 +153,7 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
 
 
 def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...]) -> None:
-    ours = backbone_sketch(plain_parameters(model, adapted), native.description["head"])
+    ours = backbone_sketch(plain_weights(model, adapted), native.description["head"])
     refuse_other_backbone(ours, native.tensors["backbone_sketch"], native.description["backbone"])
 
 

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from common.errors import InputError, listing
 from common.files import load_json, write_json
 from datamodules.tokenized_data import TokenizedDataModule
-from lora.export import plain_parameters
+from lora.export import plain_weights
 from lora.sketch import same_sketch, sketch_parameters
 
 SKETCH_FILE_NAME = "backbone_sketch.json"
@@ -41,7 +41,7 @@ _SAMPLED_TOKENS = 300
 
 
 def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, ...]) -> Tensor:
-    """`sketch_parameters` of the pretrained parameters, those of the head (module paths) left out."""
+    """`sketch_parameters` of the pretrained weights, those of the head (module paths) left out."""
     inside = tuple(f"{path}." for path in head)
     return sketch_parameters({name: weight for name, weight in parameters.items() if not name.startswith(inside)})
 
@@ -49,7 +49,7 @@ def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, 
 def backbone_identity(model: PreTrainedModel, head: tuple[str, ...], frozen: bool) -> dict[str, Any]:
     """`weights`: the sketch of a freshly loaded backbone, None if it trains; `configuration`: how it computes."""
     return {
-        "weights": backbone_sketch(dict(model.named_parameters()), head) if frozen else None,
+        "weights": backbone_sketch(plain_weights(model, ()), head) if frozen else None,
         "configuration": _computed(model.config.to_dict()),
     }
 
@@ -129,7 +129,7 @@ def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: st
 
     The model is the backbone of this name, not adapted; `data` is the `data_identity` of what it was trained on.
     """
-    sketch = backbone_sketch(plain_parameters(model, ()), head)
+    sketch = backbone_sketch(plain_weights(model, ()), head)
     write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist(), **data})
 
 
@@ -153,7 +153,7 @@ def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
         raise InputError(
             f"{path} can't be read: {error}. Export the run again, or delete this file to use the adapter unchecked."
         ) from error
-    refuse_other_backbone(backbone_sketch(plain_parameters(model, ()), head), theirs, name)
+    refuse_other_backbone(backbone_sketch(plain_weights(model, ()), head), theirs, name)
     return dict(about)
 
 

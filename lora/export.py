@@ -56,9 +56,14 @@ def unwrap(model: nn.Module, names: Iterable[str]) -> None:
         replace_module(model, name, base)
 
 
-def plain_parameters(model: nn.Module, adapted: Iterable[str]) -> dict[str, Tensor]:
-    """The pretrained parameters, adapted or not, under the names they have in the plain model."""
+def plain_weights(model: nn.Module, adapted: Iterable[str]) -> dict[str, Tensor]:
+    """The pretrained weights, adapted or not, under the names they have in the plain model.
+
+    A tied one counts once. A buffer that files hold counts, too: by some a router chooses its experts.
+    """
     parameters: dict[str, Tensor] = dict(model.named_parameters())
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    parameters |= {name: buffer for name, buffer in model.state_dict().items() if name not in known and buffer.numel()}
     for name in adapted:
         inside = [key for key in parameters if key.startswith(f"{name}.")]
         wrapped = {key: parameters.pop(key) for key in inside}

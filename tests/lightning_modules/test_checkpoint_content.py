@@ -3,11 +3,14 @@
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import DeepseekV3Config, DeepseekV3ForSequenceClassification
 
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from common.errors import InputError
 from lightning_modules import PEFTAdapter
+from lightning_modules.backbone_sketch import backbone_identity, check_sketch, write_sketch
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS, NestedLoRA
+from lora.sketch import same_sketch
 from tests import tiny
 
 RATES = {"learning_rate": 1e-2, "allocation_learning_rate": 2e-2}
@@ -195,6 +198,25 @@ def test_any_other_frozen_weight_is_refused_wherever_the_backbone_lies(trained, 
         return
     with pytest.raises(InputError, match=r"other frozen (weights|factors)"):
         load(lora(), trained("lora")[1], str(other))
+
+
+def test_a_buffer_that_decides_which_experts_answer_counts(tmp_path):
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2, "num_attention_heads": 2, "head_dim": 4}
+    sizes |= {"q_lora_rank": 4, "kv_lora_rank": 4, "qk_rope_head_dim": 4, "qk_nope_head_dim": 4, "v_head_dim": 4}
+    experts = {"n_routed_experts": 4, "num_experts_per_tok": 1, "moe_intermediate_size": 8, "first_k_dense_replace": 0}
+    groups = {"n_group": 1, "topk_group": 1, "num_key_value_heads": 2, "vocab_size": 40, "pad_token_id": 0}
+    config = DeepseekV3Config(**sizes, **experts, **groups, initializer_range=0.5)
+    model = DeepseekV3ForSequenceClassification(config).eval()
+    tokens, head = torch.arange(5, 15)[None], ("score",)
+    before, answer = backbone_identity(model, head, frozen=True)["weights"], model(tokens).logits
+    write_sketch(tmp_path, model, head, "tiny", {})
+    check_sketch(tmp_path, model)
+    model.model.layers[1].mlp.gate.e_score_correction_bias.copy_(torch.tensor([0.0, 0.0, 5.0, 0.0]))
+    assert not torch.allclose(model(tokens).logits, answer, atol=1e-2)
+    assert not same_sketch(before, backbone_identity(model, head, frozen=True)["weights"])
+    with pytest.raises(InputError, match="trained on another backbone"):
+        check_sketch(tmp_path, model)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
-from lora.export import cut_factors, merge, plain_parameters, unwrap
+from lora.export import cut_factors, merge, plain_weights, unwrap
 from lora.factors import factorise
 from lora.rank_allocation import RankAllocation
 from tests.architectures import classifier
@@ -149,7 +149,7 @@ def test_a_budget_too_small_for_the_blocks_is_refused_and_one_that_fits_keeps_th
 
 def test_wrapped_parameters_keep_their_plain_names():
     plain, model, adapter = adapted("gpt2", [2] * 6)
-    wrapped = plain_parameters(model, adapter.layer_names)
+    wrapped = plain_weights(model, adapter.layer_names)
     assert {name: id(value) for name, value in wrapped.items()}.keys() == dict(plain.named_parameters()).keys()
     assert all(torch.equal(wrapped[name], value) for name, value in plain.named_parameters())
 
