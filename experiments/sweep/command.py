@@ -1,6 +1,7 @@
 """The verb sweep: many trials from one file; killed and run again, it goes on."""
 
 import argparse
+import re
 import shlex
 import sys
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from rich.console import Console
 
-from common.errors import InputError
+from common.errors import InputError, shown
 from common.terminal import VerbParser, logger, quiet_libraries
 from experiments.arguments import MEANINGS
 from experiments.config_files import load_yaml, locate_config
@@ -207,8 +208,8 @@ def _part(trials: list[Trial], part: str | None) -> list[Trial]:
     if part is None:
         return trials
     first, _, count = part.partition("/")
-    if not (first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise InputError(f"part is {part!r}; allowed: K/N with 1 <= K <= N, such as 3/20.")
+    if not (re.fullmatch(r"\d{1,9}/\d{1,9}", part) and 1 <= int(first) <= int(count)):
+        raise InputError(f"part is {shown(part)}; allowed: K/N with 1 <= K <= N, such as 3/20.")
     return trials[int(first) - 1 :: int(count)]
 
 
