@@ -1,11 +1,14 @@
 """TensorBoard's event files of a run, also of one that goes on."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from textwrap import indent
+from typing import Any
 
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
+from torch.utils.tensorboard.summary import hparams
 
 _OVERVIEW = {  # charts of the tab CUSTOM SCALARS: regular expressions of tags
     "loss": ["train/loss", "train/epoch_loss", "val[^/]*/loss"],
@@ -26,10 +29,12 @@ class RunTensorBoard(TensorBoardLogger):
     Args:
         folder: the run folder.
         resumed_step: the step the run goes on from; None for a new one.
+        varied: settings by which the trials of the run's sweep differ: HPARAMS shows them first.
     """
 
-    def __init__(self, folder: str, resumed_step: int | None) -> None:
+    def __init__(self, folder: str, resumed_step: int | None, varied: Collection[str] = ()) -> None:
         super().__init__(folder, name="", version="", default_hp_metric=False)
+        self._varied = varied
         self._purge_step = resumed_step
         self._epoch_step: int | None = None
         self._has_overview = False
@@ -50,3 +55,21 @@ class RunTensorBoard(TensorBoardLogger):
                 metrics = {name: value for name, value in metrics.items() if name != "epoch"}
             self._epoch_step = step
         super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_hyperparams(
+        self, params: Mapping[str, Any], metrics: dict[str, Any] | None = None, step: int | None = None
+    ) -> None:
+        """Notes settings and figures for HPARAMS; unlike Lightning's own, says which settings differ between runs."""
+        if not metrics:
+            return
+        self.hparams.update(params)
+        self.log_metrics(metrics, step)
+        experiment, begin, end = hparams(dict(params), metrics)
+        about = experiment.value[0].metadata.plugin_data
+        content = HParamsPluginData.FromString(about.content)
+        for setting in content.experiment.hparam_infos:
+            setting.differs = setting.name in self._varied
+        about.content = content.SerializeToString()
+        for summary in (experiment, begin, end):
+            self.experiment.file_writer.add_summary(summary, step)

@@ -30,6 +30,7 @@ from experiments.resumption import Checkpoint
 from experiments.run_folder import RunFolder
 from experiments.settings import Objects, Settings
 from experiments.sharded_backbone import check_sharding
+from experiments.sweep.grid import varied_settings
 from experiments.watched_ddp import WatchedDDP, ddp_settings
 from lightning_modules.adapted_module import AdaptedModule
 
@@ -139,5 +140,5 @@ def loggers(asked: object, folder: Path, checkpoint: Checkpoint | None) -> list[
         step = checkpoint.step
         table.continue_from(step, checkpoint.metrics_rows)
     if asked is None or asked is True:
-        asked = RunTensorBoard(str(folder), step)
+        asked = RunTensorBoard(str(folder), step, varied_settings(folder.parent))
     return [table] if asked is False else [*_as_list(asked), table]

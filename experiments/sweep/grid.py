@@ -4,9 +4,11 @@ import itertools
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 from common.errors import InputError, check_one_of
+from experiments.config_files import flatten, read_yaml
 from experiments.sweep.expressions import evaluate
 from experiments.sweep.question import QUESTION, REGISTERED, SEARCHED
 
@@ -126,6 +128,17 @@ def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
     methods = _mapping("methods", definition.get("methods") or {})
     sections = {name: shared.with_method(Section.of(f"methods.{name}", own or {})) for name, own in methods.items()}
     return sections or {"": shared}
+
+
+def varied_settings(folder: Path) -> set[str]:
+    """Names, as typed, of the settings by which trials of the sweep in a folder differ; none without a sweep."""
+    path = folder / "sweep.yaml"
+    if not path.is_file():
+        return set()
+    sections = read_sections(read_yaml(path)).values()
+    fixed = [flatten(section.settings) for section in sections]
+    names = {name for own in fixed for name in own if len({repr(other.get(name)) for other in fixed}) > 1}
+    return {name.replace("init_args.", "") for name in names.union(*(section.varied for section in sections))}
 
 
 def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:

@@ -3,11 +3,13 @@
 import re
 
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from callbacks.tensor_board import RunTensorBoard
+from experiments.sweep.grid import varied_settings
 from tests.command_line import run, write_config
 
 
@@ -79,3 +81,22 @@ def test_hparams_have_the_names_that_are_typed(finished_run):
     assert settings["model.optimizer.learning_rate"].number_value == 0.02
     assert not [name for name in settings if "init_args" in name]
     assert "None" not in [value.string_value for value in settings.values()]
+
+
+def test_hparams_begin_with_what_differs_between_the_trials_of_a_sweep(tmp_path):
+    shared = {"settings": {"data.batch_size": 4}, "grid": {"seed_everything": [0, 1]}}
+    adapters = [{"class_path": "lora.LoRAXS", "init_args": {"rank": rank, "scaling": "constant"}} for rank in (4, 8)]
+    methods = {name: {"settings": {"model.adapter": own}} for name, own in zip("ab", adapters, strict=True)}
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**shared, "methods": methods}))
+    varied = varied_settings(tmp_path)
+    assert varied == {"seed_everything", "model.adapter.rank"} and varied_settings(tmp_path / "a") == set()
+
+    writer = RunTensorBoard(str(tmp_path / "trial"), None, varied)
+    settings = {"data.batch_size": 4, "data.task": "cola", "seed_everything": 0, "model.adapter.rank": 4}
+    writer.log_hyperparams(settings, {"best/accuracy": 0.5}, step=3)
+    writer.finalize("success")
+    events = EventAccumulator(str(tmp_path / "trial")).Reload()
+    content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
+    infos = HParamsPluginData.FromString(content).experiment.hparam_infos
+    assert {one.name for one in infos if one.differs} == varied and len(infos) == len(settings)
+    assert events.Scalars("best/accuracy")[0].value == 0.5
