@@ -18,8 +18,10 @@ from datamodules.task import Task
 
 _WHOLE_NUMBER = re.compile(r"[+-]?\d{1,100}")
 _WHOLE_AS_FRACTION = re.compile(r"([+-]?\d+)\.0*")
-_FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.\d*)([eE][+-]?\d+)?")
-_INVISIBLE = re.compile("[\u200b\u2060\ufeff]")  # such as a byte-order mark between two files put together
+_FRACTION = re.compile(r"[+-]?((\d+\.?\d*|\.\d+)[eE][+-]?\d+|\d*\.\d+|\d+\.\d*)")
+# Such as a byte-order mark between two files put together, marks of direction, and control characters.
+_INVISIBLE = re.compile("[\0-\x08\x0e-\x1b\x7f\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
+_MISSING = ("nan", "nat", "<na>")  # how programs write a label that isn't there
 _LARGEST_SCORE = 3.4e38  # of float32
 _SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 
@@ -84,6 +86,8 @@ def label_text(label: object) -> str:
     """
     if label is None or label != label:
         return ""
+    if isinstance(label, float) and label.is_integer():
+        label = int(label)  # and not 1e+16
     plain = normalize("NFC", _INVISIBLE.sub("", str(label)))
     text = plain.lower() if isinstance(label, bool) else " ".join(plain.split())
     whole = _WHOLE_AS_FRACTION.fullmatch(text)
@@ -91,15 +95,17 @@ def label_text(label: object) -> str:
 
 
 def label_key(label: object) -> str:
-    """The same for all ways to write a label, those of a whole number included: `+1` and `01` are `1`."""
+    """The same for all ways to write a label: `+1` and `01` are `1`, and `True` is `true`."""
     text = label_text(label)
-    return str(int(text)) if _WHOLE_NUMBER.fullmatch(text) else text
+    if _WHOLE_NUMBER.fullmatch(text):
+        return str(int(text))
+    return text.lower() if text.lower() in ("true", "false") else text
 
 
 def label_names(table: Table, column: str) -> tuple[str, ...]:
     """The different labels of a training split: whole numbers by size, names by alphabet, or the data set's own order.
 
-    A number that is written in several ways has the name that is shortest.
+    A label that is written in several ways has the name that is shortest, or else in small letters.
 
     Raises:
         InputError: a row without a label, no name or number, a fraction, or numbers and names mixed.
@@ -109,16 +115,16 @@ def label_names(table: Table, column: str) -> tuple[str, ...]:
     first: dict[str, int] = {}  # label: the row it is first seen in
     for row, label in enumerate(table.columns[column]):
         first.setdefault(_usable_label(table, column, row, label), row)
+    named = {label_key(text): text for text in sorted(first, key=lambda text: (-len(text), text))}
     numbers = [text for text in first if _WHOLE_NUMBER.fullmatch(text)]
     if not numbers:
-        return tuple(sorted(first))
+        return tuple(sorted(named.values()))
     if len(numbers) < len(first):
         odd = next(text for text in first if text not in numbers)
         found = f"{column} is {shown(odd)}, where other rows have whole numbers ({numbers[0]})"
         advice = "Correct the row, or list all labels in --data.label_names."
         raise table.row_error(first[odd], found, "whole numbers throughout, or names", advice)
-    named = {int(text): text for text in sorted(numbers, key=lambda text: (-len(text), text))}
-    return tuple(named[number] for number in sorted(named))
+    return tuple(sorted(named.values(), key=int))
 
 
 def _usable_label(table: Table, column: str, row: int, label: object) -> str:
@@ -128,12 +134,13 @@ def _usable_label(table: Table, column: str, row: int, label: object) -> str:
     text = label_text(label)
     if not text:
         raise table.row_error(row, f"{column} is empty", "a label")
-    if text.lower() == "nan":
+    if text.lower() in _MISSING:
         advice = "Remove the row, or list all labels in --data.label_names if it is the name of one."
         raise table.row_error(row, f"{column} is {text!r}, which programs write for a missing label", "a label", advice)
-    if _FRACTION.fullmatch(text):
+    if _FRACTION.fullmatch(text) or (isinstance(label, float) and math.isinf(label)):
         allowed = "whole numbers, or names, for classification"
-        raise table.row_error(row, f"{column} is {shown(label)}", allowed, "For scores set --data.problem regression.")
+        advice = "For scores set --data.problem regression; list all labels in --data.label_names if they are names."
+        raise table.row_error(row, f"{column} is {shown(label)}", allowed, advice)
     return text
 
 

@@ -21,6 +21,9 @@ from tests.datamodules.test_table import GOOD, frame, write_lines
         (["b", "a ", "b"], ("a", "b")),
         ([2, "+1", "01", 1.0, "0"], ("0", "1", "2")),  # a number is one label however it is written
         (["01", "2", "+1"], ("01", "2")),
+        ([1e16, 10**16, "7"], ("7", "10000000000000000")),
+        ([True, "False", "TRUE", "False"], ("False", "true")),  # and so is a truth value
+        (["a\u200e", "b\0", "\u00ada", "b"], ("a", "b")),  # what can't be seen makes no other label
         (["cafe\u0301", "b", "\ufeffcaf\u00e9", "caf\u00e9"], ("b", "caf\u00e9")),  # they look the same
     ],
 )
@@ -32,11 +35,11 @@ def test_labels_are_whole_numbers_by_size_or_names_by_alphabet(make_table, tmp_p
     assert data.task.label_names == names
 
     def canonical(label):
-        text = str(label).strip().lower().replace("e\u0301", "\u00e9").strip("\ufeff")
+        text = str(label).strip().lower().replace("e\u0301", "\u00e9").strip("\ufeff\u200e\u00ad\0")
         return float(text) if text[-1].isdigit() else text
 
     assert data.class_names == names
-    found = [names[label] for label in data.read_splits()["validation"].labels]
+    found = [names[label].lower() for label in data.read_splits()["validation"].labels]
     assert list(map(canonical, found)) == list(map(canonical, labels[:3]))
 
 
@@ -48,6 +51,10 @@ def test_labels_are_whole_numbers_by_size_or_names_by_alphabet(make_table, tmp_p
         (b"yes", r"row 2: kind is b'yes' \(bytes\)"),
         ("nan", r"line 2: kind is 'nan', which programs write for a missing label; .*--data.label_names"),
         (math.nan, "line 2: kind is empty"),
+        ("<NA>", r"line 2: kind is '<NA>', which programs write for a missing label"),
+        (1e-05, r"line 2: kind is 1e-05; allowed: whole numbers, or names.* regression; list all labels"),
+        ("2E3", r"line 2: kind is '2E3'; allowed: whole numbers, or names"),
+        (-math.inf, r"line 2: kind is -inf; allowed: whole numbers, or names"),
         ("9" * 5000, "line 1: kind is 'yes'|line 2: kind is '999.{20,90}…"),
     ],
 )
