@@ -20,6 +20,8 @@ from experiments.report.sources import check_place, read_records, write_trials
 from experiments.report.tables import difference_table, settings_table
 
 _MANY = 20  # runs: with more, other processes write the figures
+# What no name needs, and a terminal or a browser obeys: XML has none of them, and text that runs backwards misleads.
+_CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -114,7 +116,8 @@ def _rendered(template: str, title: str, sections: list[Section], autoescape: bo
     environment = jinja2.Environment(autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"plain": plain, "table": as_markdown}
     text = Path(__file__).with_name(template).read_text()
-    return environment.from_string(text).render(title=title, sections=sections, fence=fence)
+    told = environment.from_string(text).render(title=title, sections=sections, fence=fence)
+    return _CONTROLS.sub("\N{REPLACEMENT CHARACTER}", told)
 
 
 def rate_layouts(curves: list[Curve]) -> dict[str, dict[str, object]]:

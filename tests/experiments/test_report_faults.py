@@ -11,7 +11,7 @@ import pytest
 import cli
 from common.errors import InputError
 from common.files import write_text
-from experiments.report.command import markdown, rate_layouts
+from experiments.report.command import markdown, page, rate_layouts
 from experiments.report.content import Pictures, make_study
 from experiments.report.figures_ranks import RankSets, allocating, allocation_figures
 from experiments.report.sections import gather
@@ -167,3 +167,8 @@ def test_names_and_labels_are_text_in_markdown_and_in_spreadsheets(tmp_path):
     assert "# &lt;i>sweep\n" in told and not re.search(r"<\w", told)
     for part in (r"| \_all\_ \*of\* it |", r"| [a]\(http:x) |", r"| a\|b |", r"Differences to a\|b:"):
         assert part in told
+
+
+@pytest.mark.parametrize("write", [markdown, page])
+def test_no_name_moves_a_terminals_cursor_or_ends_a_page(write):
+    assert "a\ufffdb\ufffd[2Jc\ufffdd\ufffdé" in write("a\x00b\x1b[2Jc\x9bd\u202eé", [])
