@@ -1,6 +1,5 @@
 """Writes predictions as a table anyone can open."""
 
-import errno
 import os
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor
 
 from callbacks.trained_module import Batch, TrainedModule
+from common.errors import InputError, shown
 from common.files import storage_error, write_text
 
 
@@ -52,12 +52,23 @@ def write_table(path: Path, text: str) -> None:
         InputError: it can't be written.
     """
     is_standard = str(path) == "-"
-    is_place = is_standard or path.is_relative_to("/dev") or path.is_relative_to("/proc")
-    if not is_place and (path.is_file() or not path.exists()):
-        return write_text(path.resolve(), text)
     try:
+        if not is_standard and not _is_open_already(path) and (path.is_file() or not path.exists()):
+            return write_text(path.resolve(), text)
         with os.fdopen(os.dup(1), "wb") if is_standard else path.open("ab") as file:
             file.write(text.encode())
-    except OSError as error:
-        if error.errno != errno.EPIPE:  # a reader such as head has had enough
-            raise storage_error(path, error) from error
+    except (OSError, RuntimeError, ValueError) as error:  # the latter of links in a ring, and of a NUL
+        if isinstance(error, BrokenPipeError):  # a reader such as head has had enough
+            return
+        told = storage_error(path, error) if isinstance(error, OSError) else error
+        refusal = InputError(f"--output is {shown(str(path))}, which can't be written: {error}. Give another file.")
+        raise (told if isinstance(told, InputError) else refusal) from error
+
+
+def _is_open_already(path: Path) -> bool:
+    """Whether it stands, maybe through links, for what a process holds open: /dev/stdout may be any file."""
+    for _ in range(40):  # as many links as Linux follows
+        if path.parent.resolve().is_relative_to("/proc"):
+            return True
+        path = path.parent / path.readlink() if path.is_symlink() else path
+    return False

@@ -1,11 +1,13 @@
 """Output that can't be written, and where predict writes its table."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import pytest
 
@@ -70,9 +72,23 @@ def test_a_table_goes_through_links_and_into_pipes(tmp_path, capfd):
     for name in ("-", "/dev/stdout"):
         write_table(Path(name), "b\n")
     assert capfd.readouterr().out == "b\nb\n"
-    for place in (Path("/dev/full"), tmp_path):
-        with pytest.raises(InputError, match=str(place)):
+    (tmp_path / "ring").symlink_to("ring")
+    for place in (Path("/dev/full"), tmp_path, Path("/proc/nowhere/table"), tmp_path / "ring", tmp_path / "a\0b"):
+        with pytest.raises(InputError, match=re.escape(repr(str(place))[1:-1])):
             write_table(place, "c\n")
+
+
+def test_a_table_replaces_a_file_below_dev_and_never_the_file_that_standard_output_is(tmp_path):
+    """Memory is a place for files, too, and what else was printed stays, whatever name stands for standard output."""
+    with NamedTemporaryFile(dir="/dev/shm") as file:
+        for text in ("longer\n", "b\n"):
+            write_table(Path(file.name), text)
+        assert Path(file.name).read_text() == "b\n"
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    code = f"from callbacks.predictions import *; print('said', flush=True); write_table(Path('{tmp_path}/link'), 'a')"
+    with (tmp_path / "log").open("w") as log:
+        subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=log, check=True)
+    assert (tmp_path / "log").read_text() == "said\na"
 
 
 def test_a_table_never_replaces_what_it_is_made_of(finished_run, cola_folder, tmp_path, monkeypatch, capfd):
