@@ -115,12 +115,13 @@ def tokenize(
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
     Raises:
-        InputError: a row has no tokens at all.
+        InputError: a row has no tokens but those that the tokenizer puts around every text.
     """
     types = {"input_ids": np.int32, "token_type_ids": np.uint8}
     names = {"input_ids", *tokenizer.model_input_names}
     flat: dict[str, list[np.ndarray]] = {name: [] for name in types if name in names}
     longest = math.inf if max_length is None else max_length
+    around = tokenizer.num_special_tokens_to_add(examples.pairs is not None) if add_special_tokens else 0
     lengths: list[int] = []
     truncated = 0
     with _parallel_tokenizer():
@@ -128,11 +129,11 @@ def tokenize(
             rows = range(start, min(start + ROWS_PER_CALL, len(examples)))
             encoded = _encode(examples, rows, tokenizer, max_length, add_special_tokens)
             found = [len(ids) for ids in encoded["input_ids"]]
-            if 0 in found:
-                row = rows[found.index(0)]
+            if min(found) <= around:
+                row = rows[found.index(min(found))]
                 raise InputError(
-                    f"{examples.where(row)} gives no tokens at all: {shown(examples.texts[row])}; every row needs some "
-                    "text. Correct or remove the row."
+                    f"{examples.where(row)} gives no tokens of its own: {shown(examples.texts[row])}; every row needs "
+                    "some text. Correct or remove the row."
                 )
             for name, parts in flat.items():
                 chain = itertools.chain.from_iterable(encoded[name])

@@ -138,12 +138,19 @@ def test_a_damaged_cache_file_is_made_again(tokenizer, own_cache, damage):
     assert path.read_bytes() == content
 
 
-def test_a_row_without_tokens_is_refused(tmp_path):
-    folder = make_backbone(tmp_path)
-    bare = AutoTokenizer.from_pretrained(folder)
-    bare.backend_tokenizer.post_processor = None
-    with pytest.raises(InputError, match=r"row 2 .* no tokens at all: '\\u2003'"):
-        tokenize_cached(Examples(["w1", "\u2003"]), bare, 8)
+@pytest.mark.parametrize("pair", [False, True])
+@pytest.mark.parametrize("bare", [False, True])
+def test_a_row_without_tokens_of_its_own_is_refused(tmp_path, bare, pair):
+    tokenizer = AutoTokenizer.from_pretrained(make_backbone(tmp_path))
+    if bare:
+        tokenizer.backend_tokenizer.post_processor = None
+
+    def examples(text):
+        return Examples(["w1", text], [text, text] if pair else None)
+
+    assert len(tokenize_cached(examples("w2"), tokenizer, 8)) == 2
+    with pytest.raises(InputError, match=r"row 2 .* no tokens of its own: '\\u2003'"):
+        tokenize_cached(examples("\u2003"), tokenizer, 8)
 
 
 @pytest.mark.parametrize(("chosen", "during", "after"), [(None, "true", "false"), ("0", "0", "0")])
