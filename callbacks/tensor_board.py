@@ -1,5 +1,6 @@
 """TensorBoard's event files of a run, also of one that goes on."""
 
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from textwrap import indent
@@ -17,6 +18,7 @@ _OVERVIEW = {  # charts of the tab CUSTOM SCALARS: regular expressions of tags
     "budget left": ["allocation/budget_left"],  # of what is used, ticks would all read 3.84e+4
     "learning rates": ["learning_rate/"],
 }
+_WORDS = re.compile(r"(?<![a-z])([a-z]+(?:_[a-z]+)+)_(?=[-+.\d])")  # a setting's name before its number
 
 
 class RunTensorBoard(TensorBoardLogger):
@@ -71,5 +73,11 @@ class RunTensorBoard(TensorBoardLogger):
         for setting in content.experiment.hparam_infos:
             setting.differs = setting.name in self._varied
         about.content = content.SerializeToString()
+        if self._varied:  # of a trial: short enough for TensorBoard's column, and unlike that of another sweep's
+            session, folder = begin.value[0].metadata.plugin_data, Path(self.save_dir)
+            content = HParamsPluginData.FromString(session.content)
+            short = _WORDS.sub(lambda found: "".join(word[0] for word in found[1].split("_")), folder.name)
+            content.session_start_info.group_name = f"{short} ({folder.parent.name})"
+            session.content = content.SerializeToString()
         for summary in (experiment, begin, end):
             self.experiment.file_writer.add_summary(summary, step)

@@ -91,11 +91,14 @@ def test_hparams_begin_with_what_differs_between_the_trials_of_a_sweep(tmp_path)
     varied = varied_settings(tmp_path)
     assert varied == {"seed_everything", "model.adapter.rank"} and varied_settings(tmp_path / "a") == set()
 
-    writer = RunTensorBoard(str(tmp_path / "trial"), None, varied)
+    trial = tmp_path / "full-rank_8-learning_rate_2e-05-seed_everything_0"
+    writer = RunTensorBoard(str(trial), None, varied)
     settings = {"data.batch_size": 4, "data.task": "cola", "seed_everything": 0, "model.adapter.rank": 4}
     writer.log_hyperparams(settings, {"best/accuracy": 0.5}, step=3)
     writer.finalize("success")
-    events = EventAccumulator(str(tmp_path / "trial")).Reload()
+    events = EventAccumulator(str(trial)).Reload()
+    begun = HParamsPluginData.FromString(events.summary_metadata["_hparams_/session_start_info"].plugin_data.content)
+    assert begun.session_start_info.group_name == f"full-rank_8-lr2e-05-se0 ({tmp_path.name})"
     content = events.summary_metadata["_hparams_/experiment"].plugin_data.content
     infos = HParamsPluginData.FromString(content).experiment.hparam_infos
     assert {one.name for one in infos if one.differs} == varied and len(infos) == len(settings)
