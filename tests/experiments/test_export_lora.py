@@ -116,7 +116,8 @@ def test_a_method_of_peft_is_loaded_by_peft_and_transformers_alone(model_type, c
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The following rank_pattern keys did not match:RuntimeWarning")
 @pytest.mark.parametrize(
-    "method", [*(pytest.param(name, marks=pytest.mark.long) for name in ("pissa", "vera", "tinylora")), "dora", "adalora"]
+    "method",
+    ["dora", "adalora", *(pytest.param(name, marks=pytest.mark.long) for name in ("pissa", "vera", "tinylora"))],
 )
 def test_an_exported_method_of_peft_answers_here_as_the_run(method, tmp_path, tiny_bert, cola_folder, capsys):
     settings = {"adalora": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 1}}.get(method, {"r": 2})
