@@ -16,35 +16,26 @@ _KEPT = (
 
 @dataclass
 class TrainingRecord:
-    """The record of one fit, reached as `pl_module.record`; checkpoints hold it.
+    """The record of one fit, reached as `pl_module.record`; checkpoints hold it."""
 
-    Attributes:
-        train_losses: mean loss of each epoch.
-        collapsed: whether the last validation got the same answer for every row.
-        collapsed_epochs: the epochs after which it did.
-        skipped_updates: updates left out because their loss or gradients weren't finite.
-        rank_history: {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch; the
-            ranks are those in use: continuous at first, discrete in the last epochs.
-        initial_norms: `lora.update_norm.AdapterNorms` as a dictionary, before the first step.
-        final_norms: the same after the last epoch so far.
-        factors: {"rule", "rows", "seconds"} of a gradient pass before training, if there was one.
-        diverged_at: the step, as in metrics.csv, whose update was the first not to be made; not in checkpoints, which
-            are all from before.
-        has_diverged: whether no update is made any more: a bool tensor on the device, so that training needn't wait.
-        step_loss: this process's share of the last step's loss, a tensor on the device.
-    """
-
-    train_losses: list[float] = field(default_factory=list)
-    collapsed: bool = False
-    collapsed_epochs: list[int] = field(default_factory=list)
-    skipped_updates: int = 0
+    train_losses: list[float] = field(default_factory=list)  # mean loss of each epoch
+    collapsed: bool = False  # whether the last validation got the same answer for every row
+    collapsed_epochs: list[int] = field(default_factory=list)  # the epochs after which it did
+    skipped_updates: int = 0  # updates left out because their loss or gradients weren't finite
+    # {"epoch", "step", "alpha", "budget", "ranks"} before the first step and after each epoch; the ranks are those in
+    # use: continuous at first, discrete in the last epochs
     rank_history: list[dict[str, Any]] = field(default_factory=list)
+    # `lora.update_norm.AdapterNorms` as a dictionary, before the first step
     initial_norms: dict[str, Any] | None = None
-    final_norms: dict[str, Any] | None = None
+    final_norms: dict[str, Any] | None = None  # the same after the last epoch so far
+    # {"rule", "rows", "seconds"} of a gradient pass before training, if there was one
     factors: dict[str, Any] | None = None
+    # the step, as in metrics.csv, whose update was the first not to be made; not in checkpoints, which are all from
+    # before
     diverged_at: int | None = None
+    # whether no update is made any more: a bool tensor on the device, so that training needn't wait
     has_diverged: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.bool))
-    step_loss: Tensor | float = 0.0
+    step_loss: Tensor | float = 0.0  # this process's share of the last step's loss, a tensor on the device
 
     @property
     def update_norms(self) -> dict[str, object] | None:

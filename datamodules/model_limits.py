@@ -22,19 +22,12 @@ _POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_
 
 @dataclass(frozen=True)
 class ModelLimits:
-    """What is not known, or not limited, is None.
+    """What is not known, or not limited, is None."""
 
-    Attributes:
-        tokens: rows of the word embedding: token ids are below it.
-        positions: tokens of the longest row.
-        token_types: rows of the table of token types.
-        sentence_end: the end-of-sequence token, where a classification head reads the state above it.
-    """
-
-    tokens: int | None = None
-    positions: int | None = None
-    token_types: int | None = None
-    sentence_end: int | None = None
+    tokens: int | None = None  # rows of the word embedding: token ids are below it
+    positions: int | None = None  # tokens of the longest row
+    token_types: int | None = None  # rows of the table of token types
+    sentence_end: int | None = None  # the end-of-sequence token, where a classification head reads the state above it
 
     def check(
         self,

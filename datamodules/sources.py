@@ -17,20 +17,14 @@ NO_LABEL = (-1, "-1", None, "")
 
 @dataclass(frozen=True)
 class Examples:
-    """The rows of one split.
+    """The rows of one split."""
 
-    Attributes:
-        texts: first (or only) text of each row.
-        pairs: second text of each row, None for single sentences.
-        labels: label index of each row, a number for regression, None when the split is unlabelled.
-        tags: a group each row belongs to, such as its phenomenon.
-        where: names a row (file and line) in messages.
-    """
-
-    texts: list[str]
-    pairs: list[str] | None = None
+    texts: list[str]  # first (or only) text of each row
+    pairs: list[str] | None = None  # second text of each row, None for single sentences
+    # label index of each row, a number for regression, None when the split is unlabelled
     labels: list[int] | list[float] | None = None
-    tags: list[str] | None = None
+    tags: list[str] | None = None  # a group each row belongs to, such as its phenomenon
+    # names a row (file and line) in messages
     where: Callable[[int], str] = field(default=lambda row: f"row {row + 1}", compare=False)
 
     def __len__(self) -> int:
@@ -46,18 +40,12 @@ class Examples:
 
 @dataclass(frozen=True)
 class Table:
-    """The named columns of one split, whatever file or data set they come from.
+    """The named columns of one split, whatever file or data set they come from."""
 
-    Attributes:
-        columns: the values of each column.
-        where: names a row (file and line) in messages.
-        source: names the whole split in messages.
-        class_names: names of the numbers in a column, where the data itself gives them.
-    """
-
-    columns: Mapping[str, Sequence[object]]
-    where: Callable[[int], str]
-    source: str
+    columns: Mapping[str, Sequence[object]]  # the values of each column
+    where: Callable[[int], str]  # names a row (file and line) in messages
+    source: str  # names the whole split in messages
+    # names of the numbers in a column, where the data itself gives them
     class_names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __len__(self) -> int:

@@ -11,21 +11,13 @@ REGRESSION_METRICS = ("pearson", "spearman")
 
 @dataclass(frozen=True)
 class Task:
-    """One classification or regression task over a text or a pair of texts.
+    """One classification or regression task over a text or a pair of texts."""
 
-    Attributes:
-        name: short name, as on the hub (`cola`).
-        text_fields: one column name, or two for pairs of texts.
-        label_names: names in label order; empty for regression.
-        metrics: what to report; the first one chooses the best checkpoint.
-        label_column: name of the label column.
-    """
-
-    name: str
-    text_fields: tuple[str, ...]
-    label_names: tuple[str, ...]
-    metrics: tuple[str, ...]
-    label_column: str = "label"
+    name: str  # short name, as on the hub (`cola`)
+    text_fields: tuple[str, ...]  # one column name, or two for pairs of texts
+    label_names: tuple[str, ...]  # names in label order; empty for regression
+    metrics: tuple[str, ...]  # what to report; the first one chooses the best checkpoint
+    label_column: str = "label"  # name of the label column
 
     @property
     def columns(self) -> tuple[str, ...]:

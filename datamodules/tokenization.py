@@ -34,23 +34,14 @@ ROWS_PER_CALL = 1000
 
 @dataclass(frozen=True)
 class TokenizedSplit:
-    """The tokens of a split, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`.
+    """The tokens of a split, end to end: row i is `input_ids[offsets[i]:offsets[i + 1]]`."""
 
-    Attributes:
-        input_ids: (tokens,) int32.
-        offsets: (rows + 1,) int64.
-        token_type_ids: (tokens,) uint8, or None where the model has none.
-        labels: (rows,) int64, float32 for regression, None when unlabelled.
-        tags: (rows,) int64 index into the data module's `tag_names`, or None.
-        truncated_rows: rows that were longer than `max_length`.
-    """
-
-    input_ids: Tensor
-    offsets: Tensor
-    token_type_ids: Tensor | None = None
-    labels: Tensor | None = None
-    tags: Tensor | None = None
-    truncated_rows: int = 0
+    input_ids: Tensor  # (tokens,) int32
+    offsets: Tensor  # (rows + 1,) int64
+    token_type_ids: Tensor | None = None  # (tokens,) uint8, or None where the model has none
+    labels: Tensor | None = None  # (rows,) int64, float32 for regression, None when unlabelled
+    tags: Tensor | None = None  # (rows,) int64 index into the data module's `tag_names`, or None
+    truncated_rows: int = 0  # rows that were longer than `max_length`
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

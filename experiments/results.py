@@ -67,16 +67,11 @@ class Budget(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class RankFigures(Part):
-    """The discrete ranks of one moment.
+    """The discrete ranks of one moment."""
 
-    Attributes:
-        budget: None without learnable ranks.
-        average_rank: mean over the layers; None without an adapter.
-        equal_area_rank: the one rank that would use as much in every layer; None in files of early versions, too.
-    """
-
-    budget: Budget | None
-    average_rank: float | None
+    budget: Budget | None  # None without learnable ranks
+    average_rank: float | None  # mean over the layers; None without an adapter
+    # the one rank that would use as much in every layer; None in files of early versions, too
     equal_area_rank: float | None
 
 

@@ -20,14 +20,12 @@ class Part:
     """A part of a JSON file: each field is a key, in the order of the fields.
 
     Fields that are None are written as null, unless `LEFT_OUT` names them.
-
-    Attributes:
-        other: keys without a field, which are kept and written last.
     """
 
     LEFT_OUT: ClassVar[tuple[str, ...]] = ()
     ADVICE: ClassVar[str] = "Delete this file."  # what to do about a file that isn't whole
 
+    # keys without a field, which are kept and written last
     other: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @classmethod

@@ -24,16 +24,13 @@ _VERSION = 2
 
 @dataclass(frozen=True)
 class NativeAdapter:
-    """What a native file holds.
+    """What a native file holds."""
 
-    Attributes:
-        description: `method` (lora_xs: blocks of R; low_rank: plain factors, scale included), for lora_xs `rank`
-            (r_max), `scale` and `factors` (the rule); `backbone`, `revision` and `head` (module paths).
-        tensors: `LAYER.R` (k, k), or `LAYER.A` (k, in) and `LAYER.B` (out, k), where LAYER is the full module path;
-            `head/NAME`, `fingerprint` of the frozen factors, `backbone_sketch`.
-    """
-
+    # `method` (lora_xs: blocks of R; low_rank: plain factors, scale included), for lora_xs `rank` (r_max), `scale` and
+    # `factors` (the rule); `backbone`, `revision` and `head` (module paths)
     description: dict[str, Any]
+    # `LAYER.R` (k, k), or `LAYER.A` (k, in) and `LAYER.B` (out, k), where LAYER is the full module path; `head/NAME`,
+    # `fingerprint` of the frozen factors, `backbone_sketch`
     tensors: dict[str, Tensor]
 
     @classmethod

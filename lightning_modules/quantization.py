@@ -24,15 +24,12 @@ class BackboneStorage:
     A backbone is rounded when it is loaded and packed when it is adapted. So factors, fingerprints and exports see in
     float32 the very weights that training computes with. Norms, biases, the head and what an adapter trains stay in
     float32, and so do weights that the model reads without calling their layer.
-
-    Attributes:
-        dtype: of weights that aren't quantised.
-        quantization: of linear layers but the output embeddings; int8 and nf4 need bitsandbytes.
-        layers: how each linear layer of the model is held, by full module path; known once it is rounded.
     """
 
-    dtype: BackboneDtype = "float32"
+    dtype: BackboneDtype = "float32"  # of weights that aren't quantised
+    # of linear layers but the output embeddings; int8 and nf4 need bitsandbytes
     quantization: Quantization | None = None
+    # how each linear layer of the model is held, by full module path; known once it is rounded
     layers: dict[str, Storage] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

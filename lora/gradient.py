@@ -59,20 +59,14 @@ class GradientPass:
 
 @dataclass(frozen=True)
 class Directions:
-    """The leading r singular directions of a layer's mean gradient, float32 on the CPU.
+    """The leading r singular directions of a layer's mean gradient, float32 on the CPU."""
 
-    Attributes:
-        U: (out, r), orthonormal columns; the largest entry of each is positive.
-        S: (r,), falling.
-        V: (in, r), orthonormal columns.
-        energies: (r,), at least 0: (uᵀ G' v) · σ, where u, σ and v are of the first half of the batches and G' is the
-            mean gradient of the second: what a direction is worth on rows it wasn't chosen on. Noise has no share in
-            its expectation, as it has in σ².
-    """
-
-    U: Tensor
-    S: Tensor
-    V: Tensor
+    U: Tensor  # (out, r), orthonormal columns; the largest entry of each is positive
+    S: Tensor  # (r,), falling
+    V: Tensor  # (in, r), orthonormal columns
+    # (r,), at least 0: (uᵀ G' v) · σ, where u, σ and v are of the first half of the batches and G' is the mean gradient
+    # of the second: what a direction is worth on rows it wasn't chosen on. Noise has no share in its expectation, as it
+    # has in σ².
     energies: Tensor
 
 

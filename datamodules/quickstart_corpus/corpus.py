@@ -35,16 +35,12 @@ class Sentence(NamedTuple):
 
 @dataclass(frozen=True)
 class Word:
-    """A word with its forms, which templates name: `{verb:past}`.
+    """A word with its forms, which templates name: `{verb:past}`."""
 
-    Attributes:
-        forms: each form by its name, the first one is the lemma; a verb has another one for each number of its subject,
-            and words of the lexicon have the name of their `list`.
-        objects: the nouns that make sense with a verb, where the lexicon says so.
-    """
-
+    # each form by its name, the first one is the lemma; a verb has another one for each number of its subject, and
+    # words of the lexicon have the name of their `list`
     forms: Mapping[str, str]
-    objects: Sequence["Word"] = ()
+    objects: Sequence["Word"] = ()  # the nouns that make sense with a verb, where the lexicon says so
 
     def __format__(self, form: str) -> str:
         return self.forms[form or "word"]

@@ -31,27 +31,17 @@ def say(name: str, *values: object) -> str:
 
 @dataclass(frozen=True)
 class Study:
-    """The runs of a report, put in order.
-
-    Attributes:
-        groups: by settings.
-        rate: the swept learning rate, by command-line name.
-        curves: groups over that rate.
-        compared: where rates were swept, each curve's group at its chosen rate, and those without such a rate; else
-            all groups.
-        baseline: what differences are to.
-        bootstrap: whether intervals from resampling seeds stand beside Student's.
-        law: of the learning rate, if that was asked for.
-    """
+    """The runs of a report, put in order."""
 
     records: list[Record]
-    groups: list[Group]
-    rate: str
-    curves: list[Curve]
+    groups: list[Group]  # by settings
+    rate: str  # the swept learning rate, by command-line name
+    curves: list[Curve]  # groups over that rate
+    # where rates were swept, each curve's group at its chosen rate, and those without such a rate; else all groups
     compared: list[Group]
-    baseline: Group | None
-    bootstrap: bool = False
-    law: Law | None = None
+    baseline: Group | None  # what differences are to
+    bootstrap: bool = False  # whether intervals from resampling seeds stand beside Student's
+    law: Law | None = None  # of the learning rate, if that was asked for
 
     @property
     def is_rate_study(self) -> bool:
@@ -83,35 +73,24 @@ class Paragraph:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table with the name that a screen reader says.
-
-    Attributes:
-        in_words: cells are words, not numbers.
-        is_folded: only its name shows at first.
-    """
+    """A table with the name that a screen reader says."""
 
     name: str
     rows: pd.DataFrame
-    in_words: bool = True
-    is_folded: bool = False
+    in_words: bool = True  # cells are words, not numbers
+    is_folded: bool = False  # only its name shows at first
     kind: ClassVar[str] = "table"
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure on the page, and its files' name.
-
-    Attributes:
-        file: the SVG, which another process may still write.
-        number: of the figure within the page.
-        width: in inches.
-    """
+    """A figure on the page, and its files' name."""
 
     name: str
     caption: str
-    file: Path
-    number: int
-    width: float
+    file: Path  # the SVG, which another process may still write
+    number: int  # of the figure within the page
+    width: float  # in inches
     kind: ClassVar[str] = "picture"
 
     @property

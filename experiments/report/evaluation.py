@@ -62,20 +62,13 @@ def evaluation_sections(
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """A run's answers.
-
-    Attributes:
-        split: test, or validation where the test has no labels.
-        rows: text, label, answer, loss and confidence (the answer's probability; NaN for numbers), by row.
-        of: rows of the whole split.
-        classes: names of the labels; empty for numbers.
-    """
+    """A run's answers."""
 
     seed: int
-    split: str
-    rows: pd.DataFrame
-    of: int
-    classes: tuple[str, ...]
+    split: str  # test, or validation where the test has no labels
+    rows: pd.DataFrame  # text, label, answer, loss and confidence (the answer's probability; NaN for numbers), by row
+    of: int  # rows of the whole split
+    classes: tuple[str, ...]  # names of the labels; empty for numbers
 
 
 def answered(record: Record) -> Answered | None:

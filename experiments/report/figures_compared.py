@@ -148,17 +148,12 @@ def cost_figure(groups: list[Group]) -> Figure | None:
 
 @dataclass(frozen=True, eq=False)
 class Regret:
-    """By how much a group is worse than full fine-tuning at its own best rate, paired seed by seed.
+    """By how much a group is worse than full fine-tuning at its own best rate, paired seed by seed."""
 
-    Attributes:
-        label: of the series that the group belongs to.
-        number: of the series, for its look.
-        difference: full fine-tuning − ours in points, the other way round where lower is better: above zero is worse.
-    """
-
-    label: str
-    number: int
+    label: str  # of the series that the group belongs to
+    number: int  # of the series, for its look
     group: Group
+    # full fine-tuning − ours in points, the other way round where lower is better: above zero is worse
     difference: PairedDifference
 
 

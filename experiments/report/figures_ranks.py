@@ -30,18 +30,12 @@ def allocating(group: Group) -> list[Record]:
 
 @dataclass(frozen=True)
 class RankSets:
-    """The ranks of a group's seeds.
-
-    Attributes:
-        names: full paths of the layers.
-        histories: of each seed.
-        bounds: the lowest and the highest rank that the settings allow.
-    """
+    """The ranks of a group's seeds."""
 
     group: Group
-    names: list[str]
-    histories: list[RankHistory]
-    bounds: tuple[int, int]
+    names: list[str]  # full paths of the layers
+    histories: list[RankHistory]  # of each seed
+    bounds: tuple[int, int]  # the lowest and the highest rank that the settings allow
 
     @classmethod
     def of(cls, group: Group) -> "RankSets":

@@ -19,23 +19,14 @@ _RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where a curve over learning rates is best.
+    """Where a curve over learning rates is best."""
 
-    Attributes:
-        place: `inside` the grid, at one of its edges (the true optimum may lie outside), `flat`, or too few rates.
-        rate: the best rate: a parabola's vertex when inside, the best grid point otherwise; None when flat.
-        chosen: the grid's best rate.
-        interval: bootstrap interval of `rate`; None with fewer than two seeds, or not inside.
-        edge_share: share of resamples whose best rate lies at the grid's edge.
-        error: standard error of the log10 of `rate`, from the same resamples; NaN without them.
-    """
-
-    place: Place
-    rate: float | None
-    chosen: float | None
-    interval: Interval | None = None
-    edge_share: float = 0.0
-    error: float = float("nan")
+    place: Place  # `inside` the grid, at one of its edges (the true optimum may lie outside), `flat`, or too few rates
+    rate: float | None  # the best rate: a parabola's vertex when inside, the best grid point otherwise; None when flat
+    chosen: float | None  # the grid's best rate
+    interval: Interval | None = None  # bootstrap interval of `rate`; None with fewer than two seeds, or not inside
+    edge_share: float = 0.0  # share of resamples whose best rate lies at the grid's edge
+    error: float = float("nan")  # standard error of the log10 of `rate`, from the same resamples; NaN without them
 
     @property
     def inside(self) -> float | None:
@@ -108,20 +99,13 @@ def _learning_rates_of(logs: Interval) -> Interval:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Best rate of one curve over another's.
+    """Best rate of one curve over another's."""
 
-    Attributes:
-        value: the mean curves' ratio; None where one optimum isn't inside its grid: `reason` says which.
-        bootstrap: from resampling seeds; too narrow for a handful of them.
-        by_seed: each common seed's own ratio; empty unless all of them lie inside.
-        student: 95 % Student interval of the mean logarithm of `by_seed`, as a ratio.
-    """
-
-    value: float | None
-    bootstrap: Interval | None
+    value: float | None  # the mean curves' ratio; None where one optimum isn't inside its grid: `reason` says which
+    bootstrap: Interval | None  # from resampling seeds; too narrow for a handful of them
     reason: str = ""
-    by_seed: tuple[float, ...] = ()
-    student: Interval | None = None
+    by_seed: tuple[float, ...] = ()  # each common seed's own ratio; empty unless all of them lie inside
+    student: Interval | None = None  # 95 % Student interval of the mean logarithm of `by_seed`, as a ratio
 
 
 def rate_ratio(ours: pd.DataFrame, reference: pd.DataFrame) -> Ratio:

@@ -17,20 +17,13 @@ _STUDY_SPREAD = np.sqrt(2) * np.log10(3) / np.sqrt(12)  # decades
 
 @dataclass(frozen=True)
 class Forecast:
-    """A study's full fine-tuning, without its runs.
-
-    Attributes:
-        log_rate: log10 of the best rate.
-        interval: 95 %, of the same.
-        regret: expected loss of score at this rate: the LoRA curves' curvature times the forecast's variance.
-        found: the optimum of its full fine-tuning, where there is one after all.
-    """
+    """A study's full fine-tuning, without its runs."""
 
     study: str
-    log_rate: float
-    interval: Interval
-    regret: float
-    found: Point | None
+    log_rate: float  # log10 of the best rate
+    interval: Interval  # 95 %, of the same
+    regret: float  # expected loss of score at this rate: the LoRA curves' curvature times the forecast's variance
+    found: Point | None  # the optimum of its full fine-tuning, where there is one after all
 
     @property
     def real_regret(self) -> float:

@@ -24,26 +24,16 @@ REGIMES = {"rank-invariant": 0.0, "proportional to 1/rank": -1.0}  # slopes of l
 
 @dataclass(frozen=True)
 class Point:
-    """The optimum of one curve.
+    """The optimum of one curve."""
 
-    Attributes:
-        study: curves of one study share data, backbone and length of training.
-        rank: of LoRA; 0 in full fine-tuning.
-        scale: s of the update s·B·A.
-        log_rate: log10 of the best rate.
-        error: its standard error; NaN with single seeds.
-        width: the backbone's hidden size; None where nobody tells.
-        curvature: by how much the score falls one decade from the optimum.
-    """
-
-    study: str
+    study: str  # curves of one study share data, backbone and length of training
     label: str
-    rank: float
-    scale: float
-    log_rate: float
-    error: float
-    width: float | None = None
-    curvature: float = float("nan")
+    rank: float  # of LoRA; 0 in full fine-tuning
+    scale: float  # s of the update s·B·A
+    log_rate: float  # log10 of the best rate
+    error: float  # its standard error; NaN with single seeds
+    width: float | None = None  # the backbone's hidden size; None where nobody tells
+    curvature: float = float("nan")  # by how much the score falls one decade from the optimum
 
     @property
     def alpha(self) -> float:

@@ -16,19 +16,13 @@ _WIDEST = 100.0  # times: an interval of more says nothing of a rate
 
 @dataclass(frozen=True)
 class ChosenRate:
-    """Where a curve is best by a figure, and its ratio to full fine-tuning.
-
-    Attributes:
-        full: the first full fine-tuning that was measured alike, of the same backbone; None without one.
-        figure: best (the validation metric) or loss.
-        ratio: None for full fine-tuning itself, and without one.
-    """
+    """Where a curve is best by a figure, and its ratio to full fine-tuning."""
 
     curve: Curve
-    full: Curve | None
-    figure: str
+    full: Curve | None  # the first full fine-tuning that was measured alike, of the same backbone; None without one
+    figure: str  # best (the validation metric) or loss
     optimum: Optimum
-    ratio: Ratio | None
+    ratio: Ratio | None  # None for full fine-tuning itself, and without one
 
     @property
     def group(self) -> Group:

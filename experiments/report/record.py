@@ -66,28 +66,17 @@ class RankHistory(Part):
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One run, finished or not.
+    """One run, finished or not."""
 
-    Attributes:
-        folder: its run folder; that of a run read from a file of trials need not exist.
-        method: the sweep's name for it; empty where there is none.
-        status: one of `STATUSES`.
-        config: config.yaml; what is known of it where there is none yet.
-        overrides: what the sweep set.
-        error: why it failed.
-        ranks: ranks.json of a run that allocates ranks.
-        metrics: metrics.csv: values by step, of each metric.
-    """
-
-    folder: Path
-    method: str
-    status: str
+    folder: Path  # its run folder; that of a run read from a file of trials need not exist
+    method: str  # the sweep's name for it; empty where there is none
+    status: str  # one of `STATUSES`
     results: RunResults | None
-    config: Config
-    overrides: Config = field(default_factory=dict)
-    error: str = ""
-    ranks: RankHistory | None = None
-    metrics: dict[str, pd.Series] = field(default_factory=dict)
+    config: Config  # config.yaml; what is known of it where there is none yet
+    overrides: Config = field(default_factory=dict)  # what the sweep set
+    error: str = ""  # why it failed
+    ranks: RankHistory | None = None  # ranks.json of a run that allocates ranks
+    metrics: dict[str, pd.Series] = field(default_factory=dict)  # metrics.csv: values by step, of each metric
 
     @property
     def seed(self) -> int:

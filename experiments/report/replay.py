@@ -18,20 +18,13 @@ _SAME, _SPENT = 0.95, 0.35  # what stopping early should keep and spend
 
 @dataclass(frozen=True)
 class Replay:
-    """One search: settings that differ in what is searched alone.
-
-    Attributes:
-        curves: best validation score so far, (seeds, candidates, epochs); −∞ after a run diverged.
-        rows: of the validation split.
-        same: share of resamples in which the winner is as good as the full sweep's.
-        spent: mean share of its steps.
-    """
+    """One search: settings that differ in what is searched alone."""
 
     label: str
-    curves: Array
-    rows: int
-    same: float
-    spent: float
+    curves: Array  # best validation score so far, (seeds, candidates, epochs); −∞ after a run diverged
+    rows: int  # of the validation split
+    same: float  # share of resamples in which the winner is as good as the full sweep's
+    spent: float  # mean share of its steps
 
     @property
     def verdict(self) -> str:

@@ -32,20 +32,16 @@ _NOT_TRIALS = (OSError, ValueError, TypeError)
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(Part):
-    """One trial of a list; a sweep's results.json has no settings, metrics and ranks, which lie in the run's folder.
-
-    Attributes:
-        results: the trial's results.json, without what all trials share; None where it came to nothing.
-        settings: config.yaml by command-line name, without what all trials share.
-        metrics: (step, value) pairs of each metric that is drawn; None for a value that is no number.
-    """
+    """One trial of a list; a sweep's results.json has no settings, metrics and ranks, which lie in the run's folder."""
 
     name: str | None = None
     method: str | None = None
     status: str | None = None
     overrides: Config
-    settings: Config = field(default_factory=dict)
+    settings: Config = field(default_factory=dict)  # config.yaml by command-line name, without what all trials share
+    # the trial's results.json, without what all trials share; None where it came to nothing
     results: dict[str, Any] | None
+    # (step, value) pairs of each metric that is drawn; None for a value that is no number
     metrics: dict[str, list[list[float | None]]] = field(default_factory=dict)
     ranks: RankHistory | None = None
     error: str | None = None

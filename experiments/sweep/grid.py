@@ -27,23 +27,14 @@ _OWN = {
 
 @dataclass(frozen=True)
 class Trial:
-    """One run of a sweep.
+    """One run of a sweep."""
 
-    Attributes:
-        name: its folder's name.
-        method: the method it belongs to; empty in a sweep of one method.
-        configs: its base configs.
-        overrides: what the grid sets, by command-line name: {"model.optimizer.learning_rate": 0.001}.
-        settings: what holds for the whole sweep or method.
-        stop_after_epoch: pauses it after so many epochs, to be resumed; None: to its end.
-    """
-
-    name: str
-    method: str
-    configs: tuple[str, ...]
-    overrides: Overrides
-    settings: Overrides = field(default_factory=dict)
-    stop_after_epoch: int | None = None
+    name: str  # its folder's name
+    method: str  # the method it belongs to; empty in a sweep of one method
+    configs: tuple[str, ...]  # its base configs
+    overrides: Overrides  # what the grid sets, by command-line name: {"model.optimizer.learning_rate": 0.001}
+    settings: Overrides = field(default_factory=dict)  # what holds for the whole sweep or method
+    stop_after_epoch: int | None = None  # pauses it after so many epochs, to be resumed; None: to its end
 
     @property
     def asked(self) -> Overrides:

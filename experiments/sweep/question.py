@@ -16,17 +16,11 @@ QUESTION, REGISTERED, SEARCHED = "question", "registered", "searched"
 
 @dataclass(frozen=True)
 class Question:
-    """Whether one method is better than another.
+    """Whether one method is better than another."""
 
-    Attributes:
-        compare: the method that may be better, and the one it is compared with.
-        figure: best, last or test.
-        at_least: the smallest difference that matters, as reports print it: points of an accuracy, say.
-    """
-
-    compare: tuple[str, str]
-    figure: str
-    at_least: float
+    compare: tuple[str, str]  # the method that may be better, and the one it is compared with
+    figure: str  # best, last or test
+    at_least: float  # the smallest difference that matters, as reports print it: points of an accuracy, say
 
     @classmethod
     def of(cls, definition: dict[str, Any]) -> Self | None:
