@@ -114,8 +114,7 @@ def _in_few_words(message: str) -> str:
 def _run(arguments: list[str]) -> int:
     """The verb's exit code; each verb imports no more than it needs.
 
-    Raises:
-        InputError: the input is at fault, whatever library found out.
+    `InputError`: the input is at fault, whatever library found out.
     """
     from common.errors import check_one_of
     from common.machine import keep_freed_memory

@@ -53,8 +53,7 @@ def _texts(examples: Examples) -> list[str]:
 def compare(folder: Path) -> None:
     """Prints the run's test figure under those of the baselines, on the very rows that it was trained and tested on.
 
-    Raises:
-        InputError: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
+    `InputError`: the run isn't finished, has no test figure, or one that a classifier of texts doesn't have.
     """
     if not (folder / "results.json").is_file():
         raise InputError(

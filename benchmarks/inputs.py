@@ -106,8 +106,7 @@ class BenchmarkSettings:
 def data_config(settings: BenchmarkSettings) -> dict[str, Any]:
     """The data section of a run's config: what the folder holds, or the quickstart corpus.
 
-    Raises:
-        InputError: data other than CoLA's are to be used, and there is no folder of them.
+    `InputError`: data other than CoLA's are to be used, and there is no folder of them.
     """
     if settings.data_dir is None and settings.data != "cola":
         raise InputError(f"--data is {settings.data}, and there is no --data_dir; give the folder that holds it.")
@@ -152,11 +151,7 @@ def batches(lengths: Tensor, settings: BenchmarkSettings) -> list[Tensor]:
 
 
 def with_possible_steps(settings: BenchmarkSettings) -> BenchmarkSettings:
-    """The same settings with steps that one epoch has whole batches for.
-
-    Raises:
-        InputError: there isn't one.
-    """
+    """The same settings with steps that one epoch has whole batches for; `InputError`: there isn't one."""
     possible = len(training_rows(settings)[0]) // settings.batch_size - settings.warm_up_steps
     if possible < 1:
         raise InputError(

@@ -143,8 +143,7 @@ def peak_operations_per_second(precision: str) -> float:
 def evaluation(settings: BenchmarkSettings) -> Figures:
     """Trains, then goes over the validation split with merged weights, merging included, and with adapters apart.
 
-    Raises:
-        RuntimeError: the two ways don't give the same answers.
+    `RuntimeError`: the two ways don't give the same answers.
     """
     _, trainer = _trained("adaptive_softmax", settings)
     module = trainer.lightning_module.eval().to(trainer.strategy.root_device)

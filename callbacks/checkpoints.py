@@ -50,8 +50,7 @@ class WholeFileCheckpoints(TorchCheckpointIO):
 def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
     """Reads a checkpoint; only tensors and plain values are allowed in it.
 
-    Raises:
-        InputError: there is no such file, or it is damaged or holds anything else.
+    `InputError`: there is no such file, or it is damaged or holds anything else.
     """
     if not path.is_file():
         raise InputError(f"there is no checkpoint {path}. Pass --ckpt_path last, best or an existing file.")

@@ -19,10 +19,8 @@ class EVAInitialisation(Callback):
 
     In evaluation mode and full precision, with as many batches as EVA takes until its directions hardly change. With
     several processes the first one's share of each batch decides for all. It does nothing for other methods, nor for a
-    run that goes on from a checkpoint. The module brings this callback along.
-
-    Raises:
-        InputError: the directions still change after 500 batches.
+    run that goes on from a checkpoint. The module brings this callback along. `InputError`: the directions still change
+    after 500 batches.
     """
 
     def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:

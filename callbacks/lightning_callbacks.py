@@ -72,10 +72,8 @@ def _refuse_other_writers(callbacks: Sequence[Callback]) -> None:
 def check_monitors(callbacks: Iterable[Callback], module: TrainedModule) -> None:
     """Refuses a figure to be watched that no validation gives, before an epoch is trained for it.
 
-    The callbacks are all of the trainer; the module's data are set up.
-
-    Raises:
-        InputError: Lightning's EarlyStopping or ModelCheckpoint would find no such figure.
+    The callbacks are all of the trainer; the module's data are set up. `InputError`: Lightning's EarlyStopping or
+    ModelCheckpoint would find no such figure.
     """
     if any(not type(callback).__module__.startswith(("lightning.", "callbacks.")) for callback in callbacks):
         return  # a user's own callback may log what another watches

@@ -48,8 +48,7 @@ class PredictionTable(Callback):
 def write_table(path: Path, text: str) -> None:
     """Writes a file whole or not at all, also through a link; a device, a pipe or `-` (standard output) directly.
 
-    Raises:
-        InputError: it can't be written.
+    `InputError`: it can't be written.
     """
     is_standard = str(path) == "-"
     try:

@@ -25,10 +25,8 @@ class EpochCheck(Callback):
 def check_epoch(trainer: Trainer, module: TrainedModule, batches: int) -> None:
     """Lets each `EpochCheck` of a trainer and of its module look at the epochs, before anything is trained.
 
-    The loader has so many batches; the trainer may limit them.
-
-    Raises:
-        InputError: see `EpochCheck`; or the trainer has a callback that doesn't work here.
+    The loader has so many batches; the trainer may limit them. `InputError`: see `EpochCheck`; or the trainer has a
+    callback that doesn't work here.
     """
     limit = trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
@@ -48,10 +46,8 @@ class WholeSteps(EpochCheck):
     """Refuses a limit of training batches that ends an epoch within a step that is accumulated.
 
     Lightning steps at the epoch's last batch, whatever has been accumulated; the losses are divided by the rows of the
-    whole global batch, so that the step would be too small.
-
-    Raises:
-        InputError: trainer.limit_train_batches leaves a number of batches that accumulate_grad_batches doesn't divide.
+    whole global batch, so that the step would be too small. `InputError`: trainer.limit_train_batches leaves a number
+    of batches that accumulate_grad_batches doesn't divide.
     """
 
     def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
@@ -68,8 +64,7 @@ class WholeSteps(EpochCheck):
 class ValidatedEpochs(EpochCheck):
     """Refuses intervals that validate within epochs but not at their end, where best.ckpt and results.json are made.
 
-    Raises:
-        InputError: trainer.val_check_interval does not divide the epoch, or trainer.check_val_every_n_epoch is null.
+    `InputError`: trainer.val_check_interval does not divide the epoch, or trainer.check_val_every_n_epoch is null.
     """
 
     def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:

@@ -119,11 +119,7 @@ class TrainedModule(LightningModule):
             self.adapter.refresh()
 
     def training_steps(self) -> int:
-        """Optimizer steps of the whole run.
-
-        Raises:
-            InputError: the run has no end.
-        """
+        """Optimizer steps of the whole run; `InputError`: the run has no end."""
         steps = min(self.trainer.estimated_stepping_batches, self.step_limit)
         if steps == math.inf:
             raise InputError(

@@ -169,8 +169,7 @@ def _check_index(index: Path) -> None:
 def pretrained_arguments(source: str) -> tuple[str, dict[str, str]]:
     """What `from_pretrained` takes: a folder or hub name, and for a GGUF file the keyword that names it.
 
-    Raises:
-        InputError: a GGUF file without the packages that read it.
+    `InputError`: a GGUF file without the packages that read it.
     """
     if not source.endswith(GGUF_ENDING):
         return source, {}

@@ -28,10 +28,8 @@ _HALF_WRITTEN = re.compile(r"\.([0-9a-f]{8})-(\d+)\.[^.]+\.partial")
 def atomic_write(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Calls `write` with a temporary file beside `path`, then renames it over `path`.
 
-    Until the rename the old file stays as it was, so a kill or a full disk costs nothing.
-
-    Raises:
-        InputError: the disk is full or the folder can't be written to.
+    Until the rename the old file stays as it was, so a kill or a full disk costs nothing. `InputError`: the disk is
+    full or the folder can't be written to.
     """
     try:
         descriptor, name = tempfile.mkstemp(**_temporary_beside(path))
@@ -73,9 +71,7 @@ def write_json(path: Path, content: object) -> None:
 def read_text(path: Path, errors: str = "strict") -> str:
     """The UTF-8 text of a file, without the mark that some editors and spreadsheets begin it with.
 
-    Raises:
-        OSError: it can't be read, or is a pipe or a device, which might never end.
-        ValueError: it isn't UTF-8.
+    `OSError`: it can't be read, or is a pipe or a device, which might never end. `ValueError`: it isn't UTF-8.
     """
     if path.is_fifo() or path.is_char_device():
         raise OSError(errno.ENXIO, "it is no file, but a pipe or a device", str(path))
@@ -85,9 +81,8 @@ def read_text(path: Path, errors: str = "strict") -> str:
 def load_json(path: Path) -> Any:
     """The content of a JSON file.
 
-    Raises:
-        OSError: see `read_text`.
-        ValueError: it isn't JSON, its parts lie in each other too often, or a text in it is none that could be written.
+    `OSError`: see `read_text`. `ValueError`: it isn't JSON, its parts lie in each other too often, or a text in it is
+    none that could be written.
     """
     text = read_text(path)
     try:
@@ -103,10 +98,8 @@ def load_json(path: Path) -> Any:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Gives a temporary folder beside `path` to write into, and renames it to `path` when all went well.
 
-    After an error nothing is left of it.
-
-    Raises:
-        InputError: `path` exists, the disk is full or the folder above can't be written to.
+    After an error nothing is left of it. `InputError`: `path` exists, the disk is full or the folder above can't be
+    written to.
     """
     if os.path.lexists(path):
         raise InputError(

@@ -179,10 +179,8 @@ def read_lines(path: Path) -> list[str]:
     """The lines of a UTF-8 text file as they are; after a line feed at its end comes one more, empty line.
 
     Only line feeds end a line: text may hold other characters that Python's splitlines would split at. In a file
-    without any, carriage returns do, as old spreadsheets write them.
-
-    Raises:
-        InputError: unreadable, nothing but blanks, damaged gzip, not UTF-8, or with NUL bytes.
+    without any, carriage returns do, as old spreadsheets write them. `InputError`: unreadable, nothing but blanks,
+    damaged gzip, not UTF-8, or with NUL bytes.
     """
     content = _read_content(path)
     if b"\n" not in content.strip():
@@ -237,8 +235,7 @@ def _read_content(path: Path) -> bytes:
 def read_predict_table(path: Path, fields: Sequence[str], separator: str | None, advice: str) -> Table:
     """The rows to predict on: of a table by the columns `fields`; of any other file one a line, pairs with a tab.
 
-    Raises:
-        InputError: a missing or empty file, a missing column, or for pairs a line without exactly one tab.
+    `InputError`: a missing or empty file, a missing column, or for pairs a line without exactly one tab.
     """
     if not path.is_file():
         endings = ", ".join(TABLE_ENDINGS)

@@ -110,10 +110,8 @@ def read_glue_folder(task: Task, data_dir: str, combined: bool = False) -> dict[
     """The splits of a GLUE task found in `data_dir`, or in its subfolder of GLUE's or the hub's name.
 
     `train`, `validation` and where there is one `test`, perhaps without labels; for mnli also `validation_mismatched`
-    and `test_mismatched`. If `combined`, both dev files of the official CoLA release validate.
-
-    Raises:
-        InputError: no known layout, a missing file, or a row that can't be read (with file and line number).
+    and `test_mismatched`. If `combined`, both dev files of the official CoLA release validate. `InputError`: no known
+    layout, a missing file, or a row that can't be read (with file and line number).
     """
     root = existing_folder(data_dir, _layouts(task))
     for folder in (root, root / FOLDERS[task.name], root / task.name):

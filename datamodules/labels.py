@@ -29,8 +29,7 @@ _SEARCHED = 500  # labels in which a near miss is looked for: it takes long
 def examples_of(task: Task, table: Table, labelled: bool = True) -> Examples:
     """Checks the columns a task needs and makes `Examples` of them; unless `labelled`, there may be no labels.
 
-    Raises:
-        InputError: a missing column, an empty text, something that is not text, or a label outside the task's set.
+    `InputError`: a missing column, an empty text, something that is not text, or a label outside the task's set.
     """
     column = task.label_column
     labels = table.labels(column)
@@ -105,10 +104,8 @@ def label_key(label: object) -> str:
 def label_names(table: Table, column: str) -> tuple[str, ...]:
     """The different labels of a training split: whole numbers by size, names by alphabet, or the data set's own order.
 
-    A label that is written in several ways has the name that is shortest, or else in small letters.
-
-    Raises:
-        InputError: a row without a label, no name or number, a fraction, or numbers and names mixed.
+    A label that is written in several ways has the name that is shortest, or else in small letters. `InputError`: a row
+    without a label, no name or number, a fraction, or numbers and names mixed.
     """
     if column in table.class_names:
         return _own_names(table, column)
@@ -155,10 +152,7 @@ def with_label_numbers(table: Table, column: str, names: Sequence[str]) -> Table
     """`table` with each label replaced by its place in `names`.
 
     Class labels of a data set, which are numbers already, count by their names; other names for as many classes stand
-    in their order.
-
-    Raises:
-        InputError: a label that is not among them.
+    in their order. `InputError`: a label that is not among them.
     """
     labels = table.columns.get(column)
     theirs = _own_names(table, column)

@@ -120,8 +120,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Reads, tokenises and cuts all splits. A second call does nothing.
 
-        Raises:
-            InputError: see `check_settings`, `load_texts` and `read_tokenizer`, or a split with nothing to score.
+        `InputError`: see `check_settings`, `load_texts` and `read_tokenizer`, or a split with nothing to score.
         """
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):

@@ -186,9 +186,8 @@ class ResumableDataLoader(EvaluationDataLoader):
     def load_state_dict(self, state: dict[str, int]) -> None:
         """Takes up the position of `state_dict`.
 
-        Raises:
-            InputError: the training data or the global batch size differ from the checkpoint's, or the
-                accumulation does in the middle of an epoch.
+        `InputError`: the training data or the global batch size differ from the checkpoint's, or the accumulation does
+        in the middle of an epoch.
         """
         here = self.state_dict()
         for key, option in (("rows", "train rows"), ("batch_size", "--data.batch_size")):

@@ -39,9 +39,8 @@ class ModelLimits:
     ) -> None:
         """Looks at all tokens of a split; `where` names a row in messages.
 
-        Raises:
-            InputError: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in
-                number, of which a model that reads their last one refuses to make a batch.
+        `InputError`: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in
+        number, of which a model that reads their last one refuses to make a batch.
         """
         tables = (("token id", split.input_ids, self.tokens), ("token type", split.token_type_ids, self.token_types))
         for what, ids, limit in tables:

@@ -15,8 +15,7 @@ from datamodules.splits import folder_content
 def read_running_text(path: Path, column: str = "text") -> list[str]:
     """The lines of a text file, or the rows of a column of a CSV, JSON-lines or Parquet file; plain or gzip-compressed.
 
-    Raises:
-        InputError: a missing, empty or unreadable file, a missing column, or a row that is no text.
+    `InputError`: a missing, empty or unreadable file, a missing column, or a row that is no text.
     """
     if not path.is_file():
         folder = path.parent
@@ -31,8 +30,7 @@ def read_running_text(path: Path, column: str = "text") -> list[str]:
 def running_text(table: Table, column: str) -> list[str]:
     """The rows of a column; one without a line end gets one.
 
-    Raises:
-        InputError: the column is missing or empty, or a row is no text.
+    `InputError`: the column is missing or empty, or a row is no text.
     """
     table.require((column,), "Rename the column, or name the one that holds the text with --data.text_column.")
     rows = table.texts(column, may_be_empty=True)

@@ -80,8 +80,7 @@ class Table:
     def texts(self, column: str, may_be_empty: bool = False) -> list[str]:
         """A column of texts that can be tokenised.
 
-        Raises:
-            InputError: a row that is no text, is empty, or holds what is no valid Unicode.
+        `InputError`: a row that is no text, is empty, or holds what is no valid Unicode.
         """
         texts: list[str] = []
         for row, text in enumerate(self.columns[column]):

@@ -55,8 +55,7 @@ def require_file(folder: Path, name: str) -> Path:
 def split_files(folder: Path, split: str, endings: Sequence[str] = COLUMN_ENDINGS) -> list[Path]:
     """The file of a split, or the pieces it was written in; empty when there is none.
 
-    Raises:
-        InputError: several files could be meant, or pieces are missing: a download that was cut off.
+    `InputError`: several files could be meant, or pieces are missing: a download that was cut off.
     """
     found: list[list[Path]] = []
     for name in SPLIT_NAMES[split]:
@@ -93,10 +92,8 @@ def check_complete(splits: Mapping[str, object], needed: Sequence[str], source: 
 def named_tables(folder: Path, wanted: Sequence[str], needed: Sequence[str]) -> dict[str, Table]:
     """The splits of a folder with named columns: what `save_to_disk` wrote, else Parquet and JSON-lines files.
 
-    Empty when there is no training split.
-
-    Raises:
-        InputError: a missing split, or a row that can't be read (with file and row or line number).
+    Empty when there is no training split. `InputError`: a missing split, or a row that can't be read (with file and row
+    or line number).
     """
     if saved_folder(folder):
         return saved_tables(folder, wanted, needed)
@@ -118,8 +115,7 @@ def saved_tables(
 ) -> dict[str, Table]:
     """The splits in a folder that `DatasetDict.save_to_disk` wrote; the settings are those of `hub_tables`.
 
-    Raises:
-        InputError: a single data set instead of a DatasetDict, a damaged folder, or see `hub_tables`.
+    `InputError`: a single data set instead of a DatasetDict, a damaged folder, or see `hub_tables`.
     """
     import datasets
 

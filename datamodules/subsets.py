@@ -30,8 +30,7 @@ def hold_out(
 ) -> tuple[Examples, Examples]:
     """The training rows that stay, and `rows` random others for validation; each in their old order.
 
-    Raises:
-        InputError: nothing would be left to train on; `setting` is what `rows` comes from.
+    `InputError`: nothing would be left to train on; `setting` is what `rows` comes from.
     """
     if rows is None or not 1 <= rows < len(train):
         raise InputError(
@@ -46,10 +45,8 @@ def hold_out(
 def validated_on_training_rows(examples: dict[str, Examples], rows: int, seed: int) -> dict[str, Examples]:
     """The splits with `rows` held-out training rows as validation, and the published validation split as test.
 
-    A test split without labels, as GLUE publishes it, makes room for it.
-
-    Raises:
-        InputError: there is a test split with labels; or nothing would be left to train on.
+    A test split without labels, as GLUE publishes it, makes room for it. `InputError`: there is a test split with
+    labels; or nothing would be left to train on.
     """
     if any(split.startswith("test") and found.labels is not None for split, found in examples.items()):
         raise InputError(

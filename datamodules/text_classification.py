@@ -140,8 +140,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Reads and tokenises all splits. A second call does nothing.
 
-        Raises:
-            InputError: see `check_settings`, `load_examples` and `load_tokenizer`; or tokens that the model can't take.
+        `InputError`: see `check_settings`, `load_examples` and `load_tokenizer`; or tokens that the model can't take.
         """
         self.check_settings()
         if self._splits or (stage == "predict" and self.predict_file is not None):
@@ -155,8 +154,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     def read_splits(self) -> dict[str, Examples]:
         """The rows of each split that this run uses, as text.
 
-        Raises:
-            InputError: see `load_examples`; or a training or validation split with one label only.
+        `InputError`: see `load_examples`; or a training or validation split with one label only.
         """
         examples = self.load_examples()
         for split, rows in (("train", self.train_rows), ("validation", self.validation_rows)):

@@ -105,8 +105,7 @@ def tokenize(
 ) -> dict[str, Tensor]:
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
-    Raises:
-        InputError: a row has no tokens but those that the tokenizer puts around every text.
+    `InputError`: a row has no tokens but those that the tokenizer puts around every text.
     """
     types = {"input_ids": np.int32, "token_type_ids": np.uint8}
     names = {"input_ids", *tokenizer.model_input_names}

@@ -20,8 +20,7 @@ _PROBE = "The CAT's naïve\tco-op,  12,345.67 ½ ﬁ STRASSE 東京 🙂 don't\n
 def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
 
-    Raises:
-        InputError: see `read_tokenizer`, or there is no token to pad with.
+    `InputError`: see `read_tokenizer`, or there is no token to pad with.
     """
     tokenizer = read_tokenizer(backbone, revision)
     if tokenizer.pad_token is None:
@@ -37,10 +36,8 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
 def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
     """The tokenizer of `backbone` (see `common.backbones.locate_backbone`) as it is; revisions are the hub's.
 
-    But for BPE's dropout, which would draw other tokens for a text, and so another answer, at each call.
-
-    Raises:
-        InputError: the backbone can't be found or reached, or holds no tokenizer.
+    But for BPE's dropout, which would draw other tokens for a text, and so another answer, at each call. `InputError`:
+    the backbone can't be found or reached, or holds no tokenizer.
     """
     from transformers import AutoTokenizer
 

@@ -60,8 +60,7 @@ def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
 def _with_texts(settings: Settings, file: Path) -> Settings:
     """Texts that are typed or come from standard input are read from a file, and answered on standard output.
 
-    Raises:
-        InputError: texts are typed, and a file of them is, too.
+    `InputError`: texts are typed, and a file of them is, too.
     """
     texts = settings.values.get("text")
     if texts:

@@ -184,9 +184,8 @@ def group_of(content: object, *names: str) -> dict[str, Any]:
 def load_yaml(text: str) -> Any:
     """The content of YAML text.
 
-    Raises:
-        yaml.YAMLError: it isn't YAML, has one name twice, a number of too many digits, or aliases that stand for
-            themselves or for too much.
+    `yaml.YAMLError`: it isn't YAML, has one name twice, a number of too many digits, or aliases that stand for
+    themselves or for too much.
     """
     try:
         return _loaded(text)

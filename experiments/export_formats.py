@@ -53,10 +53,8 @@ class ExportOptions:
 class Export:
     """One format. Made once from a run, whose module it takes apart: the adapted layers give way to the plain ones.
 
-    With `cut` that update is written instead of the run's (`cut_update`).
-
-    Raises:
-        InputError: the format holds an adapter, and the run has none.
+    With `cut` that update is written instead of the run's (`cut_update`). `InputError`: the format holds an adapter,
+    and the run has none.
     """
 
     needs_adapter = True

@@ -34,8 +34,7 @@ OF_A_RUN = (
 def own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
     """All files below a folder, if each is known to be written there: see `patterns`, paths with * in their parts.
 
-    Raises:
-        InputError: names a file or an empty folder that matches no pattern, or a link; `advice` says what to do.
+    `InputError`: names a file or an empty folder that matches no pattern, or a link; `advice` says what to do.
     """
     known = [pattern.split("/") for pattern in patterns]
     found = [Path(place) / name for place, folders, files in os.walk(folder) for name in (*folders, *files)]

@@ -34,8 +34,7 @@ class Checkpoint:
 def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     """What a run goes on from: last, best or a file. For last, the newest other one that is whole does, too.
 
-    Raises:
-        InputError: there is no such file, or nothing whole to go on from.
+    `InputError`: there is no such file, or nothing whole to go on from.
     """
     path = folder.checkpoint(wanted)
     try:

@@ -74,10 +74,8 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keeps any other process from training in this folder; what is left empty is deleted at the end.
 
-        Where the file system has no locks, nothing is kept out.
-
-        Raises:
-            InputError: another process is at work here, or the folder can't be written to.
+        Where the file system has no locks, nothing is kept out. `InputError`: another process is at work here, or the
+        folder can't be written to.
         """
         lock = self.path / _LOCK
         made = [folder for folder in (self.path, *self.path.parents) if not folder.exists()]
@@ -101,10 +99,8 @@ class RunFolder:
     def begun(self, command: str, overwrite: bool) -> Iterator[list[Path]]:
         """Takes the folder for a new run, as `held` does, and gives the files of a run that is to give way.
 
-        They are still there: `delete` deletes them once the new one is known to begin.
-
-        Raises:
-            InputError: the folder holds a run, a sweep or other files, or another process is at work here.
+        They are still there: `delete` deletes them once the new one is known to begin. `InputError`: the folder holds a
+        run, a sweep or other files, or another process is at work here.
         """
         if not overwrite:
             self.refuse_if_occupied(command)
@@ -131,8 +127,7 @@ class RunFolder:
     def files_to_replace(self) -> list[Path]:
         """The files of the run here, but its lock; what a false start left is deleted.
 
-        Raises:
-            InputError: the folder holds anything else, is no run's, or a link.
+        `InputError`: the folder holds anything else, is no run's, or a link.
         """
         self._refuse_other_things()
         if not self.holds_a_run and not self.path.is_symlink():

@@ -111,9 +111,8 @@ class Settings:
     def build(self) -> Objects:
         """Makes the objects, and checks that they fit each other.
 
-        Raises:
-            InputError: a constructor refuses a value, data are of another kind than the model, or a setting would have
-                no effect.
+        `InputError`: a constructor refuses a value, data are of another kind than the model, or a setting would have no
+        effect.
         """
         try:
             values = self.values.clone()

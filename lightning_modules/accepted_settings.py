@@ -53,8 +53,7 @@ def callbacks_for(adapter: Adapter | None, present: Sequence[Callback]) -> list[
 def check_precision(module: "AdaptedModule") -> None:
     """Refuses a precision, or ways to save memory, that don't suit what is trained, or each other.
 
-    Raises:
-        InputError: see above; the module must have a trainer.
+    `InputError`: see above; the module must have a trainer.
     """
     precision = str(module.trainer.precision)
     if precision not in _PRECISIONS:

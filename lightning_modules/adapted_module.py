@@ -101,8 +101,7 @@ class AdaptedModule(OptimizedModule):
     def configure_callbacks(self) -> list[Callback]:
         """What training and evaluating this module needs to be right; one of a kind that the trainer has wins.
 
-        Raises:
-            InputError: the trainer has a callback that doesn't work here.
+        `InputError`: the trainer has a callback that doesn't work here.
         """
         present: list[Callback] = self.trainer.callbacks  # type: ignore[attr-defined]
         refuse_unsuitable(present)
@@ -118,8 +117,7 @@ class AdaptedModule(OptimizedModule):
     def check_shape(self) -> None:
         """Tries settings and adapter on the backbone without its weights; this module is of no other use afterwards.
 
-        Raises:
-            InputError: they don't fit, or the backbone or what it starts from can't be found or isn't whole.
+        `InputError`: they don't fit, or the backbone or what it starts from can't be found or isn't whole.
         """
         if self.init_from is not None:
             adapter_kind(self.init_from)
@@ -273,8 +271,7 @@ class AdaptedModule(OptimizedModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuses a checkpoint that doesn't belong to this model, and takes up its record of training.
 
-        Raises:
-            InputError: see `check_content`, and where training goes on `check_training_state`.
+        `InputError`: see `check_content`, and where training goes on `check_training_state`.
         """
         self._check_checkpoint(checkpoint)
         if self.trainer.state.fn == "fit":
@@ -282,11 +279,7 @@ class AdaptedModule(OptimizedModule):
         self.record = TrainingRecord.of(checkpoint)
 
     def load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Takes over the weights of a checkpoint, and nothing else of it.
-
-        Raises:
-            InputError: see `on_load_checkpoint`.
-        """
+        """Takes over the weights of a checkpoint, and nothing else of it; `InputError`: see `on_load_checkpoint`."""
         self._check_checkpoint(checkpoint)
         self.load_state_dict(checkpoint["state_dict"], strict=False)
 

@@ -57,11 +57,7 @@ _PLAIN_STARTS = (None, True, False, "gaussian", "orthogonal")  # others change t
 
 
 def export_kind(folder: Path) -> str:
-    """What lies in a folder: native, peft or merged.
-
-    Raises:
-        InputError: none of them, or no folder.
-    """
+    """What lies in a folder: native, peft or merged; `InputError`: none of them, or no folder."""
     for name, kind in ((FILE_NAME, "native"), (PEFT_FILE_NAME, "peft"), ("config.json", "merged")):
         if (folder / name).is_file():
             return kind
@@ -73,11 +69,7 @@ def export_kind(folder: Path) -> str:
 
 
 def adapter_kind(source: str) -> str:
-    """Whether the folder that `init_from` names is native or peft.
-
-    Raises:
-        InputError: it is neither.
-    """
+    """Whether the folder that `init_from` names is native or peft; `InputError`: it is neither."""
     kind = export_kind(Path(source).expanduser())
     if kind == "merged":
         raise InputError(f"init_from is {source!r}, a whole model; give it with --model.backbone {source} instead.")
@@ -87,11 +79,9 @@ def adapter_kind(source: str) -> str:
 def import_adapter(module: "AdaptedModule", source: str) -> None:
     """Puts an exported adapter and its head into a freshly loaded module.
 
-    LoRA-XS takes over R from a native export of LoRA-XS; lora.LoRA takes over the factors of any; without an
-    adapter the update is added to the weights. The module's model is loaded and adapted; the source is a folder.
-
-    Raises:
-        InputError: nothing there to import, another backbone, other frozen factors, layers or head.
+    LoRA-XS takes over R from a native export of LoRA-XS; lora.LoRA takes over the factors of any; without an adapter
+    the update is added to the weights. The module's model is loaded and adapted; the source is a folder. `InputError`:
+    nothing there to import, another backbone, other frozen factors, layers or head.
     """
     folder, kind = Path(source).expanduser(), adapter_kind(source)
     check_files(folder)
@@ -105,11 +95,7 @@ def import_adapter(module: "AdaptedModule", source: str) -> None:
 
 
 def load_head(model: nn.Module, head: dict[str, Tensor]) -> None:
-    """Copies the head's weights, by their names in the model.
-
-    Raises:
-        InputError: the model's head has other weights.
-    """
+    """Copies the head's weights, by their names in the model; `InputError`: the model's head has other weights."""
     state = model.state_dict()
     for name, weight in head.items():
         if name not in state or state[name].shape != weight.shape:

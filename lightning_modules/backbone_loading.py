@@ -46,11 +46,9 @@ def load_backbone(
 ) -> Loaded:
     """`load_pretrained`, and the names of the modules that make up the head.
 
-    The head is everything outside the base model, and a pooler that the files hold no weights for: that one starts
-    at random, so freezing it would be a mistake. A `whole` model needs all its weights: an export, a language model.
-
-    Raises:
-        InputError: anything else would start at random; see also `load_pretrained`.
+    The head is everything outside the base model, and a pooler that the files hold no weights for: that one starts at
+    random, so freezing it would be a mistake. A `whole` model needs all its weights: an export, a language model.
+    `InputError`: anything else would start at random; see also `load_pretrained`.
     """
     model, loading = load_pretrained(auto_class, backbone, revision, **settings)
     head = _head_modules(model, () if whole else _fresh(loading))
@@ -63,10 +61,8 @@ def load_skeleton(auto_class: AutoClass, backbone: str, revision: str | None = N
     """The backbone's shape alone, on the meta device, and the names of its head's modules; copy it before changes.
 
     Of a folder the names and shapes of the weights are compared, too, where accelerate is installed. Of a name on the
-    hub only the configuration is read: a head that its files lack inside the base model isn't known here.
-
-    Raises:
-        InputError: nothing can be loaded under this name, or the hub can't be reached; or see `load_backbone`.
+    hub only the configuration is read: a head that its files lack inside the base model isn't known here. `InputError`:
+    nothing can be loaded under this name, or the hub can't be reached; or see `load_backbone`.
     """
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))
@@ -114,11 +110,7 @@ def load_pretrained(
 
 
 def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> PretrainedConfig:
-    """The backbone's configuration.
-
-    Raises:
-        InputError: there is none, it is an adapter's, or that of quantised weights.
-    """
+    """The backbone's configuration; `InputError`: there is none, it is an adapter's, or that of quantised weights."""
     from transformers import AutoConfig
     from transformers.utils import find_adapter_config_file
 

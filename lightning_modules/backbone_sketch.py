@@ -95,10 +95,7 @@ def check_data(ours: dict[str, Any], theirs: dict[str, Any], whose: str, with_he
     """Compares two `data_identity`s; what wasn't noted, as in an adapter of PEFT's own, is not compared.
 
     Theirs is of the data that the weights were trained on, which `whose` names in messages; classes count only
-    `with_head`, whose rows they are.
-
-    Raises:
-        InputError: other classes, another order of them, or another tokenizer.
+    `with_head`, whose rows they are. `InputError`: other classes, another order of them, or another tokenizer.
     """
     classes = [normalize("NFC", str(name)) for name in theirs.get("classes", ours["classes"])]
     if with_head and classes != [normalize("NFC", name) for name in ours["classes"]]:
@@ -166,8 +163,7 @@ def write_checksums(folder: Path) -> None:
 def check_files(folder: Path) -> None:
     """Compares an export's files with its checksums; a folder without any, as others write, passes.
 
-    Raises:
-        InputError: a file was changed or lost, or the list of checksums is damaged.
+    `InputError`: a file was changed or lost, or the list of checksums is damaged.
     """
     path = folder / CHECKSUMS_NAME
     if not path.is_file():

@@ -53,10 +53,9 @@ def identity(module: "AdaptedModule") -> dict[str, Any]:
 def check_content(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
     """Refuses a checkpoint that isn't this module's.
 
-    Raises:
-        InputError: another program's, backbone, tokenizer, adapter or set of layers; other classes, frozen weights or
-            factors; a tensor that is missing or has another shape; another scale, or other rules by which the ranks
-            follow from the weights.
+    `InputError`: another program's, backbone, tokenizer, adapter or set of layers; other classes, frozen weights or
+    factors; a tensor that is missing or has another shape; another scale, or other rules by which the ranks follow from
+    the weights.
     """
     theirs, ours = checkpoint.get("rankwise"), identity(module)
     if not isinstance(theirs, dict):

@@ -23,8 +23,7 @@ _GRAPHS = 256  # of one run: a length and a batch size each, twice when ranks be
 def check_compiling(module: "AdaptedModule", model_type: str, takes_ready_masks: bool) -> None:
     """Refuses what can't be compiled or captured: such as a model that doesn't leave masks as they are.
 
-    Raises:
-        InputError: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
+    `InputError`: CUDA graphs without CUDA, or an adapter or an architecture that can't be traced.
     """
     compiles, captures = module.compiles, module.captures
     evaluates = module.model is not None and module.trainer.state.fn != "fit"  # before a run there is no model

@@ -40,11 +40,7 @@ class LanguageModellingModule(AdaptedModule):
         self.losses: Any = nn.ModuleDict()
 
     def load_model(self) -> tuple[nn.Module, tuple[str, ...]]:
-        """Loads the causal model.
-
-        Raises:
-            InputError: the backbone has no trained output layer, or looks ahead.
-        """
+        """Loads the causal model; `InputError`: the backbone has no trained output layer, or looks ahead."""
         from transformers import AutoModelForCausalLM
 
         model, _ = load_backbone(AutoModelForCausalLM, self.backbone_name, self.revision, whole=True)

@@ -111,8 +111,7 @@ class TokenLoss(Metric):
     def compute(self) -> Tensor:
         """Mean loss in nats per token; its exponential is the perplexity.
 
-        Raises:
-            InputError: no token was scored.
+        `InputError`: no token was scored.
         """
         if not self.tokens:
             raise InputError(

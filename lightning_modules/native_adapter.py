@@ -56,11 +56,7 @@ class NativeAdapter:
 
     @classmethod
     def read(cls, folder: Path) -> "NativeAdapter":
-        """Reads the file in an export folder.
-
-        Raises:
-            InputError: it is damaged, or of another version.
-        """
+        """Reads the file in an export folder; `InputError`: it is damaged, or of another version."""
         try:
             with safe_open(folder / FILE_NAME, framework="pt") as file:
                 description = dict(json.loads(file.metadata()["rankwise"]))

@@ -125,8 +125,7 @@ class PEFTAdapter(Adapter):
     def merged(self, plain: nn.Module, trained: nn.Module) -> nn.Module:
         """The plain model (see `save`) with the update in its weights.
 
-        Raises:
-            InputError: PEFT can't merge this method into these layers.
+        `InputError`: PEFT can't merge this method into these layers.
         """
         wrapped = self._wrapped(plain, {})
         wrapped.get_base_model().load_state_dict(trained.state_dict(), strict=False)

@@ -59,8 +59,7 @@ METHODS: dict[str, PEFTMethod] = {
 def make_config(method: str, settings: dict[str, Any]) -> Any:
     """PEFT's config object of a method, its layers not yet named.
 
-    Raises:
-        InputError: PEFT isn't installed, or the method, a setting or its value isn't allowed.
+    `InputError`: PEFT isn't installed, or the method, a setting or its value isn't allowed.
     """
     check_one_of("method", method, METHODS)
     chosen = METHODS[method]

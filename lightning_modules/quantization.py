@@ -118,8 +118,7 @@ def restore(model: nn.Module) -> None:
 def enable_checkpointing(model: PreTrainedModel, name: str) -> None:
     """Lets each block compute its activations again in the backward pass, instead of keeping them.
 
-    Raises:
-        InputError: transformers can't do that for this architecture.
+    `InputError`: transformers can't do that for this architecture.
     """
     if not model.supports_gradient_checkpointing:
         raise InputError(

@@ -25,9 +25,8 @@ def training_identity(module: "AdaptedModule") -> dict[str, Any]:
 def check_training_state(module: "AdaptedModule", checkpoint: dict[str, Any]) -> None:
     """Refuses a checkpoint whose tensors fit, but that this run can't go on from as if it had never stopped.
 
-    Raises:
-        InputError: other rows or labels to validate on; another data order in the middle of an epoch; or another kind
-            of data module, which leaves no position in the data.
+    `InputError`: other rows or labels to validate on; another data order in the middle of an epoch; or another kind of
+    data module, which leaves no position in the data.
     """
     ours, theirs = training_identity(module), checkpoint["rankwise"]
     _check_rows(ours["splits"], theirs["splits"])

@@ -129,9 +129,7 @@ class Adapter(nn.Module):
         """The update as plain LoRA, at the discrete ranks of this moment: W + B A, by full module path.
 
         A is (k, in) and B (out, k), with the scale folded into B; both are copies. A layer of rank 0 has k = 0.
-
-        Raises:
-            InputError: this adapter's update isn't such a product, or is kept by another library.
+        `InputError`: this adapter's update isn't such a product, or is kept by another library.
         """
         raise InputError(
             f"the adapter is {self.name}, whose update isn't kept as plain LoRA factors; allowed: the adapters of "
@@ -141,8 +139,7 @@ class Adapter(nn.Module):
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         """Starts from an update that `low_rank_factors` gave, or that another library trained.
 
-        Raises:
-            InputError: this adapter can't hold such an update.
+        `InputError`: this adapter can't hold such an update.
         """
         raise InputError(
             f"the adapter is {self.name}, which can't start from plain LoRA factors; allowed: lora.LoRA, or "
@@ -176,8 +173,7 @@ class FixedRank(Adapter):
     def want_gradient(self, wanted: bool, batches: int, head_warmup_steps: int) -> None:
         """Notes that training is to begin with a gradient pass, if it is wanted.
 
-        Raises:
-            InputError: see `GradientPass.wanted`.
+        `InputError`: see `GradientPass.wanted`.
         """
         self.gradient_pass = GradientPass.wanted(wanted, batches, head_warmup_steps)
         if wanted:

@@ -26,12 +26,10 @@ _OVERSAMPLING = 10
 def svd_factors(weight: Tensor, rank: int, seed: int = 42) -> Factors:
     """The leading singular directions of a weight (out, in), by randomised subspace iteration.
 
-    With Wᵀ = U S Vᵀ: A = (U S)ᵀ (rank, in) carries the singular values, B = V (out, rank) is orthonormal, and
-    B A is the best approximation of W with this rank. Directions are ordered by singular value, so the leading
-    k of them are the factors of rank k. Signs are fixed: the largest entry of each left vector U is positive.
-
-    Raises:
-        InputError: the rank exceeds the smaller side of the weight.
+    With Wᵀ = U S Vᵀ: A = (U S)ᵀ (rank, in) carries the singular values, B = V (out, rank) is orthonormal, and B A is
+    the best approximation of W with this rank. Directions are ordered by singular value, so the leading k of them are
+    the factors of rank k. Signs are fixed: the largest entry of each left vector U is positive. `InputError`: the rank
+    exceeds the smaller side of the weight.
     """
     smaller_side = _checked_side(weight.shape, rank)
     transposed = weight.detach().float().cpu().T  # (in, out)
@@ -57,8 +55,7 @@ def _checked_side(shape: torch.Size, rank: int) -> int:
 def empty_factors(weights: list[Tensor], rank: int, rule: FactorRule) -> list[Factors]:
     """Zeros in the place of `factorise`'s factors, without memory of their own, to try out whether settings fit.
 
-    Raises:
-        InputError: the rank exceeds the smaller side of a weight.
+    `InputError`: the rank exceeds the smaller side of a weight.
     """
     zero = torch.zeros(())
     for weight in weights:

@@ -170,9 +170,8 @@ def describe_share(sizes: dict[str, int], adapted: Sequence[str]) -> str:
 def architecture_targets(keyword: str, model_type: str, model: nn.Module) -> tuple[str, ...]:
     """The targets that a keyword stands for in an architecture (`model.config.model_type`).
 
-    Raises:
-        InputError: an unknown keyword, or an architecture that isn't in the table; the message lists the model's
-            linear layers.
+    `InputError`: an unknown keyword, or an architecture that isn't in the table; the message lists the model's linear
+    layers.
     """
     if keyword not in ARCHITECTURE_TARGETS:
         raise InputError(
@@ -215,11 +214,9 @@ def _output_embeddings(model: nn.Module) -> nn.Module | None:
 def find_layers(model: nn.Module, targets: Sequence[str], head: Sequence[str] = ()) -> dict[str, nn.Module]:
     """The linear layers that any target matches, in the model's order, by full module path.
 
-    A target matches whole dotted components at the end of a path (`query`, `attention.output.dense`), and may
-    hold the wildcards * and ? (`layer.1*.attention.self.query`). What trains in full (`head`) can't be adapted.
-
-    Raises:
-        InputError: a target matches nothing (the message lists near misses), or something that can't be adapted.
+    A target matches whole dotted components at the end of a path (`query`, `attention.output.dense`), and may hold the
+    wildcards * and ? (`layer.1*.attention.self.query`). What trains in full (`head`) can't be adapted. `InputError`: a
+    target matches nothing (the message lists near misses), or something that can't be adapted.
     """
     if not targets:
         raise InputError("targets is empty; allowed: at least one layer name or pattern, such as query.")

@@ -20,8 +20,7 @@ class LearnableRanks(FixedRank):
     def request_ranks(self, make: "partial[RankAllocation]", rank_average: float | None, budget: float | None) -> None:
         """Notes what makes the allocation; `attach` calls it, once the layers are known.
 
-        Raises:
-            InputError: both rank_average and budget are given, or neither.
+        `InputError`: both rank_average and budget are given, or neither.
         """
         if (rank_average is None) == (budget is None):
             raise InputError(

@@ -147,8 +147,7 @@ class LoRA(FixedRank):
     def load_low_rank_factors(self, factors: LowRankFactors) -> None:
         """Starts from updates that `low_rank_factors` gave; layers without one, and further directions, add nothing.
 
-        Raises:
-            InputError: a layer that isn't adapted here, or a rank above this adapter's.
+        `InputError`: a layer that isn't adapted here, or a rank above this adapter's.
         """
         if other := sorted(set(factors) - set(self.layer_names)):
             raise InputError(

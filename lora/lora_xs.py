@@ -248,8 +248,7 @@ class AdaptiveLoRAXS(LearnableRanks, LoRAXS):
     def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (see `LoRAXS`), at their ranks or, with a larger budget, above.
 
-        Raises:
-            InputError: see `LoRAXS`; also a budget too small for their ranks, whose masks would cut the update.
+        `InputError`: see `LoRAXS`; also a budget too small for their ranks, whose masks would cut the update.
         """
         super().load_blocks(blocks, factors)
         ranks = torch.tensor([len(blocks[name]) for name in self.layer_names])

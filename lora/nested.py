@@ -26,11 +26,7 @@ class NestedRanks(FixedRank):
     """
 
     def request_nesting(self, rank_min: int, rank_max: int, evaluated_ranks: Sequence[int] | None) -> None:
-        """Checks and notes the settings.
-
-        Raises:
-            InputError: ranks out of order or out of range.
-        """
+        """Checks and notes the settings; `InputError`: ranks out of order or out of range."""
         if not 1 <= rank_min < rank_max:
             raise InputError(
                 f"rank_min is {rank_min} and rank_max is {rank_max}; allowed: 1 <= rank_min < rank_max. "

@@ -208,8 +208,7 @@ class RankAllocation(nn.Module):
     def start_from(self, ranks: Tensor) -> None:
         """Sets the weights so that the ranks are these (N,) if they use the budget up, and no smaller if they don't.
 
-        Raises:
-            InputError: these ranks, none below rank_min, need more than the budget.
+        `InputError`: these ranks, none below rank_min, need more than the budget.
         """
         _, area_min, span = self._area_constants()
         areas = self.area(ranks.clamp(self.rank_min, self.rank_max))  # (N,)

@@ -17,8 +17,7 @@ from common.errors import InputError
 def soft_tails(ranks: Tensor, alpha: float | Tensor, rank_min: int, rank_max: int, tau: float = 0.0) -> Tensor:
     """Tails (N, rank_max) of continuous ranks (N,), differentiable in the ranks; alpha may be a tensor ().
 
-    Raises:
-        InputError: alpha isn't above zero.
+    `InputError`: alpha isn't above zero.
     """
     _, exceeds, _ = _sizes(rank_min, rank_max, ranks.device)
     return _size_probabilities(ranks, alpha, rank_min, rank_max, tau) @ exceeds

@@ -18,8 +18,7 @@ def check_rank(rank: int) -> None:
 def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:
     """The scale s of an update: alpha / r (LoRA), alpha / √r (rsLoRA, arXiv 2312.03732), or alpha itself.
 
-    Raises:
-        InputError: alpha isn't above 0: nothing would be learned, or the sign turned.
+    `InputError`: alpha isn't above 0: nothing would be learned, or the sign turned.
     """
     if not 0 < lora_alpha < _LARGEST_ALPHA:
         raise InputError(f"lora_alpha is {lora_alpha}; allowed: a number above 0 that float32 holds, such as 16.")

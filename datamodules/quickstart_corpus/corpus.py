@@ -61,10 +61,8 @@ def generate_corpus(
     """The splits "train", "validation" and "test"; the same arguments give the same sentences everywhere.
 
     Each split is a series of minimal pairs: the acceptable sentence at an even position, its unacceptable counterpart
-    right after it. Pairs are in random order, and phenomena as evenly represented as the number allows.
-
-    Raises:
-        InputError: a number of sentences that is odd, below 2 or above `MAXIMUM_SENTENCES`.
+    right after it. Pairs are in random order, and phenomena as evenly represented as the number allows. `InputError`: a
+    number of sentences that is odd, below 2 or above `MAXIMUM_SENTENCES`.
     """
     counts = {"train": train_sentences, "validation": validation_sentences, "test": test_sentences}
     for split, count in counts.items():

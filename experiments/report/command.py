@@ -47,8 +47,7 @@ def _parser() -> argparse.ArgumentParser:
 def run_report(arguments: list[str]) -> int:
     """Runs the verb and returns the exit code.
 
-    Raises:
-        InputError: no runs, files that aren't whole, or an unknown baseline.
+    `InputError`: no runs, files that aren't whole, or an unknown baseline.
     """
     options = _parser().parse_args(arguments)
     first: Path = options.sources[0]

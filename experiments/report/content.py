@@ -165,11 +165,7 @@ def _write_apart(figure: Figure, stem: Path) -> None:
 
 
 def make_study(records: list[Record], baseline: str | None, bootstrap: bool = False, law: bool = False) -> Study:
-    """The runs in order.
-
-    Raises:
-        InputError: the baseline's name is unknown, or there are too few curves for the law.
-    """
+    """The runs in order; `InputError`: the baseline's name is unknown, or there are too few curves for the law."""
     groups, rate = make_groups(records), swept_rate(records)
     curves = make_curves(groups, rate)
     compared = groups

@@ -102,8 +102,7 @@ def answered(record: Record) -> Answered | None:
 def budget_curve(record: Record, budgets: list[int]) -> pd.DataFrame:
     """Validation figures of a run cut to budgets (`lora.export.cut_factors`): columns Budget, the metric × 100, loss.
 
-    Raises:
-        InputError: the adapter can't be cut, or a budget is more than the run used.
+    `InputError`: the adapter can't be cut, or a budget is more than the run used.
     """
     import torch
 

@@ -41,8 +41,7 @@ class RankSets:
     def of(cls, group: Group) -> "RankSets":
         """Those of a group.
 
-        Raises:
-            InputError: a run's settings don't tell its ranks' bounds, or two runs have other layers.
+        `InputError`: a run's settings don't tell its ranks' bounds, or two runs have other layers.
         """
         records = allocating(group)
         histories = [record.ranks for record in records if record.ranks is not None]

@@ -149,8 +149,7 @@ def _row(point: Point, studies: list[str], terms: list[str]) -> Array:
 def fit_law(points: list[Point]) -> Law:
     """The law of LoRA's optima; full fine-tuning's are left aside.
 
-    Raises:
-        InputError: fewer than three ranks, or no more curves than coefficients.
+    `InputError`: fewer than three ranks, or no more curves than coefficients.
     """
     lora = _across_widths(points)
     ranks = sorted({point.rank for point in lora})

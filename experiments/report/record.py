@@ -110,11 +110,7 @@ def with_later_settings(config: Config) -> Config:
 
 
 def read_run(folder: Path) -> Record:
-    """The run in a folder.
-
-    Raises:
-        InputError: one of its files is damaged, or it has results and no config.yaml.
-    """
+    """The run in a folder; `InputError`: one of its files is damaged, or it has results and no config.yaml."""
     results, failure = folder / "results.json", folder / "failure.json"
     if not (folder / "config.yaml").exists():
         raise InputError(
@@ -130,8 +126,7 @@ def read_run(folder: Path) -> Record:
 def read_files(folder: Path) -> dict[str, Any]:
     """The parts of a record that come from config.yaml, ranks.json and metrics.csv, by name.
 
-    Raises:
-        InputError: one of these files is damaged.
+    `InputError`: one of these files is damaged.
     """
     path, ranks_path = folder / "config.yaml", folder / "ranks.json"
     config = flatten(read_yaml(path)) if path.exists() else {}

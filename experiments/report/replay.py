@@ -37,8 +37,7 @@ class Replay:
 def replays(groups: list[Group], searched: tuple[str, ...] = ()) -> list[Replay]:
     """A replay of each search among the groups that has values by epoch; `searched` competed beside learning rates.
 
-    Raises:
-        InputError: one of these doesn't vary, or there is no search.
+    `InputError`: one of these doesn't vary, or there is no search.
     """
     settings = [group.first.config for group in groups]
     for name in searched:

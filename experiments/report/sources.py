@@ -81,9 +81,7 @@ def read_records(sources: list[Path]) -> list[Record]:
     """All runs in the folders and files of trials, each once.
 
     Beside runs from files, those from folders have their paths cut as the files' are, so that settings compare.
-
-    Raises:
-        InputError: a source is missing or holds no run, or one of its files isn't whole.
+    `InputError`: a source is missing or holds no run, or one of its files isn't whole.
     """
     records: dict[Path, tuple[Record, bool]] = {}
     for source in sources:
@@ -157,8 +155,7 @@ def _kept_record(path: Path, place: int, about: dict[str, Any], trial: Trial) ->
 def check_place(path: Path) -> None:
     """Refuses to write over a file that isn't one of trials, such as a sweep's results.json.
 
-    Raises:
-        InputError: there is such a file.
+    `InputError`: there is such a file.
     """
     if not path.exists():
         return
@@ -169,11 +166,7 @@ def check_place(path: Path) -> None:
 
 
 def write_trials(path: Path, records: list[Record]) -> None:
-    """Writes the runs into one file, a line for each.
-
-    Raises:
-        InputError: the file is a folder's, or can't be written.
-    """
+    """Writes the runs into one file, a line for each; `InputError`: the file is a folder's, or can't be written."""
     outcomes = [record.results.as_plain() for record in records if record.results is not None]
     first = outcomes[0] if outcomes else {}
     told = [name for name in _SHARED if first.get(name) is not None]

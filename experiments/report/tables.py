@@ -150,8 +150,7 @@ def comparisons(group: Group, baseline: Group) -> list[Comparison]:
 def find_baseline(groups: list[Group], compared: list[Group], wanted: str | None) -> Group | None:
     """The best group (on validation) that the user named: by method among those compared, by label or run among all.
 
-    Raises:
-        InputError: nothing has this name.
+    `InputError`: nothing has this name.
     """
     if wanted is None:
         return None

@@ -24,8 +24,7 @@ _WANTED = 0.8  # the power that seeds are counted for
 def improvement(question: Question, groups: list[Group], compared: list[Group]) -> PairedDifference | None:
     """By how much the first method is better, as reports print it, seed by seed; each at its chosen rate.
 
-    Raises:
-        InputError: one of the methods isn't among the runs.
+    `InputError`: one of the methods isn't among the runs.
     """
     ours, other = (find_baseline(groups, compared, method) for method in question.compare)
     if ours is None or other is None:
@@ -75,8 +74,7 @@ def verdict(question: Question, found: PairedDifference | None) -> str:
 def answers(sources: list[Path], records: list[Record], groups: list[Group], compared: list[Group]) -> list[str]:
     """A sentence for each sweep among the sources that asks a question: what kind of answer, and the answer.
 
-    Raises:
-        InputError: a sweep.yaml isn't whole, or its methods aren't among the runs.
+    `InputError`: a sweep.yaml isn't whole, or its methods aren't among the runs.
     """
     told = []
     for source in sources:

@@ -48,9 +48,7 @@ def evaluate(derived: Values, overrides: Values, base: Values) -> dict[str, obje
     """Values of derived settings: text is a formula, anything else a value.
 
     A formula may use the trial's settings (`overrides`), the base config's, both by dotted name, and earlier formulas.
-
-    Raises:
-        InputError: a formula that isn't arithmetic, names an unknown setting, or has no finite number as its value.
+    `InputError`: a formula that isn't arithmetic, names an unknown setting, or has no finite number as its value.
     """
     known = {**base, **overrides}
     for name, formula in derived.items():

@@ -136,9 +136,7 @@ def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], di
     """All trials of a definition, still without names; `read_base` gives the values of base configs.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.
-
-    Raises:
-        InputError: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.
+    `InputError`: a part of the wrong form, an empty grid, the same trial twice, or a setting that is the sweep's own.
     """
     trials: list[Trial] = []
     for method, section in read_sections(definition).items():

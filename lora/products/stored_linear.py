@@ -15,8 +15,7 @@ _BLOCK = 64
 def quantizer() -> Any:
     """bitsandbytes' functions, which have kernels for the CPU and for GPUs.
 
-    Raises:
-        ImportError: bitsandbytes isn't installed.
+    `ImportError`: bitsandbytes isn't installed.
     """
     import bitsandbytes.functional
 
