@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError
-from datamodules.language_modelling import LanguageModellingDataModule
-from datamodules.running_text import read_running_text, running_texts
+from datamodules.language_modelling import LanguageModellingDataModule, read_running_text, running_texts
 from datamodules.splits import hub_tables
 from datamodules.tokenized_data import tell_idle
 

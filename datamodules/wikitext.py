@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import InputError, check_one_of
-from datamodules.language_modelling import LanguageModellingDataModule
-from datamodules.running_text import read_running_text, running_texts
+from datamodules.language_modelling import LanguageModellingDataModule, read_running_text, running_texts
 from datamodules.sources import Table
 from datamodules.splits import existing_folder, find_file, folder_content, hub_tables, named_tables
 

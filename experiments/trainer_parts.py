@@ -12,8 +12,7 @@ from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
-from callbacks.eva_initialisation import EVAInitialisation
-from callbacks.gradient_directions import GradientDirections
+from callbacks.gradient_directions import EVAInitialisation, GradientDirections
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
 from callbacks.progress import EpochLines, TerminalProgress, TrainingLog

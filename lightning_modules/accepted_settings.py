@@ -10,8 +10,7 @@ from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
 from callbacks.divergence import Divergence
-from callbacks.eva_initialisation import EVAInitialisation
-from callbacks.gradient_directions import GradientDirections
+from callbacks.gradient_directions import EVAInitialisation, GradientDirections
 from callbacks.merged_evaluation import MergedEvaluation
 from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation

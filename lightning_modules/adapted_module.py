@@ -20,13 +20,17 @@ from lightning_modules.adapter_import import adapter_kind, import_adapter
 from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
 from lightning_modules.backbone_loading import load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity, check_data, check_files, data_identity
-from lightning_modules.checkpoint_content import check_content, checkpoint_keys, identity
+from lightning_modules.checkpoint_content import (
+    check_content,
+    check_training_state,
+    checkpoint_keys,
+    identity,
+    training_identity,
+)
 from lightning_modules.compiled_step import check_compiling, compiled
 from lightning_modules.factor_cache import cached_factorise
-from lightning_modules.optimization import OptimizerSettings, apply_settings
-from lightning_modules.optimized_module import OptimizedModule
+from lightning_modules.optimization import OptimizedModule, OptimizerSettings, apply_settings
 from lightning_modules.quantization import BackboneDtype, BackboneStorage, Quantization, enable_checkpointing
-from lightning_modules.training_state import check_training_state, training_identity
 from lora.adapter import Adapter
 from lora.dropout import use_sixteen_bit_dropout
 from lora.injection import describe_share, freeze, matrix_sizes, may_leave_parameters_out, prepare_frozen_layers

@@ -10,7 +10,7 @@ from common.errors import InputError, one_of
 from experiments.report.cells import make_table
 from experiments.report.groups import NOT_STUDIED, RATES, Group, alike
 from experiments.report.statistics import SEED, Array
-from experiments.sweep.halving import least_share, race
+from experiments.sweep.early_exit import least_share, race
 
 _RESAMPLES = 1000
 _SAME, _SPENT = 0.95, 0.35  # what stopping early should keep and spend

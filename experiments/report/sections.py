@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from common.errors import listing
-from experiments.report.answer import answer
+from experiments.report.answer import answer, answers
 from experiments.report.audit import audit_table, method_table, mixtures, provenance, untold_settings
 from experiments.report.cells import counted, without_constant_columns, without_empty_columns
 from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
@@ -38,7 +38,6 @@ from experiments.report.rate_law import law_table, left_out, points_of
 from experiments.report.rate_tables import loss_table, rate_table
 from experiments.report.replay import Replay, replay_table
 from experiments.report.tables import comparable, difference_table, headline, run_table, settings_table, trouble_table
-from experiments.report.verdict import answers
 
 _RANK_SECTIONS = 4
 _RATE_PICTURES = {  # which figures are drawn against the rate: their files, and their names

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from common.files import write_text
+from experiments.report.answer import improvement, verdict
 from experiments.report.audit import audit_table
 from experiments.report.cells import make_table, without_empty_columns
 from experiments.report.content import Study, make_study
@@ -22,8 +23,7 @@ from experiments.report.replay import Replay, replays
 from experiments.report.sources import read_records
 from experiments.report.statistics import deviation_limit, holm, pairs_for_power, power
 from experiments.report.tables import comparable, comparisons
-from experiments.report.verdict import improvement, verdict
-from experiments.sweep.halving import least_share
+from experiments.sweep.early_exit import least_share
 from experiments.sweep.question import Question
 from tests.docs.early_exit_rules import rules_table
 from tests.docs.published import RESULTS, filled

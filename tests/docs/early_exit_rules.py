@@ -8,7 +8,7 @@ import pandas as pd
 
 from experiments.report.replay import Replay
 from experiments.report.statistics import Array
-from experiments.sweep.halving import Rung, rungs
+from experiments.sweep.early_exit import Rung, rungs
 
 _MARGINS = (0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0)  # over √rows
 _RULE = ["rungs", "margin", "better half goes on", "margin shrinks with seeds"]

@@ -12,10 +12,9 @@ from experiments.report.groups import make_groups
 from experiments.report.replay import replays
 from experiments.report.sources import read_records
 from experiments.sweep import halving
-from experiments.sweep.early_exit import check_epochs, searches
+from experiments.sweep.early_exit import Rung, check_epochs, least_share, race, rungs, searches, survivors
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
-from experiments.sweep.halving import Rung, least_share, race, rungs, survivors
 from tests.command_line import differences, outcome, write_config
 from tests.experiments import made_runs
 from tests.experiments.sweeps import sweep, trial_folders, write_sweep

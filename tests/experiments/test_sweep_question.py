@@ -10,10 +10,10 @@ import yaml
 import cli
 from common.code_version import code_version
 from common.errors import InputError
+from experiments.report.answer import answers, improvement, verdict
 from experiments.report.content import make_study
 from experiments.report.sources import read_records
 from experiments.report.statistics import PairedDifference, deviation_limit, pairs_for_power, power
-from experiments.report.verdict import answers, improvement, verdict
 from experiments.sweep import question as question_module
 from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.definition import read_definition

@@ -7,7 +7,7 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 
-from callbacks import eva_initialisation
+from callbacks import gradient_directions
 from callbacks.adalora_allocation import AdaLoRAAllocation
 from callbacks.checkpoints import read_checkpoint
 from callbacks.gradient_directions import FirstSteps
@@ -194,7 +194,7 @@ def test_eva_starts_from_the_directions_that_peft_alone_finds(tiny_bert, cola_fo
 
 
 def test_eva_whose_directions_do_not_settle_is_refused(tiny_bert, cola_folder, monkeypatch):
-    monkeypatch.setattr(eva_initialisation, "_LARGEST_NUMBER_OF_BATCHES", 1)
+    monkeypatch.setattr(gradient_directions, "_LARGEST_NUMBER_OF_BATCHES", 1)
     with pytest.raises(InputError, match="directions still change after 1 batches"):
         fit("eva", tiny_bert, cola_folder)
 
