@@ -65,11 +65,6 @@ def _trained(adapter: str, settings: BenchmarkSettings, options: tuple[str, ...]
     In the window: our data module and loader, the Lightning loop, every default callback and logger (TensorBoard,
     metrics.csv, ranks, learning rates; no progress bar, because the output is no terminal). Not in it: start-up,
     validation (off), checkpoints, pictures and the test (they come after the epoch).
-
-    Args:
-        adapter: one of `ADAPTERS`.
-        settings: of the measurement.
-        options: more settings of the run, as typed on the command line.
     """
     keep_freed_memory()  # as cli.py does
     with tempfile.TemporaryDirectory() as folder:

@@ -34,8 +34,8 @@ SIDES: dict[str, Callable[[BenchmarkSettings], Figures]] = {
     "frozen_backbone": frozen.frozen_backbone,
     "correctness": frozen.correctness,
     # Hugging Face's Trainer
-    "seed_with_pictures": partial(seed_loop.train, look_at=seed_loop.draw_mask),
-    "seed_without_pictures": seed_loop.train,
+    "seed_with_pictures": partial(seed_loop.train_as_in_the_study, look_at=seed_loop.draw_mask),
+    "seed_without_pictures": seed_loop.train_as_in_the_study,
     "trainer_peft_lora": trainer_peft.trainer_peft_lora,
     "trainer_peft_adalora": trainer_peft.trainer_peft_adalora,
 }

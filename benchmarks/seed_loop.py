@@ -94,7 +94,9 @@ def adapt(model: PreTrainedModel, look_at: Callable[[Tensor, SeedLinear], None] 
     return layers
 
 
-def train(settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None = None) -> Figures:
+def train_as_in_the_study(
+    settings: BenchmarkSettings, look_at: Callable[[Tensor, SeedLinear], None] | None = None
+) -> Figures:
     """The study's loop; with `draw_mask` a figure of each layer's mask in each forward pass, as its code has it."""
     few = replace(settings, steps=max(settings.steps // _STEPS_SHARE, 2), warm_up_steps=1)
     model = pretrained_model(few)

@@ -10,11 +10,7 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 @cache
 def code_version() -> str | None:
-    """The git commit of this code as it was when first asked for, the installed package's version, or None.
-
-    Returns:
-        Twelve digits of the commit, with `-dirty` behind where tracked files differ from it.
-    """
+    """This code's commit when first asked for (12 digits, -dirty if changed), the package's version, or None."""
     if _git("ls-files", "--error-unmatch", "cli.py") is not None:  # else a repository that holds, say, a .venv with us
         return _git("describe", "--always", "--abbrev=12", "--exclude=*", "--dirty")
     try:

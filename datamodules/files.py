@@ -40,12 +40,9 @@ def table_ending(name: str) -> str:
 def read_table(path: Path, wanted: Sequence[str], separator: str | None = None) -> Table:
     """Reads a file with named columns by its ending: .parquet, .jsonl, .json, .csv or .tsv.
 
-    Args:
-        wanted: columns the caller looks for; once there, no row may lack them.
-        separator: what stands between the cells of a .csv or .tsv file, if not comma or tab. Only .csv has quoting.
-
-    Raises:
-        InputError: another ending, no rows, or a row that can't be read (with file and row or line number).
+    No row may lack a column that is `wanted`, once it is there. `separator` is what stands between the cells of a .csv
+    or .tsv file, if not comma or tab; only .csv has quoting. `InputError`: another ending, no rows, or a row that can't
+    be read (with file and row or line number).
     """
     ending = table_ending(path.name)
     if ending in SEPARATORS:

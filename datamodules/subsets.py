@@ -9,11 +9,7 @@ from datamodules.sources import Examples
 def random_subset(examples: Examples, rows: int | None, seed: int, pairs: bool = False) -> Examples:
     """At most `rows` random rows, in their old order; the same ones for the same seed. None takes all.
 
-    Args:
-        pairs: rows 2i and 2i + 1 stay together.
-
-    Raises:
-        InputError: an odd number of rows of pairs.
+    With `pairs`, rows 2i and 2i + 1 stay together, so that an odd number of them is an `InputError`.
     """
     if rows is None or rows >= len(examples):
         return examples

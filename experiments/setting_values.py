@@ -49,10 +49,8 @@ _REASONS = {"fsdp": _SHARDS, "deepspeed": _SHARDS, "model_parallel": _SHARDS, "m
 def check_values(settings: dict[str, object], groups: dict[str, type], defaults: dict[str, object]) -> None:
     """Refuses numbers that are not finite or need more than 64 bits, text with a NUL or without end, and stray nulls.
 
-    Args:
-        settings: the parsed settings, as nested plain values.
-        groups: the class behind each group of settings that has no class_path, such as `trainer`.
-        defaults: the parser's defaults; a setting that has one can't be null.
+    The settings are nested plain values; `groups` has the class behind each group of them that has no class_path, such
+    as `trainer`, and a setting with one of the parser's `defaults` can't be null.
     """
     for name, value in settings.items():
         _check_plain(name, value)

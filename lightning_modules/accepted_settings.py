@@ -29,12 +29,7 @@ _PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
 def callbacks_for(adapter: Adapter | None, present: Sequence[Callback]) -> list[Callback]:
-    """What training and evaluating this adapter needs to be right.
-
-    Args:
-        adapter: None for full fine-tuning.
-        present: the trainer's own callbacks.
-    """
+    """What training and evaluating an adapter needs to be right, beside the callbacks that are present."""
     needed: list[Callback] = [WholeSteps(), Divergence()]
     if adapter is not None and adapter.allocates_ranks:
         needed += [BudgetSchedule(), AlphaGrowth(), RankDiscretisation()]

@@ -149,13 +149,9 @@ class AdaptedModule(OptimizedModule):
         return may_leave_parameters_out(model)
 
     def check_model(self, model: transformers.PreTrainedModel) -> None:
-        """Refuses a model that can't be trained with these settings, and sets it up for those that it can.
+        """Refuses a model, maybe on the meta device, that can't be trained with these settings; sets up others.
 
-        Args:
-            model: with its weights, or on the meta device.
-
-        Raises:
-            InputError: its attention can't run here, or it can't be compiled or checkpointed as asked for.
+        `InputError`: its attention can't run here, or it can't be compiled or checkpointed as asked for.
         """
         check_attention(self, model)
         self.takes_ready_masks = not self.sees_padding and accept_ready_masks(model)

@@ -101,14 +101,11 @@ _fast_sum = partial(functional.cross_entropy, reduction="sum")
 
 
 def _accurate_sum(logits: Tensor, labels: Tensor) -> Tensor:
-    """Σ −log p(label) over the positions that are scored, for figures.
+    """Σ −log p(label) over the positions that are scored, for figures; from logits (length, vocabulary).
 
     Torch's cross entropy adds exp(logit) over the vocabulary one after the other on the CPU: beside a word that is
-    nearly certain, 50,000 unlikely ones get lost in float32. `logsumexp` adds in a tree.
-
-    Args:
-        logits: (length, vocabulary).
-        labels: (length,); negative where nothing is scored.
+    nearly certain, 50,000 unlikely ones get lost in float32. `logsumexp` adds in a tree. Labels (length,) are negative
+    where nothing is scored.
     """
     chosen = logits.gather(1, labels.clamp_min(0)[:, None]).squeeze(1)  # (length,)
     return torch.where(labels >= 0, logits.logsumexp(dim=1) - chosen, 0.0).sum()

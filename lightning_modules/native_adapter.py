@@ -128,11 +128,7 @@ class NativeAdapter:
             )
 
     def low_rank_factors(self, weights: dict[str, Tensor]) -> LowRankFactors:
-        """The update as plain LoRA (`Adapter.low_rank_factors`).
-
-        Args:
-            weights: (out, in) of each adapted layer, in the model's order: LoRA-XS takes its factors from them.
-        """
+        """The update as plain LoRA (`Adapter.low_rank_factors`), from each layer's weight (out, in), in model order."""
         held = all(f"{name}.A" in self.tensors for name in weights)
         pairs = {name: (self.tensors[f"{name}.A"], self.tensors[f"{name}.B"]) for name in weights} if held else {}
         if not self.is_lora_xs:

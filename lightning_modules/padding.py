@@ -20,15 +20,9 @@ def harmless_padding_side(
 ) -> Literal["right", "left"] | None:
     """The side on which padding leaves a model's answers as they are; None if it changes them on either side.
 
-    Two rows are tried, alone and padded. The side that a tokenizer names itself is the one for generating text: GPT-2,
-    for example, counts its positions from the left, padding included.
-
-    Args:
-        model: for sequence classification, on the CPU. It knows the padding token.
-        tokenizer: able to pad.
-
-    Raises:
-        InputError: the model has no attention mask, or no embedding for the padding token.
+    Two rows are tried, alone and padded, on the CPU. The side that a tokenizer names itself is the one for generating
+    text: GPT-2, for example, counts its positions from the left, padding included. `InputError`: the model has no
+    attention mask, or no embedding for the padding token.
     """
     check_mask(model)
     training = model.training

@@ -104,11 +104,8 @@ class PEFTAdapter(Adapter):
     def save(self, folder: Path, plain: nn.Module, trained: nn.Module, about: dict[str, Any]) -> None:
         """Writes PEFT's own folder: what this adapter has in the `trained` model, and the head of the plain one.
 
-        Args:
-            folder: to write into.
-            plain: the same backbone, not adapted; it is changed.
-            trained: the model that this adapter is attached to.
-            about: more of PEFT's config, such as modules_to_save.
+        The plain model is the same backbone, not adapted; it is changed. `about` is more of PEFT's config, such as
+        modules_to_save.
         """
         if self.starts_from_inputs:  # only where to start from: from here on it is plain LoRA
             about = {**about, "init_lora_weights": True, "eva_config": None}

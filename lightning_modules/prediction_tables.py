@@ -16,10 +16,7 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 def answers_table(task: Task, examples: Examples, scores: dict[int, list[float]]) -> str:
     """Texts, gold labels where there are any, predicted labels and probabilities.
 
-    Args:
-        task: the classification or regression task.
-        examples: the rows.
-        scores: probabilities of each row's classes, or its one predicted value.
+    `scores` are the probabilities of each row's classes, or its one predicted value.
     """
     columns = list(task.text_fields)
     if examples.labels is not None:
@@ -47,12 +44,8 @@ def answers_table(task: Task, examples: Examples, scores: dict[int, list[float]]
 def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float]]) -> str:
     """Lines of text, the tokens scored in each, their mean loss in nats, and the line's perplexity, which is e to it.
 
-    A line without a scored token (one token, without context) has neither: these cells are empty.
-
-    Args:
-        texts: the lines.
-        rows: the line that each row of the model's input is a part of.
-        scores: summed loss and number of scored tokens of each row.
+    A line without a scored token (one token, without context) has neither: these cells are empty. `rows` has the line
+    that each row of the model's input is a part of, `scores` summed loss and number of scored tokens of each row.
     """
     losses, tokens = [0.0] * len(texts), [0] * len(texts)
     for row, line in enumerate(rows):

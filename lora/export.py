@@ -90,11 +90,8 @@ def untie(model: nn.Module, names: Iterable[str]) -> bool:
 def merge(model: nn.Module, factors: dict[str, Factors]) -> None:
     """Adds each update B A to the weight of the plain layer with this full path, in place.
 
-    A layer that shares its weight with another module gets its own first: the update is the layer's alone.
-
-    Args:
-        model: holds Linear and Conv1D layers under these paths.
-        factors: A (k, in) and B (out, k), with the scale in B (`Adapter.low_rank_factors`).
+    A layer that shares its weight with another module gets its own first: the update is the layer's alone. Layers are
+    Linear or Conv1D; factors A (k, in) and B (out, k), with the scale in B (`Adapter.low_rank_factors`).
     """
     untie(model, factors)
     for name, (A, B) in factors.items():

@@ -146,13 +146,7 @@ class Folding:
 
     @torch.no_grad()
     def hand_over(self, cores: Tensor, layers: Sequence[Any], joints: Sequence[JointLayers]) -> None:
-        """Sets what is `folded` in each layer, or the joint layers that it belongs to.
-
-        Args:
-            cores: C (N, r, r) of all layers, in a 16-bit type.
-            layers: all of them.
-            joints: those that compute together.
-        """
+        """Sets what is `folded` of the cores C (N, r, r), in a 16-bit type, in each layer, or in its joint layers."""
         factors = [factor for layer in layers for factor in (layer.A, layer.B)]
         key = (cores.dtype, *map(id, joints), *map(content_key, factors))
         if key != self._key:

@@ -29,8 +29,7 @@ def sketch_parameters(parameters: dict[str, Tensor]) -> Tensor:
 def sketch_factors(factors: Iterable[tuple[Tensor, Tensor]]) -> Tensor:
     """(N, 3 · rank), float32 on the CPU: products of A's rows and of B's columns, and the rows' log lengths.
 
-    Args:
-        factors: N pairs A (rank, in) and B (out, rank), the columns of B of unit length.
+    Of N pairs A (rank, in) and B (out, rank), the columns of B of unit length.
     """
     return torch.stack([_of_factors(A.detach().cpu().double(), B.detach().cpu().double()) for A, B in factors]).float()
 

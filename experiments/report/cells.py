@@ -82,7 +82,7 @@ def span(interval: Interval | None, factor: float = 1.0) -> str:
     return "" if interval is None else f"[{factor * interval[0]:+.2f}, {factor * interval[1]:+.2f}]"
 
 
-def number(value: float) -> str:
+def two_digits(value: float) -> str:
     """A number to two significant digits; nothing for NaN."""
     return f"{value:.2g}" if value == value else ""
 

@@ -11,7 +11,7 @@ from common.errors import InputError
 from common.files import write_json, write_text
 from common.terminal import VerbParser, logger
 from experiments.report.cells import as_csv, as_markdown, counted, plain
-from experiments.report.content import Paragraph, Pictures, Section, Study, make_study
+from experiments.report.content import PageSection, Paragraph, Pictures, Study, make_study
 from experiments.report.evaluation import evaluation_sections
 from experiments.report.groups import Curve
 from experiments.report.replay import replays
@@ -98,12 +98,12 @@ def _commands(study: Study, options: argparse.Namespace, output: Path) -> list[s
     return [f"python cli.py {shlex.join(command)}" for command in found]
 
 
-def page(title: str, sections: list[Section]) -> str:
+def page(title: str, sections: list[PageSection]) -> str:
     """The whole page: styles and figures inside, nothing to load."""
     return _rendered("page.html.j2", title, sections, autoescape=True)
 
 
-def markdown(title: str, sections: list[Section]) -> str:
+def markdown(title: str, sections: list[PageSection]) -> str:
     """The same for a repository's page or an issue, with the pictures from figures/."""
     commands = [part.text for section in sections for part in section.parts if isinstance(part, Paragraph)]
     longest = max(map(len, re.findall("`+", "\n".join(commands))), default=0)  # the fence has to be longer
@@ -111,7 +111,7 @@ def markdown(title: str, sections: list[Section]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
 
 
-def _rendered(template: str, title: str, sections: list[Section], autoescape: bool, fence: str = "") -> str:
+def _rendered(template: str, title: str, sections: list[PageSection], autoescape: bool, fence: str = "") -> str:
     environment = jinja2.Environment(autoescape=autoescape, undefined=jinja2.StrictUndefined, trim_blocks=True)
     environment.filters |= {"plain": plain, "table": as_markdown}
     text = Path(__file__).with_name(template).read_text()

@@ -72,7 +72,7 @@ class Paragraph:
 
 
 @dataclass(frozen=True, eq=False)
-class Table:
+class PageTable:
     """A table with the name that a screen reader says."""
 
     name: str
@@ -102,11 +102,11 @@ class Picture:
         return for_page(self.file.read_text(encoding="utf-8"), self.caption, self.number, self.width)
 
 
-Part = Paragraph | Table | Picture
+Part = Paragraph | PageTable | Picture
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """Parts under a title (the first section of a report has none); a link to it ends with its name."""
 
     name: str

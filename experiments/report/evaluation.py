@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from common.errors import InputError
 from common.terminal import logger
 from experiments.report.cells import make_table, scale, title
-from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
+from experiments.report.content import PageSection, PageTable, Paragraph, Part, Pictures, Study, say
 from experiments.report.drawing import COLORS, INK, count_axis, panels
 from experiments.report.record import Record
 
@@ -27,15 +27,12 @@ _LONGEST = 300  # characters of a text
 
 def evaluation_sections(
     study: Study, evaluate: bool | None, budgets: list[int] | None, pictures: Pictures
-) -> Iterator[Section]:
+) -> Iterator[PageSection]:
     """What models loaded again say: the best setting's answers, and one run's metric at smaller budgets.
 
-    Args:
-        evaluate: whether rows are answered again; None: where there is one run alone.
-        budgets: to cut to; halves of what the run used, if empty; None cuts nothing.
-
-    Raises:
-        InputError: it was asked for, and a run has no checkpoint, or its backbone or data are missing.
+    Rows are answered again if `evaluate`, or with None where there is one run alone; `budgets` are to be cut to: halves
+    of what the run used, if empty. `InputError`: it was asked for, and a run has no checkpoint, or its backbone or data
+    are missing.
     """
     best = max(study.compared, key=lambda group: group.score)
     runs = [record for record in best.records if record.results is not None]
@@ -47,8 +44,8 @@ def evaluation_sections(
         curve = budget_curve(runs[0], budgets)
         parts = pictures.draw("metric_against_budget", say("budgets"), lambda: _budget_figure(curve))
         tell = dict(zip(curve, ("{:,}".format, "{:.2f}".format, "{:.4f}".format), strict=True))
-        table = Table("Smaller budgets", curve.apply(lambda column: column.map(tell[column.name])))
-        yield Section("budgets", "The metric at smaller budgets", [*parts, table])
+        table = PageTable("Smaller budgets", curve.apply(lambda column: column.map(tell[column.name])))
+        yield PageSection("budgets", "The metric at smaller budgets", [*parts, table])
     if evaluate or (evaluate is None and is_one and runs[0].folder.is_dir()):
         try:
             found = [answered(record) for record in runs]
@@ -57,7 +54,7 @@ def evaluation_sections(
             if evaluate:
                 raise
             shown = [Paragraph(say("answers_failed", error), "warning")]
-        yield Section("answers", "Answers, row by row", shown)
+        yield PageSection("answers", "Answers, row by row", shown)
 
 
 @dataclass(frozen=True, eq=False)
@@ -158,7 +155,7 @@ def answer_parts(found: list[Answered], pictures: Pictures) -> list[Part]:
         parts += pictures.draw("answers_against_labels", say("answers_numbers"), lambda: _numbers(rows))
     hardest = rows.groupby("row")["loss"].mean().nlargest(_MOST_TOLD)
     table = _table(rows, hardest.index, first.classes, "Answer").assign(Loss=hardest.map("{:.2f}".format).to_numpy())
-    parts += [Paragraph(say("answers_hardest")), Table("Rows with the largest loss", table)]
+    parts += [Paragraph(say("answers_hardest")), PageTable("Rows with the largest loss", table)]
     if len(found) > 1 and first.classes:
         parts += _between_seeds(rows, first.classes)
     return parts
@@ -244,7 +241,7 @@ def _between_seeds(rows: pd.DataFrame, classes: tuple[str, ...]) -> list[Part]:
     if split.empty:
         return [Paragraph(told)]
     table = _table(rows, split.index[:_MOST_TOLD], classes, "Answers of the seeds")
-    return [Paragraph(f"{told} {say('answers_most_even')}"), Table("Rows that seeds answer differently", table)]
+    return [Paragraph(f"{told} {say('answers_most_even')}"), PageTable("Rows that seeds answer differently", table)]
 
 
 def _budget_figure(curve: pd.DataFrame) -> Figure:

@@ -141,11 +141,7 @@ def _common_seeds(curves: Sequence[pd.DataFrame]) -> list[int]:
 
 
 def _resampled_optima(curves: Sequence[pd.DataFrame]) -> tuple[list[Array], float] | None:
-    """Draws the curves' seeds again, the same for all curves.
-
-    Returns:
-        The log10 best rates of each curve, and the share of draws with one at an edge; None below two common seeds.
-    """
+    """The log10 best rates of curves whose seeds are drawn again, alike, and the share at an edge; None below two."""
     seeds = _common_seeds(curves)
     if len(seeds) < 2:
         return None

@@ -11,7 +11,7 @@ from common.errors import listing
 from experiments.report.answer import answer, answers
 from experiments.report.audit import audit_table, method_table, mixtures, provenance, untold_settings
 from experiments.report.cells import counted, without_constant_columns, without_empty_columns
-from experiments.report.content import Paragraph, Part, Pictures, Section, Study, Table, say
+from experiments.report.content import PageSection, PageTable, Paragraph, Part, Pictures, Study, say
 from experiments.report.figures_compared import (
     MOST_BARS,
     MOST_ROWS,
@@ -53,8 +53,8 @@ def gather(
     commands: list[str],
     pictures: Pictures,
     replayed: Sequence[Replay] = (),
-    evaluated: Iterable[Section] = (),
-) -> list[Section]:
+    evaluated: Iterable[PageSection] = (),
+) -> list[PageSection]:
     """All sections of a report that have something to say.
 
     `commands` make the report and its runs again; `replayed` is what `sweep --stop_early` would have done; `evaluated`
@@ -63,26 +63,28 @@ def gather(
     told, troubles = Paragraph(say("replay")), Paragraph(say("troubles"), "warning")
     fallen = "Runs that collapsed or did not finish"
     found = [
-        Section("top", "", _top(study, sources)),
-        Section("costs", "Score against cost", _costs(study, pictures)),
-        Section("differences", "Differences to the baseline", _differences(study, pictures)),
-        Section("settings", "The run" if len(study.records) == 1 else "Settings", _settings(study, pictures)),
-        Section("rates", "Learning rates", _rates(study, pictures)),
-        Section("law", "A law for the learning rate", _law(study, pictures)),
-        Section("rank-curve", "The metric against the rank", _rank_curve(study, pictures)),
-        Section("replay", "Stopping early, replayed", _table("Stopping early, replayed", replay_table(replayed), told)),
+        PageSection("top", "", _top(study, sources)),
+        PageSection("costs", "Score against cost", _costs(study, pictures)),
+        PageSection("differences", "Differences to the baseline", _differences(study, pictures)),
+        PageSection("settings", "The run" if len(study.records) == 1 else "Settings", _settings(study, pictures)),
+        PageSection("rates", "Learning rates", _rates(study, pictures)),
+        PageSection("law", "A law for the learning rate", _law(study, pictures)),
+        PageSection("rank-curve", "The metric against the rank", _rank_curve(study, pictures)),
+        PageSection(
+            "replay", "Stopping early, replayed", _table("Stopping early, replayed", replay_table(replayed), told)
+        ),
         *evaluated,
-        Section("training", "Training", _training(study, pictures)),
+        PageSection("training", "Training", _training(study, pictures)),
         *_ranks(study, pictures),
-        Section("troubles", fallen, _table(fallen, trouble_table(study.records), troubles)),
-        Section("provenance", "Data, model, versions, commands", _provenance(study, commands)),
+        PageSection("troubles", fallen, _table(fallen, trouble_table(study.records), troubles)),
+        PageSection("provenance", "Data, model, versions, commands", _provenance(study, commands)),
     ]
     return [section for section in found if section.parts]
 
 
 def _table(name: str, rows: pd.DataFrame, *before: Paragraph, in_words: bool = True) -> list[Part]:
     """The table without columns that no row fills, after the text before it; nothing without rows."""
-    return [] if rows.empty else [*before, Table(name, without_empty_columns(rows), in_words)]
+    return [] if rows.empty else [*before, PageTable(name, without_empty_columns(rows), in_words)]
 
 
 def _top(study: Study, sources: list[Path]) -> list[Part]:
@@ -131,12 +133,12 @@ def _settings(study: Study, pictures: Pictures) -> list[Part]:
     rows = without_empty_columns(settings_table(study.groups, baseline))
     if len(study.records) == 1:
         (only,) = rows.rename(columns={"Median ± Std": "Best epoch"}).drop(columns="n").to_dict("records")
-        return [Table("The run", pd.DataFrame({"What": only.keys(), "Value": only.values()}))]
+        return [PageTable("The run", pd.DataFrame({"What": only.keys(), "Value": only.values()}))]
     rows, same = without_constant_columns(rows)
     told = [say("settings"), say("settings_baseline", baseline.label) if baseline else ""]
     told.append(say("settings_same", same) if same else "")
     parts = _table("What the names stand for", method_table(study.groups), Paragraph(say("methods")))
-    parts += [Paragraph(" ".join(filter(None, told))), Table("Settings", rows, in_words=False)]
+    parts += [Paragraph(" ".join(filter(None, told))), PageTable("Settings", rows, in_words=False)]
     caption = _caption("run_figure", "run_figure_baseline" if baseline else "", "edge", more=len(shown) - MOST_BARS)
     parts += pictures.draw("score_of_each_run", caption, lambda: run_bars(shown, baseline))
     if untold := untold_settings(study.groups):
@@ -186,7 +188,7 @@ def _training(study: Study, pictures: Pictures) -> list[Part]:
     return [*parts] or [Paragraph(say("training_empty"))]
 
 
-def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
+def _ranks(study: Study, pictures: Pictures) -> Iterator[PageSection]:
     """A section for the best settings of each method, all on one colour scale."""
     chosen = _best_of_methods(study.groups)
     sets = [RankSets.of(group) for group in chosen]
@@ -197,12 +199,12 @@ def _ranks(study: Study, pictures: Pictures) -> Iterator[Section]:
         drawn: list[Part] = []
         for name, caption, make in allocation_figures(one, scale):
             drawn += pictures.draw(f"{name}_{label}", caption, make)
-        yield Section(f"ranks-{label}", f"Ranks: {one.group.label}", drawn)
+        yield PageSection(f"ranks-{label}", f"Ranks: {one.group.label}", drawn)
     hidden = sum(1 for group in study.groups if allocating(group)) - len(chosen)
     lost = [group for group in study.groups if not allocating(group) and any(one.budget for one in group.results)]
     notes = [say("ranks_hidden", hidden)] if hidden else []
     notes += [say("ranks_lost", ", ".join(group.label for group in lost))] if lost else []
-    yield Section("ranks-not-shown", "Ranks that are not shown", [Paragraph(note) for note in notes])
+    yield PageSection("ranks-not-shown", "Ranks that are not shown", [Paragraph(note) for note in notes])
 
 
 def _caption(*names: str, more: int = 0) -> str:
@@ -221,5 +223,5 @@ def _best_of_methods(groups: list[Group]) -> list[Group]:
 def _provenance(study: Study, commands: list[str]) -> list[Part]:
     parts = _table("Data, model, versions", provenance(study.records))
     if len(study.records) > 1:
-        parts.append(Table(f"Every run ({len(study.records)})", run_table(study.records), False, is_folded=True))
+        parts.append(PageTable(f"Every run ({len(study.records)})", run_table(study.records), False, is_folded=True))
     return [*parts, Paragraph("\n".join(commands), "commands")]

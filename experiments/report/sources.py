@@ -31,7 +31,7 @@ _NOT_TRIALS = (OSError, ValueError, TypeError)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial(Part):
+class ListedTrial(Part):
     """One trial of a list; a sweep's results.json has no settings, metrics and ranks, which lie in the run's folder."""
 
     name: str | None = None
@@ -49,12 +49,8 @@ class Trial(Part):
     def record(self, folder: Path, where: str, shared: dict[str, Any], **files: Any) -> Record:
         """The run of this trial, whose folder lies in `folder`, listed in the file `where`.
 
-        Args:
-            shared: parts of results.json that all trials have alike.
-            files: the run's config, ranks and metrics.
-
-        Raises:
-            InputError: its results lack something, or its name is none of a folder.
+        `shared` are parts of results.json that all trials have alike, `files` the run's config, ranks and metrics.
+        `InputError`: its results lack something, or its name is none of a folder.
         """
         name = self.name or (self.results or {}).get("run_name")
         if not is_plain_name(name):
@@ -74,7 +70,7 @@ class TrialList(Part):
     ADVICE = "Delete this file and run the sweep again."
 
     about: dict[str, Any] = field(default_factory=dict)
-    trials: list[Trial]
+    trials: list[ListedTrial]
 
 
 def read_records(sources: list[Path]) -> list[Record]:
@@ -137,7 +133,7 @@ def _read_file(path: Path) -> list[Record]:
         ) from error
 
 
-def _kept_record(path: Path, place: int, about: dict[str, Any], trial: Trial) -> Record:
+def _kept_record(path: Path, place: int, about: dict[str, Any], trial: ListedTrial) -> Record:
     """The run of a trial; its place in the file tells it from one of the same name from another sweep."""
     if trial.ranks is not None and not (trial.ranks.layers and trial.ranks.history):
         raise WrongPartError("has ranks of no layer or no moment")
@@ -193,7 +189,7 @@ def _without(content: Config, names: Collection[str]) -> Config:
     return {name: value for name, value in content.items() if name not in names}
 
 
-def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> Trial:
+def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict[str, str]) -> ListedTrial:
     results, error = None, record.error
     if record.results is not None:  # what is told once is left out, and norms by layer
         results = _shorten(_without(record.results.as_plain(), (*shared, "run_name")), short)
@@ -202,7 +198,7 @@ def _trial(record: Record, settings: Config, shared: dict[str, Any], short: dict
             norms[when] = found and _without(found, ("layers", "relative_layers"))
     for path in sorted(short, key=len, reverse=True):
         error = error.replace(path, short[path])
-    return Trial(
+    return ListedTrial(
         name=record.folder.name,
         method=record.method or None,
         status=record.status,

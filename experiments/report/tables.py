@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from common.errors import InputError
-from experiments.report.cells import TOO_FEW, counted, make_table, mean, number, scale, span, text, title
+from experiments.report.cells import TOO_FEW, counted, make_table, mean, scale, span, text, title, two_digits
 from experiments.report.groups import ALLOCATION_RATE, RANK, RANK_AVERAGE, RATE, Group
 from experiments.report.record import UNSOUND, Record
 from experiments.report.statistics import PairedDifference, holm, paired_difference
@@ -122,8 +122,8 @@ def difference_table(groups: list[Group], baseline: Group | None, bootstrap: boo
             "Mean difference": lambda row: f"{factor * row.difference.mean:+.2f}",
             "95 % Student": lambda row: span(row.difference.interval, factor) or TOO_FEW,
             **(resampled if bootstrap else {}),
-            "p": lambda row: number(row.difference.p_value),
-            f"p, Holm over {len(rows)}": lambda row: number(corrected[row]),
+            "p": lambda row: two_digits(row.difference.p_value),
+            f"p, Holm over {len(rows)}": lambda row: two_digits(corrected[row]),
             "Seeds in common": lambda row: str(row.difference.pairs),
         },
     )

@@ -4,10 +4,9 @@ import argparse
 import re
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import yaml
 from rich.console import Console
@@ -154,7 +153,7 @@ def _list_trials(folder: SweepFolder, trials: list[Trial], at_once: int, overwri
     logger.info(f"One trial by hand:\n  python cli.py {by_hand}")
 
 
-def _tell_seeds(definition: dict[str, Any], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
+def _tell_seeds(definition: Mapping[str, object], trials: list[Trial], pilot: list[Path] | SweepFolder) -> None:
     """How many seeds the sweep's question needs, if it asks one."""
     if (question := Question.of(definition)) is None:
         if isinstance(pilot, list):

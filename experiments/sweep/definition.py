@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ def read_definition(path: Path) -> dict[str, Any]:
     return definition
 
 
-def make_trials(definition: dict[str, Any]) -> list[Trial]:
+def make_trials(definition: Mapping[str, object]) -> list[Trial]:
     """The trials of a definition (see `grid.expand`), each with a name that tells what is special about it."""
     trials = expand(definition, read_base)
     found = []
@@ -75,15 +76,15 @@ def with_settings(definition: dict[str, Any], typed: Overrides) -> dict[str, Any
     return definition
 
 
-def read_base(configs: tuple[str, ...]) -> dict[str, Any]:
+def read_base(configs: tuple[str, ...]) -> Overrides:
     """Values of base configs by command-line name; class paths as NAME.class_path."""
-    values: dict[str, Any] = {}
+    values: Overrides = {}
     for config in configs:
         values |= by_short_names(read_yaml(locate_config(config)))
     return values
 
 
-def by_short_names(config: dict[str, Any]) -> dict[str, Any]:
+def by_short_names(config: Mapping[str, object]) -> Overrides:
     """A config's values by command-line name, without init_args."""
     return {_short_name(name): value for name, value in flatten(_normal(config)).items()}
 

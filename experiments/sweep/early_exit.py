@@ -41,11 +41,9 @@ def rungs(seeds: int, epochs: int) -> list[Rung]:
 
 
 def survivors(scores: pd.Series, rows: int) -> list[int]:
-    """Places of the candidates that go on.
+    """Places of the candidates that go on, of their scores at this rung, on a validation split of so many rows.
 
-    Args:
-        scores: of each candidate at this rung; higher is better, NaN for one that couldn't be measured, which goes on.
-        rows: of the validation split.
+    Higher is better; NaN is one that couldn't be measured, which goes on.
     """
     ranked = scores.dropna().sort_values(ascending=False, kind="stable")
     half = set(ranked.index[: -(-len(ranked) // 2)])
@@ -62,12 +60,7 @@ class Raced:
 
 
 def race(curves: Array, rows: int) -> Raced:
-    """Applies the rule to curves that are known to their end.
-
-    Args:
-        curves: best score so far, (seeds, candidates, epochs).
-        rows: of the validation split.
-    """
+    """Applies the rule to curves known to their end: best score so far (seeds, candidates, epochs), on so many rows."""
     seeds, candidates, epochs = curves.shape
     alive, spent = list(range(candidates)), np.zeros((seeds, candidates))
     for rung in rungs(seeds, epochs):

@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -112,7 +112,7 @@ class Section:
             yield {name: value for part in choice for name, value in part.items()}
 
 
-def read_sections(definition: dict[str, Any]) -> dict[str, Section]:
+def read_sections(definition: Mapping[str, object]) -> dict[str, Section]:
     """The parts that hold for each method, the shared ones included; without methods, those of the one named ''."""
     of_the_file = ("methods", QUESTION, REGISTERED, SEARCHED)
     shared = Section.of("the sweep file", {name: v for name, v in definition.items() if name not in of_the_file})
@@ -132,7 +132,7 @@ def varied_settings(folder: Path) -> set[str]:
     return {name.replace("init_args.", "") for name in names.union(*(section.varied for section in sections))}
 
 
-def expand(definition: dict[str, Any], read_base: Callable[[tuple[str, ...]], dict[str, Any]]) -> list[Trial]:
+def expand(definition: Mapping[str, object], read_base: Callable[[tuple[str, ...]], Overrides]) -> list[Trial]:
     """All trials of a definition, still without names; `read_base` gives the values of base configs.
 
     Trials of one seed come before those of the next, whatever their method: a sweep that is cut off can be compared.

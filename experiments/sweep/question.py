@@ -3,11 +3,13 @@
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from common.code_version import code_version
 from common.errors import InputError, check_one_of, shown
+from experiments.config_files import group_of
 
 FIGURES = ("best", "last", "test")
 # Parts of a sweep file that say what its trials are for.
@@ -23,7 +25,7 @@ class Question:
     at_least: float  # the smallest difference that matters, as reports print it: points of an accuracy, say
 
     @classmethod
-    def of(cls, definition: dict[str, Any]) -> Self | None:
+    def of(cls, definition: Mapping[str, object]) -> Self | None:
         """The question of a sweep file, which must have this form; None where it asks none."""
         content = definition.get(QUESTION)
         if content is None:
@@ -38,7 +40,7 @@ class Question:
             raise InputError(
                 f"question.compare is {compare!r}; allowed: two methods, the one that may be better first."
             )
-        known = list(definition.get("methods") or ["none: the sweep has no methods"])
+        known = list(group_of(definition, "methods")) or ["none: the sweep has no methods"]
         for method in compare:
             check_one_of("a method of question.compare", method, known)
         check_one_of("question.figure", figure, FIGURES)

@@ -11,7 +11,7 @@ from torch import tensor
 from torchmetrics.functional.classification import binary_calibration_error
 
 import cli
-from experiments.report.content import Paragraph, Pictures, Table
+from experiments.report.content import PageTable, Paragraph, Pictures
 from experiments.report.evaluation import Answered, answer_parts, answered, budget_curve, calibration_error, confusion
 from experiments.report.record import read_run
 from tests.command_line import run, write_config
@@ -63,7 +63,7 @@ def test_the_largest_losses_come_first_and_rows_that_seeds_answer_differently_ar
     generator = np.random.default_rng(1)
     found = [made_answers(seed, generator) for seed in range(3)]
     parts = answer_parts(found, Pictures(None))
-    hardest, between = (part.rows for part in parts if isinstance(part, Table))
+    hardest, between = (part.rows for part in parts if isinstance(part, PageTable))
     losses = np.mean([one.rows["loss"] for one in found], axis=0)
     assert list(hardest["Loss"]) == [f"{loss:.2f}" for loss in sorted(losses, reverse=True)[:12]]
     assert hardest["Text"][0] == f"row {losses.argmax()}"

@@ -11,7 +11,7 @@ from common.errors import InputError
 from experiments.report.groups import make_groups
 from experiments.report.replay import replays
 from experiments.report.sources import read_records
-from experiments.sweep import halving
+from experiments.sweep import early_exit
 from experiments.sweep.early_exit import Rung, check_epochs, least_share, race, rungs, searches, survivors
 from experiments.sweep.folder import State, SweepFolder
 from experiments.sweep.grid import Trial
@@ -142,7 +142,7 @@ def test_paused_trials_go_on_to_the_bit_and_decisions_are_kept(
 ):
     if "ray" in engine:
         pytest.importorskip("ray")
-    monkeypatch.setattr(halving, "MARGIN", -1.0)  # the tiny runs tie: the half decides
+    monkeypatch.setattr(early_exit, "MARGIN", -1.0)  # the tiny runs tie: the half decides
     config = write_config(tmp_path, tiny_bert, cola_folder)
     grid = {RATE: [1e-4, 0.05], "seed_everything": [0, 1]}
     path = write_sweep(tmp_path, config, grid=grid, settings={"trainer.max_epochs": 3})
