@@ -32,8 +32,7 @@ _FORMS = "forms"  # of all parts of a checkpoint, by which one that was changed 
 class WholeFileCheckpoints(TorchCheckpointIO):
     """Checkpoints are written whole or not at all, and read without running pickled code.
 
-    Args:
-        read: content of files that were read already; each is handed out once, and then forgotten.
+    Content of files that were `read` already is handed out once, and then forgotten.
     """
 
     def __init__(self, read: dict[Path, dict[str, Any]] | None = None) -> None:
@@ -140,13 +139,8 @@ class BestCheckpoint(ModelCheckpoint):
 class LastCheckpoint(Checkpoint):
     """last.ckpt: after every epoch, every so many minutes or steps, and when the run is told to stop.
 
-    The one before it stays as previous.ckpt, in case last.ckpt is damaged. Numbers that aren't finite never
-    replace a good file (see `Divergence`).
-
-    Args:
-        folder: where it is written.
-        every_n_minutes: minutes between two of them within an epoch.
-        every_n_steps: write it after this many optimizer steps as well; never if not given.
+    The one before it stays as previous.ckpt, in case last.ckpt is damaged. Numbers that aren't finite never replace a
+    good file (see `Divergence`).
     """
 
     def __init__(self, folder: Path, every_n_minutes: float = 10.0, every_n_steps: int | None = None) -> None:

@@ -64,15 +64,9 @@ class GradientDirections(EpochCheck):
 
 
 class FirstSteps:
-    """The batches of the run's first steps, epoch after epoch, without moving the place of the loader.
+    """The batches of a run's first steps, epoch after epoch, without moving the place of the loader.
 
-    Args:
-        trainer: of the run.
-        module: what is trained.
-        batches: how many the gradient is to be taken over.
-
-    Attributes:
-        rows: gone through so far, by this process.
+    `batches` is how many the gradient is to be taken over, `rows` what this process has gone through so far.
     """
 
     def __init__(self, trainer: Trainer, module: TrainedModule, batches: int) -> None:

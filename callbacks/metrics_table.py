@@ -18,13 +18,8 @@ from common.terminal import logger
 class MetricsTable(Logger):
     """A Lightning logger that writes metrics.csv into the run folder.
 
-    Rows are appended once their step is over; a new metric rewrites the file with one more column.
-
-    Args:
-        folder: the run folder.
-
-    Attributes:
-        checksums: by step, of the rows that were on file at the last `save`: checkpoints keep them.
+    Rows are appended once their step is over; a new metric rewrites the file with one more column. `checksums`, by
+    step, are of the rows that were on file at the last `save`: checkpoints keep them.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -14,11 +14,7 @@ from common.files import storage_error, write_text
 
 
 class PredictionTable(Callback):
-    """A TSV of inputs and the model's answers, in the input's order; the module says what an answer is.
-
-    Args:
-        path: what to write, see `write_table`.
-    """
+    """A TSV of inputs and the model's answers, in the input's order; the module says what an answer is."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -15,22 +15,16 @@ class Results(Callback):
     """Collects figures, times and the versions of the code; a resumed run goes on with those of its checkpoint.
 
     Epochs are counted from 0, as in metrics.csv. Training time leaves evaluation and checkpoints out.
-
-    Attributes:
-        validations: the figures of each epoch by their tags, with "epoch".
-        test: the figures of the test split last evaluated; None before a test.
-        code: every version of this project that has trained the run, in order.
-        train_rows: rows trained on so far, over all processes.
-        train_tokens: their tokens.
-        training_seconds: time spent training up to the last pause.
     """
 
     def __init__(self) -> None:
-        self.validations: list[dict[str, float | None]] = []
+        self.validations: list[dict[str, float | None]] = []  # each epoch's figures by their tags, with "epoch"
+        # of the test split last evaluated; None before a test
         self.test: dict[str, float | dict[str, float | None] | None] | None = None
+        # every version of this project that has trained the run, in order
         self.code = [code for code in [code_version()] if code is not None]
-        self.train_rows = self.train_tokens = 0
-        self.training_seconds = 0.0
+        self.train_rows = self.train_tokens = 0  # trained on so far, over all processes
+        self.training_seconds = 0.0  # up to the last pause
         self._tag_accuracies: dict[str, float | None] = {}
         self._wall_seconds = 0.0
         self._started = time.monotonic()

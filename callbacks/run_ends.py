@@ -85,12 +85,7 @@ class StepLimit(EpochCheck):
     """What trainer.max_steps asks for: stops after so many optimizer steps, validates, and ends the epoch.
 
     Lightning's own max_steps can't be resumed exactly (2.6: its loops take every restart for one in mid-epoch).
-
-    Args:
-        steps: optimizer steps of the whole run.
-
-    Raises:
-        InputError: steps is below 1, or trainer.min_epochs or min_steps ask for more.
+    `InputError`: steps is below 1, or trainer.min_epochs or min_steps ask for more.
     """
 
     def __init__(self, steps: int) -> None:
@@ -124,11 +119,7 @@ class StepLimit(EpochCheck):
 class EpochPause(Callback):
     """Ends a run between two epochs, when last.ckpt holds the first of them, to be gone on with to the bit.
 
-    Args:
-        epochs: epochs trained in all, those before a resumption included.
-
-    Raises:
-        PausedRunError: so many are trained, and the run isn't at its end.
+    `PausedRunError`: so many epochs are trained, those before a resumption included, and the run isn't at its end.
     """
 
     def __init__(self, epochs: int) -> None:

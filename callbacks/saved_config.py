@@ -9,14 +9,10 @@ from common.files import write_text
 
 
 class SavedConfig(Callback):
-    """Writes the settings into the run folder when training begins: a run that never began leaves nothing.
+    """Writes the settings as YAML into the run folder when training begins: a run that never began leaves nothing.
 
     A finished run that goes on keeps its figures so far as results.previous.json and ranks.previous.json: they belong
     to the settings before.
-
-    Args:
-        folder: the run folder.
-        text: the settings as YAML.
     """
 
     def __init__(self, folder: Path, text: str) -> None:

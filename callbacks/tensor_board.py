@@ -26,12 +26,7 @@ class RunTensorBoard(TensorBoardLogger):
 
     It forgets, and writes an overview with the run's settings, only when there is something new to log. The logger's
     own `purge_step` forgets as soon as a trainer is set up. A resumption that is then refused would take the run's last
-    figures from the screen.
-
-    Args:
-        folder: the run folder.
-        resumed_step: the step the run goes on from; None for a new one.
-        varied: settings by which the trials of the run's sweep differ: HPARAMS shows them first.
+    figures from the screen. HPARAMS shows `varied` settings, by which the trials of a sweep differ, first.
     """
 
     def __init__(self, folder: str, resumed_step: int | None, varied: Collection[str] = ()) -> None:

@@ -64,8 +64,7 @@ def keep_output_going() -> None:
 class VerbParser(argparse.ArgumentParser):
     """The options of one verb; what it can't read is an `InputError` that names the option probably meant.
 
-    Args:
-        handed_on: options of a run, for a verb that hands on what it doesn't know itself; they are no mistakes.
+    Options of a run, for a verb that hands on what it doesn't know itself, are no mistakes: `handed_on`.
     """
 
     def __init__(self, handed_on: Iterable[str] = (), **kwargs: Any) -> None:

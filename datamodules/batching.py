@@ -87,32 +87,20 @@ def _sorted_by_length(rows: Tensor, lengths: Tensor) -> Tensor:
 class TrainingBatchSampler:
     """The micro-batches of one process, epoch after epoch.
 
-    Every global batch is cut into `processes * accumulate` shares; accumulation step `a` of process `rank`
-    takes share `a * processes + rank`. All processes get the same number of micro-batches.
-
-    Args:
-        lengths: tokens of each row, (rows,).
-        batch_size: rows of a global batch; a multiple of `processes * accumulate`.
-        seed: seed of the data order.
-        batching: see `global_batches`.
-        processes: number of data-parallel processes.
-        rank: number of this process.
-        accumulate: micro-batches per optimizer step.
-        same_order: use the first epoch's order in every epoch (to overfit a few batches on purpose).
-        row_counts: what each row counts in the mean, (rows,): 1 if not given, its scored tokens in language modelling.
-
-    Raises:
-        InputError: `batch_size` can't be split evenly; or see `global_batches`.
+    Every global batch is cut into `processes * accumulate` shares; accumulation step `a` of process `rank` takes share
+    `a * processes + rank`. All processes get the same number of micro-batches. `InputError`: `batch_size` can't be
+    split evenly; or see `global_batches`.
     """
 
-    lengths: Tensor
-    batch_size: int
-    seed: int = 42
-    batching: Batching = "length_grouped"
-    processes: int = 1
-    rank: int = 0
-    accumulate: int = 1
-    same_order: bool = False
+    lengths: Tensor  # tokens of each row, (rows,)
+    batch_size: int  # rows of a global batch; a multiple of `processes * accumulate`
+    seed: int = 42  # seed of the data order
+    batching: Batching = "length_grouped"  # see `global_batches`
+    processes: int = 1  # number of data-parallel processes
+    rank: int = 0  # number of this process
+    accumulate: int = 1  # micro-batches per optimizer step
+    same_order: bool = False  # use the first epoch's order in every epoch (to overfit a few batches on purpose)
+    # what each row counts in the mean, (rows,): 1 if not given, its scored tokens in language modelling
     row_counts: Tensor | None = None
     epoch: int = field(init=False, default=0)
     _batches: tuple[int, list[Tensor]] | None = field(init=False, default=None)
@@ -176,14 +164,8 @@ class EvaluationBatchSampler:
     """Batches for evaluation: every row once; batch i belongs to process i % processes.
 
     All processes get the same number of batches, because metrics are summed over processes: where batches run out, a
-    process takes part with a row that counts nothing (weight 0).
-
-    Args:
-        lengths: tokens of each row, (rows,).
-        batch_size: rows of a batch.
-        processes: number of data-parallel processes.
-        rank: number of this process.
-        sort: put rows of similar length together; otherwise rows stay in file order.
+    process takes part with a row that counts nothing (weight 0). Rows of similar length (rows,) stand together if
+    `sort`; otherwise rows stay in file order.
     """
 
     def __init__(self, lengths: Tensor, batch_size: int, processes: int = 1, rank: int = 0, sort: bool = True) -> None:

@@ -17,16 +17,12 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 class Windows(TokenizedSplit):
     """Rows that may overlap: row i is `input_ids[offsets[i]:ends[i]]`, and its last `scored[i]` tokens count.
 
-    Attributes:
-        offsets: (rows,) int64, place of each row's first token.
-        ends: (rows,) int64, place after each row's last token.
-        scored: (rows,) int64, tokens of each row that the loss counts; the others are context.
-        text: (rows,) int64, the text each row is a part of.
+    `offsets` (rows,) int64 is the place of each row's first token.
     """
 
-    ends: Tensor
-    scored: Tensor
-    text: Tensor
+    ends: Tensor  # (rows,) int64, place after each row's last token
+    scored: Tensor  # (rows,) int64, tokens of each row that the loss counts; the others are context
+    text: Tensor  # (rows,) int64, the text each row is a part of
 
     def __len__(self) -> int:
         return len(self.offsets)

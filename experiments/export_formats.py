@@ -29,25 +29,15 @@ Batches = list[Batch]
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """What a user can choose.
+    """What a user can choose."""
 
-    Args:
-        dtype: of the merged weights; None keeps float32, as trained.
-        max_shard_size: largest file of a merged model.
-        with_factors: put the frozen factors into a native file.
-        without_head: leave the head out of a native file.
-        tolerance: largest allowed difference of logits, times the largest logit if above 1.
-        force: export ranks that are still soft.
-        budget: cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA).
-    """
-
-    dtype: torch.dtype | None = None
-    max_shard_size: str = "5GB"
-    with_factors: bool = False
-    without_head: bool = False
-    tolerance: float = 1e-5
-    force: bool = False
-    budget: int | None = None
+    dtype: torch.dtype | None = None  # of the merged weights; None keeps float32, as trained
+    max_shard_size: str = "5GB"  # largest file of a merged model
+    with_factors: bool = False  # put the frozen factors into a native file
+    without_head: bool = False  # leave the head out of a native file
+    tolerance: float = 1e-5  # largest allowed difference of logits, times the largest logit if above 1
+    force: bool = False  # export ranks that are still soft
+    budget: int | None = None  # cut the adapter to so many entries of R (LoRA-XS), or parameters (LoRA)
 
 
 class Export:

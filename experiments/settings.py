@@ -57,20 +57,13 @@ class Objects:
 class Settings:
     """Checked settings; `parse` gives them.
 
-    Attributes:
-        verb: fit, validate, test or predict.
-        values: every setting by its name, such as `values.trainer.max_epochs`.
-        typed: what follows `python cli.py` to have them again.
-        configs: the files they come from.
-
-    Raises:
-        InputError: a value of the wrong kind or out of range; names the first such setting.
+    `InputError`: a value of the wrong kind or out of range; names the first such setting.
     """
 
-    verb: str
-    values: Namespace
-    typed: list[str] = field(default_factory=list)
-    configs: list[Path] = field(default_factory=list)
+    verb: str  # fit, validate, test or predict
+    values: Namespace  # every setting by its name, such as `values.trainer.max_epochs`
+    typed: list[str] = field(default_factory=list)  # what follows `python cli.py` to have them again
+    configs: list[Path] = field(default_factory=list)  # the files they come from
 
     def __post_init__(self) -> None:
         values = self.values.as_dict()

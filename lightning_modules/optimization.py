@@ -107,15 +107,10 @@ def apply_settings(optimizer: torch.optim.Optimizer, schedule: LambdaLR, setting
 
 
 class OptimizedModule(TrainedModule):
-    """AdamW over head, adapter, rank-allocation weights and backbone, as far as they are trained.
-
-    Attributes:
-        optimizer_settings: rates, weight decay and schedule.
-        head_modules: module paths of the head; empty before the model is loaded.
-    """
+    """AdamW over head, adapter, rank-allocation weights and backbone, as far as they are trained."""
 
     optimizer_settings: OptimizerSettings
-    head_modules: tuple[str, ...] = ()
+    head_modules: tuple[str, ...] = ()  # module paths of the head; empty before the model is loaded
 
     def parameter_groups(self) -> dict[str, list[nn.Parameter]]:
         """Trainable parameters by group: head, adapter, allocation, backbone."""

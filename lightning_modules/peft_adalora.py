@@ -27,12 +27,9 @@ def check_schedule(tinit: int, tfinal: int, steps: float) -> None:
 class AdaLoRABudget(nn.Module):
     """The rank budget of a model with PEFT's AdaLoRA layers: its schedule, and its state in checkpoints.
 
-    The budget is a number of ranks over all layers: init_r · N during the first tinit steps, then falling as a
-    cubic to target_r · N, which is reached tfinal steps before the end. callbacks.AdaLoRAAllocation drives it.
-
-    Args:
-        tuner: PEFT's AdaLoraModel; it holds the model, so it must not become a submodule of this one.
-        layers: the adapted layers by full module path.
+    The budget is a number of ranks over all layers: init_r · N during the first tinit steps, then falling as a cubic to
+    target_r · N, which is reached tfinal steps before the end. callbacks.AdaLoRAAllocation drives it. PEFT's
+    AdaLoraModel, the tuner, holds the model, so it must not become a submodule of this one.
     """
 
     def __init__(self, tuner: Any, layers: dict[str, Any]) -> None:

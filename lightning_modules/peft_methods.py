@@ -18,20 +18,14 @@ Method = Literal["lora", "rslora", "dora", "pissa", "eva", "vera", "adalora", "t
 
 @dataclass(frozen=True)
 class PEFTMethod:
-    """One method.
+    """One method."""
 
-    Args:
-        title: the method as its paper spells it.
-        config_class: the class of its settings in PEFT.
-        settings: the names that a user may set; all others are PEFT's defaults or this project's business.
-        fixed: settings that make it this method.
-        rank_bounded_by_layer: whether its rank must fit into every adapted weight, because it factorises them.
-    """
-
-    title: str
-    config_class: str
+    title: str  # the method as its paper spells it
+    config_class: str  # the class of its settings in PEFT
+    # the names that a user may set; all others are PEFT's defaults or this project's business
     settings: tuple[str, ...]
-    fixed: dict[str, Any] = field(default_factory=dict)
+    fixed: dict[str, Any] = field(default_factory=dict)  # settings that make it this method
+    # whether its rank must fit into every adapted weight, because it factorises them
     rank_bounded_by_layer: bool = False
 
     @property

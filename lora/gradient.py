@@ -27,16 +27,11 @@ _OVERSAMPLING = 10  # columns beyond the rank
 class GradientPass:
     """How the gradient is estimated before training begins, at the pretrained weights.
 
-    Args:
-        batches: number of training batches.
-        head_warmup_steps: steps that the head trains alone before, because a random head distorts the gradient.
-
-    Raises:
-        InputError: a number is too small.
+    `InputError`: a number is too small.
     """
 
-    batches: int = 32
-    head_warmup_steps: int = 60
+    batches: int = 32  # number of training batches
+    head_warmup_steps: int = 60  # steps that the head trains alone before, because a random head distorts the gradient
 
     def __post_init__(self) -> None:
         if self.batches < 1 or self.head_warmup_steps < 0:

@@ -27,11 +27,7 @@ def dense_weight(layer: nn.Module) -> Tensor:
 
 
 class AdaptedLinear(nn.Module):
-    """What the adapted layers have in common: a frozen layer at the place it had in the model.
-
-    Args:
-        base: the frozen layer, Linear or Conv1D.
-    """
+    """What the adapted layers have in common: a frozen layer (Linear or Conv1D) at the place it had in the model."""
 
     def __init__(self, base: nn.Module) -> None:
         super().__init__()

@@ -9,17 +9,11 @@ KEYWORDS = ("default", "all-linear", "attention", "mlp")
 
 @dataclass(frozen=True)
 class Block:
-    """The projections of one kind of transformer block.
+    """The projections of one kind of transformer block."""
 
-    Args:
-        attention: of the attention: query, value and output, or what holds them.
-        mlp: of the feed-forward layers, the output last; what also is an attention target doesn't count.
-        key: of the attention's keys, where it is a layer of its own.
-    """
-
-    attention: tuple[str, ...]
-    mlp: tuple[str, ...]
-    key: tuple[str, ...] = ()
+    attention: tuple[str, ...]  # of the attention: query, value and output, or what holds them
+    mlp: tuple[str, ...]  # of the feed-forward layers, the output last; what also is an attention target doesn't count
+    key: tuple[str, ...] = ()  # of the attention's keys, where it is a layer of its own
 
 
 _BERT_MLP = ("intermediate.dense", "output.dense")

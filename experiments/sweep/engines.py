@@ -42,9 +42,8 @@ def run_here(folder: SweepFolder, rounds: Iterable[list[Trial]], progress: Progr
 class WorkerProcesses:
     """Trials in N worker processes of this machine; a worker that dies costs its trial one attempt, no more.
 
-    Args:
-        jobs: workers at once. Cores are shared evenly; with several GPUs, worker k gets GPU k modulo their number, and
-            its share of that GPU's memory.
+    Cores are shared evenly; with several GPUs, worker k gets GPU k modulo their number, and its share of that GPU's
+    memory.
     """
 
     def __init__(self, jobs: int) -> None:

@@ -22,17 +22,12 @@ _LOST_WORKERS = 3  # how often a trial is placed again when its worker is lost
 
 @dataclass(frozen=True)
 class RayEngine:
-    """Places each trial as one Ray task. The sweep's folder must be on a file system that all machines share.
+    """Places each trial as one Ray task. The sweep's folder must be on a file system that all machines share."""
 
-    Args:
-        address: a cluster's address, `auto` for the one this machine belongs to; a local Ray starts if not given.
-        cpus_per_trial: cores a trial takes; also its number of threads.
-        gpus_per_trial: GPUs a trial takes, 0.5 puts two on one; if not given, 1 where Ray has any.
-    """
-
+    # a cluster's address, `auto` for the one this machine belongs to; a local Ray starts if not given
     address: str | None = None
-    cpus_per_trial: float = 1.0
-    gpus_per_trial: float | None = None
+    cpus_per_trial: float = 1.0  # cores a trial takes; also its number of threads
+    gpus_per_trial: float | None = None  # GPUs a trial takes, 0.5 puts two on one; if not given, 1 where Ray has any
 
     @property
     def at_once(self) -> int:
