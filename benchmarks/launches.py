@@ -44,7 +44,7 @@ _WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"
 _READS = (torch.Tensor.tolist, torch.Tensor.cpu, torch.Tensor.numpy)
 # What happens on the host before a batch goes to the device, and a line that is printed twice a minute.
 _ON_THE_HOST = (
-    "callbacks.progress.EpochLines.on_train_batch_end",
+    "callbacks.progress.EpochLines.on_step_end",
     "datamodules.batching.TrainingBatchSampler.micro_batch",
     "datamodules.language_modelling.collate_windows",
     "datamodules.text_classification.collate",

@@ -1,14 +1,13 @@
 """Drives the rank allocation of PEFT's AdaLoRA."""
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
 from callbacks.run_ends import EpochCheck, planned_steps
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 from common.terminal import logger
 
 
-class AdaLoRAAllocation(EpochCheck):
+class AdaLoRAAllocation(EpochCheck, StepCallback):
     """After every optimizer step: measures the ranks' importance and cuts them to the budget of that step.
 
     The module brings it along; it does nothing for other methods. Logs the budget, requested and used, per epoch,
@@ -27,12 +26,9 @@ class AdaLoRAAllocation(EpochCheck):
             pl_module.adapter.check_steps(steps)
             budget.schedule(steps)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         # The gradients of the step are still there: Lightning clears them just before the next backward pass.
-        budget = pl_module.adalora
-        if budget is None or not pl_module.ends_step(batch_idx):
+        if (budget := pl_module.adalora) is None:
             return
         budget.allocate(trainer.global_step)
         if trainer.global_step == budget.final_step:

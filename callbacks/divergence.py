@@ -4,12 +4,11 @@ import math
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch import Trainer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import logger
@@ -18,7 +17,7 @@ from common.terminal import logger
 _SCALER_SETTLES = 20
 
 
-class Divergence(Callback):
+class Divergence(StepCallback):
     """Leaves out every update with a NaN or an infinity in the loss or a gradient; then stops the run, or goes on.
 
     A loss that isn't finite counts because `AdaptedModule.training_step` passes it on to every gradient, and so
@@ -84,11 +83,9 @@ class Divergence(Callback):
         loss, self._losses = sum(self._losses[1:], start=self._losses[0]), []
         return torch.stack([*torch._foreach_norm(pieces, ord=float("inf")), loss.to(self._nothing)])
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         every = 1 if looks_at_every_step(pl_module.device) else trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if pl_module.ends_step(batch_idx) and trainer.global_step % max(every, 1) == 0:
+        if trainer.global_step % max(every, 1) == 0:
             self.look(trainer, pl_module.record)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:

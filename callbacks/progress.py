@@ -5,11 +5,10 @@ from datetime import timedelta
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor
 
 from callbacks.rank_discretisation import describe_ranks
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import Batch, StepCallback, TrainedModule
 
 _EVERY_N_SECONDS = 30.0  # between two lines within an epoch
 
@@ -72,7 +71,7 @@ class TrainingLog(Callback):
         pl_module.log_now({"train/epoch_loss": mean, "epoch": trainer.current_epoch})
 
 
-class EpochLines(Callback):
+class EpochLines(StepCallback):
     """One line per epoch, and where no bar moves one every half minute; it comes after TrainingLog."""
 
     def __init__(self) -> None:
@@ -83,16 +82,9 @@ class EpochLines(Callback):
         self._printed = self._started = time.monotonic()
         self._first_step = trainer.global_step
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         early = time.monotonic() - self._printed < _EVERY_N_SECONDS
-        if (
-            early
-            or trainer.progress_bar_callback is not None
-            or not trainer.is_global_zero
-            or not pl_module.ends_step(batch_idx)
-        ):
+        if early or trainer.progress_bar_callback is not None or not trainer.is_global_zero:
             return
         self._printed = time.monotonic()
         loss = float(pl_module.record.step_loss)

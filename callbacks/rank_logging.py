@@ -3,18 +3,17 @@
 import gc
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch.optim import Optimizer
 
 from callbacks.rank_pictures import mask_pictures, rank_map
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 from common.errors import InputError
 from lora.rank_mask import hard_tails, soft_hard_gap
 
 
-class RankLogging(Callback):
+class RankLogging(StepCallback):
     """Logs ranks, alpha, budget (requested and used) and the gap between soft and hard masks.
 
     Nothing is read from the device between two logged steps.
@@ -38,11 +37,8 @@ class RankLogging(Callback):
             self._remember(trainer, pl_module)
             self._draw(trainer, pl_module)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
-        if due and pl_module.rank_allocation is not None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if trainer.global_step % self.every_n_steps == 0 and pl_module.rank_allocation is not None:
             pl_module.log_now(rank_metrics(pl_module))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:

@@ -4,9 +4,8 @@ from math import ceil, inf
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 from common.errors import InputError, PausedRunError
 from common.terminal import logger
 
@@ -81,7 +80,7 @@ class ValidatedEpochs(EpochCheck):
         )
 
 
-class StepLimit(EpochCheck):
+class StepLimit(EpochCheck, StepCallback):
     """What trainer.max_steps asks for: stops after so many optimizer steps, validates, and ends the epoch.
 
     Lightning's own max_steps can't be resumed exactly (2.6: its loops take every restart for one in mid-epoch).
@@ -110,9 +109,7 @@ class StepLimit(EpochCheck):
         super().on_train_start(trainer, pl_module)
         trainer.should_stop |= trainer.global_step >= self.steps
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         trainer.should_stop |= trainer.global_step >= self.steps
 
 

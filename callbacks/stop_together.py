@@ -5,17 +5,16 @@ from types import FrameType
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.types import STEP_OUTPUT
 
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 
 _SECONDS = 1.0  # between two agreements, about
 _MOST_BATCHES = 100
 
 
-class StopTogether(Callback):
+class StopTogether(StepCallback):
     """Several processes agree about every second whether one of them was told to stop; then all stop, with last.ckpt.
 
     The next batch after which they do is a part of what they agree on, so all come to the same one.
@@ -44,11 +43,8 @@ class StopTogether(Callback):
         loop: Any = trainer.fit_loop.epoch_loop
         loop._broadcast_sigterm_tensor = lambda: None
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        if pl_module.ends_step(batch_idx):  # gradients in accumulation are in no checkpoint
-            self._agree(trainer)
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        self._agree(trainer)  # not within a step: gradients in accumulation are in no checkpoint
 
     def on_validation_batch_end(self, trainer: Trainer, *batch: object, **kwargs: object) -> None:
         self._agree(trainer)

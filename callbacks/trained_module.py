@@ -3,7 +3,8 @@
 import math
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.utilities.types import STEP_OUTPUT
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -140,3 +141,17 @@ class TrainedModule(LightningModule):
         """Whether an optimizer step ends with this batch of the epoch; the epoch's last batch always ends one."""
         batches = batch_idx + 1
         return batches % self.trainer.accumulate_grad_batches == 0 or batches >= self.trainer.num_training_batches
+
+
+class StepCallback(Callback):
+    """A callback that acts when an optimizer step has ended."""
+
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        """Called when the step's last batch has ended: gradients are still there, and `global_step` counts the step."""
+        raise NotImplementedError
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
+    ) -> None:
+        if pl_module.ends_step(batch_idx):
+            self.on_step_end(trainer, pl_module)

@@ -2,17 +2,16 @@
 
 from dataclasses import asdict
 
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.types import STEP_OUTPUT
+from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from callbacks.trained_module import Batch, TrainedModule
+from callbacks.trained_module import StepCallback, TrainedModule
 from common.errors import InputError
 from lora import update_norm
 
 
-class UpdateNorms(Callback):
+class UpdateNorms(StepCallback):
     """Logs ‖s · B A‖ (‖s · B (R ∘ mask) A‖ in LoRA-XS) of each layer and in total, also relative to the frozen ‖W‖.
 
     Soft masks count as they are; nothing is read from the device between two logged steps. Full fine-tuning has none
@@ -36,11 +35,8 @@ class UpdateNorms(Callback):
             pl_module.record.initial_norms = asdict(norms)
             _log(pl_module, norms, step=0)
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: TrainedModule, outputs: STEP_OUTPUT, batch: Batch, batch_idx: int
-    ) -> None:
-        due = pl_module.ends_step(batch_idx) and trainer.global_step % self.every_n_steps == 0
-        if due and (norms := self._norms(pl_module)) is not None:
+    def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
+        if trainer.global_step % self.every_n_steps == 0 and (norms := self._norms(pl_module)) is not None:
             _log(pl_module, norms)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
