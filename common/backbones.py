@@ -105,6 +105,9 @@ PACKAGED_BACKBONES = {
 def locate_backbone(backbone: str) -> str:
     """Turns a backbone's name into a folder, a GGUF file, or a hub name unchanged.
 
+    `InputError`: an unknown or uninstalled package, a folder without a model, a missing GGUF file, or weights whose
+    hash differs from the pinned one.
+
     Args:
         backbone: a hub name (`roberta-large`), a folder (`./my_model`), a GGUF file (`./model.gguf`, or on the hub
             `OWNER/NAME/model.gguf`), or `package:NAME` for a model carried by an installed Python package (names:
@@ -112,10 +115,6 @@ def locate_backbone(backbone: str) -> str:
 
     Returns:
         What `pretrained_arguments` takes.
-
-    Raises:
-        InputError: an unknown or uninstalled package, a folder without a model, a missing GGUF file, or weights
-            whose hash differs from the pinned one.
     """
     if backbone.startswith(PACKAGE_PREFIX):
         return str(_locate_packaged(backbone.removeprefix(PACKAGE_PREFIX)))

@@ -18,16 +18,14 @@ from common.errors import InputError
 def locked(path: Path, wait: float = 0.0, discard: bool = False) -> Iterator[None]:
     """Holds a lock file, which names its holder; the system frees it when the process ends, however it ends.
 
+    `BlockingIOError`: someone else holds it. `InputError`: it is a link, so that what is written to it would replace
+    another file's content. `OSError`: there can be no such file, or the file system has no locks.
+
     Args:
         path: the file; made if there is none.
         wait: for how many seconds to wait for another holder.
         discard: delete the file at the end, while it is still held. Whoever waits for it then asks for a new one,
             because a lock on a deleted file counts for nothing.
-
-    Raises:
-        BlockingIOError: someone else holds it.
-        InputError: it is a link, so that what is written to it would replace another file's content.
-        OSError: there can be no such file, or the file system has no locks.
     """
     mine: list[os.stat_result] = []
 

@@ -38,6 +38,8 @@ def global_batches(
 ) -> list[Tensor]:
     """Row indices of every global batch of an epoch, in order; each row exactly once.
 
+    `InputError`: an unknown `batching`, or pairs that can't be formed.
+
     Args:
         lengths: tokens of each row, (rows,).
         batch_size: rows of a global batch. Rows that are left over form one smaller batch, the last one.
@@ -45,9 +47,6 @@ def global_batches(
         epoch: each epoch has its own order.
         batching: `length_grouped` puts rows of similar length together, `random` does not look at lengths,
             `neighbour_pairs` is length_grouped with rows 2i and 2i + 1 (a minimal pair) in the same batch.
-
-    Raises:
-        InputError: an unknown `batching`, or pairs that can't be formed.
     """
     _check_batching(lengths, batch_size, batching)
     if batching == "neighbour_pairs":

@@ -65,8 +65,9 @@ def read_delimited(
 ) -> Table:
     """Rows of cells between separators.
 
-    Spreadsheets write columns and rows without content at the end, which are left out, and perhaps a first line such
-    as `sep=;`, which names the separator.
+    Spreadsheets write columns and rows without content at the end, which are left out, and perhaps a first line such as
+    `sep=;`, which names the separator. `InputError`: see `read_lines`; quotation marks that don't fit together; a
+    column named twice; a broken row; or no row at all.
 
     Args:
         names: names of the columns; not given: they are in the first row.
@@ -74,10 +75,6 @@ def read_delimited(
         skip_broken: leave out rows with more or fewer cells than names, instead of refusing them.
         quoted: quotation marks around a cell let it hold separators, line breaks and doubled quotation marks; if not
             so, they are text like any other, as in GLUE's files.
-
-    Raises:
-        InputError: see `read_lines`; quotation marks that don't fit together; a column named twice; a broken row; or
-            no row at all.
     """
     lines = read_rows(path)
     declared = _SEPARATOR_LINE.fullmatch(lines[0]) if quoted and len(lines) > 1 else None

@@ -161,6 +161,9 @@ def hub_tables(
 ) -> dict[str, Table]:
     """The splits of a data set on the hub, or in its cache.
 
+    `InputError`: the hub can't be reached and its cache does not hold the data set; a split that is needed or chosen
+    and isn't there, or one without rows.
+
     Args:
         name: its configuration, where it has several.
         instead: what local files would do instead, for the message.
@@ -168,10 +171,6 @@ def hub_tables(
         needed: splits that must be there.
         chosen: the data set's own names of some splits; the others are found under any of their usual names, but for
             names that are chosen.
-
-    Raises:
-        InputError: the hub can't be reached and its cache does not hold the data set; a split that is needed or chosen
-            and isn't there, or one without rows.
     """
     import datasets
 

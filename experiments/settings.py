@@ -149,12 +149,11 @@ class Settings:
 def parse(arguments: Sequence[str], base: Mapping[str, object] | None = None) -> Settings:
     """Reads settings and checks them.
 
+    `InputError`: an unknown setting, a wrong type, or a value that `Settings` refuses.
+
     Args:
         arguments: a verb and its options, as typed after `python cli.py`. They win over everything else.
         base: settings by name as in a config, which `arguments` are put on top of.
-
-    Raises:
-        InputError: an unknown setting, a wrong type, or a value that `Settings` refuses.
     """
     verb, *typed = arguments
     options, configs = locate_configs(typed)

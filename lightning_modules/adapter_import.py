@@ -194,14 +194,13 @@ def peft_low_rank_factors(
 ) -> tuple[LowRankFactors, dict[str, Tensor]]:
     """Plain LoRA factors, scale included, and head weights of a PEFT LoRA folder, as PEFT itself reads them.
 
+    `InputError`: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
+    from a run with another backbone.
+
     Args:
         model: the backbone, freshly loaded; it is changed.
         folder: what PEFT's `save_pretrained` wrote.
         data: `data_identity` of the data here, to be compared with an export's.
-
-    Raises:
-        InputError: PEFT is missing, the folder holds something else than plain LoRA for this backbone, or was exported
-            from a run with another backbone.
     """
     _is_plain_lora(folder, others=False)
     loaded = _load_peft(model, folder, data)

@@ -82,6 +82,8 @@ def load_pretrained(
 ) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Loads a model in float32, in train mode, and tells what in it the files have no weights for.
 
+    `InputError`: nothing can be loaded under this name, or the hub can't be reached; or it is quantised, or an adapter.
+
     Args:
         auto_class: a transformers class with `from_pretrained`, such as AutoModelForSequenceClassification.
         backbone: hub name, folder, GGUF file, or `package:NAME` (common.backbones).
@@ -90,10 +92,6 @@ def load_pretrained(
 
     Returns:
         The model, and transformers' own account: missing_keys, mismatched_keys with both shapes, unexpected_keys.
-
-    Raises:
-        InputError: nothing can be loaded under this name, or the hub can't be reached; or it is quantised, or an
-            adapter.
     """
     _quiet_transformers()
     source, arguments = pretrained_arguments(locate_backbone(backbone))

@@ -91,6 +91,8 @@ def factorise(weights: list[Tensor], rank: int, rule: FactorRule, seed: int = 42
 def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: float | None = None) -> Factors:
     """A (rank, in) and B (out, rank) as training starts from them, drawn from torch's global generator.
 
+    `InputError`: an unknown rule; a gradient has fewer directions than the rank.
+
     Args:
         rule: uniform: A ~ U(−1/√in, 1/√in), B = 0. kaiming: PEFT's and Microsoft's kaiming_uniform with a = √5,
             which is the same distribution, also where the gradient's directions will take A's place. gaussian: A ~
@@ -98,9 +100,6 @@ def initial_factors(rule: Initialization, shape: torch.Size, rank: int, std: flo
         shape: (out, in).
         rank: r.
         std: of `gaussian`; 1 / rank if not given.
-
-    Raises:
-        InputError: an unknown rule; a gradient has fewer directions than the rank.
     """
     outputs, inputs = shape
     B = torch.zeros(outputs, rank)

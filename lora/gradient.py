@@ -93,7 +93,7 @@ def gradient_directions(
     """The directions of each layer, by its full path, from backward passes over `batches`, their first half twice.
 
     A layer needs (in + out) · (rank + 10) numbers of memory on its device, and as many on the host. Random numbers are
-    the same on every machine.
+    the same on every machine. `InputError`: a layer's gradient is zero or isn't finite.
 
     Args:
         layers: Linear, Conv1D or anything that wraps them and calls itself with one input.
@@ -101,9 +101,6 @@ def gradient_directions(
         batches: of the training data, at least one.
         backward: runs the loss of a batch forward and backward.
         mean_over_processes: of a tensor that every process has its own share of.
-
-    Raises:
-        InputError: a layer's gradient is zero or isn't finite.
     """
     half = max(1, len(batches) // 2)
     sketches = {name: _begin(layer, rank) for name, layer in layers.items()}

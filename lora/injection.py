@@ -25,7 +25,8 @@ def choose_layers(
     """The linear layers that the setting `targets` stands for, in the model's order, by full module path.
 
     Layers that can't act (`acting_layers`) are left out and named, and so are those that are too small for the rank
-    where nobody has asked for them by name: all-linear also finds gates of a single row.
+    where nobody has asked for them by name: all-linear also finds gates of a single row. `InputError`: an unknown
+    keyword, one that isn't known for this architecture, or see `find_layers`.
 
     Args:
         model: the model to look through.
@@ -34,9 +35,6 @@ def choose_layers(
             projections), `attention` (all its projections), `mlp` (the feed-forward layers) or `all-linear`.
         head: module paths that can't be adapted.
         rank: the least that both sides of a weight must have.
-
-    Raises:
-        InputError: an unknown keyword, one that isn't known for this architecture, or see `find_layers`.
     """
     found = _matching_layers(model, model_type, targets, head)
     acting = acting_layers(model, found)

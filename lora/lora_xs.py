@@ -161,13 +161,12 @@ class LoRAXS(FixedRank):
     def load_blocks(self, blocks: dict[str, Tensor], factors: dict[str, Factors] | None = None) -> None:
         """Starts from R blocks (k, k) that `blocks` gave: in the leading corner of R, zeros around them.
 
+        `InputError`: other layers, blocks larger than R, or factors that are missing.
+
         Args:
             blocks: R by full module path.
             factors: `frozen_factors` that they were trained between; needed where these come from a gradient, and then
                 of size `rank`: what lies beyond was not exported.
-
-        Raises:
-            InputError: other layers, blocks larger than R, or factors that are missing.
         """
         if other := sorted(set(blocks) ^ set(self.layer_names)):
             raise InputError(

@@ -25,6 +25,7 @@ class RankAllocation(nn.Module):
     """Learnable rank-allocation weights of N layers under one budget, and the mask tails they imply.
 
     `alpha`, `budget` and the phase are set from outside (callbacks), once per step; all three are plain numbers.
+    `InputError`: the budget has no solution between rank_min and rank_max, or another value is out of range.
 
     Args:
         coefficients: c (N,), of the area c · r^p of each layer.
@@ -36,9 +37,6 @@ class RankAllocation(nn.Module):
         start: the initial weights.
         rounding: `budgeted` never exceeds the budget; `plain` rounds each rank alone.
         tau: strength of the Gumbel noise on the soft mask; 0 turns it off.
-
-    Raises:
-        InputError: the budget has no solution between rank_min and rank_max, or another value is out of range.
     """
 
     def __init__(
