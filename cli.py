@@ -66,7 +66,7 @@ exit codes: 0 finished, 2 the input is at fault (one message says what to do),
 
 VERBS = {
     **dict.fromkeys(("fit", "validate", "test", "predict"), "experiments.command_line:run"),
-    "export": "experiments.export_command:run_export",
+    "export": "experiments.command_line:run_export",
     "sweep": "experiments.sweep.command:run_sweep",
     "report": "experiments.report.command:run_report",
     "configs": "experiments.config_files:list_configs",
@@ -129,7 +129,7 @@ def _run(arguments: list[str]) -> int:
     from experiments.error_causes import told_as_input_errors
 
     with told_as_input_errors():
-        return carry_out([verb, *arguments] if module.endswith("command_line") else arguments)
+        return carry_out([verb, *arguments] if name == "run" else arguments)
 
 
 def _joined(arguments: list[str]) -> list[str]:
