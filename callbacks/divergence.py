@@ -12,6 +12,7 @@ from callbacks.trained_module import StepCallback, TrainedModule
 from callbacks.training_record import TrainingRecord
 from common.errors import InputError
 from common.terminal import logger
+from lora.products.torch_internals import largest_values
 
 # torch.amp.GradScaler begins with a factor of 2^16 and halves it after each overflow: these are no divergence.
 _SCALER_SETTLES = 20
@@ -81,7 +82,7 @@ class Divergence(StepCallback):
             gradient = parameter.grad.detach() if parameter.grad is not None else self._nothing.expand(len(names))
             pieces += gradient.unbind(0) if len(names) > 1 else [gradient]
         loss, self._losses = sum(self._losses[1:], start=self._losses[0]), []
-        return torch.stack([*torch._foreach_norm(pieces, ord=float("inf")), loss.to(self._nothing)])
+        return torch.stack([*largest_values(pieces), loss.to(self._nothing)])
 
     def on_step_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         every = 1 if looks_at_every_step(pl_module.device) else trainer.log_every_n_steps  # type: ignore[attr-defined]

@@ -16,6 +16,7 @@ from callbacks.nested_ranks import NestedRankSampling
 from callbacks.rank_discretisation import RankDiscretisation
 from callbacks.run_ends import StaysStopped, WholeSteps
 from common.errors import InputError
+from lightning_modules.attention_masks import attention_of
 from lightning_modules.peft_adapter import PEFTAdapter
 from lora.adapter import Adapter
 from lora.nested import NestedRanks
@@ -80,7 +81,7 @@ def check_precision(module: "AdaptedModule") -> None:
 
 def check_attention(module: "AdaptedModule", model: "PreTrainedModel") -> None:
     """Raises `InputError` where the backbone asks for an attention that can't run on the trainer's device."""
-    asked, precision = str(model.config._attn_implementation), str(module.trainer.precision)
+    asked, precision = attention_of(model), str(module.trainer.precision)
     device = module.trainer.strategy.root_device.type
     if "flash" in asked and ("mixed" not in precision or device != "cuda"):
         raise InputError(

@@ -21,9 +21,14 @@ _ATTENTION = "sdpa_of_ready_masks"
 _TYPES = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16, "64-true": torch.float64}
 
 
+def attention_of(model: PreTrainedModel) -> str:
+    """The attention that a model computes with, such as sdpa; transformers has a public way to set it, none to ask."""
+    return str(model.config._attn_implementation)
+
+
 def accept_ready_masks(model: PreTrainedModel) -> bool:
     """Lets a model accept masks of `with_ready_mask`; whether its architecture can."""
-    kind, attention = model.config.model_type, model.config._attn_implementation
+    kind, attention = model.config.model_type, attention_of(model)
     if kind in _OWN_ATTENTION:
         return attention == "eager"
     slides = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())

@@ -1,7 +1,8 @@
 """The only places where names that PyTorch doesn't promise to keep are used, each with what happens without it.
 
 oneDNN's packed products have no public name: torch.utils.mkldnn's layers copy x into oneDNN's layout and back at every
-pass, and are slower than the ordinary product. Nor can the public interface tell whether a tensor was changed in place.
+pass, and are slower than the ordinary product. Nor can the public interface tell whether a tensor was changed in place,
+or work out the norm of each of many tensors by one launch on a GPU.
 tests/lora/products/test_torch_internals.py fails when PyTorch changes one of them.
 """
 
@@ -43,3 +44,8 @@ def content_key(tensor: Tensor) -> Hashable:
     """
     changes: object = getattr(tensor, "_version", None)
     return tensor.data_ptr(), object() if changes is None else changes
+
+
+def largest_values(tensors: list[Tensor]) -> list[Tensor]:
+    """The largest absolute entry of each, NaN if there is one in it."""
+    return list(torch._foreach_norm(tensors, ord=float("inf")))

@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from benchmarks.launches import StepCounter
 from lightning_modules import attention_masks
-from lightning_modules.attention_masks import accept_ready_masks, with_ready_mask
+from lightning_modules.attention_masks import accept_ready_masks, attention_of, with_ready_mask
 from tests.architectures import TINY_CONFIGS
 
 KINDS = (*attention_masks._ENCODERS, *attention_masks._OWN_ATTENTION, *attention_masks._DECODERS)
@@ -17,6 +17,15 @@ def made(kind, **changes):
     auto = AutoModelForCausalLM if kind in attention_masks._DECODERS else AutoModelForSequenceClassification
     sizes = TINY_CONFIGS.get(kind, TINY_CONFIGS["bert"]) | {"pad_token_id": 0, **changes}
     return auto.from_config(AutoConfig.for_model(kind, **sizes)).eval()
+
+
+def test_transformers_still_tells_a_models_attention():
+    model = made("bert")
+    model.set_attn_implementation("eager")
+    assert attention_of(model) == "eager", (
+        "transformers no longer keeps a model's attention in config._attn_implementation: ready masks, and the refusal "
+        "of flash attention on a CPU, depend on it. Find where it is now, for lightning_modules/attention_masks.py."
+    )
 
 
 @pytest.mark.parametrize("padded", [True, False])

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from lora.products.torch_internals import can_pack, content_key, multiply, pack
+from lora.products.torch_internals import can_pack, content_key, largest_values, multiply, pack
 
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this build of PyTorch has no oneDNN")
@@ -42,3 +42,12 @@ def test_without_a_count_of_changes_nothing_prepared_is_taken_for_current():
         data_ptr = torch.zeros(1).data_ptr
 
     assert content_key(Uncounted()) != content_key(Uncounted())
+
+
+def test_torch_has_the_norms_of_many_tensors_at_once():
+    assert hasattr(torch, "_foreach_norm"), (
+        f"PyTorch {torch.__version__} no longer has torch._foreach_norm, by which callbacks/divergence.py looks at all "
+        "gradients at once. Find another way, for largest_values in lora/products/torch_internals.py."
+    )
+    found = largest_values([torch.tensor([[1.0, -3.0]]), torch.tensor([2.0, float("nan")])])
+    assert float(found[0]) == 3 and bool(found[1].isnan())
