@@ -18,7 +18,7 @@ class AdaLoRAAllocation(EpochCheck, StepCallback):
 
     def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
         if pl_module.adapter is not None:
-            pl_module.adapter.check_steps(planned_steps(trainer, batches))
+            pl_module.adapter.check_steps(planned_steps(trainer, pl_module, batches))
 
     def on_fit_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:
         if pl_module.adapter is not None and (budget := pl_module.adalora) is not None:

@@ -34,11 +34,10 @@ def check_epoch(trainer: Trainer, module: TrainedModule, batches: int) -> None:
             callback.check(trainer, module, batches)
 
 
-def planned_steps(trainer: Trainer, batches: int) -> float:
+def planned_steps(trainer: Trainer, module: TrainedModule, batches: int) -> float:
     """Optimizer steps of a run whose epochs have so many batches; infinite where nothing ends it."""
     epochs = inf if trainer.max_epochs in (None, -1) else trainer.max_epochs
-    limits = [callback.steps for callback in trainer.callbacks if isinstance(callback, StepLimit)]  # type: ignore[attr-defined]
-    return min(epochs * ceil(batches / trainer.accumulate_grad_batches), *limits, inf)
+    return min(epochs * ceil(batches / trainer.accumulate_grad_batches), module.step_limit)
 
 
 class WholeSteps(EpochCheck):
@@ -97,6 +96,7 @@ class StepLimit(EpochCheck, StepCallback):
 
     def check(self, trainer: Trainer, pl_module: TrainedModule, batches: int) -> None:
         """Lightning would go on until the least, beyond the end of every schedule."""
+        pl_module.step_limit = self.steps  # a sweep asks before anything is set up
         epochs = (trainer.min_epochs or 0) * ceil(batches / trainer.accumulate_grad_batches)
         for name, least in (("min_epochs", epochs), ("min_steps", trainer.min_steps or 0)):
             if least > self.steps:
