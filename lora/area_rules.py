@@ -102,13 +102,9 @@ _kept_grid = functools.lru_cache(torch.inference_mode(False)(_made_grid))
 
 
 def bounded_areas(weights: Tensor, share: float | Tensor, area_min: Tensor, span: Tensor, total: float) -> Tensor:
-    """Areas (N,) between `area_min` and `area_min + span` that sum to Σ area_min + share · total.
+    """Areas (N,) between `area_min` and `area_min + span`, (N,) each, that sum to Σ area_min + share · total.
 
-    Args:
-        weights: (N,); every weight has a gradient.
-        share: how much of the span the budget fills, 0 to 1.
-        area_min: (N,).
-        span: (N,).
-        total: Σ span, known on the host.
+    Every weight (N,) has a gradient. The share, 0 to 1, is how much of the span the budget fills; total is Σ span,
+    known on the host.
     """
     return _BoundedAreas.apply(weights, area_min, span, share, total)

@@ -25,13 +25,8 @@ def cut_factors(factors: dict[str, Factors], coefficients: Tensor, exponent: int
     """The best smaller update of the same kind: each layer's is cut to its largest singular values.
 
     Which layer keeps how many is decided by the squares of the singular values, per value that a rank costs, over all
-    layers (`ranks_by_energy`): no data is needed (as in PARA, arXiv 2604.27796).
-
-    Args:
-        factors: A (k, in) and B (out, k) by layer.
-        coefficients: c (N,), of the area c · k^p that rank k has.
-        exponent: p.
-        budget: the largest total area.
+    layers (`ranks_by_energy`): no data is needed (as in PARA, arXiv 2604.27796). Factors are A (k, in) and B (out, k);
+    rank k has the area c · k^p, with coefficients c (N,) and exponent p; the budget is the largest total area.
     """
     parts = {name: _decomposed(A.double(), B.double()) for name, (A, B) in factors.items()}
     largest = max(len(S) for _, S, _ in parts.values())

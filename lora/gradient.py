@@ -182,13 +182,8 @@ def ranks_by_energy(
 ) -> Tensor:
     """Ranks (N,), int64, by water-filling: the next rank goes where it brings the most energy per value it costs.
 
-    Args:
-        energies: (N, r), r at least rank_max.
-        coefficients: c (N,), of the area c · k^p that rank k has.
-        exponent: p.
-        rank_min: where every layer starts.
-        rank_max: where every layer ends.
-        budget: the total area, never exceeded; without energy left, lower ranks go first.
+    From rank_min to rank_max at most, whose energies are (N, r). Rank k has the area c · k^p, with coefficients c (N,)
+    and exponent p. The budget, a total area, is never exceeded; without energy left, lower ranks go first.
     """
     costs, gains = coefficients.tolist(), energies.tolist()
     ranks = [rank_min] * len(costs)

@@ -43,10 +43,8 @@ class AdaptedLinear(nn.Module):
     def merge(self, update: Tensor | None = None) -> None:
         """Goes on with W + ΔW in one product, until `unmerge`; W stays as it is, so nothing has to be restored.
 
-        A weight that is held in fewer bits, or is sharded, stays apart: W + ΔW would need the memory that this saves.
-
-        Args:
-            update: ΔW (out, in), merged in any case; `update()` if not given.
+        A weight that is held in fewer bits, or is sharded, stays apart: W + ΔW would need the memory that this saves. A
+        given ΔW (out, in) is merged in any case.
         """
         if update is None and isinstance(self.base, StoredLinear):
             return
@@ -71,14 +69,9 @@ class AdaptedLinear(nn.Module):
 class LoRAXSLinear(AdaptedLinear):
     """LoRA-XS over a frozen linear layer (arXiv 2405.17604): y = W x + b + B C A x, with C = s · (R ∘ mask).
 
-    B (out, r) and A (r, in) are frozen. The core C (r, r) is handed over by the adapter before each pass, because
-    the adapter works out scale and masks of all layers at once. Nothing of size (tokens, in) is kept for the
-    backward pass: only x Aᵀ (tokens, r) is needed for the gradient of C.
-
-    Args:
-        base: the frozen layer, Linear or Conv1D.
-        A: (r, in).
-        B: (out, r).
+    B (out, r) and A (r, in) are frozen. The core C (r, r) is handed over by the adapter before each pass, because the
+    adapter works out scale and masks of all layers at once. Nothing of size (tokens, in) is kept for the backward pass:
+    only x Aᵀ (tokens, r) is needed for the gradient of C.
     """
 
     def __init__(self, base: nn.Module, A: Tensor, B: Tensor) -> None:
@@ -122,14 +115,10 @@ class LoRAXSLinear(AdaptedLinear):
 
 
 class LoRALinear(AdaptedLinear):
-    """LoRA over a frozen linear layer (arXiv 2106.09685): y = W x + b + s · B A x.
+    """LoRA over a frozen linear layer (arXiv 2106.09685): y = W x + b + s · B A x, with dropout of x in the update.
 
-    A (r, in), B (out, r) and s belong to the adapter, which hands them over before each pass: it may mask or cut
-    them. A forward pass is three products of matrices; scaling and adding are part of the last one.
-
-    Args:
-        base: the frozen layer, Linear or Conv1D.
-        dropout: probability with which an entry of x is left out of the update in training.
+    A (r, in), B (out, r) and s belong to the adapter, which hands them over before each pass: it may mask or cut them.
+    A forward pass is three products of matrices; scaling and adding are part of the last one.
     """
 
     def __init__(self, base: nn.Module, dropout: float = 0.0) -> None:

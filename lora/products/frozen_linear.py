@@ -78,14 +78,8 @@ def lora_xs_product(
 ) -> Tensor:
     """x Wᵀ + b + x Aᵀ Cᵀ Bᵀ in this type (`product_type`), (..., in) -> (..., out).
 
-    Args:
-        x: (..., in).
-        core: C (r, r), the only one that is trained.
-        folded: the same core between its factors already, or None.
-        dtype: float32, or the 16-bit type.
-        kept: the layer's prepared products.
-        weight: W (out, in).
-        others: b (out,) or None, A (r, in), B (out, r).
+    The core C (r, r) alone is trained; `folded` is the same between its factors already, or None. W is (out, in), and
+    the others are b (out,) or None, A (r, in) and B (out, r).
     """
     products = kept.of(dtype, weight, *others)
     rows = last_cast.of(x, dtype).reshape(-1, x.shape[-1])
