@@ -1,5 +1,6 @@
-"""best.ckpt, last.ckpt and the one before it: when they are written, and how."""
+"""best.ckpt, last.ckpt and the one before it, when they are written and how; and the settings that they belong to."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -11,7 +12,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.io.torch_io import TorchCheckpointIO
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.types import STEP_OUTPUT
@@ -20,7 +21,7 @@ from callbacks.divergence import is_sound
 from callbacks.metrics_table import MetricsTable
 from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
-from common.files import atomic_write
+from common.files import atomic_write, write_text
 from common.terminal import logger
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
@@ -212,3 +213,23 @@ def keep_as(path: Path, other: Path) -> None:
     except OSError:  # a file system without links
         shutil.copyfile(path, temporary)
     temporary.replace(other)
+
+
+class SavedConfig(Callback):
+    """Writes the settings as YAML into the run folder when training begins: a run that never began leaves nothing.
+
+    A finished run that goes on keeps its figures so far as results.previous.json and ranks.previous.json: they belong
+    to the settings before.
+    """
+
+    def __init__(self, folder: Path, text: str) -> None:
+        self.path, self.text = folder / "config.yaml", text
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:
+            return
+        for name in ("results", "ranks"):
+            with contextlib.suppress(FileNotFoundError):
+                path = self.path.with_name(f"{name}.json")
+                path.replace(path.with_name(f"{name}.previous.json"))
+        write_text(self.path, self.text)

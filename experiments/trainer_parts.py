@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeFileCheckpoints
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, SavedConfig, WholeFileCheckpoints
 from callbacks.gradient_directions import EVAInitialisation, GradientDirections
 from callbacks.health import AllocationMovement, CollapseDetection
 from callbacks.metrics_table import MetricsTable
@@ -19,7 +19,6 @@ from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
 from callbacks.results import Results
 from callbacks.run_ends import StepLimit, ValidatedEpochs, WholeSteps
-from callbacks.saved_config import SavedConfig
 from callbacks.stop_together import StopTogether
 from callbacks.tensor_board import RunTensorBoard
 from common.errors import InputError

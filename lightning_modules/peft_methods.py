@@ -8,7 +8,7 @@ from typing import Any, Literal
 from jsonargparse import ArgumentError, ArgumentParser
 
 from common.errors import InputError, check_one_of
-from lora.scaling import LARGEST_RANK
+from lora.adapter import LARGEST_RANK
 
 # PEFT's name for the only adapter that a model gets here.
 ADAPTER_NAME = "default"

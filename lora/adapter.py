@@ -1,12 +1,12 @@
-"""What every way of adapting a frozen model has in common."""
+"""What every way of adapting a frozen model has in common; and the scale s of an update."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from common.errors import InputError
+from common.errors import InputError, one_of
 from lora.factors import Factorise, Factors, empty_factors, factorise
 from lora.gradient import Directions, GradientPass
 from lora.injection import replace_module
@@ -14,6 +14,9 @@ from lora.layers import AdaptedLinear
 from lora.rank_allocation import RankAllocation
 
 LowRankFactors = dict[str, Factors]
+LARGEST_RANK = 2**16  # far beyond any layer; more is a slip that would only fill the memory
+_LARGEST_ALPHA = 1e30
+ScalingRule = Literal["alpha_over_rank", "alpha_over_sqrt_rank", "constant"]
 
 
 class Adapter(nn.Module):
@@ -195,3 +198,27 @@ class FixedRank(Adapter):
         replace_module(model, name, layer)
         self.layer_names += (name,)
         self.adapted_layers.append(layer)
+
+
+def check_rank(rank: int) -> None:
+    """Raises `InputError` unless the rank is one that an update can have."""
+    if not 1 <= rank <= LARGEST_RANK:
+        raise InputError(f"rank is {rank}; allowed: 1 or more, up to {LARGEST_RANK:,}.")
+
+
+def scaling_factor(rule: ScalingRule, lora_alpha: float, rank: int) -> float:
+    """The scale s of an update: alpha / r (LoRA), alpha / √r (rsLoRA, arXiv 2312.03732), or alpha itself.
+
+    `InputError`: alpha isn't above 0: nothing would be learned, or the sign turned.
+    """
+    if not 0 < lora_alpha < _LARGEST_ALPHA:
+        raise InputError(f"lora_alpha is {lora_alpha}; allowed: a number above 0 that float32 holds, such as 16.")
+    match rule:
+        case "alpha_over_rank":
+            return lora_alpha / rank
+        case "alpha_over_sqrt_rank":
+            return lora_alpha / rank**0.5
+        case "constant":
+            return lora_alpha
+        case _:
+            raise one_of("scaling", rule, ("alpha_over_rank", "alpha_over_sqrt_rank", "constant"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import FixedRank, LowRankFactors
+from lora.adapter import FixedRank, LowRankFactors, ScalingRule, check_rank, scaling_factor
 from lora.area_rules import InitialWeights
 from lora.factors import Factorise, Factors, Initialization, check_initialization, factorise, initial_factors
 from lora.gradient import Directions
@@ -18,7 +18,6 @@ from lora.layers import LoRALinear, dense_weight
 from lora.learnable_ranks import LearnableRanks
 from lora.products.frozen_products import cast_together
 from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
-from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch
 from lora.target_names import Targets
 

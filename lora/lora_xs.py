@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from common.errors import InputError
-from lora.adapter import FixedRank, LowRankFactors
+from lora.adapter import FixedRank, LowRankFactors, ScalingRule, check_rank, scaling_factor
 from lora.area_rules import InitialWeights
 from lora.export import fold
 from lora.factors import Factorise, FactorRule, Factors, factorise
@@ -20,7 +20,6 @@ from lora.learnable_ranks import LearnableRanks
 from lora.products.frozen_products import is_packable
 from lora.products.stored_linear import StoredLinear
 from lora.rank_allocation import AllocationRule, RankAllocation, Rounding
-from lora.scaling import ScalingRule, check_rank, scaling_factor
 from lora.sketch import sketch, sketch_factors
 from lora.target_names import Targets
 
