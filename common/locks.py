@@ -1,17 +1,19 @@
-"""Lock files: one process at a time, on one machine or a shared file system."""
+"""Lock files: one process at a time, on one machine or a shared file system; and caches, which one process makes."""
 
 import contextlib
 import errno
+import hashlib
 import math
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from common.errors import InputError
+from common.files import write_cache
 
 
 @contextmanager
@@ -65,6 +67,28 @@ def cache_lock(path: Path) -> Iterator[None]:
         with contextlib.suppress(OSError, InputError):
             stack.enter_context(locked(path.with_name(f".{path.name}.lock"), wait=math.inf, discard=True))
         yield
+
+
+def cached(path: Path, make: Callable[[], bytes], what: str) -> bytes:
+    """The content of a cache file, made once per machine; `what` a warning is about if it can't be kept.
+
+    The file begins with a hash of the rest, so that a damaged one is known, and made again.
+    """
+    if (content := _whole_content(path)) is not None:
+        return content
+    with cache_lock(path):  # the trials of a sweep ask for the same at the same moment
+        if (content := _whole_content(path)) is None:
+            content = make()
+            write_cache(path, hashlib.sha256(content).digest() + content, what)
+    return content
+
+
+def _whole_content(path: Path) -> bytes | None:
+    with contextlib.suppress(OSError):
+        content, size = path.read_bytes(), hashlib.sha256().digest_size
+        if hashlib.sha256(memoryview(content)[size:]).digest() == content[:size]:
+            return content[size:]
+    return None
 
 
 def _linked(path: Path) -> InputError:

@@ -9,18 +9,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
 from common.errors import InputError, shown
-from common.files import cache_directory, write_cache
-from common.locks import cache_lock
+from common.files import cache_directory
+from common.locks import cached
 from datamodules.sources import Examples
 from datamodules.tokenizer import tokenizer_identity
 
@@ -82,14 +80,10 @@ def tokenize_cached(
         add_special_tokens: gives each row what the tokenizer puts around a text.
     """
     key = _cache_key(examples, tokenizer, max_length, add_special_tokens)
-    path = cache_directory("tokenized") / f"{key}.safetensors"
-    tensors = _read_cache(path, rows=len(examples))
-    if tensors is None:
-        with cache_lock(path):
-            tensors = _read_cache(path, rows=len(examples))  # another process may have made it meanwhile
-            if tensors is None:
-                tensors = tokenize(examples, tokenizer, max_length, add_special_tokens)
-                write_cache(path, save({**tensors, "checksum": _checksum(tensors)}), "tokens are")
+    path = cache_directory("tokenized") / f"{key}.tokens"
+    tensors = load(
+        cached(path, lambda: save(tokenize(examples, tokenizer, max_length, add_special_tokens)), "tokens are")
+    )
     return TokenizedSplit(
         input_ids=tensors["input_ids"],
         offsets=tensors["offsets"],
@@ -183,21 +177,3 @@ def _cache_key(
         digest.update(b"none" if column is None else np.array([len(text) for text in encoded]).tobytes())
         digest.update(b"".join(encoded))
     return digest.hexdigest()
-
-
-def _checksum(tensors: dict[str, Tensor]) -> Tensor:
-    total = 0
-    for name in sorted(tensors):
-        total = zlib.crc32(tensors[name].numpy().data, total)
-    return torch.tensor(total)
-
-
-def _read_cache(path: Path, rows: int) -> dict[str, Tensor] | None:
-    """The cached tensors, or None when there are none or the file is damaged."""
-    try:
-        tensors = load(path.read_bytes())
-        checksum = tensors.pop("checksum")
-    except (OSError, SafetensorError, ValueError, KeyError):
-        return None
-    intact = torch.equal(checksum, _checksum(tensors)) and len(tensors["offsets"]) == rows + 1
-    return tensors if intact else None
