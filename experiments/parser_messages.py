@@ -34,7 +34,8 @@ def readable(message: str) -> str:
     given = next((line.partition(":")[2].strip() for line in reasons if line.startswith("Given value:")), None)
     reasons = [_plain(line) for line in reasons if not line.startswith("Given value")]
     whole = ("NestedArg", "Namespace", "{'class_path'")  # all settings of the class, not the one at fault
-    value = f" is {_short(given)}" if given is not None and not given.startswith(whole) else ""
+    value = f" is {given[:_SHOWN]!r}" if given is not None and not given.startswith(whole) else ""
+    value += f"… ({len(given):,} characters)" if value and given is not None and len(given) > _SHOWN else ""
     told = "; ".join(reasons) or "not allowed"
     told += " or null" if told.startswith("allowed: '") and "Expected a <class 'NoneType'>" in message else ""
     return f"{name}{value}: {told}{'' if told.endswith('?') else '.'} Correct it; `python cli.py fit --help` lists all."
@@ -68,10 +69,6 @@ def innermost(message: str) -> str:
     lines = [line.strip().removeprefix("- ").strip() for line in message.splitlines()]
     said = [line for line in lines if not _NOISE.match(line) and not line.startswith("Given value")]
     return said[-1] if said else lines[-1]
-
-
-def _short(given: str) -> str:
-    return repr(given) if len(given) <= _SHOWN else f"{given[:_SHOWN]!r}… ({len(given):,} characters)"
 
 
 def _plain(reason: str) -> str:

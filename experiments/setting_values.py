@@ -107,7 +107,8 @@ def _check_parameter(name: str, value: object, parameter: Parameter) -> None:
         _check_class(name, value)
     elif value is None and not _is_optional(hint):
         default = "" if parameter.default in (None, Parameter.empty) else f", {parameter.default!r}"
-        raise InputError(f"{name} is null; allowed: {_words(hint)}. Leave it out for its default{default}.")
+        allowed = IN_WORDS.get(hint, str(hint).replace("typing.", ""))
+        raise InputError(f"{name} is null; allowed: {allowed}. Leave it out for its default{default}.")
 
 
 def _check_class(name: str, value: dict[str, object]) -> None:
@@ -141,10 +142,6 @@ def _is_optional(hint: object) -> bool:
         return True
     is_union = get_origin(hint) in (Union, types.UnionType)
     return is_union and any(part is type(None) or _is_optional(part) for part in get_args(hint))
-
-
-def _words(hint: object) -> str:
-    return IN_WORDS.get(hint, str(hint).replace("typing.", ""))
 
 
 def check_trainer(settings: dict[str, Any]) -> None:
