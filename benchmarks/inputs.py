@@ -11,22 +11,10 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
+import transformers
 from jsonargparse.typing import NonNegativeInt, PositiveInt
 from lightning.pytorch.cli import instantiate_class
 from torch import Tensor
-from transformers import (
-    AutoModel,
-    AutoModelForCausalLM,
-    AutoModelForSequenceClassification,
-    DistilBertConfig,
-    GPT2Config,
-    PretrainedConfig,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-    set_seed,
-)
 from transformers.utils import logging
 
 from common.errors import InputError
@@ -45,12 +33,12 @@ _SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "wikitext": ("WikiTextDataModule", {"variant": "wikitext-2", "block_size": MAX_LENGTH, "validation_rows": 64}),
 }
 _LARGE = {"num_hidden_layers": 24, "num_attention_heads": 16}
-ARCHITECTURES: dict[str, Callable[..., PretrainedConfig]] = {
-    "distilbert": DistilBertConfig,
-    "distilgpt2": partial(GPT2Config, n_layer=6),
-    "roberta-base": RobertaConfig,
-    "roberta-large": partial(RobertaConfig, hidden_size=1024, intermediate_size=4096, **_LARGE),
-    "roberta-large-narrow": partial(RobertaConfig, hidden_size=64, intermediate_size=256, **_LARGE),
+ARCHITECTURES: dict[str, Callable[..., transformers.PretrainedConfig]] = {
+    "distilbert": transformers.DistilBertConfig,
+    "distilgpt2": partial(transformers.GPT2Config, n_layer=6),
+    "roberta-base": transformers.RobertaConfig,
+    "roberta-large": partial(transformers.RobertaConfig, hidden_size=1024, intermediate_size=4096, **_LARGE),
+    "roberta-large-narrow": partial(transformers.RobertaConfig, hidden_size=64, intermediate_size=256, **_LARGE),
 }
 
 
@@ -124,7 +112,7 @@ def data_module(settings: BenchmarkSettings) -> Any:
     return instantiate_class((), config)
 
 
-def training_rows(settings: BenchmarkSettings) -> tuple[TokenizedSplit, PreTrainedTokenizerBase]:
+def training_rows(settings: BenchmarkSettings) -> tuple[TokenizedSplit, transformers.PreTrainedTokenizerBase]:
     """The tokenised training rows, and their tokenizer."""
     data = data_module(settings)
     data.setup("fit")
@@ -172,14 +160,14 @@ def made_model(settings: BenchmarkSettings) -> Iterator[BenchmarkSettings]:
         yield settings
         return
     logging.disable_progress_bar()
-    tokenizer = PreTrainedTokenizerFast(
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=read_tokenizer(MODEL).backend_tokenizer,
         model_input_names=["input_ids", "attention_mask"],
         model_max_length=512,
         **{f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")},
     )
-    set_seed(SEED)
-    model = AutoModel.from_config(ARCHITECTURES[settings.model](pad_token_id=tokenizer.pad_token_id))
+    transformers.set_seed(SEED)
+    model = transformers.AutoModel.from_config(ARCHITECTURES[settings.model](pad_token_id=tokenizer.pad_token_id))
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
         model.save_pretrained(folder)
@@ -187,10 +175,10 @@ def made_model(settings: BenchmarkSettings) -> Iterator[BenchmarkSettings]:
         yield replace(settings, model=folder)
 
 
-def pretrained_model(settings: BenchmarkSettings) -> PreTrainedModel:
+def pretrained_model(settings: BenchmarkSettings) -> transformers.PreTrainedModel:
     """transformers' own model for sequence classification or causal language modelling, as it comes."""
-    set_seed(SEED)
+    transformers.set_seed(SEED)
     if settings.models_language:
-        return load_pretrained(AutoModelForCausalLM, settings.model)[0]
+        return load_pretrained(transformers.AutoModelForCausalLM, settings.model)[0]
     labels = data_module(settings).task.num_labels
-    return load_pretrained(AutoModelForSequenceClassification, settings.model, num_labels=labels)[0]
+    return load_pretrained(transformers.AutoModelForSequenceClassification, settings.model, num_labels=labels)[0]

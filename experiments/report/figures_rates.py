@@ -6,19 +6,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from experiments.report import drawing
 from experiments.report.cells import make_table, scale, spread, title
-from experiments.report.drawing import (
-    COLORS,
-    MARKERS,
-    Drawn,
-    draw_band,
-    keep_in_sight,
-    legend_below,
-    look,
-    panels,
-    rank_axis,
-    rate_ticks,
-)
 from experiments.report.groups import RANK, RATE, Curve, Group, alike
 from experiments.report.optimum import curve_optimum
 from experiments.report.rate_law import Law
@@ -46,45 +35,45 @@ def rate_curves(curves: list[Curve], figure_name: str, rate: str) -> Figure | No
         return None
     lower_is_better = figure_name == "loss" or not metric.higher_is_better
     factor = (-1 if lower_is_better else 1) * (1.0 if figure_name == "loss" else scale(metric.name))
-    figure, (axes,) = panels(1, 7.2, 4.8)
+    figure, (axes,) = drawing.panels(1, 7.2, 4.8)
     lines: dict[str, Line2D] = {}
     for curve, scores in shown.items():
-        drawn = look(curves.index(curve), curve.is_full)
-        lines[curve.label] = draw_band(axes, factor * scores, **drawn)
+        drawn = drawing.look(curves.index(curve), curve.is_full)
+        lines[curve.label] = drawing.draw_band(axes, factor * scores, **drawn)
         if figure_name != "test" and (best := curve_optimum(scores).inside) is not None:
             axes.axvline(best, color=drawn["color"], ls=":", lw=1)
     runs = [value for curve in shown for group in curve.groups.values() for value in group.sound_values(figure_name)]
     sound = abs(factor) * np.asarray(runs)
     shown_values = sound[sound <= _OFF_SCALE * sound.min(initial=np.inf)] if lower_is_better else sound
-    keep_in_sight(axes, "y", shown_values, lines.values())
+    drawing.keep_in_sight(axes, "y", shown_values, lines.values())
     rates = sorted({rate for scores in shown.values() for rate in scores.columns})
     axes.set_xscale("log")
-    rate_ticks(axes.xaxis, rates if len(rates) <= _MOST_TICKS else ())
+    drawing.rate_ticks(axes.xaxis, rates if len(rates) <= _MOST_TICKS else ())
     split = "test" if figure_name == "test" else "validation"
     told = f"{split} {'loss' if figure_name == 'loss' else title(metric.name)}"
     axes.set(xlabel=rate.rpartition(".")[2].replace("_", " "), ylabel=told)
-    legend_below(figure, lines)
+    drawing.legend_below(figure, lines)
     return figure
 
 
 def law_figure(law: Law) -> Figure:
     """Best rates against the rank with one standard error, and the law, a colour for each study and alpha rule."""
-    figure, (axes,) = panels(1, 7.2, 4.8)
-    lines: dict[str, Drawn] = {}
+    figure, (axes,) = drawing.panels(1, 7.2, 4.8)
+    lines: dict[str, drawing.Drawn] = {}
     points = pd.DataFrame([{**vars(point), "alpha": point.alpha, "law": law.predict(point)[0]} for point in law.points])
     alone = points.groupby(["study", "alpha"])["rank"].transform("size") == 1  # then its scale may be what stays
     told = {name: f"{name} " + points[name].map("{:g}".format) for name in ("scale", "alpha")}
     points["rule"] = np.where(alone, told["scale"], told["alpha"])
     for number, ((study, rule), found) in enumerate(points.sort_values("rank").groupby(["study", "rule"])):
-        color, rates, factors = COLORS[number % len(COLORS)], 10 ** found["log_rate"], 10 ** found["error"].fillna(0)
+        place, rates, factors = number % len(drawing.COLORS), 10 ** found["log_rate"], 10 ** found["error"].fillna(0)
+        color, marker = drawing.COLORS[place], drawing.MARKERS[place]
         ends = [rates - rates / factors, rates * factors - rates]
-        marker = MARKERS[number % len(MARKERS)]
         lines[f"{study}, {rule}"] = axes.errorbar(found["rank"], rates, ends, fmt=marker, color=color, capsize=3)
         axes.plot(found["rank"], 10 ** found["law"], color=color, lw=1)
-    rank_axis(axes, points["rank"])
+    drawing.rank_axis(axes, points["rank"])
     axes.set(yscale="log", ylabel="best learning rate")
-    rate_ticks(axes.yaxis)
-    legend_below(figure, lines)
+    drawing.rate_ticks(axes.yaxis)
+    drawing.legend_below(figure, lines)
     return figure
 
 
@@ -119,12 +108,12 @@ def training_curves(groups: list[Group]) -> Figure | None:
     kept = {told: lines for told, lines in training_values(groups).items() if lines}
     if not kept:
         return None
-    figure, all_axes = panels(len(kept), 3.2 * len(kept), 3.6)
+    figure, all_axes = drawing.panels(len(kept), 3.2 * len(kept), 3.6)
     legend: dict[str, Line2D] = {}
     for axes, (told, lines) in zip(all_axes, kept.items(), strict=True):
         fallen, sound = [], []
         for number, group in dict.fromkeys((number, group) for number, group, *_ in lines):
-            drawn, runs = look(number, group.is_full), [line for line in lines if line[1] is group]
+            drawn, runs = drawing.look(number, group.is_full), [line for line in lines if line[1] is group]
             for *_, record, values in runs:
                 if len(runs) > 1:
                     axes.plot(values.index, values.to_numpy(), color=drawn["color"], lw=0.6, alpha=0.35)
@@ -135,11 +124,11 @@ def training_curves(groups: list[Group]) -> Figure | None:
             middle = pd.concat([values for *_, values in runs]).groupby(level=0).median()
             drawn |= {"ms": 5, "markevery": [len(middle) - 1], "lw": 1.4}  # a marker at the end alone
             (legend[group.label],) = axes.plot(middle.index, middle.to_numpy(), **drawn)
-        keep_in_sight(axes, "y", sound, fallen)
+        drawing.keep_in_sight(axes, "y", sound, fallen)
         axes.xaxis.set_major_locator(MaxNLocator("auto", integer=True, min_n_ticks=1))
         axes.set(xlabel=lines[0][-1].index.name, title=told)
     if len(legend) > 1:
-        legend_below(figure, legend)
+        drawing.legend_below(figure, legend)
     return figure
 
 
@@ -194,13 +183,12 @@ def rank_curve_figure(groups: list[Group]) -> Figure | None:
     kinds = [kind for kind in _SPLITS if any(values[kind].notna().any(axis=None) for _, values in curves)]
     if metric is None or not kinds:
         return None
-    figure, all_axes = panels(len(kinds), 4.8 * len(kinds), 3.6)
+    figure, all_axes = drawing.panels(len(kinds), 4.8 * len(kinds), 3.6)
     for axes, kind in zip(all_axes, kinds, strict=True):
         for number, (label, values) in enumerate(curves):
-            draw_band(
-                axes, scale(metric.name) * values[kind].dropna(axis="columns", how="all"), label=label, **look(number)
-            )
-        rank_axis(axes, (rank for _, values in curves for rank in values[kind].columns))
+            shown = scale(metric.name) * values[kind].dropna(axis="columns", how="all")
+            drawing.draw_band(axes, shown, label=label, **drawing.look(number))
+        drawing.rank_axis(axes, (rank for _, values in curves for rank in values[kind].columns))
         axes.set_title(_SPLIT_NAMES[kind], fontsize=10)
     figure.axes[0].set_ylabel(title(metric.name))
     # lines are handed over, since a label that begins with _ would hide its line
