@@ -25,7 +25,7 @@ class ModelLimits:
     """What is not known, or not limited, is None."""
 
     tokens: int | None = None  # rows of the word embedding: token ids are below it
-    positions: int | None = None  # tokens of the longest row
+    positions: int | None = None  # tokens of the longest row; of longer ones the answer may depend on those beside them
     token_types: int | None = None  # rows of the table of token types
     sentence_end: int | None = None  # the end-of-sequence token, where a classification head reads the state above it
 
@@ -103,7 +103,15 @@ def _positions(model: nn.Module, config: "PretrainedConfig") -> int | None:
                 continue
             padding = getattr(table, "padding_idx", None)  # RoBERTa counts positions from the one after it
             found.append(rows - getattr(table, "offset", 0 if padding is None else padding + 1))
-    known = getattr(config.get_text_config(), "max_position_embeddings", None)
+    text = config.get_text_config()
+    known = getattr(text, "max_position_embeddings", None)
+    rope = getattr(text, "rope_parameters", None) or {}
+    for part in (rope, *(part for part in rope.values() if isinstance(part, dict))):  # of all layers, or by their kind
+        kind = part.get("rope_type") or ""
+        if kind == "longrope":
+            found.append(part["original_max_position_embeddings"])
+        elif known and "dynamic" in kind:
+            found.append(known)
     return min([*found, *([known] if known else [])]) if found else None
 
 

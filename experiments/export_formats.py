@@ -17,7 +17,7 @@ from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
 from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
-from lightning_modules.peft_adapter import PEFTAdapter
+from lightning_modules.peft_adapter import PEFTAdapter, check_adapted
 from lightning_modules.peft_methods import import_peft
 from lightning_modules.quantization import restore
 from lora.adapter import FixedRank, LowRankFactors
@@ -149,8 +149,9 @@ class PeftExport(Export):
         write_sketch(folder, self.model, self.head, name, self.run.module.data_about)
         try:
             wrapped = peft.get_peft_model(self.model, self._config(peft, factors, about))
+            check_adapted(self.model, factors)
         except ValueError as error:
-            raise InputError(f"PEFT can't hold this adapter: {error} Use --format merged or native.") from error
+            raise InputError(f"PEFT can't hold this adapter: {error}. Use --format merged or native.") from error
         with torch.no_grad():
             for name, (A, B) in factors.items():
                 layer = wrapped.get_base_model().get_submodule(name)

@@ -33,7 +33,9 @@ def accept_ready_masks(model: PreTrainedModel) -> bool:
         return attention == "eager"
     slides = "sliding_attention" in (getattr(model.config, "layer_types", None) or ())
     looks_back = kind in _ENCODERS and getattr(model.config, "is_decoder", False)
-    if attention not in ("sdpa", _ATTENTION) or slides or looks_back or kind not in (*_ENCODERS, *_DECODERS):
+    looks_ahead = kind in _DECODERS and not getattr(model.config, "is_causal", True)  # a decoder made an encoder
+    other = slides or looks_back or looks_ahead or kind not in (*_ENCODERS, *_DECODERS)
+    if other or attention not in ("sdpa", _ATTENTION):
         return False
     if kind in _DECODERS:
         from transformers import AttentionInterface, AttentionMaskInterface

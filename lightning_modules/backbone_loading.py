@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from torch import nn
+from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import is_accelerate_available
 
 from common.backbones import adapter_as_backbone, locate_backbone, pretrained_arguments
-from common.errors import InputError
+from common.errors import InputError, reason
 from common.terminal import logger
 from lora.injection import is_inside
 
@@ -107,6 +107,30 @@ def load_pretrained(
     return model, information
 
 
+def first_answer(model: PreTrainedModel, **inputs: Any) -> Tensor:
+    """The logits of a model that nothing was asked yet.
+
+    Raises:
+        InputError: it needs more than tokens, such as images, its configuration is one that no row can be given to, or
+            its weights are no numbers.
+    """
+    try:
+        logits = model(**inputs).logits
+    except _UNUSABLE as error:
+        raise InputError(
+            f"a {model.config.model_type} with this config.json can't answer a row of tokens: "
+            f"{reason(error) or type(error).__name__} Allowed: a backbone that needs no images, layouts or other "
+            "inputs. Correct its config.json, or set --model.backbone to another."
+        ) from error
+    if logits.isnan().any():
+        odd = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), "none of them")
+        raise InputError(
+            f"a {model.config.model_type} answers a row of tokens with what is no number; of its weights isn't finite: "
+            f"{odd}. Its files are damaged: fetch or save them again."
+        )
+    return logits
+
+
 def _configuration(backbone: str, source: str, revision: str | None, arguments: dict[str, str]) -> PretrainedConfig:
     """The backbone's configuration; `InputError`: there is none, it is an adapter's, or that of quantised weights."""
     from transformers import AutoConfig
@@ -140,12 +164,13 @@ def _from_pretrained(
             dtype=torch.float32,  # a half-precision checkpoint would lose R, which starts at 1e-5
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            return_dict=True,  # whatever its config.json asks for
             trust_remote_code=False,
             **settings,
         )
     except pickle.UnpicklingError as error:  # its own message recommends to trust the file
-        reason = "its weights are a pickle that holds more than tensors, or is damaged; a .safetensors file can't."
-        raise _loading_error(backbone, ValueError(reason)) from error
+        instead = "its weights are a pickle that holds more than tensors, or is damaged; a .safetensors file can't."
+        raise _loading_error(backbone, ValueError(instead)) from error
     except _UNUSABLE as error:
         raise _loading_error(backbone, error) from error
 
@@ -220,14 +245,14 @@ def _quiet_transformers() -> None:
 
 
 def _loading_error(backbone: str, error: Exception) -> InputError:
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    said = reason(error) or type(error).__name__
     if isinstance(error, ImportError):
         return InputError(
-            f"backbone {backbone!r} asks for a package that can't be used here: {reason} Install it, or take what asks "
+            f"backbone {backbone!r} asks for a package that can't be used here: {said} Install it, or take what asks "
             "for it out of config.json (attn_implementation: torch's own attention gives the same answers)."
         )
     return InputError(
-        f"backbone {backbone!r} can't be loaded: {reason} Allowed: a hub name such as roberta-large (needs the hub, "
+        f"backbone {backbone!r} can't be loaded: {said} Allowed: a hub name such as roberta-large (needs the hub, "
         "or a copy in its cache: set HF_HOME), a folder written by save_pretrained, or package:NAME for an installed "
         "model package. Pass --model.backbone, or try `--config quickstart.yaml`, which needs no hub."
     )

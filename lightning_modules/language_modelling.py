@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from callbacks.trained_module import Batch
 from common.errors import InputError
 from lightning_modules.adapted_module import AdaptedModule
-from lightning_modules.backbone_loading import load_backbone
+from lightning_modules.backbone_loading import first_answer, load_backbone
 from lightning_modules.metrics import TokenLoss
 from lightning_modules.prediction_tables import losses_table
 
@@ -120,7 +120,7 @@ def check_causal(model: PreTrainedModel, name: str) -> None:
     training = model.training
     model.eval()
     rows = torch.tensor([[1, 2, 3], [1, 2, 4]]) % model.config.get_text_config().vocab_size
-    first, second = model(input_ids=rows, use_cache=False).logits[:, :2]
+    first, second = first_answer(model, input_ids=rows, use_cache=False)[:, :2]
     model.train(training)
     if not torch.allclose(first, second, rtol=1e-3, atol=1e-4):
         raise InputError(

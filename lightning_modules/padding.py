@@ -7,6 +7,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from common.errors import InputError
+from lightning_modules.backbone_loading import first_answer
 
 # Padding that a model doesn't see moves its logits by rounding, 1e-6 of their size; padding that it sees, by percents.
 _ROUNDING = 1e-4
@@ -22,7 +23,7 @@ def harmless_padding_side(
 
     Two rows are tried, alone and padded, on the CPU. The side that a tokenizer names itself is the one for generating
     text: GPT-2, for example, counts its positions from the left, padding included. `InputError`: the model has no
-    attention mask, or no embedding for the padding token.
+    attention mask, or no embedding for the padding token; or see `first_answer`.
     """
     check_mask(model)
     training = model.training
@@ -47,7 +48,7 @@ def _is_harmless(side: str, text: str, model: PreTrainedModel, tokenizer: PreTra
     length = alone["input_ids"].shape[1] + _PADDED_BY
     filled = {"padding": "max_length", "max_length": length, "padding_side": side}
     padded = tokenizer(text, return_attention_mask=True, return_tensors="pt", **filled)
-    answer = model(**alone).logits
+    answer = first_answer(model, **alone)
     try:
         moved = (model(**padded).logits - answer).abs().max()
     except IndexError as error:

@@ -61,7 +61,7 @@ class PEFTAdapter(Adapter):
         found = self._find_layers(model, model_type, head)
         self._config.target_modules = set(found)
         trained_before = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        tuner = self._inject(model)
+        tuner = self._inject(model, found)
         for parameter in trained_before:  # PEFT freezes everything but its own
             parameter.requires_grad_(True)
         self.layer_names = tuple(found)
@@ -84,7 +84,7 @@ class PEFTAdapter(Adapter):
         _check_rank(rank, found)
         return found
 
-    def _inject(self, model: nn.Module) -> Any:
+    def _inject(self, model: nn.Module, names: Iterable[str]) -> Any:
         """Puts PEFT's layers into the model, and returns PEFT's tuner, which must not become a submodule."""
         from peft import PEFT_TYPE_TO_TUNER_MAPPING
 
@@ -94,7 +94,9 @@ class PEFTAdapter(Adapter):
             with _repeatable_factors(self.method.title), warnings.catch_warnings():
                 # PEFT sets it right by itself, layer by layer
                 warnings.filterwarnings("ignore", message="fan_in_fan_out is set to")
-                return tuner(model, self._config, ADAPTER_NAME)
+                made = tuner(model, self._config, ADAPTER_NAME)
+            check_adapted(model, names)
+            return made
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
             raise InputError(
                 f"PEFT's {self.method.title} doesn't fit this model or these settings: {error or type(error).__name__}"
@@ -180,6 +182,13 @@ class PEFTAdapter(Adapter):
         if self.adalora is not None:
             return self.adalora.ranks()
         return {name: int(layer.r[ADAPTER_NAME]) for name, layer in self._layers.items()}
+
+
+def check_adapted(model: nn.Module, names: Iterable[str]) -> None:
+    """Raises ValueError if PEFT has left out any of these layers: by their names it takes some for experts."""
+    missed = [name for name in names if not hasattr(model.get_submodule(name), "base_layer")]
+    if missed:
+        raise ValueError(f"it takes {missed[0]} (and {len(missed) - 1} more), by the name, for experts")
 
 
 def _real_tokens(inputs: tuple[Tensor, ...], mask: Tensor, _: str) -> Tensor:

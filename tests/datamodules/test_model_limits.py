@@ -52,6 +52,26 @@ def test_limits_are_where_the_model_itself_fails(tmp_path, name):
         assert fails(model, types, token_type_ids=types) and not fails(model, types, token_type_ids=types - 1)
 
 
+LONG = {"rope_type": "longrope", "short_factor": [1.0] * 2, "long_factor": [9.0] * 2}
+
+
+@pytest.mark.parametrize(("name", "rope"), [("phi3", LONG), ("llama", {"rope_type": "dynamic", "factor": 4.0})])
+def test_rows_are_not_longer_than_their_positions_are_the_same_in_any_batch(tmp_path, name, rope):
+    sizes = {"max_position_embeddings": 12, "original_max_position_embeddings": 9}
+    config = configuration(name, **sizes, rope_parameters={"rope_theta": 100.0, **rope})
+    config.save_pretrained(tmp_path)
+    model, row = AutoModel.from_config(config).eval(), torch.arange(5, 30)[None]
+    for length in range(4, 15):
+        mask = torch.ones(1, length + 1, dtype=torch.long)
+        mask[0, -1] = 0
+        with torch.no_grad():
+            alone = model(row[:, :length]).last_hidden_state
+            padded = model(row[:, : length + 1], attention_mask=mask).last_hidden_state[:, :-1]
+        if not torch.allclose(alone, padded, atol=1e-4):
+            break
+    assert read_limits(str(tmp_path)).positions == length
+
+
 def table(folder, backbone, bad_in="train", bad=None, **settings):
     for split in ("train", "dev", "test"):
         rows = ["text,pair,label", "w1 w2,w5,0", f"{bad if bad and split == bad_in else 'w3'},w6,1", "w4,w7,0"]

@@ -12,6 +12,7 @@ from transformers import AutoTokenizer, pipeline
 from common.errors import InputError, VerificationError
 from experiments.export import _compare
 from experiments.export_formats import FORMATS, ExportOptions, logits
+from lightning_modules import PEFTAdapter
 from lightning_modules.adapter_import import native_low_rank_factors, peft_low_rank_factors
 from lightning_modules.backbone_sketch import SKETCH_FILE_NAME
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
@@ -133,6 +134,18 @@ def test_a_layer_of_rank_0_is_left_out_of_a_peft_adapter(tokenizer, tmp_path):
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert absent not in config["target_modules"] and len(config["target_modules"]) == 7
     torch.testing.assert_close(export.logits(tmp_path, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # PEFT's, of patterns that fit nothing
+def test_layers_that_peft_takes_for_experts_are_refused(tokenizer, tmp_path):
+    run = run_of("mistral", [2] * 8, tokenizer)
+    run.module.model.config.model_type = "deepseek_v2"  # of this type PEFT's targets are rewritten
+    with pytest.raises(InputError, match=r"it takes .*down_proj \(and 1 more\).*for experts.*Use --format merged"):
+        FORMATS["peft"](run, ExportOptions()).write(tmp_path)
+    model, head = classifier("mistral")
+    model.config.model_type = "deepseek_v2"
+    with pytest.raises(InputError, match=r"PEFT's LoRA doesn't fit this model .*down_proj \(and 1 more\).*for experts"):
+        PEFTAdapter("lora", targets=["v_proj", "down_proj"]).attach(model, "mistral", head)
 
 
 @pytest.mark.parametrize("with_factors", [False, True])

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, GPTNeoConfig
 
 from common.errors import InputError
-from lightning_modules.backbone_loading import load_backbone, load_skeleton
+from lightning_modules.backbone_loading import first_answer, load_backbone, load_skeleton
 from lightning_modules.backbone_sketch import backbone_identity
 from tests.architectures import classifier, save_backbone
 
@@ -158,6 +158,13 @@ def test_an_attention_that_cannot_run_here_is_refused(edited):
     folder = configured(edited(dict), attn_implementation="flash_attention_2")
     with pytest.raises(InputError, match=r"asks for a package.*FlashAttention2.*attn_implementation"):
         load(folder)
+
+
+def test_weights_that_are_no_numbers_are_refused_by_name(edited):
+    damaged = "encoder.layer.1.attention.self.query.weight"
+    model, _ = load(edited(lambda tensors: tensors | {damaged: tensors[damaged] / 0}))
+    with pytest.raises(InputError, match=rf"no number; .* isn't finite: bert.{damaged}. Its files are damaged"):
+        first_answer(model, input_ids=torch.tensor([[5, 6, 7]]))
 
 
 def test_an_adapter_is_no_backbone(edited):

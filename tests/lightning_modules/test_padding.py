@@ -58,6 +58,8 @@ NO_PAD = {"pad_token": None, "eos_token": "[SEP]", "model_input_names": ["input_
 CASES = [
     *((kind, {"padding_side": side}, {}) for kind in ("bert", "gpt2", "xlnet") for side in ("left", "right")),
     *((kind, {"padding_side": "left"}, {}) for kind in (*KINDS, SEE_PADDING[0])),
+    *((kind, {}, {"is_causal": False}) for kind in ("llama", "gpt2")),  # decoders that look ahead
+    ("bert", {}, {"return_dict": False}),
     *(
         pytest.param(kind, {"padding_side": "left"}, {}, marks=pytest.mark.matrix)
         for kind in (*MORE, *SEE_PADDING[1:3])
@@ -74,7 +76,8 @@ def test_a_row_gets_the_same_answer_loss_and_gradient_in_any_batch(
     from transformers import AutoModelForSequenceClassification
 
     backbone = save_backbone(tmp_path, kind, tokenizer, **settings)
-    plain = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=2, dtype=torch.float32)
+    how = {"num_labels": 2, "dtype": torch.float32, "return_dict": True}
+    plain = AutoModelForSequenceClassification.from_pretrained(backbone, **how)
     plain.config.pad_token_id = 3 if tokenizer is NO_PAD else 0
 
     def alone(loader):
@@ -115,10 +118,11 @@ def test_a_row_gets_the_same_answer_loss_and_gradient_in_any_batch(
     ("kind", "tokenizer", "settings", "message"),
     [
         ("fnet", {}, {}, "a fnet has no attention mask"),
+        ("xmod", {}, {"languages": ["en", "de"]}, "can't answer a row of tokens: Input language unknown"),
         ("bert", {"pad_token": "[FILL]"}, {}, r"pads with token \d+ \('\[FILL\]'\).* no embedding"),
     ],
 )
-def test_padding_that_a_model_can_not_take_is_refused(tmp_path, cola_folder, kind, tokenizer, settings, message):
+def test_what_a_model_can_not_take_is_refused(tmp_path, cola_folder, kind, tokenizer, settings, message):
     backbone = save_backbone(tmp_path, kind, tokenizer, **settings)
     with pytest.raises(InputError, match=message):
         loaded(backbone, cola_folder)
