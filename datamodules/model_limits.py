@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 # What transformers calls a table of positions that a longer row would read beyond; rotary and relative ones have none.
-_POSITION_TABLES = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
+_POSITION_TABLES = (
+    *("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding", "char_position_embeddings"),
+)
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def _positions(model: nn.Module, config: "PretrainedConfig") -> int | None:
             found.append(part["original_max_position_embeddings"])
         elif known and "dynamic" in kind:
             found.append(known)
+    if config.model_type == "mpt":  # its bias for distances is made once
+        found.append(config.max_seq_len)
+    if getattr(config, "attention_type", None) == "block_sparse":  # BigBird: shorter batches have full attention
+        found.append((5 + 2 * config.num_random_blocks) * config.block_size)
     return min([*found, *([known] if known else [])]) if found else None
 
 

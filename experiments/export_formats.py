@@ -15,7 +15,7 @@ from datamodules.loaders import Batch
 from datamodules.tokenized_data import TokenizedDataModule
 from experiments.loaded_run import LoadedRun
 from lightning_modules.adapter_import import load_head, native_low_rank_factors
-from lightning_modules.backbone_sketch import backbone_sketch, write_sketch
+from lightning_modules.backbone_sketch import backbone_sketch, computation_identity, write_sketch
 from lightning_modules.native_adapter import NativeAdapter
 from lightning_modules.peft_adapter import PEFTAdapter, check_adapted
 from lightning_modules.peft_methods import import_peft
@@ -86,7 +86,7 @@ class Export:
     def _about(self) -> dict[str, object]:
         module = self.run.module
         about = {"backbone": module.backbone_name, "revision": module.revision, "head": list(self.head)}
-        return about | module.data_about
+        return about | computation_identity(self.model) | module.data_about
 
     def write(self, folder: Path) -> None:
         """Writes the format's files."""

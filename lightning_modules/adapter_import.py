@@ -14,9 +14,11 @@ from common.files import load_json
 from common.terminal import logger
 from lightning_modules.backbone_sketch import (
     backbone_sketch,
+    check_configuration,
     check_data,
     check_files,
     check_sketch,
+    computation_identity,
     refuse_other_backbone,
 )
 from lightning_modules.native_adapter import FILE_NAME, NativeAdapter
@@ -141,6 +143,7 @@ def native_low_rank_factors(native: NativeAdapter, model: nn.Module, adapted: tu
 def _check_backbone(native: NativeAdapter, model: nn.Module, adapted: tuple[str, ...]) -> None:
     ours = backbone_sketch(plain_weights(model, adapted), native.description["head"])
     refuse_other_backbone(ours, native.tensors["backbone_sketch"], native.description["backbone"])
+    check_configuration(computation_identity(model), native.description, "the exported adapter")
 
 
 def _import_native(module: "AdaptedModule", folder: Path) -> dict[str, Tensor]:

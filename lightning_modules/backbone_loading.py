@@ -100,6 +100,8 @@ def load_pretrained(
     else:
         _configuration(backbone, source, revision, {})
         model, information = _from_pretrained(auto_class, backbone, source, revision, settings)
+    if hasattr(model.config, "rescale_every"):
+        model.config.rescale_every = 0  # RWKV halves weights to evaluate, for float16: an update of theirs stays whole
     if not next(model.parameters()).is_meta:
         _tell_unused(backbone, model, information["unexpected_keys"])
     # from_pretrained returns a model in eval mode and Lightning keeps what it finds: dropout would be off.
@@ -110,9 +112,8 @@ def load_pretrained(
 def first_answer(model: PreTrainedModel, **inputs: Any) -> Tensor:
     """The logits of a model that nothing was asked yet.
 
-    Raises:
-        InputError: it needs more than tokens, such as images, its configuration is one that no row can be given to, or
-            its weights are no numbers.
+    `InputError`: it needs more than tokens, such as images; no row can be given to its configuration; or its weights
+    are no numbers.
     """
     try:
         logits = model(**inputs).logits
@@ -125,7 +126,7 @@ def first_answer(model: PreTrainedModel, **inputs: Any) -> Tensor:
     if logits.isnan().any():
         odd = next((name for name, weight in model.named_parameters() if not weight.isfinite().all()), "none of them")
         raise InputError(
-            f"a {model.config.model_type} answers a row of tokens with what is no number; of its weights isn't finite: "
+            f"a {model.config.model_type} answers a row of tokens with what is no number; weights that aren't finite: "
             f"{odd}. Its files are damaged: fetch or save them again."
         )
     return logits

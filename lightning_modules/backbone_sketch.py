@@ -10,10 +10,11 @@ from typing import Any
 from unicodedata import normalize
 
 import torch
+import transformers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from common.errors import InputError, listing
+from common.errors import InputError, listing, shown
 from common.files import load_json, write_json
 from datamodules.tokenized_data import TokenizedDataModule
 from lora.export import plain_weights
@@ -47,11 +48,35 @@ def backbone_sketch(parameters: dict[str, Tensor], head: list[str] | tuple[str, 
 
 
 def backbone_identity(model: PreTrainedModel, head: tuple[str, ...], frozen: bool) -> dict[str, Any]:
-    """`weights`: the sketch of a freshly loaded backbone, None if it trains; `configuration`: how it computes."""
+    """`weights`: the sketch of a freshly loaded backbone, None if it trains; and `computation_identity`."""
     return {
         "weights": backbone_sketch(plain_weights(model, ()), head) if frozen else None,
-        "configuration": _computed(model.config.to_dict()),
+        **computation_identity(model),
     }
+
+
+def computation_identity(model: nn.Module) -> dict[str, Any]:
+    """`configuration`: how a backbone computes, by its config.json; `library`: the version that read it."""
+    config: Any = model.config  # transformers' own
+    return {"configuration": _computed(config.to_dict()), "library": transformers.__version__}
+
+
+def check_configuration(ours: dict[str, Any], theirs: dict[str, Any], whose: str) -> None:
+    """Compares two `computation_identity`s; what wasn't noted is not compared.
+
+    Another version may have other names, and values for null. `InputError`: the backbone's config.json says something
+    else than when `whose` was trained.
+    """
+    before, now = theirs.get("configuration", {}), ours["configuration"]
+    same_library = theirs.get("library") == ours["library"]
+    for name in before | now:
+        comparable = same_library or (before.get(name) is not None and name in now)
+        if comparable and before.get(name) != now.get(name):
+            raise InputError(
+                f"{whose}'s {name} (in the backbone's config.json) is {shown(before.get(name))}, here it is "
+                f"{shown(now.get(name))}; allowed: the same. Use the backbone and revision it was trained with, or "
+                "start a new run with --run_name."
+            )
 
 
 def _computed(configuration: dict[str, Any], place: str = "") -> dict[str, Any]:
@@ -127,7 +152,8 @@ def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: st
     The model is the backbone of this name, not adapted; `data` is the `data_identity` of what it was trained on.
     """
     sketch = backbone_sketch(plain_weights(model, ()), head)
-    write_json(folder / SKETCH_FILE_NAME, {"backbone": name, "head": list(head), "sketch": sketch.tolist(), **data})
+    about = {"backbone": name, "head": list(head), "sketch": sketch.tolist(), **computation_identity(model), **data}
+    write_json(folder / SKETCH_FILE_NAME, about)
 
 
 def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
@@ -147,6 +173,7 @@ def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
             f"{path} can't be read: {error}. Export the run again, or delete this file to use the adapter unchecked."
         ) from error
     refuse_other_backbone(backbone_sketch(plain_weights(model, ()), head), theirs, name)
+    check_configuration(computation_identity(model), about, f"the adapter in {folder}")
     return dict(about)
 
 

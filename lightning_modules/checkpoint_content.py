@@ -6,7 +6,7 @@ from torch import Tensor
 
 from common.errors import InputError, shown
 from common.terminal import logger
-from lightning_modules.backbone_sketch import check_data
+from lightning_modules.backbone_sketch import check_configuration, check_data
 from lora.sketch import MADE_AGAIN, same_sketch
 
 if TYPE_CHECKING:
@@ -80,10 +80,7 @@ def _check_backbone(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """A backbone may have moved: its name doesn't count."""
     _check_sketch("factors", ours["fingerprint"], theirs["fingerprint"], MADE_AGAIN)
     _check_sketch("weights", ours["weights"], theirs["weights"])
-    for name, value in theirs["configuration"].items():
-        found = ours["configuration"].get(name, value)  # other versions may have other names, and values for null
-        if value is not None and found != value:
-            raise _mismatch(f"{name} (in the backbone's config.json)", value, found)
+    check_configuration(ours, theirs, "the checkpoint")
 
 
 def _check_sketch(what: str, ours: Tensor | None, theirs: Tensor | None, *tolerance: float) -> None:

@@ -93,7 +93,8 @@ def acting_layers(model: nn.Module, names: Iterable[str]) -> set[str]:
 def _is_read_by_kernels(model: nn.Module, name: str) -> bool:
     """Whether a fused kernel reads this layer's weight on a GPU, where Mamba's blocks have one; others call it."""
     parent, _, own = name.rpartition(".")
-    return own in ("x_proj", "dt_proj", "out_proj") and hasattr(model.get_submodule(parent), "A_log")
+    block = model.get_submodule(parent)  # one without D, as in Qwen3-Next, has no such kernel
+    return own in ("x_proj", "dt_proj", "out_proj") and hasattr(block, "A_log") and hasattr(block, "D")
 
 
 def _without_values(tensor: Tensor) -> Tensor:

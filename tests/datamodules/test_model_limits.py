@@ -11,11 +11,12 @@ from tests.architectures import configuration
 from tests.datamodules.conftest import SPECIAL, WORDS, make_backbone
 
 ROWS = len(SPECIAL) + len(WORDS)
-KINDS = ("bert", "roberta", "ibert", "mpnet", "nystromformer", "gpt2", "gptj", "opt", "bart", "t5", "llama")
+KINDS = ("bert", "roberta", "ibert", "mpnet", "nystromformer", "gpt2", "gptj", "mpt", "opt", "bart", "t5", "llama")
 SETTINGS = {
     "roberta": {"pad_token_id": 1, "type_vocab_size": 1},
     "ibert": {"pad_token_id": 1},
     "mpnet": {"pad_token_id": 1},
+    "mpt": {"max_seq_len": 18},
     "nystromformer": {"segment_means_seq_len": 20, "num_landmarks": 20},
 }
 
@@ -52,21 +53,27 @@ def test_limits_are_where_the_model_itself_fails(tmp_path, name):
         assert fails(model, types, token_type_ids=types) and not fails(model, types, token_type_ids=types - 1)
 
 
-LONG = {"rope_type": "longrope", "short_factor": [1.0] * 2, "long_factor": [9.0] * 2}
+LONG = {"rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 2, "long_factor": [9.0] * 2}
+BY_LENGTH = [
+    ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 9, "max_position_embeddings": 12}),
+    ("llama", {"rope_parameters": {"rope_type": "dynamic", "factor": 4.0}, "max_position_embeddings": 12}),
+    ("big_bird", {"attention_type": "block_sparse", "block_size": 2}),
+]
 
 
-@pytest.mark.parametrize(("name", "rope"), [("phi3", LONG), ("llama", {"rope_type": "dynamic", "factor": 4.0})])
-def test_rows_are_not_longer_than_their_positions_are_the_same_in_any_batch(tmp_path, name, rope):
-    sizes = {"max_position_embeddings": 12, "original_max_position_embeddings": 9}
-    config = configuration(name, **sizes, rope_parameters={"rope_theta": 100.0, **rope})
+@pytest.mark.parametrize(("name", "settings"), BY_LENGTH)
+def test_rows_are_not_longer_than_they_are_the_same_in_any_batch(tmp_path, name, settings):
+    config, row = configuration(name, **settings), torch.arange(5, 30)[None]
     config.save_pretrained(tmp_path)
-    model, row = AutoModel.from_config(config).eval(), torch.arange(5, 30)[None]
-    for length in range(4, 15):
+    for length in range(7, 20):
+        torch.manual_seed(0)
+        model = AutoModel.from_config(config).eval()
         mask = torch.ones(1, length + 1, dtype=torch.long)
         mask[0, -1] = 0
         with torch.no_grad():
-            alone = model(row[:, :length]).last_hidden_state
             padded = model(row[:, : length + 1], attention_mask=mask).last_hidden_state[:, :-1]
+            torch.manual_seed(0)
+            alone = AutoModel.from_config(config).eval()(row[:, :length]).last_hidden_state
         if not torch.allclose(alone, padded, atol=1e-4):
             break
     assert read_limits(str(tmp_path)).positions == length

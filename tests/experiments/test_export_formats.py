@@ -111,6 +111,10 @@ def test_a_peft_export_is_only_used_with_the_backbone_it_was_trained_on(tokenize
         other.bert.embeddings.word_embeddings.weight[3, 0] += 0.01
     with pytest.raises(InputError, match=r"trained on another backbone \(somebody/tiny\).*--model.backbone"):
         peft_low_rank_factors(other, tmp_path)
+    changed, _ = classifier("bert")
+    changed.config.hidden_act = "relu"
+    with pytest.raises(InputError, match=r"hidden_act \(in the backbone's config.json\) is 'gelu', here it is 'relu'"):
+        peft_low_rank_factors(changed, tmp_path)
     sketch = tmp_path / SKETCH_FILE_NAME
     for damaged in (sketch.read_text()[:-8], "[1]", '{"backbone": "b", "head": [], "sketch": {"a": 1}}', "[" * 10**5):
         sketch.write_text(damaged)
@@ -156,9 +160,12 @@ def test_a_native_file_refuses_another_backbone_and_other_factors(with_factors, 
     export.write(tmp_path)
     torch.testing.assert_close(export.logits(tmp_path, BATCHES)[0], expected, rtol=1e-4, atol=1e-5)
     other, head = classifier("bert")
+    run.module.load_model = lambda: (other, head)
+    other.config.hidden_act = "relu"
+    with pytest.raises(InputError, match=r"adapter's hidden_act .* is 'gelu', here it is 'relu'"):
+        export.logits(tmp_path, BATCHES)
     with torch.no_grad():  # not even an adapted layer
         other.bert.embeddings.word_embeddings.weight[3] += 0.1
-    run.module.load_model = lambda: (other, head)
     with pytest.raises(InputError, match="trained on another backbone"):
         export.logits(tmp_path, BATCHES)
     native = NativeAdapter.read(tmp_path)

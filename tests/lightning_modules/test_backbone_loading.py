@@ -163,7 +163,7 @@ def test_an_attention_that_cannot_run_here_is_refused(edited):
 def test_weights_that_are_no_numbers_are_refused_by_name(edited):
     damaged = "encoder.layer.1.attention.self.query.weight"
     model, _ = load(edited(lambda tensors: tensors | {damaged: tensors[damaged] / 0}))
-    with pytest.raises(InputError, match=rf"no number; .* isn't finite: bert.{damaged}. Its files are damaged"):
+    with pytest.raises(InputError, match=rf"no number; .* aren't finite: bert.{damaged}. Its files are damaged"):
         first_answer(model, input_ids=torch.tensor([[5, 6, 7]]))
 
 

@@ -224,6 +224,13 @@ def test_a_buffer_that_decides_which_experts_answer_counts(tmp_path):
     [
         ("config.json", '"num_attention_heads": 2', '"num_attention_heads": 4', "num_attention_heads .* is 2, .* is 4"),
         ("config.json", '"hidden_act": "gelu"', '"hidden_act": "relu"', "hidden_act"),
+        (
+            "config.json",
+            '"classifier_dropout": null',
+            '"classifier_dropout": 0.5',
+            "classifier_dropout .* is None, .* 0.5",
+        ),
+        ("config.json", "{", '{"is_causal": false,', "is_causal .* is None, .* is False"),
         ("tokenizer.json", '"cat": 6', '"cat": 7', "another tokenizer"),
         ("tokenizer_config.json", "{", '{"truncation_side": "left",', "another tokenizer"),
         ("tokenizer_config.json", '"token_type_ids",', "", "another tokenizer"),  # pairs would lose them

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch import Callback
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import PredictionTable
 from common.errors import InputError
 from lightning_modules.metrics import TokenLoss
 from lora import LoRAXS
+from lora.export import merge
 from tests import tiny
 
 
@@ -207,6 +208,19 @@ def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_bert, wikitext_folde
     tiny.save_tokenizer(tmp_path)
     with pytest.raises(InputError, match="not a causal language model"):
         fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
+
+
+def test_a_model_that_halves_its_weights_to_evaluate_answers_what_the_merged_one_does(tmp_path, wikitext_folder):
+    sizes = {"hidden_size": 8, "attention_hidden_size": 8, "intermediate_size": 12, "num_hidden_layers": 2}
+    config = AutoConfig.for_model("rwkv", vocab_size=320, context_length=64, rescale_every=1, **sizes)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    tiny.save_causal_tokenizer(tmp_path, begins_texts=True)
+    module = tiny.make_language_module(str(tmp_path), LoRAXS(rank=4, targets="all-linear", initial_std=0.5))
+    tiny.make_trainer().validate(module, tiny.make_wikitext(str(tmp_path), wikitext_folder), verbose=False)
+    plain, tokens = AutoModelForCausalLM.from_pretrained(tmp_path).eval(), torch.arange(5, 12)[None]
+    merge(plain, module.adapter.low_rank_factors())
+    with torch.no_grad():
+        torch.testing.assert_close(module.model.eval()(tokens).logits, plain(tokens).logits)
 
 
 def test_a_block_longer_than_the_model_sees_is_refused(backbone, wikitext_folder):

@@ -3,12 +3,12 @@ import re
 import pytest
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora.injection import choose_layers, describe_share, find_layers, freeze, matrix_sizes, may_leave_parameters_out
-from tests.architectures import classifier, configuration
+from tests.architectures import TINY_CONFIGS, classifier, configuration
 
 
 class Block(nn.Module):
@@ -158,6 +158,15 @@ def test_layers_that_cannot_act_are_left_out_and_named(model_type, settings, nam
     skeleton = auto.from_config(configuration(model_type, **settings)).to("meta")  # as settings are checked for a sweep
     if model_type not in ("big_bird", "jamba"):  # these look at values
         assert list(choose_layers(skeleton, model_type, "all-linear", ["score", "classifier", "cls"])) == list(found)
+
+
+def test_output_layers_of_linear_attention_that_no_kernel_reads_are_adapted():
+    kinds = {"layer_types": ["linear_attention", "full_attention"], "linear_num_value_heads": 4}
+    config = AutoConfig.for_model("qwen3_5_text", **TINY_CONFIGS["qwen3"], **kinds, linear_num_key_heads=2)
+    found = choose_layers(
+        AutoModelForSequenceClassification.from_config(config), "qwen3_5_text", "all-linear", ["score"]
+    )
+    assert "model.layers.0.linear_attn.out_proj" in found
 
 
 @pytest.mark.parametrize(("rank", "left_out"), [(1, []), (2, ["shared_expert_gate"]), (9, [])])
