@@ -76,7 +76,6 @@ class BenchmarkSettings:
 
     @property
     def thread_count(self) -> int:
-        """Threads of each measured process."""
         return self.threads or usable_cores()
 
     @property

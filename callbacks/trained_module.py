@@ -38,12 +38,10 @@ class TrainedModule(LightningModule):
 
     @property
     def data(self) -> Any:
-        """The data module of the run."""
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     @property
     def rank_allocation(self) -> RankAllocation | None:
-        """The learnable rank allocation, if the adapter has one."""
         return self.adapter.rank_allocation if self.adapter is not None else None
 
     @property
@@ -130,7 +128,6 @@ class TrainedModule(LightningModule):
         return int(steps)
 
     def steps_per_epoch(self) -> int:
-        """Optimizer steps of one epoch."""
         return math.ceil(self.trainer.num_training_batches / self.trainer.accumulate_grad_batches)
 
     def soft_steps(self) -> int:

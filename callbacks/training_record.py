@@ -43,10 +43,8 @@ class TrainingRecord:
         return None if self.final_norms is None else {"initial": self.initial_norms, "final": self.final_norms}
 
     def save(self, checkpoint: dict[str, Any]) -> None:
-        """Puts the record into a checkpoint."""
         checkpoint[_KEY] = {name: deepcopy(getattr(self, name)) for name in _KEPT}
 
     @classmethod
     def of(cls, checkpoint: dict[str, Any]) -> "TrainingRecord":
-        """The record of a checkpoint."""
         return cls(**deepcopy(checkpoint[_KEY]))

@@ -21,7 +21,6 @@ class Task:
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Of the texts and the labels."""
         return (*self.text_fields, self.label_column)
 
     @property

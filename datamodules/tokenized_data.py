@@ -62,7 +62,6 @@ class TokenizedDataModule(LightningDataModule):
 
     @cached_property
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """The backbone's tokenizer."""
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:

@@ -89,7 +89,6 @@ class Export:
         return about | computation_identity(self.model) | module.data_about
 
     def write(self, folder: Path) -> None:
-        """Writes the format's files."""
         raise NotImplementedError
 
     def logits(self, folder: Path, batches: Batches, dtype: torch.dtype = torch.float32) -> list[Tensor]:

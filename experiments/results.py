@@ -174,7 +174,6 @@ class RunResults(Part):
     versions: dict[str, str]
 
     def write(self, path: Path) -> None:
-        """Writes the file, whole or not at all."""
         write_json(path, self.as_plain())
 
     @property

@@ -167,7 +167,6 @@ def watched(asked: Any) -> Any:
 
 
 def _this_command() -> list[str]:
-    """The command line of this process."""
     main = sys.modules["__main__"]
     if main.__spec__ is None:
         return [sys.executable, os.path.abspath(sys.argv[0]), *sys.argv[1:]]

@@ -47,7 +47,6 @@ class AdaLoRABudget(nn.Module):
 
     @property
     def target(self) -> int:
-        """The budget to be reached."""
         return self._settings.target_r * len(self._layers)
 
     @property

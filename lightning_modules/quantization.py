@@ -94,7 +94,6 @@ class BackboneStorage:
 
 
 def embeddings(model: nn.Module, head: Sequence[str]) -> list[nn.Embedding]:
-    """The backbone's embedding tables."""
     return [
         module
         for name, module in model.named_modules()

@@ -31,7 +31,6 @@ class SixteenBitDropout(nn.Dropout):
 
 
 def use_sixteen_bit_dropout(model: nn.Module) -> None:
-    """Replaces the model's dropout layers."""
     for name, module in list(model.named_modules()):
         if type(module) is nn.Dropout:
             replace_module(model, name, SixteenBitDropout(module.p, module.inplace).train(module.training))

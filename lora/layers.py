@@ -62,7 +62,6 @@ class AdaptedLinear(nn.Module):
 
     @property
     def bias(self) -> Tensor | None:
-        """The frozen bias."""
         return self.base.bias  # type: ignore[return-value]
 
 

@@ -109,7 +109,6 @@ def _told(one: Comparison, named: bool = True) -> str:
 
 
 def _largest(found: list[Comparison]) -> str:
-    """The largest differences first."""
     ordered = sorted(found, key=lambda one: -abs(one.difference.mean))
     told = ", ".join(f"{one.group.label} {_told(one, named=False)}" for one in ordered[:_MOST_NAMES])
     return told if len(ordered) <= _MOST_NAMES else f"{told} and {len(ordered) - _MOST_NAMES} more"

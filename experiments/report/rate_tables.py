@@ -37,7 +37,6 @@ class ChosenRate:
 
 
 def choose_rates(curves: list[Curve], figure: str = "best") -> list[ChosenRate]:
-    """The chosen rate of each curve."""
     found = []
     for curve in curves:
         alike = [one for one in curves if one.is_full and one.chosen.measure == curve.chosen.measure]

@@ -61,12 +61,10 @@ class SweepFolder:
         return State.BEGUN if (folder / "checkpoints" / "last.ckpt").exists() else State.WAITING
 
     def results(self, trial: Trial) -> RunResults | None:
-        """What a finished trial came to."""
         path = self.trial_folder(trial) / "results.json"
         return RunResults.read(path) if path.exists() else None
 
     def failure(self, trial: Trial) -> Failure | None:
-        """Why a trial failed."""
         path = self.trial_folder(trial) / FAILURE
         return Failure.read(path) if path.exists() else None
 

@@ -66,13 +66,11 @@ class Progress:
         return [trial for trial in self.trials if self.folder.state(trial) is not State.FINISHED]
 
     def started(self, trial: Trial) -> None:
-        """A trial begins."""
         self.states[trial.name] = _RUNNING
         self._started_at[trial.name] = time.monotonic()
         self.say(f"started   {trial.name}")
 
     def ended(self, trial: Trial, outcome: State) -> None:
-        """A trial has ended, one way or the other."""
         self._after_each()
         state = self._read_state(trial)
         self.states[trial.name] = str(outcome) if outcome in (State.STOPPED, State.ELSEWHERE) else state
