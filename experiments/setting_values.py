@@ -2,7 +2,7 @@
 
 import math
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import is_dataclass
 from inspect import Parameter, signature
 from pkgutil import resolve_name
@@ -18,18 +18,25 @@ _LARGEST_NUMBER = 2**63 - 1
 _SHOWN = 80
 IN_WORDS: dict[object, str] = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
-_FROM_ONE = ("max_epochs", "max_steps", "check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes")
-_FROM_ZERO = (
-    *("min_epochs", "min_steps", "num_sanity_val_steps", "log_every_n_steps", "gradient_clip_val"),
-    "reload_dataloaders_every_n_epochs",
+_BATCHES = ("train", "val", "test", "predict")
+# Numbers of the trainer, what they may be, and the same in words.
+_LIMITS: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (("min_epochs", "min_steps", "log_every_n_steps", "gradient_clip_val"), lambda value: value >= 0, "0 or more"),
+    (("reload_dataloaders_every_n_epochs",), lambda value: value >= 0, "0 or more"),
+    (("num_sanity_val_steps",), lambda value: value >= 0 or value == -1, "0 or more, or -1 for all"),
+    (("max_epochs", "max_steps"), lambda value: value >= 1 or value == -1, "1 or more, or -1 for no limit"),
+    (("check_val_every_n_epoch", "accumulate_grad_batches", "num_nodes"), lambda value: value >= 1, "1 or more"),
+    (
+        (*(f"limit_{split}_batches" for split in _BATCHES), "overfit_batches"),
+        lambda value: value <= 2**53,
+        f"up to {2**53:,} batches, or null",
+    ),
+    (
+        ("limit_train_batches", "val_check_interval"),
+        lambda value: value > 0,
+        "a number of batches from 1, or a share above 0.0 and up to 1.0",
+    ),
 )
-_MAY_BE_MINUS_ONE = ("max_epochs", "max_steps", "num_sanity_val_steps")  # for "no limit" or "all"
-_ABOVE_ZERO = ("limit_train_batches", "val_check_interval")
-_BATCHES = (
-    *("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"),
-    "overfit_batches",
-)
-_MOST_BATCHES = 2**53
 _FIXED = (
     ("use_distributed_sampler", True, "the data modules split each global batch themselves"),
     ("enable_checkpointing", False, "a run is tested, resumed and exported from its checkpoints"),
@@ -146,21 +153,10 @@ def _is_optional(hint: object) -> bool:
 
 def check_trainer(settings: dict[str, Any]) -> None:
     """Refuses what Lightning would take and not do anything sensible with, and what would have no effect here."""
-    for least, names in enumerate((_FROM_ZERO, _FROM_ONE)):
+    for names, may_be, allowed in _LIMITS:
         for name in names:
-            value, also = settings.get(name), ", or -1" if name in _MAY_BE_MINUS_ONE else ""
-            if isinstance(value, int | float) and value < least and not (value == -1 and also):
-                raise InputError(f"trainer.{name} is {value}; allowed: {least} or more{also}. Set --trainer.{name}.")
-    for name in _BATCHES:
-        if (settings.get(name) or 0) > _MOST_BATCHES:
-            raise InputError(f"trainer.{name} is {settings[name]}; allowed: up to {_MOST_BATCHES:,} batches, or null.")
-    for name in _ABOVE_ZERO:
-        value = settings.get(name)
-        if isinstance(value, int | float) and value <= 0:
-            raise InputError(
-                f"trainer.{name} is {value}; allowed: a number of batches from 1, or a share above 0.0 and up to 1.0. "
-                f"Set --trainer.{name}."
-            )
+            if isinstance(value := settings.get(name), int | float) and not may_be(value):
+                raise InputError(f"trainer.{name} is {value}; allowed: {allowed}. Set --trainer.{name}.")
     for name, idle, reason in (
         ("gradient_clip_algorithm", not settings.get("gradient_clip_val"), "trainer.gradient_clip_val isn't given"),
         ("default_root_dir", True, "runs are in --runs_dir"),
