@@ -46,8 +46,8 @@ def write_table(path: Path, text: str) -> None:
 
     `InputError`: it can't be written.
     """
-    is_standard = str(path) == "-"
     try:
+        is_standard = is_standard_output(str(path))
         if not is_standard and not _is_open_already(path) and (path.is_file() or not path.exists()):
             return write_text(path.resolve(), text)
         with os.fdopen(os.dup(1), "wb") if is_standard else path.open("ab") as file:
@@ -58,6 +58,14 @@ def write_table(path: Path, text: str) -> None:
         told = storage_error(path, error) if isinstance(error, OSError) else error
         refusal = InputError(f"--output is {shown(str(path))}, which can't be written: {error}. Give another file.")
         raise (told if isinstance(told, InputError) else refusal) from error
+
+
+def is_standard_output(output: str) -> bool:
+    """Whether a path is another name of standard output, such as - or /dev/fd/1, or of the file that it goes to."""
+    try:
+        return output == "-" or os.path.samestat(os.stat(os.path.expanduser(output)), os.fstat(1))
+    except (OSError, ValueError):  # there is no such file
+        return False
 
 
 def _is_open_already(path: Path) -> bool:

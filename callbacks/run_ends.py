@@ -1,6 +1,10 @@
 """Where steps, epochs and runs end."""
 
+import os
+import shlex
+from contextlib import suppress
 from math import ceil, inf
+from pathlib import Path
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks.early_stopping import EarlyStoppingReason
@@ -77,6 +81,42 @@ class ValidatedEpochs(EpochCheck):
             "best.ckpt would hold other weights than those validated; allowed: 1 or more for check_val_every_n_epoch, "
             f"and for val_check_interval 1.0 or a number of batches that divides {batches}."
         )
+
+
+class FolderWatch(Callback):
+    """Ends a run whose folder was moved or deleted: what it still wrote would come into another run's, or a new one.
+
+    The first of a trainer's callbacks, so that it looks before anything is written.
+
+    Args:
+        folder: the run folder, which is there.
+
+    Raises:
+        InputError: it isn't there any more.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.descriptor = os.open(folder, os.O_RDONLY)  # of the folder, wherever it goes; the owner closes it
+
+    def check(self, trainer: Trainer, *_: object, **__: object) -> None:
+        """Looks whether the folder is where it was."""
+        with suppress(OSError):
+            if os.path.samestat(self.folder.stat(), os.fstat(self.descriptor)):
+                return
+        trainer.loggers = []  # they would write there on the way out
+        advice = "Put it back and go on with --ckpt_path last, or start again."
+        with suppress(OSError):  # it was deleted, or this isn't Linux
+            now = Path(f"/proc/self/fd/{self.descriptor}").readlink()
+            if os.path.samestat(now.stat(), os.fstat(self.descriptor)):
+                place = f"--runs_dir {shlex.quote(str(now.parent))} --run_name {shlex.quote(now.name)}"
+                advice = f"It is {now} now, with its checkpoints: go on with {place} --ckpt_path last."
+        raise InputError(
+            f"{self.folder} was moved or deleted, or its disk has gone, while this run wrote into it. {advice}"
+        )
+
+    on_train_start = on_train_batch_start = on_train_batch_end = on_train_epoch_end = check
+    on_validation_epoch_end = on_test_epoch_end = check
 
 
 class StepLimit(EpochCheck, StepCallback):

@@ -5,6 +5,7 @@ import hashlib
 import importlib.util
 import io
 import os
+import re
 import shutil
 import tempfile
 import zipfile
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from common.errors import InputError, check_one_of
+from common.errors import InputError, check_one_of, shown
 from common.files import (
     atomic_write,
     cache_directory,
@@ -27,6 +28,8 @@ from common.terminal import logger
 
 PACKAGE_PREFIX = "package:"
 GGUF_ENDING = ".gguf"
+# Settings of what is built one after the other; other numbers only make a layer large, which its weights don't fit.
+_REPEATED, _MOST_LAYERS = re.compile(r"(layers?|experts?|blocks?|depths?|stages?)$"), 5000
 
 
 @dataclass(frozen=True)
@@ -146,9 +149,25 @@ def _model_folder(folder: Path, backbone: str) -> Path:
             f"backbone is {backbone!r}, a folder without a config.json; allowed: a folder written by "
             "save_pretrained, a .gguf file, a hub name such as roberta-large, or package:NAME. Check the path."
         )
+    _check_depth(folder / "config.json")
     for index in folder.glob("*.index.json"):
         _check_index(index)
     return folder
+
+
+def _check_depth(path: Path) -> None:
+    """Refuses a config.json with more layers or experts than a model can have: building them would never end."""
+    with suppress(OSError, ValueError):  # what can't be read is said where the model is loaded
+        parts: list[object] = [load_json(path)]
+        for part in parts:
+            for name, value in part.items() if isinstance(part, dict) else ():
+                counts = [number for number in (value if isinstance(value, list) else [value]) if type(number) is int]
+                if _REPEATED.search(name) and max(counts, default=0) > _MOST_LAYERS:
+                    raise InputError(
+                        f"{path} says {name} is {shown(value)}; allowed: up to {_MOST_LAYERS:,}. Correct it, or fetch "
+                        "the model again."
+                    )
+                parts.append(value)
 
 
 def _check_index(index: Path) -> None:

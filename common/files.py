@@ -19,6 +19,7 @@ from common.terminal import logger
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
+_GONE = {errno.ENOENT, errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
 # mkdir says EEXIST of a file where a folder should be
 _NO_PATH = {errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTEMPTY, errno.ENXIO}
 # What is half written says by whom: machine and process.
@@ -193,6 +194,11 @@ def storage_error(path: Path, error: OSError) -> OSError | InputError:
         return InputError(
             f"can't write {path}: {error.strerror}. Make the folder writable, or choose another one with "
             "--runs_dir (runs), --output (exports) or RANKWISE_CACHE (caches)."
+        )
+    if error.errno in _GONE:
+        return InputError(
+            f"can't reach {path}: {error.strerror}. It was moved or deleted meanwhile, or its disk has gone. Put it "
+            "back, or choose another place with --runs_dir (runs), --output (exports) or RANKWISE_CACHE (caches)."
         )
     if error.errno in _NO_PATH:
         return InputError(f"can't use {str(path)[:200]!r} as a path: {error.strerror}. Give another one.")

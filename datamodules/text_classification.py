@@ -7,7 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from common.errors import InputError, listing
+from common.errors import InputError, listing, shown
 from common.terminal import logger
 from datamodules.batching import Batching
 from datamodules.files import read_predict_table
@@ -85,10 +85,14 @@ class TextClassificationDataModule(TokenizedDataModule):
         if limits.token_types == 1:  # the second text of a pair has the same type: none need be given
             tokenizer.model_input_names = [name for name in tokenizer.model_input_names if name != "token_type_ids"]
         longest = min(tokenizer.model_max_length, limits.positions or tokenizer.model_max_length)
-        if not 4 <= self.max_length <= longest:
+        texts = len(self.task.text_fields)
+        around = tokenizer.num_special_tokens_to_add(texts == 2)
+        least = max(4, around + texts)  # else a text would be cut away as a whole
+        if not least <= self.max_length <= longest:
             raise InputError(
-                f"max_length is {self.max_length}; allowed with {self.backbone}: 4 to "
-                f"{longest if longest < _NO_LIMIT else 'any length'}. Set --data.max_length."
+                f"max_length is {self.max_length}; allowed with {self.backbone}: {least} to "
+                f"{longest if longest < _NO_LIMIT else 'any length'}, for {texts} texts and {around} tokens around "
+                "them. Set --data.max_length."
             )
         return tokenizer
 
@@ -183,9 +187,26 @@ class TextClassificationDataModule(TokenizedDataModule):
             if shared := len(seen[first] & seen[second]):
                 logger.info(f"{self.name}: {shared:,} different texts are in both the {first} and the {second} split.")
 
+    def _refuse_lost_texts(self, examples: Examples) -> None:
+        """Raises `InputError` for a pair of which the tokenizer keeps one text only; letters and digits are kept."""
+        for column in () if examples.pairs is None or self.task.name == "qqp" else (examples.texts, examples.pairs):
+            odd = [row for row, text in enumerate(column) if not any(map(str.isalnum, text))]
+            for row in odd:  # in QQP's own files texts are empty
+                if not self.tokenizer(column[row], add_special_tokens=False)["input_ids"]:
+                    raise InputError(
+                        f"{examples.where(row)} gives no tokens for one of its texts: {shown(column[row])}; every text "
+                        "needs some. Correct or remove the row."
+                    )
+
     def _tokenized(self, name: str, examples: Examples) -> TokenizedSplit:
+        self._refuse_lost_texts(examples)
         split = tokenize_cached(examples, self.tokenizer, self.max_length, self.tag_names)
         read_limits(self.backbone, self.revision).check(split, self.tokenizer, self.backbone, examples.where)
+        if odd := split.rows_of_nothing_but(self.tokenizer.all_special_ids):
+            logger.warning(
+                f"{self.name}: {len(odd)} of {len(split)} {name} rows are special tokens alone, such as "
+                f"{examples.where(odd[0])}: {shown(examples.texts[odd[0]])}. The model can't read what stands there."
+            )
         if split.truncated_rows:
             logger.info(
                 f"{self.name}: {split.truncated_rows} of {len(split)} {name} rows are longer than max_length "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.errors import InputError, shown
 from common.files import cache_directory
@@ -25,8 +25,8 @@ from datamodules.tokenizer import tokenizer_identity
 if TYPE_CHECKING:
     from transformers import BatchEncoding, PreTrainedTokenizerBase
 
-# Part of the cache key: raise it when the meaning of the cached tensors changes.
-FORMAT_VERSION = 1
+# Part of the cache key: raise it when the meaning of the cached tensors changes, or which rows are refused.
+FORMAT_VERSION = 2
 ROWS_PER_CALL = 1000
 
 
@@ -61,6 +61,11 @@ class TokenizedSplit:
     def lengths(self) -> Tensor:
         """Tokens of each row, (rows,)."""
         return self.offsets.diff()
+
+    def rows_of_nothing_but(self, ids: Sequence[int]) -> list[int]:
+        """The rows that have no other tokens than these."""
+        others = nn.functional.pad((~torch.isin(self.input_ids, torch.tensor(ids))).cumsum(0), (1, 0))
+        return (others[self.offsets].diff() == 0).nonzero().flatten().tolist()
 
 
 def tokenize_cached(

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
+from callbacks.predictions import is_standard_output
 from common.errors import InputError
 from common.terminal import VerbParser, is_first_process, logger, quiet_libraries
 from experiments.arguments import MEANINGS
@@ -53,7 +54,7 @@ def _run(arguments: list[str], stop_after_epoch: int | None) -> int:
     with TemporaryDirectory() as folder:
         file = Path(folder) / "texts.txt"
         asked = Run(_with_texts(parse(typed, base), file))
-        table_alone = asked.settings.values.get("output") in ("-", "/dev/stdout")
+        table_alone = is_standard_output(asked.settings.values.get("output") or "")
         try:
             with redirect_stdout(sys.stderr) if table_alone else nullcontext():
                 return _follow(asked, arguments, stop_after_epoch)

@@ -4,23 +4,44 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from common.errors import InputError
+from common.errors import IncompleteRunError, InputError, reason
 from common.files import NO_SPACE, storage_error
 
+# How libraries say that there is no memory left, in lower case.
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed")
 # How Lightning begins what it raises about settings as something else.
 _OF_LIGHTNING = ("`val_check_interval`", "Early stopping conditioned on")
 
 
 @contextmanager
 def told_as_input_errors() -> Iterator[None]:
-    """Raises the `InputError` that an exception was raised from or stands for, if there is one, in its place."""
+    """Raises the `InputError` that an exception was raised from or stands for, if there is one, in its place.
+
+    Raises:
+        IncompleteRunError: memory ran out.
+    """
     try:
         yield
     except Exception as error:
+        if (ran_out := out_of_memory(error)) is not None:
+            raise ran_out from error
         cause = input_error_behind(error)
         if cause is None or cause is error:
             raise
         raise cause from error
+
+
+def out_of_memory(error: Exception, last: str = "") -> IncompleteRunError | None:
+    """What to tell if an exception says that memory ran out; `last` says where the run's last checkpoint is."""
+    known = isinstance(error, MemoryError | RuntimeError | OSError)
+    if not known or not (isinstance(error, MemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)):
+        return None
+    return IncompleteRunError(
+        f"out of memory: {reason(error) or 'Python asked for more than there is.'}\nWhat needs less, the first ones "
+        "without another result: --trainer.accumulate_grad_batches N (a part of each batch at a time), "
+        "--model.gradient_checkpointing true, --data.evaluation_batch_size (in validation, test and predict), a "
+        "smaller --data.max_length or --data.batch_size, or what else is at work on this machine." + last
+    )
 
 
 def input_error_behind(error: BaseException | None) -> InputError | None:

@@ -1,8 +1,9 @@
 """The course of a fit: begin in the run's folder, train, look at the best epoch, write what came out."""
 
+import os
 import shlex
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from callbacks.checkpoints import read_checkpoint
 from callbacks.nested_ranks import rank_curve
 from callbacks.results import Results
-from callbacks.run_ends import EpochPause
+from callbacks.run_ends import EpochPause, FolderWatch
 from common.errors import DivergedRunError, IncompleteRunError, InputError, PausedRunError
 from common.files import write_json
 from common.terminal import is_first_process, logger
 from experiments.closing_table import print_closing_table
 from experiments.config_files import differences, flatten, read_yaml
+from experiments.error_causes import out_of_memory
 from experiments.fit_results import rank_figures, summarise, write_files
 from experiments.idle_settings import idle_settings
 from experiments.results import Figure, RunResults
@@ -37,6 +39,7 @@ class Fit:
     ) -> None:
         self.settings, self.folder, self.signals = settings, folder, signals
         self.pauses = [] if stop_after_epoch is None else [EpochPause(stop_after_epoch)]
+        self.watch: list[FolderWatch] = []  # in the first process
         self.figures = Results()
         self.replaced: list[Path] = []  # of an older run, to be deleted when training begins
         self.trainer: Trainer
@@ -54,12 +57,13 @@ class Fit:
             if ckpt_path is not None:
                 objects.module.init_from = None  # the checkpoint holds what training made of it
             self.trainer = fit_trainer(settings, objects, folder, self.figures, checkpoint, self.replaced)
-            self.trainer.callbacks += self.pauses  # type: ignore[attr-defined]
+            self.trainer.callbacks[:] = [*self.watch, *self.trainer.callbacks, *self.pauses]  # type: ignore[attr-defined]
             start = None if ckpt_path is None else str(checkpoint.path if checkpoint else folder.checkpoint(ckpt_path))
             checkpoint = None  # the trainer has its content: held here, it would stay in memory until the run ends
             self.signals.install()
             if self.trainer.world_size == 1:
                 self.signals.stop_outside_loops()
+            held.enter_context(self._accidents_told())
             try:
                 self.trainer.fit(objects.module, datamodule=objects.data, ckpt_path=start)
             except PausedRunError:  # a sweep's early exit decides by the validation figures so far
@@ -76,6 +80,21 @@ class Fit:
                 )
             return self._conclude(objects.module) if writes else None
 
+    @contextmanager
+    def _accidents_told(self) -> Iterator[None]:
+        """Says where the last checkpoint is when memory runs out, or the folder is gone."""
+        last = self.folder.checkpoints / "last.ckpt"
+        try:
+            yield
+        except Exception as error:
+            if isinstance(error, OSError):
+                for watch in self.watch:
+                    watch.check(self.trainer)
+            go_on = f"\n{last} is whole: go on with --ckpt_path last." if last.exists() else ""
+            if (ran_out := out_of_memory(error, go_on)) is not None:
+                raise ran_out from error
+            raise
+
     def _begin(self, ckpt_path: str | None, overwrite: bool, held: ExitStack) -> Checkpoint | None:
         """Takes the folder for this run, and reads the checkpoint that it goes on from."""
         settings, folder = self.settings, self.folder
@@ -83,9 +102,11 @@ class Fit:
             if is_first_process():  # the other processes start when the first has begun the run
                 command = f"python cli.py {shlex.join(settings.typed)}"
                 self.replaced = held.enter_context(folder.begun(command, overwrite))
+                self._watch_folder(held)
             return None
         if is_first_process():
             held.enter_context(folder.held())
+            self._watch_folder(held)
             folder.clean_up()
         checkpoint = checkpoint_to_resume(folder, ckpt_path)
         logger.info(f"Going on from {checkpoint.path}: epoch {checkpoint.content['epoch']}, step {checkpoint.step}.")
@@ -93,6 +114,10 @@ class Fit:
         if saved.exists() and (changed := differences(read_yaml(saved), settings.plain)):
             logger.info("Settings that differ from the run's own config.yaml:\n  " + "\n  ".join(changed))
         return checkpoint
+
+    def _watch_folder(self, held: ExitStack) -> None:
+        self.watch = [FolderWatch(self.folder.path)]
+        held.callback(os.close, self.watch[0].descriptor)
 
     def _conclude(self, module: AdaptedModule) -> RunResults:
         """Looks at the best epoch, writes and shows what the run came to; `IncompleteRunError` if it fell short."""
@@ -113,6 +138,8 @@ class Fit:
             trainer.test(module, datamodule=module.data, verbose=False)
             test, last = self.figures.test, results.test_last
             results = replace(results, test=test, test_last=last or test, wall_seconds=self.figures.wall_seconds)
+        for watch in self.watch:
+            watch.check(trainer)
         _log_hyperparameters(trainer, self.settings.plain, results)
         write_files(self.folder.path, results, ranks, module)
         if trainer.is_global_zero:

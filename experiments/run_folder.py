@@ -92,7 +92,8 @@ class RunFolder:
                 if error.errno not in _NO_LOCKS:
                     told = storage_error(self.path, error)
                     reason = f"{self.path} can't be used as a run folder: {error.strerror}. Choose another --runs_dir."
-                    raise (told if isinstance(told, InputError) else InputError(reason)) from error
+                    is_told = isinstance(told, InputError) and error.errno != errno.ENOENT  # of /proc, say
+                    raise (told if is_told else InputError(reason)) from error
             yield
 
     @contextmanager

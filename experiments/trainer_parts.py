@@ -14,6 +14,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, SavedConfig, WholeFileCheckpoints
 from callbacks.gradient_directions import EVAInitialisation, GradientDirections
 from callbacks.health import AllocationMovement, CollapseDetection
+from callbacks.lightning_callbacks import refuse_unsuitable
 from callbacks.metrics_table import MetricsTable
 from callbacks.progress import EpochLines, TerminalProgress, TrainingLog
 from callbacks.random_state import RandomState
@@ -76,8 +77,10 @@ def _make(
     if shows_progress:
         callbacks.append(TerminalProgress())
     read = {} if checkpoint is None else {checkpoint.path: checkpoint.content}
+    callbacks = [*_as_list(arguments["callbacks"]), *callbacks]
+    refuse_unsuitable(callbacks)  # before one of them could write about the refusal
     own = {
-        "callbacks": [*_as_list(arguments["callbacks"]), *callbacks],
+        "callbacks": callbacks,
         "plugins": [*_as_list(arguments["plugins"]), WholeFileCheckpoints(read)],
         "enable_progress_bar": shows_progress,
     }

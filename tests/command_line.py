@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -41,6 +42,19 @@ class CrashAt(Callback):
 
     def on_train_epoch_end(self, trainer, pl_module) -> None:
         self._crash("epoch_end", trainer)
+
+
+class MoveAt(Callback):
+    """Moves a folder away in the middle of a step, as somebody else might, and may put another one in its place."""
+
+    def __init__(self, folder: str, to: str, other: str | None = None) -> None:
+        self.folder, self.to, self.other = folder, to, other
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer) -> None:
+        if trainer.global_step == 7:
+            os.rename(self.folder, self.to)
+            if self.other is not None:
+                shutil.copytree(self.other, self.folder)
 
 
 def crash_at(step: int, hook: str = "batch_start") -> list[str]:

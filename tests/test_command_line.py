@@ -12,7 +12,7 @@ import pytest
 import cli
 from experiments import command_line
 from experiments.run_folder import RunFolder
-from tests.command_line import run, write_config
+from tests.command_line import differences, outcome, run, write_config
 
 ROOT = Path(__file__).parents[1]
 
@@ -208,3 +208,24 @@ def test_ranks_and_budget_of_the_best_epoch_are_its_own(tiny_bert, cola_folder, 
     for summary in (best, results):
         assert layers * summary["equal_area_rank"] ** 2 == pytest.approx(summary["budget"]["used"])
         assert summary["equal_area_rank"] >= summary["average_rank"]
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_run_whose_folder_is_moved_ends_and_writes_into_no_other(finished_run, tmp_path, capsys, taken):
+    config, other = finished_run[0], str(finished_run[1] / "tiny")
+    moved = {"folder": str(tmp_path / "tiny"), "to": str(tmp_path / "moved"), "other": other if taken else None}
+    move = json.dumps({"class_path": "tests.command_line.MoveAt", "init_args": moved})
+    assert run("fit", config, tmp_path, f"--trainer.callbacks={move}", "--checkpoint_every_n_steps=1") == 2
+    said = capsys.readouterr().err
+    assert f"was moved or deleted, or its disk has gone, while this run wrote into it. It is {tmp_path}/moved" in said
+    way_on = f"--runs_dir {tmp_path} --run_name moved --ckpt_path last"
+    assert way_on in said and "Traceback" not in said
+    there, expected = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (tmp_path / "tiny", Path(other))
+    )
+    for path in there.keys() - expected.keys():  # TensorBoard's thread may have opened a file of its own
+        assert path.name.startswith("events.out.tfevents.")
+    assert {path: there[path] for path in there.keys() & expected.keys()} == (expected if taken else {})
+    assert run("fit", config, tmp_path, *way_on.split()[2:]) == 0
+    assert differences(outcome(finished_run[1] / "tiny"), outcome(tmp_path / "moved")) == []

@@ -16,6 +16,7 @@ from common.errors import InputError
 from tests.command_line import run, write_config
 
 ROOT = Path(__file__).parents[1]
+STANDARD = ("-", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", f"/proc/{os.getpid()}/fd/1")
 _SPEAK = """
 import sys
 from common.terminal import keep_output_going
@@ -69,9 +70,9 @@ def test_a_table_goes_through_links_and_into_pipes(tmp_path, capfd):
     write_table(pipe, "a\n")
     reader.join(10)
     assert read == ["a\n"] and pipe.is_fifo()
-    for name in ("-", "/dev/stdout"):
+    for name in STANDARD:
         write_table(Path(name), "b\n")
-    assert capfd.readouterr().out == "b\nb\n"
+    assert capfd.readouterr().out == "b\n" * len(STANDARD)
     (tmp_path / "ring").symlink_to("ring")
     for place in (Path("/dev/full"), tmp_path, Path("/proc/nowhere/table"), tmp_path / "ring", tmp_path / "a\0b"):
         with pytest.raises(InputError, match=re.escape(repr(str(place))[1:-1])):
@@ -115,8 +116,9 @@ def test_a_table_never_replaces_what_it_is_made_of(finished_run, cola_folder, tm
     assert run("predict", *finished_run, *asked, "~/table.tsv") == 0
     table = (tmp_path / "table.tsv").read_text()
     capfd.readouterr()
-    assert run("predict", *finished_run, *asked, "-") == 0
-    assert capfd.readouterr().out == table  # nothing else
+    for name in STANDARD:
+        assert run("predict", *finished_run, *asked, name) == 0
+        assert capfd.readouterr().out == table  # nothing else
 
 
 def test_a_hang_up_stops_a_run_unless_nohup_is_given(monkeypatch):

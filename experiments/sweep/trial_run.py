@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from common.errors import DivergedRunError, InputError, PausedRunError
+from common.errors import DivergedRunError, IncompleteRunError, InputError, PausedRunError
 from common.machine import keep_freed_memory, keep_to_gpu_share
 from common.terminal import quiet_libraries
 from experiments.command_line import run
@@ -94,10 +94,8 @@ def _fit(folder: SweepFolder, trial: Trial, arguments: list[str]) -> State:
 def describe(error: Exception) -> str:
     """One line for the table; the whole traceback is in log.txt."""
     lines = str(error).strip().splitlines() or [""]
-    if isinstance(error, InputError):
+    if isinstance(error, InputError | IncompleteRunError):
         return lines[0]
-    if isinstance(error, MemoryError) or "out of memory" in lines[0].lower() or "can't allocate memory" in lines[0]:
-        return f"out of memory: {lines[0]}"
     return f"{type(error).__name__}: {lines[0]}"
 
 

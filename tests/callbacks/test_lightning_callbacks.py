@@ -57,6 +57,13 @@ def writer(kind="ModelCheckpoint", **settings):
     return f"--trainer.callbacks={json.dumps([content])}"
 
 
+def test_a_callback_that_writes_about_errors_writes_nothing_over_the_runs_own(tiny_bert, cola_folder, tmp_path, capsys):
+    config, own = write_config(tmp_path, tiny_bert, cola_folder), tmp_path / "tiny" / "checkpoints"
+    assert run("fit", config, tmp_path, writer("OnExceptionCheckpoint", dirpath=str(own), filename="last")) == 2
+    assert f"OnExceptionCheckpoint that writes last.ckpt in {own}" in capsys.readouterr().err
+    assert not own.exists()
+
+
 @pytest.mark.parametrize("settings", [{"filename": "best"}, {"save_last": True}])
 def test_a_callback_that_would_write_over_the_runs_own_checkpoints_is_refused(
     tiny_bert, cola_folder, tmp_path, settings, capsys

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import sys
 import zipfile
 from pathlib import Path
@@ -83,6 +84,13 @@ def test_a_package_that_is_not_installed_says_how_to_install_it(packaged, monkey
     monkeypatch.setattr(sys, "path", [path for path in sys.path if "packages" not in path or "site-packages" in path])
     with pytest.raises(InputError, match=r"rankwise_test_small is not installed. Run `pip install rankwise-test-small"):
         locate_backbone("package:small")
+
+
+@pytest.mark.parametrize("part", [{"num_hidden_layers": 10**6}, {"text_config": {"num_experts": 10**12}}])
+def test_more_layers_than_can_be_built_are_refused_at_once(tmp_path, part):
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **part}))
+    with pytest.raises(InputError, match=r"config.json says num_\w+ is 10+; allowed: up to 5,000"):
+        locate_backbone(str(tmp_path))
 
 
 def test_a_folder_is_itself_and_a_hub_name_stays(tiny_bert, monkeypatch, tmp_path):

@@ -37,7 +37,7 @@ def half_then(error):
     return write
 
 
-@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EIO, "x")])
+@pytest.mark.parametrize("error", [RuntimeError("x"), KeyboardInterrupt(), SystemExit(1), OSError(errno.EBADF, "x")])
 def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error):
     path = tmp_path / "file"
     write_text(path, "the old content")
@@ -51,6 +51,7 @@ def test_a_writer_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, erro
     ("code", "message"),
     [
         (errno.ENOSPC, "no space left to write .*nothing that was there before is lost.*--runs_dir"),
+        *((code, "can't reach .*was moved or deleted.*--runs_dir") for code in (errno.ENOENT, errno.EIO, errno.ESTALE)),
         (errno.EDQUOT, "no space left"),
         (errno.EFBIG, r"no space left to write .* \(x\)"),
         (errno.EACCES, "can't write .*Make the folder writable"),

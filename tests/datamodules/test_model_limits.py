@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from tokenizers import Regex
+from tokenizers.normalizers import Replace
 from transformers import AutoModel, AutoModelForSequenceClassification
 
 from common.errors import InputError
@@ -131,6 +133,26 @@ def test_token_types_that_the_model_lacks_are_refused(tmp_path):
     split.token_type_ids[1] = 2
     with pytest.raises(InputError, match=r"line 2: token type 2 .*: 0 to 1"):
         read_limits(folder).check(split, data.tokenizer, folder, data.load_examples()["train"].where)
+
+
+def test_a_text_of_a_pair_is_never_lost_as_a_whole(tmp_path, capsys):
+    folder, _ = save(tmp_path / "backbone", "bert")
+    with pytest.raises(
+        InputError, match=r"max_length is 4; allowed with .*: 5 to \d+, for 2 texts and 3 tokens around"
+    ):
+        table(tmp_path, folder, max_length=4, pair_column="pair").setup()
+    data = table(tmp_path, folder, max_length=5, pair_column="pair")
+    data.setup()
+    for ids in next(iter(data.train_dataloader()))["inputs"]["input_ids"].tolist():
+        kept = [token not in (0, 2, 3) for token in ids]  # [PAD], [CLS], [SEP]
+        assert kept == [False, True, False, True, False]
+    assert "special tokens alone" not in capsys.readouterr().err
+    table(tmp_path, folder, "test", "[SEP] nowhere").setup()
+    assert "1 of 3 test rows are special tokens alone, such as " in capsys.readouterr().err
+    data = table(tmp_path, folder, "test", "\u2003\u200b", pair_column="pair")
+    data.tokenizer.backend_tokenizer.normalizer = Replace(Regex(r"[\u2003\u200b]"), "")
+    with pytest.raises(InputError, match=r"test.csv, line 3 gives no tokens for one of its texts"):
+        data.setup()
 
 
 @pytest.mark.parametrize("name", ["bart", "t5"])

@@ -1,10 +1,12 @@
 import resource
 
+import numpy as np
 import pytest
 import torch
 
 from callbacks.checkpoints import WholeFileCheckpoints
-from experiments.error_causes import input_error_behind
+from common.errors import IncompleteRunError
+from experiments.error_causes import input_error_behind, out_of_memory, told_as_input_errors
 
 
 def test_a_limit_that_torchs_writer_meets_is_the_users_to_lift(tmp_path):
@@ -18,6 +20,13 @@ def test_a_limit_that_torchs_writer_meets_is_the_users_to_lift(tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert "no space left to write" in str(input_error_behind(raised.value))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ask", [lambda: torch.empty(2**55), lambda: np.empty(2**55), lambda: bytearray(2**62)])
+def test_memory_that_runs_out_is_one_message_of_what_needs_less(ask):
+    with pytest.raises(IncompleteRunError, match=r"^out of memory: .*\n.*--data.batch_size"), told_as_input_errors():
+        ask()
+    assert out_of_memory(RuntimeError("shapes differ")) is None
 
 
 def test_parameters_that_a_step_does_not_use_are_told_to_the_user_of_data_parallel_training(tmp_path):
