@@ -37,7 +37,7 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
     """The tokenizer of `backbone` (see `common.backbones.locate_backbone`) as it is; revisions are the hub's.
 
     But for BPE's dropout, which would draw other tokens for a text, and so another answer, at each call. `InputError`:
-    the backbone can't be found or reached, or holds no tokenizer.
+    the backbone can't be found or reached, holds no tokenizer, or one that draws at random in another way.
     """
     from transformers import AutoTokenizer
 
@@ -63,6 +63,11 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
     if merges is not None and (dropout := getattr(merges, "dropout", None)):
         merges.dropout = None
         logger.info(f"The tokenizer of {backbone} drops merges at random ({dropout:.0%}): not here.")
+    if len({tuple(tokenizer.encode(_PROBE, verbose=False)) for _ in range(3)}) > 1:
+        raise InputError(
+            f"the tokenizer of backbone {backbone!r} draws a text's tokens at random, so no answer could be had again; "
+            "allowed: one that doesn't. Take enable_sampling out of sp_model_kwargs in its tokenizer_config.json."
+        )
     return tokenizer
 
 

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import AutoTokenizer, CTRLTokenizer, ProphetNetTokenizer
+from tokenizers import Tokenizer, models
+from transformers import AutoTokenizer, CTRLTokenizer, PreTrainedTokenizerFast, ProphetNetTokenizer
 
 from common.errors import InputError
 from datamodules import tokenization
@@ -194,6 +195,22 @@ def test_a_tokenizer_that_draws_at_random_gives_a_text_the_tokens_it_has_without
     assert "drops merges at random (50%)" in capsys.readouterr().out
     ours.save_pretrained(tmp_path / "exported")
     assert json.loads((tmp_path / "exported" / "tokenizer.json").read_text())["model"]["dropout"] is None
+
+
+def test_a_tokenizer_that_samples_its_tokens_is_refused(tmp_path, monkeypatch):
+    text = "The CAT's co-op, 12,345.67 don't"
+    tiny.save_causal_tokenizer(tmp_path, begins_texts=False)
+    (tmp_path / "config.json").write_text("{}")
+    pieces = [
+        ("<unk>", 0.0),
+        *((text[place : place + length], -2.0) for length in (1, 2) for place in range(len(text))),
+    ]
+    sampled = Tokenizer(models.Unigram(list(dict(pieces).items()), 0))
+    drawing = PreTrainedTokenizerFast(tokenizer_object=sampled, unk_token="<unk>")
+    drawing.backend_tokenizer.model.alpha = 0.1
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", lambda *_, **__: drawing)
+    with pytest.raises(InputError, match=r"draws a text's tokens at random.*Take enable_sampling out"):
+        load_tokenizer(str(tmp_path))
 
 
 def test_a_folder_without_vocabulary_is_refused(tmp_path):
