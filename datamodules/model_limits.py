@@ -30,6 +30,7 @@ class ModelLimits:
     positions: int | None = None  # tokens of the longest row; of longer ones the answer may depend on those beside them
     token_types: int | None = None  # rows of the table of token types
     sentence_end: int | None = None  # the end-of-sequence token, where a classification head reads the state above it
+    shortest: int = 1  # tokens of the shortest row
 
     def check(
         self,
@@ -41,9 +42,15 @@ class ModelLimits:
     ) -> None:
         """Looks at all tokens of a split; `where` names a row in messages.
 
-        `InputError`: a token id or type that the model has no embedding for; or rows whose ends of sequence differ in
-        number, of which a model that reads their last one refuses to make a batch.
+        `InputError`: a token id or type that the model has no embedding for; a row that is too short; or rows whose
+        ends of sequence differ in number, of which a model that reads their last one refuses to make a batch.
         """
+        if (short := split.lengths < self.shortest).any():
+            row = int(short.int().argmax())
+            raise InputError(
+                f"{where(row)}: {int(split.lengths[row])} tokens; allowed with {backbone}: {self.shortest} or more, of "
+                "which it makes one. Write more, or remove the row."
+            )
         tables = (("token id", split.input_ids, self.tokens), ("token type", split.token_type_ids, self.token_types))
         for what, ids, limit in tables:
             if ids is None or limit is None or (largest := int(ids.max())) < limit:
@@ -93,6 +100,7 @@ def read_limits(backbone: str, revision: str | None = None) -> ModelLimits:
         positions=_positions(model, config),
         token_types=min((rows for rows in types if rows is not None), default=None),
         sentence_end=config.eos_token_id if getattr(config, "is_encoder_decoder", False) else None,
+        shortest=getattr(config, "downsampling_rate", 1),  # of CANINE
     )
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Regex
 from tokenizers.normalizers import Replace
-from transformers import AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
 
 from common.errors import InputError
 from datamodules import PlainTextDataModule, TableDataModule
@@ -114,6 +114,19 @@ def test_rows_longer_than_the_models_positions_are_refused(tmp_path, model_max_l
     text = PlainTextDataModule(train_file=str(tmp_path / "text.txt"), backbone=folder, block_size=19)
     with pytest.raises(InputError, match=r"block_size is 19, but .* sees at most 18 tokens"):
         text.setup()
+
+
+def test_a_row_that_is_too_short_for_the_model_is_refused(tmp_path):
+    make_backbone(tmp_path, model_input_names=["input_ids", "attention_mask"])
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 12}
+    config = AutoConfig.for_model(
+        "canine", **sizes, downsampling_rate=4, local_transformer_stride=16, num_hash_buckets=64
+    )
+    config.save_pretrained(tmp_path)
+    model = AutoModel.from_config(config).eval()
+    shortest = next(length for length in range(1, 9) if not fails(model, torch.full((1, length), 5)))
+    with pytest.raises(InputError, match=rf"train.csv, line 3: 3 tokens; allowed with .*: {shortest} or more"):
+        table(tmp_path, str(tmp_path)).setup()
 
 
 def test_pairs_need_no_token_types_where_the_model_has_one(tmp_path):
