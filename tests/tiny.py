@@ -225,17 +225,10 @@ def make_trainer(*callbacks: Any, **settings: Any) -> Any:
 
     from callbacks.checkpoints import WholeFileCheckpoints
 
-    quiet = {
-        "accelerator": "cpu",
-        "devices": 1,
-        "max_epochs": 1,
-        "num_sanity_val_steps": 0,
-        "logger": False,
-        "enable_progress_bar": False,
-        "enable_model_summary": False,
-        "enable_checkpointing": any(hasattr(callback, "every_n_minutes") for callback in callbacks),
-        "plugins": [WholeFileCheckpoints()],
-    }
+    quiet = {"accelerator": "cpu", "devices": 1, "max_epochs": 1, "num_sanity_val_steps": 0, "logger": False}
+    quiet |= dict.fromkeys(("enable_progress_bar", "enable_model_summary"), False)
+    quiet["enable_checkpointing"] = any(hasattr(callback, "every_n_minutes") for callback in callbacks)
+    quiet["plugins"] = [WholeFileCheckpoints()]
     return Trainer(callbacks=list(callbacks), **(quiet | settings))
 
 
@@ -254,6 +247,18 @@ def notes(look: Callable[[Any], Any], *hooks: str) -> Any:
     callback = LambdaCallback(**dict.fromkeys(hooks, lambda trainer, module, *_: seen.append(look(module))))
     callback.seen = seen
     return callback
+
+
+def at(hook: str, do: Callable[[Any, Any], Any], **moment: int) -> Any:
+    """A callback that calls `do(trainer, module)` at a hook, where the trainer is at this moment (`global_step=3`)."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    def act(trainer: Any, module: Any, *_: Any) -> None:
+        if all(getattr(trainer, name) == value for name, value in moment.items()):
+            with torch.no_grad():
+                do(trainer, module)
+
+    return LambdaCallback(**{hook: act})
 
 
 def save_task(task: str, folder: Path, train: int = 40, dev: int = 12) -> Path:

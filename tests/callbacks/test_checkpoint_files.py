@@ -114,17 +114,6 @@ def test_last_is_never_written_while_gradients_accumulate(tiny_bert, cola_folder
     assert written == [(2, 2), (5, 5)]
 
 
-class Stop(Callback):
-    """Raises what Lightning raises on SIGTERM, after a number of micro-batches."""
-
-    def __init__(self, batches, error=SIGTERMException):
-        self.batches, self.error = batches, error
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if batch_idx + 1 == self.batches:
-            raise self.error
-
-
 @pytest.mark.parametrize(
     ("batches", "accumulate", "error", "step"),
     [
@@ -137,8 +126,13 @@ class Stop(Callback):
 def test_a_run_told_to_stop_writes_last_if_its_state_is_whole(
     tiny_bert, cola_folder, tmp_path, batches, accumulate, error, step
 ):
+    def stop(trainer, module):
+        if trainer.fit_loop.batch_idx + 1 == batches:
+            raise error
+
+    stopping = tiny.at("on_train_batch_end", stop)
     with pytest.raises((error, SystemExit)):
-        fit(tiny_bert, cola_folder, tmp_path, Stop(batches, error), every=60.0, accumulate_grad_batches=accumulate)
+        fit(tiny_bert, cola_folder, tmp_path, stopping, every=60.0, accumulate_grad_batches=accumulate)
     path = tmp_path / "last.ckpt"
     assert (read_checkpoint(path)["global_step"] if path.exists() else None) == step
 
@@ -146,16 +140,15 @@ def test_a_run_told_to_stop_writes_last_if_its_state_is_whole(
 def test_best_is_the_epoch_with_the_best_figure_and_the_first_of_equals(tiny_bert, cola_folder, tmp_path):
     figures = [0.1, 0.5, 0.5, 0.2]
 
-    class Figures(Callback):
-        def on_validation_epoch_end(self, trainer, pl_module):
-            pl_module.metrics["val"]["matthews_correlation"].compute = lambda: torch.tensor(
-                figures[trainer.current_epoch]
-            )
+    def give(trainer, module):
+        figure = torch.tensor(figures[trainer.current_epoch])
+        module.metrics["val"]["matthews_correlation"].compute = lambda: figure
 
     module = tiny.make_module(tiny_bert, LoRAXS(4))
     best = BestCheckpoint(tmp_path)
-    trainer = tiny.make_trainer(Figures(), best, max_epochs=4, enable_checkpointing=True, num_sanity_val_steps=1)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    settings = {"max_epochs": 4, "enable_checkpointing": True, "num_sanity_val_steps": 1}
+    giving = tiny.at("on_validation_epoch_end", give)
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), giving, best, **settings)
     assert best.monitor == "val/matthews_correlation"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["best.ckpt"]
     assert read_checkpoint(tmp_path / "best.ckpt")["epoch"] == 1

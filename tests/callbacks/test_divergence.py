@@ -125,8 +125,7 @@ def test_updates_are_left_out_by_setting_and_training_goes_on(tiny_bert, cola_fo
 
 def test_too_many_left_out_in_a_row_stop_the_run(tiny_bert, cola_folder):
     record, after, trainer = fit(tiny_bert, cola_folder, Spoil([2, 3, 4, 5, 6]), skip=2)
-    assert record.diverged_at == 4
-    assert trainer.global_step == 5
+    assert (record.diverged_at, trainer.global_step) == (4, 5)
     assert same(after[-1], after[1])
 
 
@@ -156,16 +155,10 @@ def test_checkpoints_are_those_from_before(tiny_bert, cola_folder, tmp_path):
 
 
 def test_weights_that_overflow_are_never_written(tiny_bert, cola_folder, tmp_path, capsys):
-    class Overflow(Callback):
-        def on_train_epoch_end(self, trainer, pl_module):
-            if trainer.current_epoch == 1:
-                with torch.no_grad():
-                    pl_module.adapter.R[0, 0, 0] = float("inf")
-
+    spoil = tiny.at("on_train_epoch_end", lambda _, module: module.adapter.R[0].fill_(float("inf")), current_epoch=1)
     torch.manual_seed(0)
     module = tiny.make_module(tiny_bert, LoRAXS(4))
-    trainer = tiny.make_trainer(Overflow(), LastCheckpoint(tmp_path, 60.0), max_epochs=2)
-    trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), spoil, LastCheckpoint(tmp_path, 60.0), max_epochs=2)
     assert read_checkpoint(tmp_path / "last.ckpt")["global_step"] == 5
     assert "adapter.R" in capsys.readouterr().err
 
@@ -180,32 +173,26 @@ def test_counts_go_on_after_a_checkpoint(tiny_bert, cola_folder, tmp_path):
 
 
 def test_updates_left_out_since_the_last_look_are_in_the_checkpoint(tiny_bert, cola_folder, tmp_path):
-    class Save(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            if batch_idx == 2:
-                trainer.save_checkpoint(tmp_path / "three.ckpt")
-
+    path = tmp_path / "three.ckpt"
+    save = tiny.at("on_train_batch_end", lambda trainer, _: trainer.save_checkpoint(path), global_step=3)
     module = tiny.make_module(tiny_bert, LoRAXS(4))
-    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), Late(2), Spoil([1]), Save(), limit_val_batches=0)
-    assert TrainingRecord.of(read_checkpoint(tmp_path / "three.ckpt")).skipped_updates == 1
+    tiny.fit(module, tiny.make_data(tiny_bert, cola_folder), Late(2), Spoil([1]), save, limit_val_batches=0)
+    assert TrainingRecord.of(read_checkpoint(path)).skipped_updates == 1
 
 
 @pytest.mark.parametrize(("adapter", "rule"), [(AdaptiveLoRAXS, "softmax"), (AdaptiveLoRA, "bounded")])
 @pytest.mark.parametrize("size", [1e6, 3e38])
 def test_allocation_weights_that_blow_up_keep_ranks_and_budget(tiny_bert, cola_folder, adapter, rule, size):
-    class BlowUp(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            if trainer.global_step == 2:
-                with torch.no_grad():
-                    weights = pl_module.rank_allocation.weights
-                    weights.copy_(torch.linspace(-1, 1, len(weights)) * size)
+    def blow_up(trainer, module):
+        weights = module.rank_allocation.weights
+        weights.copy_(torch.linspace(-1, 1, len(weights)) * size)
 
     made = adapter(1, 4, 2.5, allocation=rule, **({"lora_alpha": 8} if adapter is AdaptiveLoRA else {}))
-    record, _, trainer = fit(tiny_bert, cola_folder, BlowUp(), RankDiscretisation(1), adapter=made)
+    blown_up = tiny.at("on_train_batch_start", blow_up, global_step=2)
+    record, _, trainer = fit(tiny_bert, cola_folder, blown_up, RankDiscretisation(1), adapter=made)
     allocation = made.rank_allocation
     ranks = allocation.discrete_ranks()
-    assert record.diverged_at is None
-    assert trainer.global_step == 10
+    assert (record.diverged_at, trainer.global_step) == (None, 10)
     assert int(ranks.min()) >= 1 and int(ranks.max()) <= 4
     assert float(allocation.area(ranks).sum()) <= allocation.budget + 1e-6
 

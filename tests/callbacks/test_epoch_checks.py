@@ -14,18 +14,11 @@ def fit(backbone, cola, **settings):
     return trainer
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"val_check_interval": 2},  # of 5 batches
-        {"val_check_interval": 0.5},
-        {"val_check_interval": "00:00:10:00"},
-        {"val_check_interval": 5, "check_val_every_n_epoch": None},
-    ],
-)
-def test_an_epochs_end_without_a_validation_is_refused(tiny_bert, cola_folder, settings):
-    with pytest.raises(InputError, match="an epoch of 5 batches may end without a validation"):
-        fit(tiny_bert, cola_folder, **settings)
+def test_an_epochs_end_without_a_validation_is_refused(tiny_bert, cola_folder):
+    for interval in (2, 0.5, "00:00:10:00", 5):
+        often = {"check_val_every_n_epoch": None} if interval == 5 else {}
+        with pytest.raises(InputError, match="an epoch of 5 batches may end without a validation"):
+            fit(tiny_bert, cola_folder, val_check_interval=interval, **often)
 
 
 @pytest.mark.parametrize("limit", [3, 0.5])
@@ -37,9 +30,7 @@ def test_a_limit_within_an_accumulated_step_is_refused(tiny_bert, cola_folder, l
 @pytest.mark.parametrize(
     ("settings", "steps"),
     [
-        ({"val_check_interval": 1}, 5),
-        ({"val_check_interval": 5}, 5),
-        ({"val_check_interval": 0.2}, 5),
+        *(({"val_check_interval": interval}, 5) for interval in (1, 5, 0.2)),
         ({"check_val_every_n_epoch": 2, "max_epochs": 2}, 10),
         ({"val_check_interval": 0.5, "limit_val_batches": 0}, 5),
         ({"val_check_interval": 2, "limit_train_batches": 4}, 4),

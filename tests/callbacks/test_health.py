@@ -82,24 +82,16 @@ def trained(change):
     return callback
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
-        (lambda weights: weights.add_(1e-8), "have not moved: these ranks are the initial ones"),
-        # the same for all: softmax does not see it
-        (lambda weights: weights.add_(0.5), "moved, but no layer's discrete rank changed"),
-        (lambda weights: weights.copy_(weights.flip(0)), None),
-    ],
-    ids=["unmoved", "same ranks", "other ranks"],
-)
-def test_an_allocation_without_effect_is_said(change, said, capsys):
-    trained(change)
-    error = capsys.readouterr().err
-    assert said in error if said else error == ""
+def test_an_allocation_without_effect_is_said(capsys):
+    trained(lambda weights: weights.add_(1e-8))
+    assert "have not moved: these ranks are the initial ones" in capsys.readouterr().err
+    trained(lambda weights: weights.add_(0.5))  # the same for all: softmax does not see it
+    assert "moved, but no layer's discrete rank changed" in capsys.readouterr().err
 
 
 def test_movement_is_measured_from_the_first_start_not_from_the_resumption(capsys):
     first = trained(lambda weights: weights.copy_(weights.flip(0)))
+    assert capsys.readouterr().err == ""
     again = AllocationMovement()
     again.load_state_dict(first.state_dict())
     allocation = RankAllocation(torch.ones(8), 2, 1, 9, 8 * 16.0)

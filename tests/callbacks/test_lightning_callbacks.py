@@ -13,12 +13,8 @@ from tests.command_line import CrashError, differences, outcome, run, write_conf
 EARLY = {"monitor": "val/loss", "min_delta": 1e6, "patience": 1}  # stops after the second of three epochs
 
 
-class Averages(callbacks.EMAWeightAveraging):
-    pass
-
-
-class Unfreezing(callbacks.BaseFinetuning):
-    pass
+Averages = type("Averages", (callbacks.EMAWeightAveraging,), {})
+Unfreezing = type("Unfreezing", (callbacks.BaseFinetuning,), {})
 
 
 @pytest.mark.parametrize(

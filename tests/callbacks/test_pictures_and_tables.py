@@ -119,13 +119,10 @@ def test_names_and_texts_are_one_cell_each_and_no_formula():
     assert [row[0] for row in rows[2:-1]] == ["-5", "+1e-5", "'-x", "'-"] and rows[2][1] == "c d"
 
 
-def test_a_table_of_pairs_without_labels():
+def test_tables_of_pairs_without_labels_and_of_scores():
     table = answers_table(QNLI, Examples(["q"], pairs=["s"]), {0: [0.4, 0.6]})
     assert table.splitlines()[0].split("\t")[:3] == ["question", "sentence", "prediction"]
     assert table.splitlines()[1].split("\t") == ["q", "s", "not_entailment", "0.400000", "0.600000"]
-
-
-def test_a_table_of_scores():
     table = answers_table(STSB, Examples(["a"], pairs=["b"], labels=[2.5]), {0: [3.25]})
     assert table == "sentence1\tsentence2\tlabel\tprediction\na\tb\t2.5\t3.250000\n"
 

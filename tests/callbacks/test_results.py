@@ -4,7 +4,6 @@ import time
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 
 from callbacks.progress import EpochLines, TrainingLog
 from callbacks.results import Results
@@ -35,14 +34,11 @@ def test_every_code_that_trained_a_run_is_told(monkeypatch):
     assert found == [["aaa"], ["aaa"], ["aaa", "bbb-dirty"], ["aaa", "bbb-dirty"]]
 
 
-class Slow(Callback):
-    """Makes steps and validation take a known time: 5 × 0.02 s per epoch, and 0.2 s."""
-
-    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        time.sleep(0.02)
-
-    def on_validation_batch_start(self, trainer, pl_module, batch, batch_idx, dataloader_idx=0):
-        time.sleep(0.2)
+# Steps and validation take a known time: 5 × 0.02 s per epoch, and 0.2 s.
+SLOW = (
+    tiny.at("on_train_batch_start", lambda *_: time.sleep(0.02)),
+    tiny.at("on_validation_batch_start", lambda *_: time.sleep(0.2)),
+)
 
 
 @pytest.mark.parametrize("validation_batches", [0, 1])
@@ -50,7 +46,7 @@ def test_training_time_leaves_evaluation_out_and_needs_none(tiny_bert, cola_fold
     module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
     made = Results()
     started = time.monotonic()
-    tiny.fit(module, data, made, Slow(), max_epochs=2, limit_val_batches=validation_batches)
+    tiny.fit(module, data, made, *SLOW, max_epochs=2, limit_val_batches=validation_batches)
     evaluating = 0.4 * validation_batches
     assert 0.2 <= made.training_seconds <= time.monotonic() - started - evaluating
     assert len(made.validations) == 2

@@ -116,14 +116,12 @@ def test_a_fixed_rank_is_left_alone(tiny_bert, cola_folder, capsys):
     assert "rank" not in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("least", "asked"), [({"min_epochs": 2}, 10), ({"min_steps": 8}, 8)])
-def test_a_step_limit_below_what_is_asked_for_at_least_is_refused(tiny_bert, cola_folder, least, asked):
-    (name,) = least
-    with pytest.raises(InputError, match=rf"max_steps is 7, but trainer.{name} asks for {asked} steps"):
-        fit(tiny_bert, cola_folder, StepLimit(7), max_epochs=-1, **least)
-
-
-def test_a_step_limit_ends_a_run_that_has_done_what_is_asked_for_at_least(tiny_bert, cola_folder):
+def test_a_step_limit_ends_a_run_that_has_done_what_is_asked_for_at_least_and_below_it_is_refused(
+    tiny_bert, cola_folder
+):
+    for name, least, asked in (("min_epochs", 2, 10), ("min_steps", 8, 8)):
+        with pytest.raises(InputError, match=rf"max_steps is 7, but trainer.{name} asks for {asked} steps"):
+            fit(tiny_bert, cola_folder, StepLimit(7), max_epochs=-1, **{name: least})
     steps = at_each_step("alpha")
     fit(tiny_bert, cola_folder, StepLimit(7), steps, max_epochs=-1, min_epochs=1, min_steps=7)
     assert len(steps.seen) == 7
