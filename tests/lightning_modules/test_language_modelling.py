@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
@@ -72,30 +72,26 @@ def test_perplexity_is_that_of_a_plain_loop(backbone, wikitext_folder, packing, 
 
 def fit(module, data, *callbacks, **settings):
     torch.manual_seed(0)
-    trainer = tiny.fit(module, data, *callbacks, **settings)
-    return trainer
+    return tiny.fit(module, data, *callbacks, **settings)
 
 
-class Loss(Callback):
+def noted_losses():
     """Notes the loss of every micro-batch."""
-
-    def __init__(self):
-        self.losses = []
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        self.losses.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+    seen = []
+    note = lambda trainer, module, outputs, *_: seen.append(float(outputs["loss"]) * trainer.accumulate_grad_batches)  # noqa: E731
+    return seen, LambdaCallback(on_train_batch_end=note)
 
 
 @pytest.mark.parametrize("packing", ["blocks", "lines"])
 def test_accumulation_gives_the_same_mean_over_tokens_and_the_same_update(tiny_llama, wikitext_folder, packing):
     ends, means = [], []
     for accumulate in (1, 3):
-        loss, module = Loss(), tiny.make_language_module(tiny_llama, learning_rate=1e-2)
+        (losses, loss), module = noted_losses(), tiny.make_language_module(tiny_llama, learning_rate=1e-2)
         data = tiny.make_wikitext(tiny_llama, wikitext_folder, batch_size=6, packing=packing)
         torch.manual_seed(0)
         settings = {"accumulate_grad_batches": accumulate, "limit_val_batches": 0, "gradient_clip_val": 1.0}
         tiny.make_trainer(loss, **settings).fit(module, datamodule=data)
-        steps = torch.tensor(loss.losses).view(-1, accumulate)
+        steps = torch.tensor(losses).view(-1, accumulate)
         means.append(steps.mean(1))
         ends.append(torch.cat([parameter.detach().flatten() for parameter in module.model.parameters()]))
     torch.testing.assert_close(means[0], means[1], rtol=1e-3, atol=1e-4)
@@ -104,7 +100,7 @@ def test_accumulation_gives_the_same_mean_over_tokens_and_the_same_update(tiny_l
 
 
 def test_the_training_loss_of_a_step_is_the_mean_over_its_tokens(tiny_llama, wikitext_folder):
-    loss, module = Loss(), tiny.make_language_module(tiny_llama, learning_rate=0.0)
+    (losses, loss), module = noted_losses(), tiny.make_language_module(tiny_llama, learning_rate=0.0)
     data = tiny.make_wikitext(tiny_llama, wikitext_folder, packing="lines", block_size=64)
     fit(module, data, loss, limit_val_batches=0)
     tokenizer, model = AutoTokenizer.from_pretrained(tiny_llama), AutoModelForCausalLM.from_pretrained(tiny_llama)
@@ -112,7 +108,7 @@ def test_the_training_loss_of_a_step_is_the_mean_over_its_tokens(tiny_llama, wik
     lines = [line for line in text.split("\n") if line.strip()]
     rows = [token_losses(model.eval(), tokenizer(line)["input_ids"]) for line in lines]
     sampler = data.train_dataloader().batch_sampler
-    for step, found in enumerate(loss.losses):
+    for step, found in enumerate(losses):
         values = [value for row in sampler.micro_batch(0, step).indices for value in rows[row]]
         assert found == pytest.approx(sum(values) / len(values), rel=1e-5)
     total, tokens = module.epoch_loss.tolist()
@@ -154,20 +150,17 @@ def test_with_an_adapter_the_tied_embeddings_stay_and_are_not_saved(tiny_gpt2, w
 
 def test_the_best_checkpoint_is_the_epoch_with_the_lowest_perplexity(tiny_gpt2, wikitext_folder, tmp_path):
     """The model is ruined before the third epoch: the largest perplexity is the last one."""
-    seen = []
 
-    class Ruin(Callback):
-        def on_train_epoch_start(self, trainer, pl_module):
-            with torch.no_grad():
-                for parameter in pl_module.model.parameters():
-                    parameter.mul_(10 if trainer.current_epoch == 2 else 1)
+    def ruin(trainer, module):
+        for parameter in module.model.parameters():
+            parameter.mul_(10)
 
-        def on_train_epoch_end(self, trainer, pl_module):
-            seen.append(float(trainer.callback_metrics["val/perplexity"]))
-
+    ruins = tiny.at("on_train_epoch_start", ruin, current_epoch=2)
+    notes = tiny.notes(lambda module: float(module.trainer.callback_metrics["val/perplexity"]), "on_train_epoch_end")
     module, data = tiny.make_language_module(tiny_gpt2), tiny.make_wikitext(tiny_gpt2, wikitext_folder)
     best = BestCheckpoint(tmp_path)
-    fit(module, data, Ruin(), best, max_epochs=3, enable_checkpointing=True)
+    fit(module, data, ruins, notes, best, max_epochs=3, enable_checkpointing=True)
+    seen = notes.seen
     assert seen[1] < seen[0] < seen[2]
     assert torch.load(tmp_path / "best.ckpt", weights_only=True)["epoch"] == 1
     assert float(best.best_model_score) == pytest.approx(seen[1])

@@ -91,26 +91,16 @@ def test_each_parameter_is_in_its_group_with_the_groups_rate_and_weight_decay(mo
             assert group["name"] == wanted
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"learning_rate": -1.0},
-        {"learning_rate": math.inf},
-        {"head_learning_rate": math.nan},
-        {"allocation_learning_rate": -1e-3},
-        {"weight_decay": -0.1},
-        {"allocation_weight_decay": math.inf},
-        {"warmup_fraction": 1.5},
-        {"warmup_rounding": "nearest"},
-        {"schedule": "cosine"},
-        {"betas": (2, 3)},
-        {"betas": (0.9, 1.0)},
-    ],
-)
-def test_settings_out_of_range_are_refused_by_name(settings):
-    (name,) = settings
+WRONG = [("learning_rate", -1.0), ("learning_rate", math.inf), ("head_learning_rate", math.nan)]
+WRONG += [("allocation_learning_rate", -1e-3), ("weight_decay", -0.1), ("allocation_weight_decay", math.inf)]
+WRONG += [("warmup_fraction", 1.5), ("warmup_rounding", "nearest"), ("schedule", "cosine")]
+WRONG += [("betas", (2, 3)), ("betas", (0.9, 1.0))]
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG)
+def test_settings_out_of_range_are_refused_by_name(name, value):
     with pytest.raises(InputError, match=f"^{name} is .*allowed"):
-        OptimizerSettings(**settings)
+        OptimizerSettings(**{name: value})
 
 
 def group_settings(module):
@@ -119,14 +109,8 @@ def group_settings(module):
     return {group["name"]: tuple(group[key] for key in ("lr", "weight_decay", "betas")) for group in groups}
 
 
-OTHER = {
-    "learning_rate": 3e-3,
-    "head_learning_rate": 4e-3,
-    "allocation_learning_rate": 5e-3,
-    "weight_decay": 0.3,
-    "allocation_weight_decay": 0.2,
-    "betas": (0.8, 0.9),
-}
+OTHER = {"learning_rate": 3e-3, "head_learning_rate": 4e-3, "allocation_learning_rate": 5e-3}
+OTHER |= {"weight_decay": 0.3, "allocation_weight_decay": 0.2, "betas": (0.8, 0.9)}
 
 
 @pytest.mark.parametrize(

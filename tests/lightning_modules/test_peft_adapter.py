@@ -26,12 +26,8 @@ pytestmark = [
 ]
 
 LORA = {"r": 3, "lora_alpha": 6}
-SETTINGS = {
-    "lora": LORA,
-    "rslora": LORA,
-    "dora": LORA,
+SETTINGS = dict.fromkeys(("lora", "rslora", "dora", "eva"), LORA) | {
     "pissa": {**LORA, "init_lora_weights": "pissa_niter_4"},
-    "eva": LORA,
     "vera": {"r": 12, "d_initial": 0.5},
     "adalora": {"init_r": 4, "target_r": 2, "tinit": 1, "tfinal": 3},
     "tinylora": {"r": 2, "u": 5, "init_weights": "uniform"},
@@ -47,18 +43,14 @@ def peft_config(method, **common):
     """PEFT's own way to say the same."""
     import peft
 
-    eva = peft.EvaConfig(rho=1.0)
-    settings = {
-        "lora": lambda: peft.LoraConfig(r=3, lora_alpha=6, **common),
-        "rslora": lambda: peft.LoraConfig(r=3, lora_alpha=6, use_rslora=True, **common),
-        "dora": lambda: peft.LoraConfig(r=3, lora_alpha=6, use_dora=True, **common),
-        "pissa": lambda: peft.LoraConfig(r=3, lora_alpha=6, init_lora_weights="pissa_niter_4", **common),
-        "eva": lambda: peft.LoraConfig(r=3, lora_alpha=6, init_lora_weights="eva", eva_config=eva, **common),
-        "vera": lambda: peft.VeraConfig(r=12, d_initial=0.5, **common),
-        "adalora": lambda: peft.AdaLoraConfig(init_r=4, target_r=2, tinit=1, tfinal=3, total_step=10, **common),
-        "tinylora": lambda: peft.TinyLoraConfig(r=2, u=5, init_weights="uniform", **common),
+    more = {
+        "rslora": {"use_rslora": True},
+        "dora": {"use_dora": True},
+        "eva": {"init_lora_weights": "eva", "eva_config": peft.EvaConfig(rho=1.0)},
+        "adalora": {"total_step": 10},
     }
-    return settings[method]()
+    kinds = {"vera": peft.VeraConfig, "adalora": peft.AdaLoraConfig, "tinylora": peft.TinyLoraConfig}
+    return kinds.get(method, peft.LoraConfig)(**SETTINGS[method], **more.get(method, {}), **common)
 
 
 def trained_parts(model, head):
@@ -108,15 +100,8 @@ def test_logits_and_trained_parameters_are_those_of_get_peft_model(both):
     torch.testing.assert_close(after, reference(**inputs).logits, rtol=0, atol=1e-6)
 
 
-class SaveAt(Callback):
-    """Saves a checkpoint after a step."""
-
-    def __init__(self, step, path):
-        self.step, self.path = step, path
-
-    def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-        if trainer.global_step == self.step:
-            trainer.save_checkpoint(self.path)
+def save_at(step, path):
+    return tiny.at("on_train_batch_end", lambda trainer, _: trainer.save_checkpoint(path), global_step=step)
 
 
 def fit(method, backbone, cola, callbacks=(), ckpt_path=None, seed=1):
@@ -131,7 +116,7 @@ def fit(method, backbone, cola, callbacks=(), ckpt_path=None, seed=1):
 def trained(request, tiny_bert, cola_folder, tmp_path_factory):
     """A module after an epoch, and a checkpoint from its middle."""
     path = tmp_path_factory.mktemp(request.param) / "middle.ckpt"
-    module, trainer = fit(request.param, tiny_bert, cola_folder, [SaveAt(3, path)])
+    module, trainer = fit(request.param, tiny_bert, cola_folder, [save_at(3, path)])
     return request.param, module, trainer, path
 
 
@@ -209,12 +194,11 @@ def test_eva_whose_directions_do_not_settle_is_refused(tiny_bert, cola_folder, m
     ],
 )
 def test_other_frozen_parts_and_methods_are_refused(method, other, change, message, tiny_bert, cola_folder, tmp_path):
-    fit(method, tiny_bert, cola_folder, [SaveAt(1, tmp_path / "some.ckpt")])
+    path = str(tmp_path / "some.ckpt")
+    fit(method, tiny_bert, cola_folder, [save_at(1, path)])
     module = tiny.make_module(tiny_bert, PEFTAdapter(other, SETTINGS[method] | change))
     with pytest.raises(InputError, match=message):
-        tiny.make_trainer().validate(
-            module, datamodule=tiny.make_data(tiny_bert, cola_folder), ckpt_path=str(tmp_path / "some.ckpt")
-        )
+        tiny.make_trainer().validate(module, datamodule=tiny.make_data(tiny_bert, cola_folder), ckpt_path=path)
 
 
 @pytest.mark.parametrize(
@@ -251,20 +235,16 @@ def test_without_the_package_the_message_says_how_to_install_it(monkeypatch):
         PEFTAdapter("lora")
 
 
-def test_peft_still_keeps_what_checkpoints_of_adalora_hold():
+def test_peft_still_keeps_what_checkpoints_of_adalora_hold(monkeypatch):
     """No public interface gives it: the message says what is gone, and which versions have it."""
     from peft.tuners.adalora import RankAllocator
 
     model, head = classifier("bert")
     PEFTAdapter("adalora", SETTINGS["adalora"]).attach(model, "bert", head)  # passes while PEFT has it
     renamed = lambda self: setattr(self, "importance", {})  # noqa: E731
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        pytest.raises(InputError, match=r"no longer keeps exp_avg_ipt.*allowed"),
-    ):
-        patch.setattr(RankAllocator, "reset_ipt", renamed)
-        model, head = classifier("bert")
-        PEFTAdapter("adalora", SETTINGS["adalora"]).attach(model, "bert", head)
+    monkeypatch.setattr(RankAllocator, "reset_ipt", renamed)
+    with pytest.raises(InputError, match=r"no longer keeps exp_avg_ipt.*allowed"):
+        PEFTAdapter("adalora", SETTINGS["adalora"]).attach(*classifier("bert")[:1], "bert", head)
 
 
 def test_no_warning_reaches_the_user():

@@ -1,12 +1,13 @@
 """Lightning's own Trainer, without this project's command line, trains and evaluates the same."""
 
 import json
+from itertools import pairwise
 
 import lightning.pytorch as pl
 import pytest
 import torch
 import yaml
-from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import LambdaCallback
 
 from callbacks.alpha_growth import AlphaGrowth
 from callbacks.budget_schedule import BudgetSchedule
@@ -36,7 +37,7 @@ def test_a_plain_trainer_trains_what_the_command_line_trains(kind, tiny_bert, co
     make, settings = ADAPTERS[kind]
     name = "lightning_modules.PEFTAdapter" if make is PEFTAdapter else f"lora.{make.__name__}"
     config = write_config(tmp_path, tiny_bert, cola_folder, {"class_path": name, "init_args": settings})
-    assert run("fit", config, tmp_path) == 0
+    assert run("fit", config, tmp_path, "--trainer.max_epochs", "2") == 0
     results = json.loads((tmp_path / "tiny" / "results.json").read_text())
     weights = torch.load(tmp_path / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
 
@@ -47,7 +48,7 @@ def test_a_plain_trainer_trains_what_the_command_line_trains(kind, tiny_bert, co
     data = GLUEDataModule(backbone=tiny_bert, seed=1, **asked["data"]["init_args"])
     losses = tiny.notes(lambda module: float(module.trainer.callback_metrics["val/loss"]), "on_train_epoch_end")
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    pl.Trainer(max_epochs=3, accelerator="cpu", devices=1, callbacks=[losses], **quiet).fit(module, datamodule=data)
+    pl.Trainer(max_epochs=2, accelerator="cpu", devices=1, callbacks=[losses], **quiet).fit(module, datamodule=data)
     assert losses.seen == results["val_losses"]
     state = module.state_dict()
     tensors = [key for key, value in weights.items() if isinstance(value, torch.Tensor)]
@@ -89,23 +90,13 @@ def test_what_looks_before_the_first_step_sees_the_first_alpha_and_budget(tiny_b
 @pytest.mark.parametrize("accumulate", [1, 2, 4, 8])
 def test_a_step_ends_where_lightning_makes_one(tiny_bert, cola_folder, accumulate):
     """Lightning steps at the epoch's last batch, whatever has been accumulated."""
-    told, made = [], []
-
-    class Lenient(WholeSteps):
-        def on_train_start(self, trainer, pl_module):
-            pass
-
-    class Steps(Callback):
-        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-            self.before = trainer.global_step
-
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            told.append(pl_module.ends_step(batch_idx))
-            made.append(trainer.global_step > self.before)
-
+    told, steps = [], [0]
+    Lenient = type("Lenient", (WholeSteps,), {"on_train_start": lambda *_: None})
+    steps_made = tiny.at("on_train_batch_end", lambda trainer, _: steps.append(trainer.global_step))
+    asked = LambdaCallback(on_train_batch_end=lambda _, module, *rest: told.append(module.ends_step(rest[-1])))
     settings = {"accumulate_grad_batches": accumulate, "limit_train_batches": 5, "max_epochs": 2}
-    trainer = tiny.make_trainer(Lenient(), Steps(), limit_val_batches=0, **settings)
+    trainer = tiny.make_trainer(Lenient(), steps_made, asked, limit_val_batches=0, **settings)
     module = tiny.make_module(tiny_bert, AdaptiveLoRAXS(1, 4, 2.5))
     trainer.fit(module, datamodule=tiny.make_data(tiny_bert, cola_folder))
-    assert told == made and len(told) == 10 and told[4] and told[9]
+    assert told == [after > before for before, after in pairwise(steps)] and len(told) == 10 and told[4] and told[9]
     assert sum(told) == trainer.global_step == module.training_steps() == 2 * module.steps_per_epoch()

@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from lightning.pytorch import Callback
 from lightning.pytorch.plugins.precision import MixedPrecision
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
@@ -23,8 +22,7 @@ def adaptive():
 
 def fit(module, data, *callbacks, **settings):
     torch.manual_seed(0)
-    trainer = tiny.fit(module, data, *callbacks, **settings)
-    return trainer
+    return tiny.fit(module, data, *callbacks, **settings)
 
 
 @pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4), lambda: None], ids=["adaptive", "fixed", "full"])
@@ -45,20 +43,18 @@ def test_dropout_is_on_in_every_training_step_and_off_in_evaluation(tiny_bert, c
 @pytest.mark.parametrize("adapter", [adaptive, lambda: LoRAXS(4)], ids=["adaptive", "fixed"])
 def test_what_is_frozen_stays_and_what_trains_moves(tiny_bert, cola_folder, adapter):
     module, data = tiny.make_module(tiny_bert, adapter(), **RATES), tiny.make_data(tiny_bert, cola_folder)
-    start = {}
 
-    class Start(Callback):
-        def on_train_start(self, trainer, pl_module):
-            start.update({name: value.detach().clone() for name, value in pl_module.named_parameters()})
-            layers = [part for part in pl_module.modules() if type(part).__name__ == "LoRAXSLinear"]
-            start.update({(id(layer), name): getattr(layer, name).clone() for layer in layers for name in "AB"})
+    def state(module):
+        layers = [part for part in module.modules() if type(part).__name__ == "LoRAXSLinear"]
+        factors = {f"{place}.{name}": getattr(layer, name) for place, layer in enumerate(layers) for name in "AB"}
+        return {name: tensor.detach().clone() for name, tensor in (*module.named_parameters(), *factors.items())}
 
-    fit(module, data, Start(), max_epochs=2)
-    for name, parameter in module.named_parameters():
-        assert torch.equal(parameter, start[name]) != parameter.requires_grad, name
-    layers = [part for part in module.modules() if type(part).__name__ == "LoRAXSLinear"]
-    assert len(layers) == 8
-    assert all(torch.equal(getattr(layer, name), start[id(layer), name]) for layer in layers for name in "AB")
+    start = tiny.notes(state, "on_train_start")
+    fit(module, data, start, max_epochs=2)
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    before, after = start.seen[0], state(module)
+    assert {name for name in after if not torch.equal(after[name], before[name])} == trained
+    assert {f"{place}.{name}" for place in range(8) for name in "AB"} < set(after)
 
 
 def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_bert, cola_folder):
@@ -70,12 +66,11 @@ def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_b
     module = tiny.make_module(tiny_bert, adaptive(), **RATES)
     data = tiny.make_data(tiny_bert, cola_folder)
 
-    class Activations(Callback):
-        def on_train_start(self, trainer, pl_module):
-            query = pl_module.model.bert.encoder.layer[0].attention.self.query
-            query.register_forward_hook(lambda layer, x, y: activations.append(y.dtype))
+    def watch(module):
+        query = module.model.bert.encoder.layer[0].attention.self.query
+        query.register_forward_hook(lambda layer, x, y: activations.append(y.dtype))
 
-    trainer = fit(module, data, seen, Activations(), precision="bf16-mixed")
+    trainer = fit(module, data, seen, tiny.notes(watch, "on_train_start"), precision="bf16-mixed")
     assert seen.seen == [{torch.float32}] * 5
     assert set(activations) == {torch.bfloat16}
     moments = {
@@ -88,20 +83,20 @@ def test_mixed_bfloat16_keeps_parameters_gradients_and_moments_in_float32(tiny_b
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
 def test_gradients_are_clipped_in_every_precision(tiny_bert, cola_folder, precision, algorithm):
-    largest, most = [], 1e-4
+    most = 1e-4
 
-    class Gradients(Callback):
-        def on_train_batch_end(self, trainer, pl_module, outputs, batch, batch_idx):
-            gradients = [p.grad.flatten() for p in pl_module.parameters() if p.requires_grad]
-            largest.append(float(torch.cat(gradients).norm(p=2 if algorithm == "norm" else float("inf"))))
+    def largest(module):
+        gradients = [p.grad.flatten() for p in module.parameters() if p.requires_grad]
+        return float(torch.cat(gradients).norm(p=2 if algorithm == "norm" else float("inf")))
 
+    seen = tiny.notes(largest, "on_train_batch_end")
     # Lightning has a scaler on accelerators only; torch has one for the CPU
     scaled = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=2.0**10))]}
     chosen = scaled if precision == "16-mixed" else {"precision": precision}
     module, data = tiny.make_module(tiny_bert, adaptive(), **RATES), tiny.make_data(tiny_bert, cola_folder)
     clipping = {"gradient_clip_val": most, "gradient_clip_algorithm": algorithm}
-    fit(module, data, Gradients(), RankDiscretisation(0), **clipping, **chosen)
-    assert largest == pytest.approx([most] * 5, rel=1e-2)  # without clipping they are a thousand times as large
+    fit(module, data, seen, RankDiscretisation(0), **clipping, **chosen)
+    assert seen.seen == pytest.approx([most] * 5, rel=1e-2)  # without clipping they are a thousand times as large
     assert module.adapter.R.abs().max() > 1e-4
 
 
