@@ -10,7 +10,7 @@ from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRA, AdaptiveLoRAXS, LoRA, LoRAXS
-from lora.gradient import gradient_directions, ranks_by_energy
+from lora.gradient import Directions, gradient_directions, ranks_by_energy
 from lora.layers import dense_weight
 from tests.lora.attached import attached
 
@@ -130,26 +130,19 @@ def test_water_filling_keeps_budget_and_bounds(rank_min, budget):
     assert used + cheapest > budget  # nothing more would have fitted
 
 
-def energetic(count, rank):
-    from lora.gradient import Directions
-
-    generator = torch.Generator().manual_seed(4)
-    energies = torch.zeros(count, rank)
-    energies[-1] = 1.0
-    return energies, lambda layer, energy: Directions(
-        torch.linalg.qr(torch.randn(dense_weight(layer.base).shape[0], rank, generator=generator))[0],
-        torch.arange(rank, 0, -1).float(),
-        torch.linalg.qr(torch.randn(dense_weight(layer.base).shape[1], rank, generator=generator))[0],
-        energy,
-    )
+def some_directions(layer, energies):
+    U, V = (torch.linalg.qr(torch.randn(side, len(energies)))[0] for side in dense_weight(layer.base).shape)
+    return Directions(U, torch.arange(len(energies), 0, -1).float(), V, energies)
 
 
 def test_layers_of_rank_0_are_left_alone_and_nothing_below_them_is_differentiated():
     model, adapter = attached(
         AdaptiveLoRAXS(0, 3, budget=9, allocation="fixed_by_energy", factors="gradient", gradient_batches=2)
     )
-    energies, make = energetic(len(adapter.layer_names), 3)
-    adapter.take_directions([make(layer, row) for layer, row in zip(adapter.adapted_layers, energies, strict=True)])
+    energies = torch.zeros(len(adapter.layer_names), 3)
+    energies[-1] = 1.0
+    pairs = zip(adapter.adapted_layers, energies, strict=True)
+    adapter.take_directions([some_directions(layer, row) for layer, row in pairs])
     adapter.refresh()
     assert list(adapter.discrete_ranks().values()) == [0] * (len(energies) - 1) + [3]
     seen = {}

@@ -84,6 +84,13 @@ def assert_near(found, exact, share=0.03):
     torch.testing.assert_close(found.double(), exact.double(), rtol=0, atol=share * float(exact.abs().max()))
 
 
+def assert_dense(adapter, attention, x, names=tuple(WIDTHS), R=None):
+    """Layers called in this order give what the formula gives."""
+    exact = dense(adapter, attention, x, R)
+    for name, y in outputs(attention, x, names).items():
+        assert_near(y, exact[name])
+
+
 def launches(work):
     with StepCounter() as counter:
         counter.counting = True
@@ -128,8 +135,7 @@ def test_three_layers_are_one_product_each_way():
 def test_any_layer_may_be_the_first(order):
     adapter, attention = made()
     x = torch.randn(5, IN)
-    for name, y in outputs(attention, x, order).items():
-        assert_near(y, dense(adapter, attention, x)[name])
+    assert_dense(adapter, attention, x, order)
     refresh(adapter)
     assert adapter.joints
 
@@ -139,7 +145,7 @@ def test_a_tensor_that_is_changed_between_two_layers_is_computed_again():
     x = torch.randn(5, IN)
     outputs(attention, x, ["query"])
     x.mul_(-2)
-    assert_near(outputs(attention, x, ["value"])["value"], dense(adapter, attention, x)["value"])
+    assert_dense(adapter, attention, x, ["value"])
 
 
 def test_a_part_of_another_step_or_of_a_pass_without_gradients_is_not_used():
@@ -151,8 +157,7 @@ def test_a_part_of_another_step_or_of_a_pass_without_gradients_is_not_used():
     with torch.no_grad():
         adapter.R.mul_(-3)
     refresh(adapter)
-    for name in ("query", "value"):
-        assert_near(outputs(attention, x, [name])[name], dense(adapter, attention, x)[name])
+    assert_dense(adapter, attention, x, ("query", "value"))
 
 
 def test_a_changed_factor_is_used_from_then_on():
@@ -161,8 +166,7 @@ def test_a_changed_factor_is_used_from_then_on():
     outputs(attention, x)
     attention.value.keep_factors(torch.randn(RANK, IN), torch.randn(WIDTHS["value"], RANK))
     refresh(adapter)
-    for name, y in outputs(attention, x).items():
-        assert_near(y, dense(adapter, attention, x)[name])
+    assert_dense(adapter, attention, x)
 
 
 @pytest.mark.parametrize("why", ["idle", "merged", "inference", "float32"])
@@ -188,10 +192,8 @@ def test_layers_that_are_called_with_different_tensors_are_right_and_then_given_
     x, other = torch.randn(5, IN), torch.randn(3, IN)
 
     def check():
-        query, rest = outputs(attention, x, ["query"]), outputs(attention, other, ["key", "value"])
-        assert_near(query["query"], dense(adapter, attention, x)["query"])
-        for name, y in rest.items():
-            assert_near(y, dense(adapter, attention, other)[name])
+        assert_dense(adapter, attention, x, ["query"])
+        assert_dense(adapter, attention, other, ["key", "value"])
 
     check()
     unused = ref(adapter.joints[0]._parts[0])  # of `other`, which the query never saw
@@ -262,9 +264,7 @@ def test_layers_that_are_sharded_are_given_up_and_whole_ones_not_held(monkeypatc
     gc.collect()
     assert not adapter.joints and whole() is None
     assert all(layer.joint is layer.folded is None for layer in adapter.adapted_layers)
-    x = torch.randn(5, IN)
-    for name, y in outputs(attention, x).items():
-        assert_near(y, dense(adapter, attention, x)[name])
+    assert_dense(adapter, attention, torch.randn(5, IN))
 
 
 @pytest.mark.parametrize("kind", ["bert", "albert", "distilbert", "deberta-v2", "gpt2", "llama"])

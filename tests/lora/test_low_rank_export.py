@@ -7,12 +7,12 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from transformers.pytorch_utils import Conv1D
 
 from common.errors import InputError
 from lora import AdaptiveLoRAXS, LoRAXS
 from lora.export import cut_factors, merge, plain_weights, unwrap
 from lora.factors import factorise
+from lora.layers import dense_weight
 from lora.rank_allocation import RankAllocation
 from tests.architectures import classifier
 
@@ -38,12 +38,10 @@ def adapted(model_type: str, ranks: list[int], rank_max: int = 8):
 def dense_copy(plain, adapter, ranks: list[int]):
     """The plain model with s · B[:, :k] R[:k, :k] A[:k] added to each weight, entry by entry of the formula."""
     layers = [plain.get_submodule(name) for name in adapter.layer_names]
-    weights = [layer.weight.T if isinstance(layer, Conv1D) else layer.weight for layer in layers]
-    factors = factorise(weights, adapter.rank, "svd")
+    factors = factorise([dense_weight(layer) for layer in layers], adapter.rank, "svd")
     with torch.no_grad():
-        for index, (layer, k, (A, B)) in enumerate(zip(layers, ranks, factors, strict=True)):
-            update = adapter.scaling * B[:, :k] @ adapter.R[index, :k, :k] @ A[:k]
-            layer.weight += update.T if isinstance(layer, Conv1D) else update
+        for layer, R, k, (A, B) in zip(layers, adapter.R, ranks, factors, strict=True):
+            dense_weight(layer).add_(adapter.scaling * B[:, :k] @ R[:k, :k] @ A[:k])  # a view where it is transposed
     return plain
 
 
