@@ -20,13 +20,12 @@ from experiments.report.optimum import find_optimum
 from experiments.report.rate_forecast import forecast_table, forecasts
 from experiments.report.rate_law import Point, fit_law, law_table, left_out, points_of
 from experiments.report.replay import Replay, replays
-from experiments.report.sources import read_records
 from experiments.report.statistics import deviation_limit, holm, pairs_for_power, power
 from experiments.report.tables import comparable, comparisons
 from experiments.sweep.early_exit import least_share
 from experiments.sweep.question import Question
 from tests.docs.early_exit_rules import rules_table
-from tests.docs.published import RESULTS, filled
+from tests.docs.published import RESULTS, filled, records
 
 PAGE = RESULTS.parent / "deciding_trials.md"
 _ALPHA_RANGE = ("alpha_growth.alpha_min", "alpha_growth.alpha_max", "model.optimizer.schedule")
@@ -47,7 +46,7 @@ _PUBLIC = Path(__file__).parents[1] / "reference" / "tinker_sft_rates.csv"
 @cache
 def study(*names: str, baseline: str | None = None) -> Study:
     """The runs of published files, put in order."""
-    return make_study(read_records([RESULTS / f"{name}.json" for name in names]), baseline)
+    return make_study(records(names), baseline)
 
 
 @cache
@@ -56,7 +55,7 @@ def published() -> dict[str, Study]:
     found = {}
     for path in sorted(RESULTS.glob("*.json")):
         if '"trials": [' in path.read_text(encoding="utf-8"):
-            methods = {group.method for group in study(path.stem).groups}
+            methods = {record.method for record in records((path.stem,))}
             found[path.stem] = study(path.stem, baseline=next((m for m in ("fixed", "full") if m in methods), None))
     return found
 
@@ -196,15 +195,8 @@ def signal() -> pd.DataFrame:
 
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "replay": replay,
-    "rules": rules,
-    "power": power_of_cola,
-    "multiplicity": multiplicity,
-    "law": law,
-    "left_out": ranks_left_out,
-    "forecast": forecast,
-    "audit": audit,
-    "signal": signal,
+    **{made.__name__: made for made in (replay, rules, multiplicity, law, forecast, audit, signal)},
+    **{"power": power_of_cola, "left_out": ranks_left_out},
 }
 
 

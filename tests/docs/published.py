@@ -242,7 +242,7 @@ def _text(table: dict[str, Any], row: dict[str, Any], title: str) -> str:
         return getattr(Cell(chosen.group, figure, chosen=chosen), column["cell"])()
     settings = row.get("where", {}) | column.get("where", {})
     method, minus = row.get("of"), row.get("minus", column.get("minus", ""))
-    kept = [one for one in _records(trials) if one.status != row.get("without")]
+    kept = [one for one in records(trials) if one.status != row.get("without")]
     ours = Group(tuple(one for one in kept if method in (None, one.method) and _has(one, settings)), row["label"])
     others = row["minus_where"] if "minus_where" in row else column.get("minus_where", settings)
     other = Group(tuple(one for one in kept if one.method == minus and _has(one, others)), minus)
@@ -257,14 +257,15 @@ def _has(record: Record, settings: dict[str, Any]) -> bool:
 
 
 @cache
-def _records(trials: tuple[str, ...]) -> list[Record]:
+def records(trials: tuple[str, ...]) -> list[Record]:
+    """The runs of published files, read once."""
     return read_records([RESULTS / f"{name}.json" for name in trials])
 
 
 @cache
 def _chosen_rates(trials: tuple[str, ...], by: str) -> dict[str, ChosenRate]:
-    records = _records(trials)
-    curves = make_curves(make_groups(records), swept_rate(records))
+    found = records(trials)
+    curves = make_curves(make_groups(found), swept_rate(found))
     return {chosen.curve.label: chosen for chosen in choose_rates(curves, by)}
 
 

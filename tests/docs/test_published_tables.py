@@ -9,8 +9,7 @@ import pytest
 import yaml
 from scipy import stats
 
-from experiments.report.sources import read_records
-from tests.docs.published import RESULTS, with_tables
+from tests.docs.published import RESULTS, records, with_tables
 
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in sorted(RESULTS.glob("*.md"))}
 PAGE = "\n".join(PAGES.values())
@@ -32,7 +31,7 @@ def test_all_kept_trials_are_linked_and_can_be_reported():
     assert len(STUDIES) == 39
     for name, trials in STUDIES.items():
         assert f"({name}.json)" in PAGE
-        assert len(read_records([RESULTS / f"{name}.json"])) == len(trials)
+        assert len(records((name,))) == len(trials)
 
 
 def cell(table: str, label: str, column: str) -> list[float]:
