@@ -42,13 +42,9 @@ def test_results_agree_with_the_other_files(finished_run):
     folder = finished_run[1] / "tiny"
     results = json.loads((folder / "results.json").read_text())
     ranks = json.loads((folder / "ranks.json").read_text())
-    assert results["data"] == {
-        "name": "glue/cola",
-        "train_rows": 40,
-        "validation_rows": 12,
-        "test_rows": 12,
-        "truncated_rows": {"train": 0, "validation": 0, "test": 0},
-    }
+    rows = {"train": 40, "validation": 12, "test": 12}
+    counted = {f"{split}_rows": count for split, count in rows.items()}
+    assert results["data"] == {"name": "glue/cola", **counted, "truncated_rows": dict.fromkeys(rows, 0)}
     assert results["budget"]["used"] == sum(rank**2 for rank in ranks["layers"].values())
     assert results["budget"]["used"] <= results["budget"]["requested"] == 8 * 5**2
     assert results["average_rank"] == sum(ranks["layers"].values()) / 8
@@ -59,13 +55,8 @@ def test_results_agree_with_the_other_files(finished_run):
     tested = {name: value for name, value in rows[-1].items() if value}  # after the last step: the test
     assert float(tested["test/matthews_correlation"]) == results["test"]["matthews_correlation"]
     values = [float(row["val/matthews_correlation"]) for row in rows if row["val/matthews_correlation"]]
-    assert results["metric"] == {
-        "name": "matthews_correlation",
-        "higher_is_better": True,
-        "best": max(values),
-        "best_epoch": values.index(max(values)),
-        "last": values[-1],
-    }
+    best = {"best": max(values), "best_epoch": values.index(max(values)), "last": values[-1]}
+    assert results["metric"] == {"name": "matthews_correlation", "higher_is_better": True, **best}
     assert [entry["step"] for entry in ranks["history"]] == [0, 5, 10, 15]
     assert ranks["history"][0]["alpha"] == 0.5
     assert ranks["history"][-1]["alpha"] == 3.0

@@ -11,15 +11,15 @@ from tests.command_line import CrashError, differences, outcome, run, write_conf
 from tests.test_processes import assert_agree, run_two_processes
 from tests.tiny import save_cola, save_tiny_bert
 
+SHORT = "--trainer.max_epochs=1"
+STILL = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", SHORT)
 PASS = {"gradient_batches": 4, "head_warmup_steps": 3}
+ENERGY = {"rank_min": 0, "allocation": "fixed_by_energy"}
 ADAPTERS = {
     "fixed": {"class_path": "lora.LoRAXS", "init_args": {"rank": 3, "factors": "gradient", **PASS}},
     "by_energy": {
         "class_path": "lora.AdaptiveLoRAXS",
-        "init_args": {
-            **{"rank_min": 0, "rank_max": 6, "rank_average": 1.0, "allocation": "fixed_by_energy"},
-            **{"factors": "gradient", **PASS},
-        },
+        "init_args": ENERGY | {"rank_max": 6, "rank_average": 1.0, "factors": "gradient", **PASS},
     },
     "lora": {
         "class_path": "lora.LoRA",
@@ -37,7 +37,7 @@ def finished(tmp_path_factory, tiny_bert, cola_folder):
         if kind not in known:
             runs_dir = tmp_path_factory.mktemp(kind)
             known[kind] = write_config(runs_dir, tiny_bert, cola_folder, ADAPTERS[kind]), runs_dir
-            assert run("fit", *known[kind]) == 0
+            assert run("fit", *known[kind], SHORT) == 0
         return known[kind]
 
     return of
@@ -71,9 +71,9 @@ def test_a_run_killed_within_the_pass_begins_again_and_ends_the_same(finished, t
 
         patched.setattr(gradient, "_take_basis", crash)
         with pytest.raises(CrashError):
-            run("fit", config, tmp_path)
+            run("fit", config, tmp_path, SHORT)
     assert not (tmp_path / "tiny" / "checkpoints" / "last.ckpt").exists()
-    assert run("fit", config, tmp_path, "--overwrite") == 0
+    assert run("fit", config, tmp_path, SHORT, "--overwrite") == 0
     assert differences(outcome(runs_dir / "tiny"), outcome(tmp_path / "tiny")) == []
 
 
@@ -91,8 +91,7 @@ def test_exports_repeat_the_metric(finished, adapter, kind, capsys, tmp_path):
 def test_a_native_export_can_be_started_from_without_another_pass(finished, kind, tmp_path):
     config, runs_dir = finished(kind)
     folder = native_export(runs_dir, tmp_path)
-    rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
-    assert run("fit", config, tmp_path, f"--model.init_from={folder}", *rest) == 0
+    assert run("fit", config, tmp_path, f"--model.init_from={folder}", *STILL) == 0
     continued, before = results_of(tmp_path), results_of(runs_dir)
     exported = before["val_losses"][before["metric"]["best_epoch"]]
     assert continued["val_losses"][0] == pytest.approx(exported, abs=1e-5)
@@ -127,14 +126,13 @@ def test_learned_ranks_can_grow_when_started_from(tiny_bert, cola_folder, tmp_pa
     config = write_config(
         tmp_path, tiny_bert, cola_folder, {"class_path": "lora.AdaptiveLoRAXS", "init_args": settings}
     )
-    assert run("fit", config, tmp_path) == 0
+    assert run("fit", config, tmp_path, "--trainer.max_epochs=2") == 0
     folder, losses = native_export(tmp_path, tmp_path), results_of(tmp_path)["val_losses"]
     ranks = json.loads((tmp_path / "tiny" / "ranks.json").read_text())["layers"].values()
     assert max(ranks) < 4
-    rest = ("--model.optimizer.learning_rate=0", "--model.optimizer.head_learning_rate=0", "--trainer.max_epochs=1")
     best = results_of(tmp_path)["metric"]["best_epoch"]
     more = ("--model.adapter.rank_average=2", "--model.optimizer.allocation_learning_rate=0")
-    assert run("fit", config, tmp_path / "more", f"--model.init_from={folder}", *rest, *more) == 0
+    assert run("fit", config, tmp_path / "more", f"--model.init_from={folder}", *STILL, *more) == 0
     assert results_of(tmp_path / "more")["val_losses"] == pytest.approx([losses[best]], abs=1e-5)
     state = torch.load(tmp_path / "more" / "tiny" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(bool(A.any(dim=1).all()) for name, A in state.items() if name.endswith(".A"))
@@ -162,7 +160,7 @@ def still(tmp_path_factory, cola_folder):
     folder = tmp_path_factory.mktemp("still")
     backbone = save_tiny_bert(folder / "bert", layers=1, dropout=0.0)
     config = write_config(folder, str(backbone), cola_folder, ADAPTERS["by_energy"])
-    assert run("fit", config, folder, "--trainer.max_epochs=1") == 0
+    assert run("fit", config, folder, SHORT) == 0
     return config, results_of(folder)["val_losses"]
 
 
@@ -172,15 +170,15 @@ def still(tmp_path_factory, cola_folder):
 )
 def test_ranks_by_energy_train_in_double_precision_and_compiled(still, tmp_path, option):
     config, losses = still
-    assert run("fit", config, tmp_path, option, "--trainer.max_epochs=1") == 0
+    assert run("fit", config, tmp_path, option, SHORT) == 0
     assert results_of(tmp_path)["val_losses"] == pytest.approx(losses, abs=1e-5)
 
 
 @pytest.mark.long
 def test_two_processes_train_layers_of_rank_0_of_plain_lora(tmp_path):
     backbone = str(save_tiny_bert(tmp_path / "bert", dropout=0.0))
-    settings = {"rank_min": 0, "rank_max": 4, "rank_average": 1.0, "lora_alpha": 4, "allocation": "fixed_by_energy"}
-    adapter = {"class_path": "lora.AdaptiveLoRA", "init_args": {**settings, "initialization": "gradient", **PASS}}
+    settings = ENERGY | {"rank_max": 4, "rank_average": 1.0, "lora_alpha": 4, "initialization": "gradient", **PASS}
+    adapter = {"class_path": "lora.AdaptiveLoRA", "init_args": settings}
     config = write_config(tmp_path, backbone, str(save_cola(tmp_path / "cola", train=40, dev=13)), adapter)
     assert run("fit", config, tmp_path / "one") == 0
     run_two_processes(config, tmp_path / "two")

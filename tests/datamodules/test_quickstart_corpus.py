@@ -83,7 +83,7 @@ def content_words(sentences: list[Sentence]) -> set[str]:
     return {word for sentence in sentences for word in words_of(sentence.text)} - FUNCTION_WORDS
 
 
-def test_default_corpus_is_pinned(corpus: dict[str, list[Sentence]]) -> None:
+def test_default_corpus_is_pinned(corpus):
     assert digest_of(corpus) == DEFAULT_CORPUS_DIGEST, (
         "The default corpus changed. If that is intended, pin the new digest and measure the quickstart."
     )
@@ -125,7 +125,7 @@ def test_sizes_and_balance(counts: tuple[int, int, int]) -> None:
         assert sum(pairs_per_phenomenon) == count // 2
 
 
-def test_pairs_differ_minimally(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_pairs_differ_minimally(large_corpus):
     """At most one word is replaced, added or missing; beyond that only the order may differ."""
     for sentences in large_corpus.values():
         for acceptable, unacceptable in pairs_of(sentences):
@@ -136,13 +136,13 @@ def test_pairs_differ_minimally(large_corpus: dict[str, list[Sentence]]) -> None
             assert acceptable.text[-1] == unacceptable.text[-1]
 
 
-def test_sentences_are_well_formed_and_never_repeated(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_sentences_are_well_formed_and_never_repeated(large_corpus):
     texts = [sentence.text for sentences in large_corpus.values() for sentence in sentences]
     assert len({text.lower() for text in texts}) == len(texts)
     assert [text for text in texts if not re.fullmatch(r"[A-Z][A-Za-z']*(,? [A-Za-z']+)+[.?]", text)] == []
 
 
-def test_splits_share_function_words_only(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_splits_share_function_words_only(large_corpus):
     content = {split: content_words(sentences) for split, sentences in large_corpus.items()}
     for split, words in content.items():
         assert len(words) > 100
@@ -186,7 +186,7 @@ def of_phenomenon(corpus: dict[str, list[Sentence]], phenomenon: str) -> list[Se
     return [row for sentences in corpus.values() for row in sentences if row.phenomenon == phenomenon]
 
 
-def test_labels_of_subject_verb_agreement(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_subject_verb_agreement(large_corpus):
     """Judged from the surface: plural subjects end in -s here, and so do singular verbs."""
     for sentence in of_phenomenon(large_corpus, "subject_verb_agreement"):
         _, subject, verb, *_ = words_of(sentence.text)
@@ -194,7 +194,7 @@ def test_labels_of_subject_verb_agreement(large_corpus: dict[str, list[Sentence]
         assert (subject.endswith("s") == plural_verb) == bool(sentence.label), sentence
 
 
-def test_labels_of_agreement_in_short_sentences(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_agreement_in_short_sentences(large_corpus):
     """Judged from the surface: the verb comes right after its noun, and the plural of a noun ends in one -s."""
     names = ("verb_agreement_in_short_sentences", "copula_agreement_in_short_sentences")
     for sentence in (row for name in names for row in of_phenomenon(large_corpus, name)):
@@ -206,7 +206,7 @@ def test_labels_of_agreement_in_short_sentences(large_corpus: dict[str, list[Sen
         assert (plural == plural_verb) == bool(sentence.label), sentence
 
 
-def test_labels_of_mass_and_count_nouns(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_mass_and_count_nouns(large_corpus):
     rows = of_phenomenon(large_corpus, "determiner_noun_agreement")
     matches = [(row, re.search(r"(?:too|so|how) (many|much) (\w+)", row.text.lower())) for row in rows]
     judged = [(row, match[1] == "many", match[2].endswith("s")) for row, match in matches if match]
@@ -214,7 +214,7 @@ def test_labels_of_mass_and_count_nouns(large_corpus: dict[str, list[Sentence]])
     assert [row for row, many, plural in judged if (many == plural) != bool(row.label)] == []
 
 
-def test_labels_of_reflexives_after_names(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_reflexives_after_names(large_corpus):
     judged = 0
     for split, sentences in large_corpus.items():
         lists = vocabularies()[split]
@@ -229,7 +229,7 @@ def test_labels_of_reflexives_after_names(large_corpus: dict[str, list[Sentence]
     assert judged > 100
 
 
-def test_labels_of_pronouns(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_pronouns(large_corpus):
     """Judged from the surface: a sentence begins with a subject, and an object ends it or stands before an adverb."""
     subjects, objects = {"he", "she", "they", "we", "i"}, {"him", "her", "them", "us", "me"}
     for sentence in of_phenomenon(large_corpus, "pronoun_case_in_short_sentences"):
@@ -238,7 +238,7 @@ def test_labels_of_pronouns(large_corpus: dict[str, list[Sentence]]) -> None:
         assert right == bool(sentence.label), sentence
 
 
-def test_labels_of_agreement_with_pronouns(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_agreement_with_pronouns(large_corpus):
     fitting = {"he": {"is"}, "she": {"is"}, "they": {"are"}, "we": {"are"}, "i": {"am"}}
     for sentence in of_phenomenon(large_corpus, "pronoun_agreement"):
         subject, *rest = words_of(sentence.text)
@@ -249,13 +249,13 @@ def test_labels_of_agreement_with_pronouns(large_corpus: dict[str, list[Sentence
 
 
 def test_the_sentences_that_are_tried_first_are_not_among_those_of_training(
-    large_corpus: dict[str, list[Sentence]],
+    large_corpus,
 ) -> None:
     tried = set(Path("examples/first_sentences.txt").read_text().splitlines())
     assert len(tried) == 10 and not tried & {sentence.text for sentence in large_corpus["train"]}
 
 
-def test_labels_of_tense_and_time(large_corpus: dict[str, list[Sentence]]) -> None:
+def test_labels_of_tense_and_time(large_corpus):
     for sentence in of_phenomenon(large_corpus, "tense_time_adverb"):
         future_verb = bool({"will", "going"} & set(words_of(sentence.text)))
         future_time = bool({"tomorrow", "next"} & set(words_of(sentence.text)))
