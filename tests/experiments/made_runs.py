@@ -12,31 +12,23 @@ LAYERS = [f"encoder.layer.{layer}.attention.self.{name}" for layer in range(2) f
 
 def results(name: str, seed: int, best: float | None, metric: str = "accuracy", **changes: Any) -> dict[str, Any]:
     """A results.json."""
+    last = None if best is None else best - 0.01
     content = {
-        "run_name": name,
-        "seed": seed,
+        **{"run_name": name, "seed": seed, "backbone": "made-base", "adapter": "LoRA"},
         "data": {"name": "made/news", "train_rows": 100, "validation_rows": 20, "test_rows": 20},
-        "backbone": "made-base",
-        "adapter": "LoRA",
         "metric": {
             "name": metric,
             "higher_is_better": metric != "perplexity",
             "best": best,
             "best_epoch": 1,
-            "last": None if best is None else best - 0.01,
+            "last": last,
         },
         "test": None if best is None else {"accuracy": 0.8, "loss": 0.4, metric: best - 0.02},
-        "train_losses": [0.9, 0.5],
-        "val_losses": [0.8, 0.6],
-        "best_val_loss": 0.6,
+        **{"train_losses": [0.9, 0.5], "val_losses": [0.8, 0.6], "best_val_loss": 0.6},
         "trainable_parameters": {"adapter": 1000, "allocation": 0, "head": 10, "total": 1010},
-        "budget": None,
-        "average_rank": 8.0,
-        "at_best_epoch": None,
+        **{"budget": None, "average_rank": 8.0, "at_best_epoch": None},
         "throughput": {"train_samples_per_second": 10.0, "train_tokens_per_second": 100.0, "train_rows": 200},
-        "wall_seconds": 36.0,
-        "peak_memory_bytes": 2**20,
-        "status": "finished",
+        **{"wall_seconds": 36.0, "peak_memory_bytes": 2**20, "status": "finished"},
         "versions": {"python": "3.11", "torch": "2.13.0"},
     }
     return {**content, **changes}

@@ -13,32 +13,16 @@ SEEDS = (0, 1, 2)
 HUMP = {1e-4: 0.70, 1e-3: 0.90, 1e-2: 0.60}
 
 
+LESS_USED = {"requested": 1000.0, "used": 979.0}
+PASSES = {"rule": "gradient", "rows": 512, "seconds": 3.0}
+
+
+def parameters(**counts):
+    return lambda results: results["trainable_parameters"].update(counts)
+
+
 def curve(heights):
     return {rate: {seed: height + seed / 100 for seed in SEEDS} for rate, height in heights.items()}
-
-
-def more_adapter(results):
-    results["trainable_parameters"]["adapter"] = 1021
-
-
-def less_used(results):
-    results["budget"] = {"requested": 1000.0, "used": 979.0}
-
-
-def no_head(results):
-    results["trainable_parameters"]["head"] = 0
-
-
-def passes(results):
-    results["factors"] = {"rule": "gradient", "rows": 512, "seconds": 3.0}
-
-
-def untested(results):
-    results["test"] = None
-
-
-def validation_again(results):
-    results["test"]["accuracy"] = results["metric"]["best"]
 
 
 def audited(folder, changes=None, ours=HUMP, rank=16, baseline="fixed"):
@@ -56,7 +40,7 @@ def audited(folder, changes=None, ours=HUMP, rank=16, baseline="fixed"):
 @pytest.mark.parametrize("baseline", ["fixed", None])
 def test_a_fair_study_is_passed_in_silence(tmp_path, baseline):
     assert audited(tmp_path / "fair", baseline=baseline) == {}
-    within = audited(tmp_path / "within", lambda results: results["trainable_parameters"].update(adapter=1019))
+    within = audited(tmp_path / "within", parameters(adapter=1019))
     assert within == {}
 
 
@@ -65,12 +49,20 @@ def test_a_fair_study_is_passed_in_silence(tmp_path, baseline):
     [
         ({"ours": {1e-4: 0.7, 1e-3: 0.8, 1e-2: 0.9}}, "edge of its grid", "ours (0.01, upper edge)"),
         ({"ours": {1e-4: 0.7, **HUMP, 3e-2: 0.2}}, "more learning rates were tried", "ours (4)"),
-        ({"changes": more_adapter}, "more than 2 % from the baseline's, 1,000", "ours rate 0.001 (1,021)"),
-        ({"changes": less_used}, "more than 2 % from the baseline's, 1,000", "ours rate 0.001 (979)"),
-        ({"changes": no_head}, "a head is trained", "ours rate 0.001"),
-        ({"changes": passes}, "passes over data", "ours rate 0.001 (512 rows)"),
-        ({"changes": untested}, "no test figure", "ours rate 0.001"),
-        ({"changes": validation_again}, "gives the validation's figures", "ours rate 0.001"),
+        ({"changes": parameters(adapter=1021)}, "more than 2 % from the baseline's, 1,000", "ours rate 0.001 (1,021)"),
+        (
+            {"changes": lambda results: results.update(budget=LESS_USED)},
+            "more than 2 % from the baseline's, 1,000",
+            "ours rate 0.001 (979)",
+        ),
+        ({"changes": parameters(head=0)}, "a head is trained", "ours rate 0.001"),
+        ({"changes": lambda results: results.update(factors=PASSES)}, "passes over data", "ours rate 0.001 (512 rows)"),
+        ({"changes": lambda results: results.update(test=None)}, "no test figure", "ours rate 0.001"),
+        (
+            {"changes": lambda results: results["test"].update(accuracy=results["metric"]["best"])},
+            "gives the validation's figures",
+            "ours rate 0.001",
+        ),
     ],
 )
 def test_a_planted_fault_is_caught_and_no_other_invented(tmp_path, planted, told, rows):
@@ -106,12 +98,8 @@ def test_settings_that_were_stopped_early_count_as_tried_and_are_never_chosen(tm
 def test_where_the_rank_is_studied_budgets_differ_rightly(tmp_path):
     curves = {"fixed": (16, curve(HUMP)), "full": (None, curve(HUMP))}
     folder = made_runs.write_rate_sweep(tmp_path / "ranks", curves)
-    larger = {"adapter": 4000}
-    wide = made_runs.write_rate_sweep(
-        tmp_path / "wide",
-        {"fixed": (64, curve(HUMP))},
-        change=lambda trial: trial["results"]["trainable_parameters"].update(larger),
-    )
+    larger = lambda trial: parameters(adapter=4000)(trial["results"])  # noqa: E731
+    wide = made_runs.write_rate_sweep(tmp_path / "wide", {"fixed": (64, curve(HUMP))}, change=larger)
     study = make_study(read_records([folder, wide]), None)
     assert audit_table(study.groups, study.curves, study.compared, None).empty
 

@@ -53,18 +53,11 @@ def runs(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("results.json", b"{}"),
-        ("results.json", b"[" * 100_000),
-        ("config.yaml", b"a: [1"),
-        ("config.yaml", b"a: \xe9"),
-        ("config.yaml", None),
-        ("metrics.csv", b"step,val/loss\n4,\xff\n"),
-        ("metrics.csv", b"step,val/loss\nx,1\n"),
-        ("metrics.csv", b"step,val/loss\n1,2\n1,2,3,4\n"),
+        *(("results.json", content) for content in (b"{}", b"[" * 100_000, b'{"run_name": "\\ud800"}')),
+        *(("config.yaml", content) for content in (b"a: [1", b"a: \xe9", None)),
+        *(("metrics.csv", b"step,val/loss\n" + rows) for rows in (b"4,\xff\n", b"x,1\n", b"1,2\n1,2,3,4\n")),
         ("metrics.csv", b"step,val/loss\n" + b"9" * 400 + b",1\n"),
-        ("results.json", b'{"run_name": "\\ud800"}'),
-        ("ranks.json", b"{"),
-        ("ranks.json", b"{}"),
+        *(("ranks.json", content) for content in (b"{", b"{}")),
     ],
 )
 def test_a_damaged_or_missing_file_of_a_run_is_named(runs, capsys, name, content):

@@ -41,14 +41,9 @@ def overwrite(folder):
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("thesis.tex", "years of work"),
-        ("checkpoints/mine/a.pt", "years of work"),
-        ("checkpoints/favourite.ckpt", "years of work"),
-        ("exports/peft/notes.md", "years of work"),
-        ("exports/peft/answers.json", "years of work"),
-        ("exports/merged/older.safetensors", "years of work"),
-        ("lightning_logs/version_0/notes.txt", "years of work"),
-        ("log.txt", "years of work"),
+        *((name, "years of work") for name in ("thesis.tex", "checkpoints/mine/a.pt", "checkpoints/favourite.ckpt")),
+        *((f"exports/{name}", "years of work") for name in ("peft/notes.md", "peft/a.json", "merged/old.safetensors")),
+        *((name, "years of work") for name in ("lightning_logs/version_0/notes.txt", "log.txt")),
         (".git", None),
         ("config.yaml", "name: my app"),
         ("config.yaml", "not a run: [\n"),

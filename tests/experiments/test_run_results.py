@@ -17,38 +17,24 @@ PUBLISHED = sorted((Path(__file__).parents[2] / "docs" / "results").glob("*.json
 
 def whole() -> dict:
     """Everything a fit writes."""
-    budget = {"requested": 50.0, "used": 44.0}
-    ranks = {"budget": budget, "average_rank": 2.5, "equal_area_rank": 2.6}
+    ranks = {"budget": {"requested": 50.0, "used": 44.0}, "average_rank": 2.5, "equal_area_rank": 2.6}
     norms = {"total": 1.0, "relative": None, "layers": {"query": 1.0}, "relative_layers": {"query": 0.1}}
     made = made_runs.results("run", 0, 0.5)
-    return {
-        **made,
-        "data": {**made["data"], "truncated_rows": {"train": 1}},
-        "validations": [{"epoch": 0, "val/accuracy": 0.5}, {"epoch": 1}],
-        "test": {"accuracy": 0.8, "loss": None, "accuracy_by_tag": {"news": 0.5}},
-        "test_last": {"accuracy": 0.7, "loss": 0.9},
-        **ranks,
-        "at_best_epoch": ranks,
-        "update_norms": {"initial": None, "final": norms},
-        "rank_curve": [{"rank": 1, "val/accuracy": 0.4}],
-        "factors": {"rule": "gradient", "rows": 3456, "seconds": 46.2},
-        "device": "cpu",
-        "device_name": "x86_64",
-        "processes": 2,
-        "skipped_updates": 3,
-        "collapsed_epochs": [1],
-    }
+    made["data"] |= {"truncated_rows": {"train": 1}}
+    made["validations"] = [{"epoch": 0, "val/accuracy": 0.5}, {"epoch": 1}]
+    made["test"] = {"accuracy": 0.8, "loss": None, "accuracy_by_tag": {"news": 0.5}}
+    made["test_last"] = {"accuracy": 0.7, "loss": 0.9}
+    made |= {"update_norms": {"initial": None, "final": norms}, "rank_curve": [{"rank": 1, "val/accuracy": 0.4}]}
+    made |= {"factors": {"rule": "gradient", "rows": 3456, "seconds": 46.2}, "device": "cpu", "device_name": "x86_64"}
+    return made | ranks | {"at_best_epoch": ranks, "processes": 2, "skipped_updates": 3, "collapsed_epochs": [1]}
 
 
 def test_results_are_written_as_they_are_read(tmp_path):
     path = tmp_path / "results.json"
     path.write_text(json.dumps(whole()))
     results = RunResults.read(path)
-    assert (
-        results.ranks
-        == results.at_best_epoch
-        == RankFigures(budget=Budget(requested=50.0, used=44.0), average_rank=2.5, equal_area_rank=2.6)
-    )
+    expected = RankFigures(budget=Budget(requested=50.0, used=44.0), average_rank=2.5, equal_area_rank=2.6)
+    assert results.ranks == results.at_best_epoch == expected
     assert (results.test_figures, results.accuracy_by_tag) == ({"accuracy": 0.8}, {"news": 0.5})
     assert results.last_test_figures == {"accuracy": 0.7, "loss": 0.9}
     results.write(path)

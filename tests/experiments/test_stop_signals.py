@@ -40,15 +40,26 @@ def test_a_warned_job_writes_last_is_queued_again_and_goes_on(tmp_path, tiny_ber
     assert differences(outcome(tmp_path / "undisturbed"), outcome(tmp_path / "tiny")) == []
 
 
-def test_outside_slurm_nothing_is_queued(monkeypatch, requeued):
+@pytest.fixture
+def signals():
+    """Our handlers, installed until the test ends."""
+    installed = StopSignals()
+    installed.install()
+    yield installed
+    installed.restore()
+
+
+@pytest.fixture
+def stopped(monkeypatch) -> list[int]:
+    """The signals that this process would have sent itself."""
+    sent: list[int] = []
+    monkeypatch.setattr("experiments.stop_signals.os.kill", lambda process, number: sent.append(number))
+    return sent
+
+
+def test_outside_slurm_nothing_is_queued(monkeypatch, requeued, signals, stopped):
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
-    stopped, signals = [], StopSignals()
-    monkeypatch.setattr("experiments.stop_signals.os.kill", lambda process, number: stopped.append(number))
-    signals.install()
-    try:
-        signal.raise_signal(signal.SIGUSR1)
-    finally:
-        signals.restore()
+    signal.raise_signal(signal.SIGUSR1)
     assert stopped == [signal.SIGTERM]
     assert not signals.requeue()
     assert not requeued.exists()
@@ -66,29 +77,19 @@ def test_the_job_is_named_as_slurm_does(monkeypatch, requeued, capsys, array, jo
     assert requeued.read_text().split() == ["requeue", job]
 
 
-def test_a_second_interrupt_stops_at_once(monkeypatch):
-    stopped, signals = [], StopSignals()
-    monkeypatch.setattr("experiments.stop_signals.os.kill", lambda process, number: stopped.append(number))
-    signals.install()
-    try:
+def test_a_second_interrupt_stops_at_once(signals, stopped):
+    signal.raise_signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
-    finally:
-        signals.restore()
     assert stopped == [signal.SIGTERM]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
-def test_outside_lightnings_loops_a_signal_ends_the_run_with_words(number):
-    signals = StopSignals()
-    signals.install()
+def test_outside_lightnings_loops_a_signal_ends_the_run_with_words(signals, number):
     signals.stop_outside_loops()
-    try:
-        with pytest.raises(SIGTERMException):  # the default would kill this process
-            signal.raise_signal(number)
-    finally:
-        signals.restore()
+    with pytest.raises(SIGTERMException):  # the default would kill this process
+        signal.raise_signal(number)
+    signals.restore()
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -145,10 +145,7 @@ def test_numbers_like_1e_4_are_numbers_and_names_tell_the_trials_apart(tmp_path)
     text = "config: quickstart.yaml\ngrid:\n  model.optimizer.learning_rate: [1e-4, 3.0e-4]\n  seed_everything: [0]\n"
     trials = make_trials(read_definition(write(tmp_path, text)))
     assert [trial.overrides["model.optimizer.learning_rate"] for trial in trials] == [1e-4, 3e-4]
-    assert [trial.name for trial in trials] == [
-        "learning_rate_0.0001-seed_everything_0",
-        "learning_rate_0.0003-seed_everything_0",
-    ]
+    assert [trial.name for trial in trials] == [f"learning_rate_0.000{one}-seed_everything_0" for one in (1, 3)]
 
 
 def test_the_config_of_one_run_is_no_sweep_file():
@@ -187,15 +184,7 @@ GRID = "config: quickstart.yaml\ngrid: {seed_everything: [0, 1]}\n"
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        "methods: [a, b]",
-        "methods: a",
-        "methods: {a: x}",
-        "methods: {a: [x]}",
-        "methods: {a: {settings: [1]}}",
-        "trials: 3",
-    ],
+    "text", ["trials: 3", *(f"methods: {it}" for it in ("[a, b]", "a", "{a: x}", "{a: [x]}", "{a: {settings: [1]}}"))]
 )
 def test_a_part_of_the_wrong_form_is_refused_whatever_is_typed(tmp_path, text):
     for typed in ({}, {"trainer.max_epochs": 1}):
@@ -245,9 +234,7 @@ def test_names_stay_unique_short_and_plain(tmp_path):
 
 
 def test_names_that_differ_in_case_alone_are_two_folders_everywhere(tmp_path):
-    path = tmp_path / "sweep.yaml"
-    methods = "methods: {A: {}, a: {}, b: {}}"
-    path.write_text(f"config: quickstart.yaml\ngrid: {{seed_everything: [0]}}\n{methods}\n")
-    names = [trial.name for trial in make_trials(read_definition(path))]
+    text = "config: quickstart.yaml\ngrid: {seed_everything: [0]}\nmethods: {A: {}, a: {}, b: {}}\n"
+    names = [trial.name for trial in make_trials(read_definition(write(tmp_path, text)))]
     assert len({name.lower() for name in names}) == 3
     assert names[2] == "b-seed_everything_0"

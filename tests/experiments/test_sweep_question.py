@@ -1,6 +1,7 @@
 """A sweep's question: asked beforehand, hashed with grid and commit, and answered as often wrongly as it says."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -45,30 +46,17 @@ COMMIT = "0123456789ab"
         ({"at_least": True}, "question.at_least is True"),
         ({"at_least": 10**400}, "question.at_least is 1000"),
         ({"alpha": 0.05}, "allowed: {compare: [A, B]"),
-    ],
-)
-def test_a_question_that_names_what_isnt_there_is_refused(tmp_path, change, told):
-    path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump({**DEFINITION, "question": {**ASKED, **change}}))
-    with pytest.raises(InputError) as refused:
-        read_definition(path)
-    assert told in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("searched", "told"),
-    [
         ("seed_everything", "searched is 'seed_everything'; allowed: a list of settings, out of none"),
         (["seed_everything"], "searched is 'seed_everything'; allowed: none"),
         ([["model.rank"]], "searched is ['model.rank']; allowed: none"),
     ],
 )
-def test_what_cant_be_searched_is_refused(tmp_path, searched, told):
+def test_a_question_that_names_what_isnt_there_is_refused(tmp_path, change, told):
     path = tmp_path / "sweep.yaml"
-    path.write_text(yaml.safe_dump({**DEFINITION, "searched": searched}))
-    with pytest.raises(InputError) as refused:
+    wrong = {"question": {**ASKED, **change}} if isinstance(change, dict) else {"searched": change}
+    path.write_text(yaml.safe_dump({**DEFINITION, **wrong}))
+    with pytest.raises(InputError, match=re.escape(told)):
         read_definition(path)
-    assert told in str(refused.value)
 
 
 @pytest.fixture

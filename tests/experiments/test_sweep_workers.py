@@ -26,12 +26,8 @@ def scripted(tmp_path, monkeypatch):
         log, engine, folder = tmp_path / "log", WorkerProcesses(jobs), SweepFolder(tmp_path / "sweep")
 
         def start(place, jobs):
-            worker = subprocess.Popen(
-                [sys.executable, "-uc", ANSWER.format(log=str(log), answer=answer)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
+            command = [sys.executable, "-S", "-uc", ANSWER.format(log=str(log), answer=answer)]
+            worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
             at_start(engine)
             return worker
 
