@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 
@@ -18,11 +18,8 @@ from datamodules.sources import Examples, Table
 from datamodules.splits import folder_content
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
-from datamodules.tokenizer import read_tokenizer
+from datamodules.tokenizer import Tokenizer, read_tokenizer
 from datamodules.windows import Windows, collate_windows, cut_windows
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
 
 Packing = Literal["blocks", "lines"]
 # A long text is tokenised in pieces of about this many characters: bounded memory, and all cores at work.
@@ -91,7 +88,7 @@ class LanguageModellingDataModule(TokenizedDataModule):
     # What it holds after setup
 
     @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> Tokenizer:
         """The backbone's tokenizer, which needs no pad token; `block_size` is checked against the model."""
         longest = read_limits(self.backbone, self.revision).positions
         if longest is not None and self.block_size > longest:
@@ -208,7 +205,7 @@ def cut_pieces(text: str, characters: int = PIECE_CHARACTERS) -> list[str]:
     return [*pieces[:-1], pieces[-1] + rest]
 
 
-def first_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def first_tokens(tokenizer: Tokenizer) -> list[int]:
     """The special tokens that a tokenizer puts before a text, such as beginning-of-text."""
     bare = tokenizer("a", add_special_tokens=False, verbose=False)["input_ids"]
     full = tokenizer("a", verbose=False)["input_ids"]

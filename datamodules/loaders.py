@@ -10,7 +10,7 @@ processes gain nothing.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, NamedTuple, NotRequired, TypedDict, cast
+from typing import NamedTuple, NotRequired, TypedDict, cast
 
 import torch
 from torch import Tensor
@@ -18,10 +18,7 @@ from torch import Tensor
 from common.errors import InputError
 from datamodules.batching import EvaluationBatchSampler, MicroBatch, TrainingBatchSampler
 from datamodules.tokenization import TokenizedSplit
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
-
+from datamodules.tokenizer import Tokenizer
 
 Places = list[tuple[int, Tensor]]
 _ALIGNED = 16  # bytes: a tensor of any type can begin there
@@ -51,7 +48,7 @@ class Padding(NamedTuple):
     length_multiple: int = 1
 
     @classmethod
-    def of(cls, tokenizer: "PreTrainedTokenizerBase", length_multiple: int = 1) -> "Padding":
+    def of(cls, tokenizer: Tokenizer, length_multiple: int = 1) -> "Padding":
         return cls(tokenizer.pad_token_id, tokenizer.padding_side, tokenizer.pad_token_type_id, length_multiple)
 
 

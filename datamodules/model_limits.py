@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError, shown
 from datamodules.tokenization import TokenizedSplit
+from datamodules.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig
 
 # What transformers calls a table of positions that a longer row would read beyond; rotary and relative ones have none.
 _POSITION_TABLES = (
@@ -35,7 +36,7 @@ class ModelLimits:
     def check(
         self,
         split: TokenizedSplit,
-        tokenizer: "PreTrainedTokenizerBase",
+        tokenizer: Tokenizer,
         backbone: str,
         where: Callable[[int], str],
         classified: bool = True,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from itertools import combinations
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 from common.errors import InputError, listing, shown
 from common.terminal import logger
@@ -19,10 +19,7 @@ from datamodules.subsets import random_subset
 from datamodules.task import Task
 from datamodules.tokenization import TokenizedSplit, tokenize_cached
 from datamodules.tokenized_data import TokenizedDataModule, check_positive
-from datamodules.tokenizer import load_tokenizer
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from datamodules.tokenizer import Tokenizer, load_tokenizer
 
 _NO_LIMIT = 10**9  # what transformers has for tokenizers without one is larger
 
@@ -78,7 +75,7 @@ class TextClassificationDataModule(TokenizedDataModule):
     # What it holds after setup
 
     @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> Tokenizer:
         """The backbone's tokenizer, checked against `max_length`."""
         tokenizer = load_tokenizer(self.backbone, self.revision)
         limits = read_limits(self.backbone, self.revision)

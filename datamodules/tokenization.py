@@ -5,11 +5,10 @@ import itertools
 import math
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,10 +19,7 @@ from common.errors import InputError, shown
 from common.files import cache_directory
 from common.locks import cached
 from datamodules.sources import Examples
-from datamodules.tokenizer import tokenizer_identity
-
-if TYPE_CHECKING:
-    from transformers import BatchEncoding, PreTrainedTokenizerBase
+from datamodules.tokenizer import Tokenizer, tokenizer_identity
 
 # Part of the cache key: raise it when the meaning of the cached tensors changes, or which rows are refused.
 FORMAT_VERSION = 2
@@ -70,7 +66,7 @@ class TokenizedSplit:
 
 def tokenize_cached(
     examples: Examples,
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     max_length: int | None,
     tag_names: tuple[str, ...] = (),
     add_special_tokens: bool = True,
@@ -100,7 +96,7 @@ def tokenize_cached(
 
 
 def tokenize(
-    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool = True
+    examples: Examples, tokenizer: Tokenizer, max_length: int | None, add_special_tokens: bool = True
 ) -> dict[str, Tensor]:
     """Tokenises all rows: `input_ids`, `offsets`, `truncated_rows` and where used `token_type_ids`.
 
@@ -141,10 +137,10 @@ def tokenize(
 def _encode(
     examples: Examples,
     rows: Sequence[int],
-    tokenizer: "PreTrainedTokenizerBase",
+    tokenizer: Tokenizer,
     max_length: int | None,
     add_special_tokens: bool = True,
-) -> "BatchEncoding":
+) -> Mapping[str, list[list[int]]]:
     # padding and truncation are always said: some tokenizer.json files switch both on.
     return tokenizer(
         [examples.texts[row] for row in rows],
@@ -169,9 +165,7 @@ def _parallel_tokenizer() -> Iterator[None]:
         os.environ["TOKENIZERS_PARALLELISM"] = chosen or "false"
 
 
-def _cache_key(
-    examples: Examples, tokenizer: "PreTrainedTokenizerBase", max_length: int | None, add_special_tokens: bool
-) -> str:
+def _cache_key(examples: Examples, tokenizer: Tokenizer, max_length: int | None, add_special_tokens: bool) -> str:
     import tokenizers
 
     bare = "" if add_special_tokens else "no special tokens/"

@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import LightningDataModule
@@ -15,9 +14,7 @@ from datamodules.batching import Batching, EvaluationBatchSampler, TrainingBatch
 from datamodules.loaders import Batch, Collate, EvaluationDataLoader, ResumableDataLoader, moved
 from datamodules.sources import Examples
 from datamodules.tokenization import TokenizedSplit
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from datamodules.tokenizer import Tokenizer
 
 
 @dataclass(kw_only=True, eq=False, repr=False)
@@ -61,7 +58,7 @@ class TokenizedDataModule(LightningDataModule):
         raise NotImplementedError
 
     @cached_property
-    def tokenizer(self) -> "PreTrainedTokenizerBase":
+    def tokenizer(self) -> Tokenizer:
         raise NotImplementedError
 
     def setup(self, stage: str | None = None) -> None:

@@ -4,20 +4,22 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from common.backbones import locate_backbone, pretrained_arguments
 from common.errors import InputError, reason
 from common.terminal import logger
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:  # transformers takes seconds to import
+    from transformers import PreTrainedTokenizerBase as Tokenizer
+else:
+    Tokenizer = Any
 
 # Settings that a tokenizer keeps nowhere show in its answer: case, accents, blanks, numbers, other scripts.
 _PROBE = "The CAT's naïve\tco-op,  12,345.67 ½ ﬁ STRASSE 東京 🙂 don't\n"
 
 
-def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
+def load_tokenizer(backbone: str, revision: str | None = None) -> Tokenizer:
     """`read_tokenizer`, able to pad: one without a pad token pads with its end-of-sequence token.
 
     `InputError`: see `read_tokenizer`, or there is no token to pad with.
@@ -33,7 +35,7 @@ def load_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
     return tokenizer
 
 
-def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTokenizerBase":
+def read_tokenizer(backbone: str, revision: str | None = None) -> Tokenizer:
     """The tokenizer of `backbone` (see `common.backbones.locate_backbone`) as it is; revisions are the hub's.
 
     But for BPE's dropout, which would draw other tokens for a text, and so another answer, at each call. `InputError`:
@@ -71,7 +73,7 @@ def read_tokenizer(backbone: str, revision: str | None = None) -> "PreTrainedTok
     return tokenizer
 
 
-def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> bytes:
+def tokenizer_identity(tokenizer: Tokenizer) -> bytes:
     """Everything that decides which tokens a text becomes, as a hash: its settings, files, and answer to a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
@@ -92,7 +94,7 @@ def tokenizer_identity(tokenizer: "PreTrainedTokenizerBase") -> bytes:
     return hashlib.sha256(f"{settings!r}/".encode() + serialized).digest()
 
 
-def _saved_files(tokenizer: "PreTrainedTokenizerBase") -> bytes:
+def _saved_files(tokenizer: Tokenizer) -> bytes:
     """What a tokenizer written in Python saves: vocabulary, merges, and settings such as do_lower_case."""
     try:
         with tempfile.TemporaryDirectory() as folder:
