@@ -110,9 +110,10 @@ def save_backbone(model_type: str, folder: Path) -> Path:
     torch.manual_seed(0)
     causal = model_type in CAUSAL
     auto = AutoModelForCausalLM if causal else AutoModelForSequenceClassification
-    model = auto.from_config(configuration(model_type))
+    bytewise = model_type == "qwen2"  # transformers reads texts as bytes then, whatever tokenizer.json says
+    model = auto.from_config(configuration(model_type, **({"vocab_size": 320} if bytewise else {})))
     (model if causal else model.base_model).save_pretrained(folder)
-    tiny.save_tokenizer(folder)
+    tiny.save_causal_tokenizer(folder, begins_texts=True) if bytewise else tiny.save_tokenizer(folder)
     path = folder / "tokenizer_config.json"
     inputs = {"model_input_names": ["input_ids", "attention_mask"]}
     path.write_text(json.dumps(json.loads(path.read_text()) | inputs))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from lightning.pytorch.callbacks import LambdaCallback
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
 
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.predictions import PredictionTable
@@ -193,11 +193,14 @@ def test_an_encoder_is_refused(tiny_bert, wikitext_folder):
         fit(tiny.make_language_module(tiny_bert), tiny.make_wikitext(tiny_bert, wikitext_folder))
 
 
-def test_a_model_that_looks_ahead_is_refused(tmp_path, tiny_bert, wikitext_folder):
-    from transformers import BertConfig, BertForMaskedLM
-
-    config = BertConfig.from_pretrained(tiny_bert, initializer_range=0.5)
-    BertForMaskedLM(config).save_pretrained(tmp_path)
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("bert", {}), ("xlm", {"emb_dim": 16, "n_layers": 2, "n_heads": 2})],  # XLM takes token 2 for padding
+)
+def test_a_model_that_looks_ahead_is_refused(tmp_path, wikitext_folder, kind, settings):
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AutoConfig.for_model(kind, **sizes | settings, vocab_size=len(tiny.WORDS) + 4)
+    AutoModelForMaskedLM.from_config(config).save_pretrained(tmp_path)
     tiny.save_tokenizer(tmp_path)
     with pytest.raises(InputError, match="not a causal language model"):
         fit(tiny.make_language_module(str(tmp_path)), tiny.make_wikitext(str(tmp_path), wikitext_folder))
