@@ -21,7 +21,7 @@ from callbacks.divergence import is_sound
 from callbacks.metrics_table import MetricsTable
 from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError
-from common.files import atomic_write, write_text
+from common.files import atomic_write, no_access, write_text
 from common.terminal import logger
 
 # Clocks differ between processes: they agree on whether a checkpoint is due, but not at every step.
@@ -58,7 +58,7 @@ def read_checkpoint(path: Path, map_location: str | torch.device = "cpu") -> dic
         check_archive(path)
         content = torch.load(path, map_location=map_location, weights_only=True)
     except Exception as error:
-        raise InputError(
+        raise no_access(path, error) or InputError(
             f"the checkpoint {path} can't be read: it is damaged, or holds more than tensors and plain values "
             f"({type(error).__name__}). Use another checkpoint of the run, such as --ckpt_path best or last."
         ) from error

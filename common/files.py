@@ -203,3 +203,13 @@ def storage_error(path: Path, error: OSError) -> OSError | InputError:
     if error.errno in _NO_PATH:
         return InputError(f"can't use {str(path)[:200]!r} as a path: {error.strerror}. Give another one.")
     return error
+
+
+def no_access(path: Path, error: BaseException | None) -> InputError | None:
+    """What to tell when a file couldn't be read for a reason that isn't its content, so that nobody deletes it."""
+    if not isinstance(error, OSError) or error.errno not in _NOT_WRITABLE | _GONE:
+        return None
+    return InputError(
+        f"no access to {path}: {error.strerror}. What it holds may be whole: look at the permissions of the file and "
+        "of the folders above it, and at its disk."
+    )

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import yaml
 
 from common.errors import InputError
-from common.files import read_text
+from common.files import no_access, read_text
 from common.terminal import print_columns
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
@@ -168,7 +168,9 @@ def read_yaml(path: Path) -> dict[str, Any]:
     try:
         content = load_yaml(read_text(path))
     except (yaml.YAMLError, ValueError, OSError) as error:
-        raise InputError(f"{path} can't be read as YAML: {error}. Correct the file.") from error
+        raise no_access(path, error) or InputError(
+            f"{path} can't be read as YAML: {error}. Correct the file."
+        ) from error
     if not isinstance(content, dict | None):
         raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
     return content or {}

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from common.errors import IncompleteRunError, InputError, reason
-from common.files import NO_SPACE, storage_error
+from common.files import NO_SPACE, no_access, storage_error
 
 # How libraries say that there is no memory left, in lower case.
 _NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "status_alloc_failed")
@@ -66,7 +66,8 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
 def _about_settings(error: BaseException) -> InputError | None:
     """What a library raises while it runs, but because of what the user asked for."""
     if isinstance(error, OSError):
-        told = storage_error(Path(str(error.filename or "the run folder")), error)
+        path = Path(str(error.filename or "the run folder"))
+        told = no_access(path, error) or storage_error(path, error)
         return told if isinstance(told, InputError) else None
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # Path.expanduser
         return InputError(f"a path begins with ~, but {error} Write the whole path, or set HOME or RANKWISE_CACHE.")

@@ -41,6 +41,8 @@ def own_files(folder: Path, patterns: Iterable[str], advice: str) -> list[Path]:
     for path in (folder, *found):
         if path.is_symlink():
             raise InputError(f"{path} is a link, and nothing behind a link is deleted. {advice}")
+        if path.is_dir() and not os.access(path, os.W_OK | os.X_OK):
+            raise InputError(f"{path} can't be written to, so nothing was deleted, here or beside it. {advice}")
     files = [path for path in found if not path.is_dir()]
     empty = [path for path in found if path.is_dir() and not any(path.iterdir())]
     for path in (*files, *empty):

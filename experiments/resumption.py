@@ -8,6 +8,7 @@ from typing import Any
 
 from callbacks.checkpoints import check_archive, read_checkpoint
 from common.errors import InputError
+from common.files import no_access
 from common.terminal import logger
 from experiments.run_folder import RunFolder
 
@@ -40,14 +41,14 @@ def checkpoint_to_resume(folder: RunFolder, wanted: str) -> Checkpoint:
     try:
         checkpoint = Checkpoint(path, read_checkpoint(path))
     except InputError as error:
-        if wanted != "last":
+        if wanted != "last" or no_access(path, error.__cause__):
             raise
         checkpoint = _newest_other(folder, error)
         logger.warning(f"{error}\n  Going on from the newest whole checkpoint instead, {checkpoint.path.name}.")
         return checkpoint
     best = folder.checkpoints / "best.ckpt"
     if best.exists() and best != path:
-        _check_best(best, path.name)
+        check_best(best, path.name)
     return checkpoint
 
 
@@ -62,16 +63,16 @@ def _newest_other(folder: RunFolder, error: InputError) -> Checkpoint:
     newest = max(found, key=lambda checkpoint: checkpoint.step)
     best = folder.checkpoints / "best.ckpt"
     if best.exists() and all(checkpoint.path != best for checkpoint in found):
-        _check_best(best, newest.path.name)
+        check_best(best, newest.path.name)
     return newest
 
 
-def _check_best(best: Path, resumed: str) -> None:
+def check_best(best: Path, resumed: str) -> None:
     """Refuses a damaged best.ckpt before training, not after it, when it is needed for the test."""
     try:
         check_archive(best)  # what it holds is read when it is tested: by then it may be another one
     except Exception as error:
-        raise InputError(
+        raise no_access(best, error) or InputError(
             f"{best} is damaged, and holds the epoch that would be tested. Delete it to go on from {resumed} "
             "without it (the best of the epochs still to come is tested), or start again with --overwrite."
         ) from error

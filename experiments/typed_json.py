@@ -8,7 +8,7 @@ from types import UnionType
 from typing import Any, ClassVar, Self, Union, get_args, get_origin, get_type_hints
 
 from common.errors import InputError, shown
-from common.files import load_json
+from common.files import load_json, no_access
 
 
 class WrongPartError(ValueError):
@@ -103,7 +103,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         content = load_json(path)
     except (OSError, ValueError) as error:
-        raise InputError(
+        raise no_access(path, error) or InputError(
             f"{path} can't be read ({error}): it was cut short or changed by hand. Put back a copy, or delete the "
             "file: running the sweep again, or fit with --ckpt_path last, writes it anew if last.ckpt is still there."
         ) from error

@@ -1,6 +1,7 @@
 """A damaged last.ckpt is recognised before training begins, and costs no more than it must."""
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -8,7 +9,13 @@ import shutil
 import pytest
 import torch
 
+from callbacks import checkpoints
+from callbacks.checkpoints import read_checkpoint
+from common.errors import InputError
+from experiments.config_files import read_yaml
 from experiments.error_causes import input_error_behind
+from experiments.resumption import check_best
+from experiments.typed_json import read_json
 from tests.command_line import CrashError, crash_at, differences, outcome, run
 
 
@@ -127,6 +134,32 @@ def test_a_damaged_best_is_noticed_before_training_not_after_it(copy, capsys):
     assert run("fit", config, runs_dir, "--ckpt_path", "last") == 0
     assert "best.ckpt is gone" in capsys.readouterr().err
     assert json.loads((runs_dir / "tiny" / "results.json").read_text())["test"]["loss"] > 0
+
+
+@pytest.mark.parametrize("read", [read_checkpoint, lambda path: check_best(path, "last.ckpt"), read_json, read_yaml])
+def test_what_may_not_be_read_is_never_called_damaged(tmp_path, monkeypatch, read):
+    (tmp_path / "file").touch()
+
+    def refuse(path, *args, **kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    monkeypatch.setattr(io, "open", refuse)
+    with pytest.raises(InputError, match=rf"^no access to {tmp_path}/file: Permission denied. What it holds may be"):
+        read(tmp_path / "file")
+
+
+def test_a_last_checkpoint_that_may_not_be_read_is_no_reason_for_an_older_one(copy, capsys, monkeypatch):
+    config, runs_dir, _ = copy
+    last, check = runs_dir / "tiny" / "checkpoints" / "last.ckpt", checkpoints.check_archive
+
+    def refuse(path):
+        if path == last:
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        check(path)
+
+    monkeypatch.setattr(checkpoints, "check_archive", refuse)
+    assert run("fit", config, runs_dir, "--ckpt_path", "last") == 2
+    assert f"no access to {last}: Permission denied" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["validate", "test", "predict"])

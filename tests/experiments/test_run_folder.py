@@ -97,6 +97,14 @@ def test_a_link_to_nowhere_is_no_run_folder(tmp_path, capsys, place, way):
     assert (tmp_path / place).is_symlink() and not (tmp_path / "nowhere").exists()
 
 
+def test_overwriting_deletes_nothing_where_a_part_can_not_be_deleted(made, monkeypatch):
+    before, ask = everything(made.path), os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != made.checkpoints and ask(path, mode))
+    with pytest.raises(InputError, match=rf"{made.checkpoints} can't be written to, so nothing was deleted"):
+        delete(made.path, made.files_to_replace())
+    assert everything(made.path) == before
+
+
 def test_a_trial_of_a_sweep_gives_way_with_its_log(made):
     for name in ("log.txt", "failure.json"):
         (made.path / name).touch()
