@@ -1,5 +1,6 @@
 """Writes predictions as a table anyone can open."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 from callbacks.trained_module import Batch, TrainedModule
 from common.errors import InputError, shown
 from common.files import storage_error, write_text
+from common.terminal import logger
 
 
 class PredictionTable(Callback):
@@ -38,6 +40,8 @@ class PredictionTable(Callback):
             torch.distributed.all_gather_object(gathered, self._scores)
             self._scores = {row: scores for part in gathered for row, scores in part.items()}
         if trainer.is_global_zero:
+            if odd := sum(not all(map(math.isfinite, scores)) for scores in self._scores.values()):
+                logger.warning(f"{odd} rows have no answer but NaN or infinity, whatever class stands beside it.")
             write_table(self.path, pl_module.prediction_table(self._scores))
 
 

@@ -96,6 +96,7 @@ def _check_sketch(what: str, ours: Tensor | None, theirs: Tensor | None, *tolera
 
 def _check_tensors(module: "AdaptedModule", state: Any) -> None:
     current, expected = module.state_dict(), set(checkpoint_keys(module))
+    parameters = dict(module.named_parameters())  # a buffer may be a mask of infinities
     if missing := sorted(expected - set(state)):
         raise InputError(f"the checkpoint lacks {missing[0]} (and {len(missing) - 1} more). Use another one.")
     for key in expected:
@@ -104,6 +105,8 @@ def _check_tensors(module: "AdaptedModule", state: Any) -> None:
             raise _mismatch(f"type of {key}", type(theirs).__name__, type(ours).__name__)
         if isinstance(ours, Tensor) and ours.shape != theirs.shape:
             raise _mismatch(f"shape of {key}", tuple(theirs.shape), tuple(ours.shape))
+        if key in parameters and not theirs.isfinite().all():
+            raise InputError(f"the checkpoint's {key} isn't finite, as no run writes it. Use another checkpoint.")
 
 
 def _mismatch(name: str, theirs: object, ours: object) -> InputError:

@@ -12,6 +12,7 @@ Row = TypeVar("Row")
 
 TOO_FEW = "too few seeds for an interval"
 
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in Chinese settings wide
 # What stands in a cell of ours that begins with a sign: a number, maybe with its interval and the number of pairs.
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( \[[-+\d., ]+\])?( \(\d+ pairs?\))?")
 _MARKUP = re.compile(r"[\\`*|]|~~|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
@@ -43,7 +44,7 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def _no_formula(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(("=", "+", "-", "@", "\t", "\r")) and not _NUMBER.fullmatch(cell) else cell
+    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
 
 
 def as_markdown(table: pd.DataFrame) -> str:

@@ -112,11 +112,11 @@ def test_a_table_of_predictions_in_the_inputs_order():
 
 def test_names_and_texts_are_one_cell_each_and_no_formula():
     task = SimpleNamespace(text_fields=("a\tb",), label_names=("=1+1", "c\nd"), is_regression=False)
-    examples = Examples(["@SUM(A1)", "-5", "+1e-5", "-x", "-"], labels=[0, 1, 1, 1, 1])
-    rows = [line.split("\t") for line in answers_table(task, examples, {r: [0.9, 0.1] for r in range(5)}).split("\n")]
+    examples = Examples(["@SUM(A1)", "-5", "+1e-5", "-x", "-", "\uff1d1+1"], labels=[0, 1, 1, 1, 1, 1])
+    rows = [line.split("\t") for line in answers_table(task, examples, {r: [0.9, 0.1] for r in range(6)}).split("\n")]
     assert rows[0] == ["a b", "label", "prediction", "probability_=1+1", "probability_c d"]
     assert rows[1] == ["'@SUM(A1)", "'=1+1", "'=1+1", "0.900000", "0.100000"]
-    assert [row[0] for row in rows[2:-1]] == ["-5", "+1e-5", "'-x", "'-"] and rows[2][1] == "c d"
+    assert [row[0] for row in rows[2:-1]] == ["-5", "+1e-5", "'-x", "'-", "'\uff1d1+1"] and rows[2][1] == "c d"
 
 
 def test_tables_of_pairs_without_labels_and_of_scores():
@@ -140,6 +140,17 @@ def test_predictions_of_a_run_are_the_models_own_row_by_row(tiny_bert, cola_fold
         expected = module(dict(encoded)).softmax(-1)[0].tolist()
         assert [float(value) for value in line[3:]] == pytest.approx(expected, abs=2e-6)
         assert line[1] == ("acceptable" if label else "unacceptable")
+
+
+def test_answers_that_are_no_numbers_are_told(tiny_bert, cola_folder, tmp_path, capsys):
+    module, data = tiny.make_module(tiny_bert, LoRAXS(4)), tiny.make_data(tiny_bert, cola_folder)
+    trainer = tiny.make_trainer(PredictionTable(tmp_path / "p.tsv"))
+    trainer.predict(module, datamodule=data)
+    assert "no answer" not in capsys.readouterr().err
+    with torch.no_grad():
+        module.model.classifier.bias[1] = torch.nan
+    trainer.predict(module, datamodule=data)
+    assert "12 rows have no answer but NaN or infinity" in capsys.readouterr().err
 
 
 def attached_module():

@@ -1,5 +1,7 @@
 """What a checkpoint holds, that it gives back the same module, and which ones a module refuses."""
 
+import math
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -257,6 +259,10 @@ def test_other_settings_and_another_tokenizer_beside_the_same_weights_are_refuse
         (
             lambda content: content["state_dict"].update({"model.classifier.bias": torch.zeros(3)}),
             r"shape of model.classifier.bias is \(3,\), this run's is \(2,\)",
+        ),
+        *(
+            (lambda content, bad=bad: content["state_dict"]["adapter.R"].view(-1)[3:4].fill_(bad), "R isn't finite")
+            for bad in (math.nan, -math.inf)
         ),
         (lambda content: content.pop("rankwise"), "wasn't written by this project"),
         (lambda content: content.update(rankwise=[1]), "wasn't written by this project"),
