@@ -31,16 +31,12 @@ VARIANTS["gradient"] = lora(
 MOMENTS = [
     ("plain", "validation", 10),
     ("plain", "epoch_end", 5),
-    ("everything", "batch_start", 8),
-    ("everything", "batch_start", 10),  # the boundary to the discrete phase
-    ("everything", "batch_start", 13),  # in the discrete phase
+    # before, at the boundary to and in the discrete phase
+    *(("everything", "batch_start", step) for step in (8, 10, 13)),
     ("max_steps", "batch_start", 11),
     ("max_steps", "validation", 12),  # the validation that the limit asks for, in mid-epoch
-    ("float64", "batch_start", 3),
-    ("lora_wrapped", "batch_start", 3),
-    ("lora_adaptive", "batch_start", 7),
-    ("lora_nested", "batch_start", 6),
-    ("gradient", "batch_start", 7),
+    *((variant, "batch_start", 3) for variant in ("float64", "lora_wrapped")),
+    *((variant, "batch_start", 7) for variant in ("lora_adaptive", "lora_nested", "gradient")),
 ]
 
 

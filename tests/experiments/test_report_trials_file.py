@@ -87,24 +87,21 @@ def test_runs_with_ranks_failures_and_losses_that_are_no_numbers(mixed_runs, tmp
     assert not kept.with_suffix("").exists()
 
 
+NONE = '"overrides": {}, "results": null'
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("not json", "no file of trials"),
-        ("[1, 2]", "no file of trials"),
-        ("[" * 100_000, "no file of trials"),
-        ('{"status": "finished"}', "no file of trials"),
-        ('{"trials": [1]}', "no file of trials"),
+        *((content, "no file of trials") for content in ("not json", "[1, 2]", "[" * 100_000, '{"trials": [1]}')),
+        *((content, "no file of trials") for content in ('{"status": "finished"}', '{"trials": [{"name": "a"}]}')),
         ('{"trials": [{"name": "a", "overrides": {}}]}', "no file of trials"),
-        ('{"trials": [{"name": "../a", "overrides": {}, "results": null}]}', "allowed: folders inside it"),
+        (f'{{"trials": [{{"name": "../a", {NONE}}}]}}', "allowed: folders inside it"),
         ('{"trials": [{"name": "a", "overrides": {}, "results": {"seed": 1}}]}', "it has no data"),
         ('{"trials": []}', "holds no runs"),
-        ('{"trials": [{"name": "a", "overrides": {}, "results": null, "ranks": {"layers": {}}}]}', "no file of trials"),
-        (
-            '{"trials": [{"name": "a", "overrides": {}, "results": null, "metrics": {"val/loss": [1]}}]}',
-            "no file of trials",
-        ),
-        ('{"about": [], "trials": [{"name": "a", "overrides": {}, "results": null}]}', "no file of trials"),
+        (f'{{"trials": [{{"name": "a", {NONE}, "ranks": {{"layers": {{}}}}}}]}}', "no file of trials"),
+        (f'{{"trials": [{{"name": "a", {NONE}, "metrics": {{"val/loss": [1]}}}}]}}', "no file of trials"),
+        (f'{{"about": [], "trials": [{{"name": "a", {NONE}}}]}}', "no file of trials"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, told):

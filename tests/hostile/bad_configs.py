@@ -28,29 +28,11 @@ from experiments.settings import parse
 
 # A value of every YAML type, and numbers at and beyond every edge.
 BAD_VALUES: dict[str, Any] = {
-    "text": "no such thing",
-    "empty text": "",
-    "long text": "x" * 5000,
-    "NUL": "a\x00b",
-    "climbing path": "../../escaped",
-    "list": [1, "a"],
-    "empty list": [],
-    "mapping": {"a": 1},
-    "null": None,
-    "true": True,
-    "false": False,
-    "fraction": 1.5,
-    "small fraction": 1e-300,
-    "zero": 0,
-    "one": 1,
-    "minus one": -1,
-    "minus half": -0.5,
-    "huge": 10**18,
-    "beyond int64": 2**64,
-    "beyond float": 1e308,
-    "nan": math.nan,
-    "infinity": math.inf,
-    "minus infinity": -math.inf,
+    **{"text": "no such thing", "empty text": "", "long text": "x" * 5000, "NUL": "a\x00b"},
+    **{"climbing path": "../../escaped", "list": [1, "a"], "empty list": [], "mapping": {"a": 1}},
+    **{"null": None, "true": True, "false": False, "zero": 0, "one": 1, "minus one": -1, "huge": 10**18},
+    **{"fraction": 1.5, "small fraction": 1e-300, "minus half": -0.5, "beyond int64": 2**64, "beyond float": 1e308},
+    **{"nan": math.nan, "infinity": math.inf, "minus infinity": -math.inf},
 }
 # Good values here start other processes or wait for other machines; bad ones are tried by the command line's own tests.
 STARTS_PROCESSES = {"trainer.devices", "trainer.num_nodes"}
@@ -104,51 +86,36 @@ def base_configs(folder: Path) -> dict[str, dict[str, Any]]:
     adaptive = {"rank_min": 2, "rank_max": 8, "rank_average": 5}
     glue = ("GLUEDataModule", {"task": "cola", "data_dir": cola})
     classify, speak = ("TextClassificationModule", bert), ("LanguageModellingModule", gpt2)
-    parts: dict[str, tuple[tuple[str, str], tuple[str, dict[str, Any]] | None, tuple[str, dict[str, Any]]]] = {
-        "AdaptiveLoRAXS": (classify, ("lora.AdaptiveLoRAXS", adaptive), glue),
-        "LoRAXS": (classify, ("lora.LoRAXS", {"rank": 4}), ("TableDataModule", {"data_dir": table})),
+    little = {"train_sentences": 32, "validation_sentences": 16, "test_sentences": 16}
+    nested = {"rank_min": 2, "rank_max": 4}
+    parts: dict[str, tuple[tuple[str, str], dict[str, Any], tuple[str, dict[str, Any]]]] = {
+        "AdaptiveLoRAXS": (classify, adaptive, glue),
+        "LoRAXS": (classify, {"rank": 4}, ("TableDataModule", {"data_dir": table})),
         "NestedLoRAXS": (
-            classify,
-            ("lora.NestedLoRAXS", {"rank_min": 2, "rank_max": 4}),
-            ("AGNewsDataModule", {"data_dir": news, "validation_rows": 8, "train_rows": 16}),
+            classify, nested, ("AGNewsDataModule", {"data_dir": news, "validation_rows": 8, "train_rows": 16}),
         ),
-        "LoRA": (
-            classify,
-            ("lora.LoRA", {"rank": 4, "lora_alpha": 8}),
-            ("QuickstartDataModule", {"train_sentences": 32, "validation_sentences": 16, "test_sentences": 16}),
-        ),
-        "AdaptiveLoRA": (
-            speak,
-            ("lora.AdaptiveLoRA", {**adaptive, "lora_alpha": 8}),
-            ("WikiTextDataModule", {"data_dir": wiki}),
-        ),
+        "LoRA": (classify, {"rank": 4, "lora_alpha": 8}, ("QuickstartDataModule", little)),
+        "AdaptiveLoRA": (speak, adaptive | {"lora_alpha": 8}, ("WikiTextDataModule", {"data_dir": wiki})),
         "NestedLoRA": (
-            speak,
-            ("lora.NestedLoRA", {"rank_min": 2, "rank_max": 4, "lora_alpha": 8}),
-            ("PlainTextDataModule", {"train_file": text, "validation_file": text}),
+            speak, nested | {"lora_alpha": 8}, ("PlainTextDataModule", {"train_file": text, "validation_file": text}),
         ),
-        "PEFTAdapter": (
-            classify,
-            ("lightning_modules.PEFTAdapter", {"method": "lora", "settings": {"r": 4, "lora_alpha": 8}}),
-            glue,
-        ),
-        "none": (classify, None, glue),
-    }
-    return {name: _complete(folder, *part) for name, part in parts.items()}
+        "PEFTAdapter": (classify, {"method": "lora", "settings": {"r": 4, "lora_alpha": 8}}, glue),
+        "none": (classify, {}, glue),
+    }  # fmt: skip
+    return {name: _complete(folder, name, *part) for name, part in parts.items()}
 
 
 def _complete(
-    folder: Path, model: tuple[str, str], adapter: tuple[str, dict[str, Any]] | None, data: tuple[str, dict[str, Any]]
+    folder: Path, adapter: str, model: tuple[str, str], settings: dict[str, Any], data: tuple[str, dict[str, Any]]
 ) -> dict[str, Any]:
+    place = "lightning_modules" if adapter == "PEFTAdapter" else "lora"
+    chosen = None if adapter == "none" else {"class_path": f"{place}.{adapter}", "init_args": settings}
     size = {"max_length": 32} if model[0].startswith("Text") else {"block_size": 16}
     config = {
         "seed_everything": 1,
         "model": {
             "class_path": f"lightning_modules.{model[0]}",
-            "init_args": {
-                "backbone": model[1],
-                "adapter": None if adapter is None else {"class_path": adapter[0], "init_args": adapter[1]},
-            },
+            "init_args": {"backbone": model[1], "adapter": chosen},
         },
         "data": {"class_path": f"datamodules.{data[0]}", "init_args": {"batch_size": 8, **size, **data[1]}},
         "trainer": {"max_epochs": 1, "accelerator": "cpu", "devices": 1, "logger": False},

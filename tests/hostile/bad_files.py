@@ -52,33 +52,29 @@ def make_formats(folder: Path, bert: str, gpt2: str) -> dict[str, Format]:
         (folder / "gz" / f"{name}.gz").write_bytes(gzip.compress((folder / "cola" / name).read_bytes(), mtime=0))
     sizes = {"batch_size": 4, "max_length": 32}
 
-    def glue(task: str) -> Callable[[Path], Any]:
-        return lambda place: GLUEDataModule(task=task, data_dir=str(place), backbone=bert, **sizes)
-
-    def table(place: Path) -> Any:
-        return TableDataModule(data_dir=str(place), backbone=bert, validation_fraction=0.4, **sizes)
-
-    def news(place: Path) -> Any:
-        return AGNewsDataModule(data_dir=str(place), validation_rows=8, backbone=bert, **sizes)
-
-    def wikitext(place: Path) -> Any:
-        return WikiTextDataModule(data_dir=str(place), backbone=gpt2, batch_size=4, block_size=16)
+    def of(kind: Any, **settings: Any) -> Callable[[Path], Any]:
+        return lambda place: kind(data_dir=str(place), **{"backbone": bert, **sizes, **settings})
 
     def plain(place: Path) -> Any:
-        return PlainTextDataModule(train_file=str(place / "wiki.train.raw"), backbone=gpt2, batch_size=4, block_size=16)
+        return PlainTextDataModule(train_file=str(place / "wiki.train.raw"), **small)
 
+    cola = of(GLUEDataModule, task="cola")
+    table, news = of(TableDataModule, validation_fraction=0.4), of(AGNewsDataModule, validation_rows=8)
+    small = {"backbone": gpt2, "batch_size": 4, "block_size": 16}
     return {
-        "cola tsv": Format(folder / "cola", "in_domain_train.tsv", glue("cola")),
-        "cola tsv.gz": Format(folder / "gz", "in_domain_train.tsv.gz", glue("cola")),
-        "glue tsv": Format(folder / "sst2", "train.tsv", glue("sst2")),
-        "glue jsonl": Format(folder / "pairs", "train.jsonl", glue("mrpc")),
+        "cola tsv": Format(folder / "cola", "in_domain_train.tsv", cola),
+        "cola tsv.gz": Format(folder / "gz", "in_domain_train.tsv.gz", cola),
+        "glue tsv": Format(folder / "sst2", "train.tsv", of(GLUEDataModule, task="sst2")),
+        "glue jsonl": Format(folder / "pairs", "train.jsonl", of(GLUEDataModule, task="mrpc")),
         "ag_news csv": Format(folder / "news", "train.csv", news),
         "table csv": Format(folder / "csv", "train.csv", table),
         "table tsv": Format(folder / "tsv", "train.tsv", table),
         "table jsonl": Format(folder / "jsonl", "train.jsonl", table),
         "table parquet": Format(folder / "parquet", "train.parquet", table),
         "saved data set": Format(folder / "saved", "train/data-00000-of-00001.arrow", table),
-        "wikitext raw": Format(folder / "wikitext", "wiki.train.raw", wikitext),
+        "wikitext raw": Format(
+            folder / "wikitext", "wiki.train.raw", lambda place: WikiTextDataModule(data_dir=str(place), **small)
+        ),
         "plain text": Format(folder / "wikitext", "wiki.train.raw", plain),
     }
 

@@ -17,20 +17,7 @@ NAMES = (
 )
 TEXT_FORMATS = tuple(name for name in NAMES if not name.endswith(("gz", "parquet", "set")))
 # What a byte can do most harm as: ends, separators, quotes, escapes, NUL, byte order marks, halves of characters.
-HARMFUL = [
-    b"\x00",
-    b"\n",
-    b"\r",
-    b"\t",
-    b",",
-    b'"',
-    b"\\",
-    b"{",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"\xc3",
-    b"\xe2\x80\xa8",
-]
+HARMFUL = b'\x00|\n|\r|\t|,|"|\\|{|\xff\xfe|\xef\xbb\xbf|\xc3|\xe2\x80\xa8'.split(b"|")
 
 
 @pytest.fixture(scope="module")

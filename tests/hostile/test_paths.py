@@ -24,14 +24,13 @@ def test_a_plain_name_leads_nowhere_else():
     assert not any(map(is_plain_name, CLIMBING))
 
 
-@pytest.mark.parametrize("name", CLIMBING[::4])
-def test_a_run_name_is_a_plain_name(tmp_path, tiny_bert, cola_folder, capsys, name):
+def test_a_run_name_is_a_plain_name(tmp_path, tiny_bert, cola_folder, capsys):
     runs = tmp_path / "runs"
     config = write_config(tmp_path, tiny_bert, cola_folder)
     before = sorted(tmp_path.rglob("*"))
     for options in ([], ["--overwrite"]):
-        assert run("fit", config, runs, f"--run_name={name}", *options) == 2
-    assert cli.main(["sweep", "--config", str(config), "--runs_dir", str(runs), f"--run_name={name}"]) == 2
+        assert run("fit", config, runs, "--run_name=../escaped", *options) == 2
+    assert cli.main(["sweep", "--config", str(config), "--runs_dir", str(runs), "--run_name=../escaped"]) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert sorted(tmp_path.rglob("*")) == before
     assert not Path("/escaped").exists()
