@@ -218,8 +218,13 @@ def main() -> int:
 
 def with_tables(page: str) -> str:
     """The page with its tables made anew."""
-    content = yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
-    return filled(page, lambda name: _made(content[name]))
+    return filled(page, lambda name: _made(definitions()[name]))
+
+
+@cache
+def definitions() -> dict[str, Any]:
+    """What each table shows, by its name."""
+    return yaml.safe_load((RESULTS / "tables.yaml").read_text(encoding="utf-8"))
 
 
 def filled(page: str, make: Callable[[str], pd.DataFrame]) -> str:
