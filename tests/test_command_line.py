@@ -17,15 +17,12 @@ from tests.command_line import differences, outcome, run, write_config
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [("import cli; cli.main(['--help'])", "usage: python cli.py"), ("import experiments.report.command", "")],
-)
-def test_help_and_reports_of_results_import_nothing_heavy(code, said):
-    code += "; import sys; print('torch' in sys.modules, 'lightning' in sys.modules)"
+def test_help_and_reports_of_results_import_nothing_heavy():
+    heavy = "print(*(name for name in ('torch', 'lightning', 'pandas') if name in sys.modules))"
+    code = f"import cli, sys; cli.main(['--help']); {heavy}; import experiments.report.command; {heavy}"
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert said in output
-    assert output.endswith("False False\n")
+    assert "usage: python cli.py" in output
+    assert output.endswith("\n\npandas\n")
 
 
 @pytest.mark.slow

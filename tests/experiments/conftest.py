@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.figure import Figure
 
 from common.files import write_text
 from experiments.report import content, drawing
 
-_DRAWS = ("test_report", "test_report_figures", "test_report_rank_curves")
+_DRAWS = ("test_report", "test_report_figures")
 
 
 def _write_empty(figure: Figure, stem: Path) -> None:
@@ -20,6 +21,15 @@ def _write_empty(figure: Figure, stem: Path) -> None:
 def _few_dots(request):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(drawing, "_DOTS_PER_INCH", 30)
-        if request.module.__name__.rpartition(".")[2] not in _DRAWS:
+        name = request.module.__name__.rpartition(".")[2]
+        if name not in _DRAWS:
             patch.setattr(content, "write_figure", _write_empty)
+        if name == "test_report":  # looks at pages, which hold no PDF
+            patch.setattr(FigureCanvasPdf, "print_pdf", lambda *_, **settings: None)
         yield
+
+
+@pytest.fixture
+def empty_figures(monkeypatch):
+    """For a test of what a report says, among others that look at figures."""
+    monkeypatch.setattr(content, "write_figure", _write_empty)

@@ -120,6 +120,7 @@ def test_rates_are_chosen_on_validation_and_compared_with_full_fine_tuning(rate_
     assert ratio == "10× [10, 10]" and by_seed == "10, 10, 10"
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_lower_is_better_for_perplexity_which_is_a_validation_loss_already(tmp_path):
     curve = {rate: {0: 20 + np.log10(rate / 1e-3) ** 2} for rate in RATES}
     folder = made_runs.write_rate_sweep(tmp_path / "words", {"rank_16": (16, curve)}, "perplexity")
@@ -130,6 +131,7 @@ def test_lower_is_better_for_perplexity_which_is_a_validation_loss_already(tmp_p
     assert loss_table(make_study(read_records([folder]), None).curves).empty
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_the_second_studys_test_accuracy_is_that_after_the_last_epoch(tmp_path):
     metric = {"name": "accuracy", "higher_is_better": True, "best": 0.9, "best_epoch": 0, "last": 0.8}
     tests = {"test": {"accuracy": 0.88, "loss": 0.4}, "test_last": {"accuracy": 0.77, "loss": 0.5}}

@@ -122,6 +122,7 @@ def test_axes_of_one_epoch_and_of_few_counts_have_whole_and_several_ticks(tmp_pa
     assert all(tick == round(tick) for axes in training_curves(study.groups).axes for tick in axes.get_xticks())
 
 
+@pytest.mark.usefixtures("empty_figures")
 def test_a_training_figure_leaves_out_what_no_run_has_kept_and_the_report_says_so(tmp_path):
     curves = {"fixed": (16, {1e-3: {0: 0.5, 1: 0.6}})}
     folder, trials = made_runs.write_rate_sweep(tmp_path / "sweep", curves), tmp_path / "trials.json"
@@ -188,7 +189,7 @@ def test_each_run_has_a_bar_and_the_baseline_a_band(tmp_path):
     assert len(run_bars(study.groups, None).axes[0].lines) == len(axes.lines) - 1 and run_bars([], None) is None
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("empty_figures")
 def test_differences_name_metric_and_direction_and_count_what_is_left_out(tmp_path):
     curves = {"fixed": (1, {1e-3: {0: 20.0}})}
     curves |= {f"rank_{rank}": (rank, {1e-3: {0: 20.0 + rank}}) for rank in range(2, 30)}

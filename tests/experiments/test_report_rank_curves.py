@@ -61,7 +61,6 @@ def test_the_figure_shows_the_means_over_seeds(runs):
     assert_allclose(lines["test"]["LoRA"], [[2, 69], [4, 78.5], [8, 84]])
 
 
-@pytest.mark.slow
 def test_swept_rates_are_compared_at_the_chosen_one(tmp_path):
     rates = {16: {1e-4: {0: 0.7}, 1e-3: {0: 0.9}}, 64: {1e-4: {0: 0.8}, 1e-3: {0: 0.6}}}
     trials = {f"rank_{rank}": (rank, by_rate) for rank, by_rate in rates.items()}
