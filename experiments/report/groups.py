@@ -91,6 +91,11 @@ class Group:
         """Whether the whole backbone is trained."""
         return bool(self.results) and self.results[0].adapter == "full fine-tuning"
 
+    @property
+    def has_allocation(self) -> bool:
+        """Whether ranks share a budget: alpha and the allocation's rate concern no other runs."""
+        return any(self.setting(name) is not None for name in (RANK_AVERAGE, "model.adapter.budget"))
+
     @cached_property
     def entries(self) -> float:
         """Mean number of trained values without the head: those in use at the best epoch where ranks are learned."""
@@ -185,6 +190,8 @@ def make_curves(groups: list[Group], rate: str) -> list[Curve]:
     records = [record for group in groups for record in group.records]
     # A rate of 0 rests: it has no place on a logarithmic axis.
     with_rate = [group for group in groups if isinstance(value := group.setting(rate), int | float) and value > 0]
+    if rate == ALLOCATION_RATE:  # every config has one, also where nothing is allocated
+        with_rate = [group for group in with_rate if group.has_allocation]
     curves = [
         Curve(
             label,

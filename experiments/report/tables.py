@@ -24,7 +24,7 @@ def settings_table(groups: list[Group], baseline: Group | None) -> pd.DataFrame:
     ordered = sorted(groups, key=lambda group: (measures.index(group.measure), -group.score))
 
     def of_adaptive(name: str) -> Callable[[Group], str]:
-        return lambda group: text(group.setting(name)) if group.setting(RANK_AVERAGE) is not None else ""
+        return lambda group: text(group.setting(name)) if group.has_allocation else ""
 
     return make_table(
         ordered,

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from experiments.report.figures_ranks import agreement_text
-from experiments.report.groups import RATE, make_curves, make_groups
+from experiments.report.groups import RATE, make_curves, make_groups, swept_rate
 from experiments.report.optimum import curve_optimum, find_optimum, rate_ratio
 from experiments.report.sources import read_records
 from experiments.report.statistics import PairedDifference, agreement, holm, paired_difference, student_mean
@@ -155,3 +155,17 @@ def test_a_rate_of_zero_is_no_place_on_a_curve(tmp_path):
     records = read_records([made_runs.write_rate_sweep(tmp_path / "rates", {"lora": (16, rates)})])
     (curve,) = make_curves(make_groups(records), RATE)
     assert list(curve.groups) == [1e-4, 1e-3, 1e-2]
+
+
+def test_fixed_ranks_have_no_place_on_a_curve_of_allocation_rates(tmp_path):
+    """Their configs have the default of such a rate, which isn't what they were trained with."""
+    for rate in (0.01, 0.02):
+        config = made_runs.adaptive_config(0)
+        config["model"]["init_args"]["optimizer"]["allocation_learning_rate"] = rate
+        made_runs.write_run(tmp_path / f"adaptive_{rate}", config, made_runs.results("adaptive", 0, 0.7))
+    config = made_runs.config(1e-3, 0, 16)
+    config["model"]["init_args"]["optimizer"]["allocation_learning_rate"] = 0.002
+    made_runs.write_run(tmp_path / "fixed", config, made_runs.results("fixed", 0, 0.7))
+    records = read_records([tmp_path])
+    (curve,) = make_curves(make_groups(records), swept_rate(records))
+    assert list(curve.groups) == [0.01, 0.02]
