@@ -84,6 +84,6 @@ def record(config: str, runs_dir: Path, *options: str) -> Recorder:
     """Runs `fit` with a config, as a user would, and gives what was noted."""
     callbacks = json.dumps([{"class_path": "tests.parity.recorder.Recorder"}])
     own = [f"--trainer.callbacks+={callbacks}", "--trainer.accelerator=cpu", "--trainer.devices=1"]
-    own += ["--trainer.logger=false", "--data.batch_size=8", "--data.max_length=32"]
+    own += ["--trainer.logger=false", "--data.batch_size=8"]
     assert run("fit", config, runs_dir, *own, *options) == 0
     return Recorder.latest

@@ -27,7 +27,7 @@ def runs(backbone, cola_folder, tmp_path_factory):
 
     def recorded(name: str) -> Recorder:
         if name not in kept:
-            options = ["--model.backbone", str(backbone), "--data.data_dir", cola_folder]
+            options = ["--model.backbone", str(backbone), "--data.data_dir", cola_folder, "--data.max_length=32"]
             options += ["--trainer.max_epochs", str(EPOCHS)]
             for end, budget in budgets(name).items():
                 options += [f"--budget_schedule.memory_{end}", str(budget)]

@@ -1,13 +1,17 @@
-"""Runs of the second study's configs, 50 steps on a tiny model, against its loop: LoRA, AdamW, a constant rate."""
+"""Runs of the second study's configs, 50 steps on tiny models, against its loop: LoRA, AdamW, a constant rate."""
 
 import json
 
 import pytest
 import torch
 from torch import Tensor, nn
-from transformers import AutoModelForSequenceClassification
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.pytorch_utils import Conv1D
 
 import cli
+from experiments.report.command import rate_layouts
+from experiments.report.content import make_study
+from experiments.report.sources import read_records
 from tests import tiny
 from tests.parity.recorder import Recorder, record, save_backbone
 
@@ -17,7 +21,7 @@ STEPS = 50
 class PlainLoRA(nn.Module):
     """W x + b + (alpha / rank) · B A x."""
 
-    def __init__(self, base: nn.Linear, A: Tensor, B: Tensor, alpha: float) -> None:
+    def __init__(self, base: nn.Module, A: Tensor, B: Tensor, alpha: float) -> None:
         super().__init__()
         self.base, self.scale = base, alpha / len(A)
         self.A, self.B = nn.Parameter(A.clone()), nn.Parameter(B.clone())
@@ -39,7 +43,23 @@ def news(tmp_path_factory):
 
 def run_of(config: str, backbone, news, runs_dir, *options: str) -> Recorder:
     sizes = ["--data.train_rows", "40", "--data.validation_rows", "20", "--trainer.max_epochs", "10"]
+    if "ag_news" in config:
+        sizes.append("--data.max_length=32")
     return record(config, runs_dir, "--model.backbone", str(backbone), "--data.data_dir", str(news), *sizes, *options)
+
+
+def put_lora(model: nn.Module, run: Recorder, alpha: float, kind: type[nn.Module]) -> dict[str, str]:
+    """Freezes a model and puts LoRA, as the run started with it, over all layers of a kind; names as in a run."""
+    model.train().requires_grad_(False)
+    names = {}
+    for name in [name for name, module in model.named_modules() if isinstance(module, kind)]:
+        key = name.replace(".", "/")
+        A, B = run.start[f"adapter.A.{key}"], run.start[f"adapter.B.{key}"]
+        assert B.abs().sum() == 0 and A.abs().max() <= A.shape[1] ** -0.5
+        parent, _, child = name.rpartition(".")
+        setattr(model.get_submodule(parent), child, PlainLoRA(model.get_submodule(name), A, B, alpha))
+        names |= {f"adapter.A.{key}": f"{name}.A", f"adapter.B.{key}": f"{name}.B"}
+    return names
 
 
 def plain_loop(model: nn.Module, run: Recorder, rate: float) -> tuple[list[float], list[dict[str, Tensor]]]:
@@ -74,16 +94,30 @@ def test_lora_with_an_adapted_head_follows_the_studys_loop(backbone, news, tmp_p
     run = run_of("ag_news_lora.yaml", backbone, news, tmp_path, "--model.adapter.wrap_head", "true")
     model = AutoModelForSequenceClassification.from_pretrained(backbone, num_labels=4)
     run.load_head(model)
-    model.train().requires_grad_(False)
-    names = {}
-    for name in [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]:
-        key = name.replace(".", "/")
-        A, B = run.start[f"adapter.A.{key}"], run.start[f"adapter.B.{key}"]
-        assert B.abs().sum() == 0 and A.abs().max() <= A.shape[1] ** -0.5
-        parent, _, child = name.rpartition(".")
-        setattr(model.get_submodule(parent), child, PlainLoRA(model.get_submodule(name), A, B, alpha=32))
-        names |= {f"adapter.A.{key}": f"{name}.A", f"adapter.B.{key}": f"{name}.B"}
-    assert_same_trajectory(run, names, *plain_loop(model, run, rate=3e-4))
+    names = put_lora(model, run, 32, nn.Linear)
+    losses, steps = plain_loop(model, run, rate=3e-4)
+    assert_same_trajectory(run, names, losses, steps)
+    (layout,) = rate_layouts(make_study(read_records([tmp_path / "ag_news_lora"]), None).curves).values()
+    assert list(layout) == [str(3e-4)]  # the study's keys
+    epochs = torch.tensor(losses).view(10, -1).mean(dim=1)
+    torch.testing.assert_close(torch.tensor(layout["0.0003"]["train_losses"]), epochs, rtol=2e-5, atol=1e-6)
+
+
+def test_lora_of_a_language_model_follows_a_plain_loop(tmp_path):
+    """Over GPT-2's Conv1D layers, which the study's own code passes by: mean loss of the next token, no padding."""
+    backbone = tiny.save_tiny_gpt2(tmp_path / "backbone")
+    settings = json.loads((backbone / "config.json").read_text())
+    settings |= dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+    (backbone / "config.json").write_text(json.dumps(settings))
+    text = tiny.save_wikitext(tmp_path / "text", train=60)
+    run = run_of("wikitext_lora.yaml", backbone, text, tmp_path, "--data.block_size=16", "--model.adapter.rank=8")
+    for batch in (batch for batches in run.epochs for batch in batches):
+        batch["labels"] = batch["inputs"]["input_ids"]
+        batch["inputs"] = {"input_ids": batch["labels"]}  # whole blocks need no mask
+        assert batch["labels"].shape == (8, 16)
+    model = AutoModelForCausalLM.from_pretrained(backbone)
+    names = put_lora(model, run, 32, Conv1D)
+    assert_same_trajectory(run, names, *plain_loop(model, run, rate=1e-3))
 
 
 def test_full_fine_tuning_follows_the_studys_loop(backbone, news, tmp_path):
