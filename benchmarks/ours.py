@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from benchmarks.inputs import SEED, BenchmarkSettings, batches, data_config
-from benchmarks.timing import Figures, now
+from benchmarks.timing import Figures, StepWindow, now
 from common.machine import keep_freed_memory
 from experiments.fit import Fit
 from experiments.run import Run
@@ -50,7 +50,7 @@ def adaptive_softmax(settings: BenchmarkSettings) -> Figures:
     figures, trainer = _trained("adaptive_softmax", settings)
     lengths = trainer.datamodule.train_dataloader().split.lengths
     timed = lengths[torch.cat(batches(lengths, settings)[settings.warm_up_steps :])]
-    assert int(timed.sum()) == trainer.callbacks[0].tokens  # these are the batches that the run had
+    assert int(timed.sum()) == _window(trainer).tokens  # these are the batches that the run had
     module, seconds = trainer.lightning_module, settings.steps * figures["seconds_per_step"]
     return {
         **figures,
@@ -75,7 +75,11 @@ def _trained(adapter: str, settings: BenchmarkSettings, options: tuple[str, ...]
         fit.carry_out(None, False)
     trainer: Any = fit.trainer
     assert trainer.strategy.root_device.type == ("cuda" if torch.cuda.is_available() else "cpu")
-    return trainer.callbacks[0].figures(), trainer
+    return _window(trainer).figures(), trainer
+
+
+def _window(trainer: Any) -> StepWindow:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, StepWindow))
 
 
 def run_config(settings: BenchmarkSettings, adapter: dict[str, Any] | None) -> dict[str, Any]:

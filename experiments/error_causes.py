@@ -1,5 +1,6 @@
 """Which exceptions are the user's input at fault, whatever library raised them."""
 
+import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -66,6 +67,8 @@ def input_error_behind(error: BaseException | None) -> InputError | None:
 def _about_settings(error: BaseException) -> InputError | None:
     """What a library raises while it runs, but because of what the user asked for."""
     if isinstance(error, OSError):
+        if error.errno == errno.ENOENT:  # a file that isn't there may be a fault of the program, too
+            return None
         path = Path(str(error.filename or "the run folder"))
         told = no_access(path, error) or storage_error(path, error)
         return told if isinstance(told, InputError) else None
