@@ -23,6 +23,7 @@ from common.terminal import logger
 from datamodules.sources import Table
 
 GZIP_MAGIC = b"\x1f\x8b"
+_PACKED = re.compile(rb"(?P<zstd>\x28\xb5\x2f\xfd)|(?P<bzip2>BZh[1-9]1AY&SY)|(?P<xz>\xfd7zXZ\0)|(?P<zip>PK\x03\x04)")
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 JSON_ENDINGS = (".jsonl", ".json")
@@ -140,7 +141,7 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
     records: list[dict[str, Any]] = []
     for number, line in enumerate(read_rows(path), start=1):
         try:
-            records.append(record := json.loads(line))
+            records.append(record := json.loads(line, object_pairs_hook=_once))
             fault = "" if isinstance(record, dict) else "a JSON object"
         except (ValueError, RecursionError) as error:  # thousands of brackets in one another
             fault = f"JSON ({error})"
@@ -154,6 +155,13 @@ def _read_json_lines(path: Path, wanted: Sequence[str]) -> Table:
             found = f"no {' and no '.join(missing)} among {listing(list(record))}"
             raise table.row_error(row, found, f"{', '.join(needed)} in every line")
     return table
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; `ValueError`: it has one name twice."""
+    if twice := [name for name, count in Counter(name for name, _ in pairs).items() if count > 1]:
+        raise ValueError(f"{twice[0]!r} is given twice")
+    return dict(pairs)
 
 
 def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
@@ -218,6 +226,8 @@ def _read_content(path: Path) -> bytes:
             raise InputError(f"{path}: the gzip data is damaged or cut off ({error}). Fetch the file again.") from error
     elif path.suffix == ".gz" and content:
         raise InputError(f"{path} is not gzip-compressed, though its name says so. Rename it, or fetch it again.")
+    if other := _PACKED.match(content):
+        raise InputError(f"{path} is a {other.lastgroup} archive; allowed: plain text, or .gz. Unpack it.")
     if (packed := path.with_name(f"{path.name}.gz")).is_file():
         logger.info(f"{path} is read, and {packed.name} beside it is not.")
     content = content.removeprefix(BYTE_ORDER_MARK)

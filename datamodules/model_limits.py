@@ -94,7 +94,7 @@ def read_limits(backbone: str, revision: str | None = None) -> ModelLimits:
         return ModelLimits()
     words = None
     with contextlib.suppress(NotImplementedError):  # characters, say
-        words = _rows(model.get_input_embeddings())
+        words = _rows(getattr(model.get_input_embeddings(), "weight", None))  # Perceiver's are no tokens
     types = [_rows(getattr(module, "token_type_embeddings", None)) for module in model.modules()]
     return ModelLimits(
         tokens=words,

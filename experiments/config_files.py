@@ -1,8 +1,8 @@
 """YAML files: found by name, read strictly, written so that they are read alike, and compared."""
 
-import json
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 from enum import Enum
 from pathlib import Path
@@ -17,9 +17,12 @@ from common.terminal import print_columns
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RUN_FOLDER = "run_folder"  # stands in config.yaml, so that another run with these settings has its own
 _LOGGERS = ("CSVLogger", "TensorBoardLogger", "WandbLogger", "MLFlowLogger")
-_OPTIONS = ("--trainer.logger", "--trainer.callbacks", "--trainer.callbacks+")
 _DEEPEST = 200  # the C library that reads YAML crashes where lists lie in each other many thousand times
 _MOST_VALUES = 100_000  # in one file, with what aliases stand for counted each time
+
+
+class GivenTwiceError(yaml.YAMLError):
+    """One name has two values."""
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
@@ -94,61 +97,6 @@ def _for_the_parser(path: Path) -> str:
     return dump_yaml({**content, "trainer": {**trainer, **short}}) if short else str(path)
 
 
-def completed_options(options: list[str]) -> list[str]:
-    """Typed options: see `completed`."""
-    done: list[str] = []
-    for word in options:
-        flag, _, value = word.partition("=")
-        if flag in _OPTIONS and value:
-            word = f"{flag}={_completed_text(value)}"
-        elif done and done[-1] in _OPTIONS:
-            word = _completed_text(word)
-        done.append(word)
-    return done
-
-
-def texts_apart(options: list[str]) -> tuple[dict[str, str], list[str]]:
-    """Typed options that YAML reads as a list or as settings, such as a folder called `a: b`, by name; and the others.
-
-    The parser keeps no text of these, so that it can't tell where text is meant.
-    """
-    given: list[tuple[str, str]] = []
-    others: list[list[str]] = []
-    words = iter(options)
-    for word in words:
-        flag, equals, value = word.partition("=")
-        if not flag.startswith("--") or flag == "--config":
-            others.append([word])
-            continue
-        typed = value if equals else next(words, None)
-        others.append([word] if equals or typed is None else [word, typed])
-        if typed is not None and not typed.startswith("--") and isinstance(_read(typed), dict | list):
-            given.append((_short(flag), typed))
-    texts = dict(given)
-    kept = [option for option in others if _short(option[0].partition("=")[0]) not in texts]
-    return texts, [word for option in kept for word in option]
-
-
-def _short(flag: str) -> str:
-    return flag.removeprefix("--").replace(".init_args.", ".")
-
-
-def _read(text: str) -> object:
-    try:
-        return load_yaml(text)
-    except yaml.YAMLError:
-        return text
-
-
-def _completed_text(text: str) -> str:
-    try:
-        asked = json.loads(text)
-    except ValueError:
-        asked = text
-    made = completed(asked)
-    return text if made == asked else json.dumps(made)
-
-
 def completed(asked: object) -> object:
     """A logger or callback (or a list of them) as a config names it, with a folder or a metric where it names none."""
     if isinstance(asked, list):
@@ -173,7 +121,22 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ) from error
     if not isinstance(content, dict | None):
         raise InputError(f"{path} holds {content!r:.80}; allowed: settings by name. Correct the file.")
+    counts = Counter(_names(content or {}))
+    if twice := [name for name, count in counts.items() if count > 1]:
+        raise InputError(f"{path} gives {twice[0]!r} twice, in different spellings. Leave one out.")
     return content or {}
+
+
+def _names(content: Mapping[object, object], prefix: str = "") -> Iterator[str]:
+    """Each setting as on the command line."""
+    for key, value in content.items():
+        name = prefix if key == "init_args" else f"{prefix}{key}."
+        yield from _names(value, name) if isinstance(value, dict) and value else [short_name(name)[:-1]]
+
+
+def short_name(name: str) -> str:
+    """A setting's name without the `init_args` of classes."""
+    return name.replace(".init_args.", ".")
 
 
 def group_of(content: object, *names: str) -> dict[str, Any]:
@@ -229,9 +192,9 @@ def _count(node: yaml.Node, known: dict[yaml.Node, int | None]) -> int:
         inner = [part for pair in node.value for part in pair]
         names: set[str] = set()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+            if isinstance(key, yaml.ScalarNode):
                 if key.value in names:
-                    raise yaml.YAMLError(f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}")
+                    raise GivenTwiceError(f"{key.value!r} is given twice, again in line {key.start_mark.line + 1}")
                 names.add(key.value)
     known[node] = count = 1 + sum(_count(part, known) for part in inner)
     if count > _MOST_VALUES:

@@ -95,6 +95,7 @@ _OF_A_START = ("initial_weights", "initial_step", "gradient_batches", "head_warm
 # Settings, when they change nothing, and why: `{task}` stands for that of the data.
 _RULES: tuple[tuple[tuple[str, ...], Callable[[_Fit], bool], str], ...] = (
     (("model.revision",), _Fit.has_local_backbone, "the backbone isn't on the hub"),
+    (("trainer.model_registry",), lambda fit: True, "nothing is uploaded"),
     (("trainer.min_epochs", "trainer.min_steps"), lambda fit: not fit.may_end_early(), "nothing ends it early"),
     (("model.adapter.head_warmup_steps",), lambda fit: fit.adapts_head or not fit.has_head, "no head is trained"),
     (("model.adapter.initial_std",), lambda fit: fit.uses_gradient, "R starts from the gradient"),

@@ -19,19 +19,18 @@ from datamodules.tokenized_data import TokenizedDataModule
 from experiments.arguments import CALL_SETTINGS, LINKED, NAMED_CALLBACKS, parser_of
 from experiments.config_files import (
     RUN_FOLDER,
-    completed_options,
     dump_yaml,
     group_of,
     load_yaml,
     locate_configs,
     read_yaml,
-    texts_apart,
 )
 from experiments.error_causes import input_error_behind
 from experiments.options import explain_unknown
 from experiments.parser_messages import innermost, missing_package, readable, unknown_word
 from experiments.run_folder import RunFolder
 from experiments.setting_values import check_range, check_strategy, check_trainer, check_values
+from experiments.typed_options import completed_options, texts_apart, values_apart
 from experiments.watched_ddp import watched
 from lightning_modules import LanguageModellingModule, TextClassificationModule
 from lightning_modules.adapted_module import AdaptedModule
@@ -162,7 +161,9 @@ def parse(arguments: Sequence[str], base: Mapping[str, object] | None = None) ->
     def read(parser: LightningArgumentParser, options: list[str]) -> Namespace:
         parser.set_defaults({"run_name": configs[0].stem if configs else "unnamed"})
         below = None if base is None else parser.parse_object(dict(base))
-        return parser.parse_args(options, namespace=below)
+        apart, others = values_apart(options)
+        values = parser.parse_args(others, namespace=below)
+        return parser.parse_object(apart, values) if apart else values
 
     try:
         values = _read_options(read, options, verb)

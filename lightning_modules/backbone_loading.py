@@ -144,6 +144,12 @@ def _configuration(backbone: str, source: str, revision: str | None, arguments: 
         config = AutoConfig.from_pretrained(source, revision=revision, trust_remote_code=False, **arguments)
     except _UNUSABLE as error:
         raise _loading_error(backbone, error) from error
+    layers = getattr(config.get_text_config(), "num_hidden_layers", 1)
+    if isinstance(layers, int) and layers < 1:
+        raise InputError(
+            f"backbone {backbone!r} has {layers} layers by its config.json; allowed: 1 or more. Correct it, or fetch "
+            "the model again."
+        )
     held = [getattr(part, name, None) for part in (config, config.get_text_config()) for name in _QUANTISED]
     if found := next(filter(None, held), None):
         method = found.get("quant_method") if isinstance(found, dict) else type(found).__name__

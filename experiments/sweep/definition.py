@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from common.errors import InputError, check_one_of, listing, shown
-from experiments.config_files import flatten, locate_config, read_yaml
+from experiments.config_files import flatten, locate_config, read_yaml, short_name
 from experiments.own_files import OF_A_RUN
 from experiments.sweep.claim import OF_A_SWEEP
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
@@ -101,7 +101,7 @@ def _normal(content: Any) -> Any:
 
 
 def _short_name(name: Any) -> Any:
-    return name.replace(".init_args.", ".") if isinstance(name, str) else name
+    return short_name(name) if isinstance(name, str) else name
 
 
 def _names(trials: list[Trial]) -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from tokenizers import Regex
 from tokenizers.normalizers import Replace
-from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, PerceiverConfig
 
 from common.errors import InputError
 from datamodules import PlainTextDataModule, TableDataModule
@@ -53,6 +53,12 @@ def test_limits_are_where_the_model_itself_fails(tmp_path, name):
     if limits.token_types is not None:
         types = torch.full((1, 4), limits.token_types)
         assert fails(model, types, token_type_ids=types) and not fails(model, types, token_type_ids=types - 1)
+
+
+def test_states_in_the_place_of_an_embedding_limit_no_tokens(tmp_path):
+    config = PerceiverConfig(num_latents=4, d_latents=8, d_model=8, vocab_size=ROWS, num_self_attention_heads=2)
+    config.save_pretrained(tmp_path)
+    assert read_limits(str(tmp_path)).tokens is None  # not the 4 of its latent states
 
 
 LONG = {"rope_type": "longrope", "rope_theta": 100.0, "short_factor": [1.0] * 2, "long_factor": [9.0] * 2}

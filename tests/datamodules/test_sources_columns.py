@@ -77,6 +77,7 @@ def test_labels_may_be_names_and_shards_are_joined(tmp_path):
         ("[" * 100_000, "is not JSON (maximum recursion depth"),
         ("{oops", "train.jsonl, line 2: '{oops' is not JSON"),
         ('["a list"]', "line 2: '[\"a list\"]' is not a JSON object"),
+        ('{"sentence": "x", "label": 1, "label": 0}', "is not JSON ('label' is given twice)"),
         ('{"sentence": "x"}', "line 2: no label among sentence"),
         ('{"sentence": "x", "label": 7}', "line 2: label is 7; allowed: 0 (unacceptable), 1 (acceptable)"),
         ('{"sentence": "x", "label": true}', "line 2: label is True"),

@@ -1,5 +1,8 @@
 """The user's own tables, against pandas."""
 
+import bz2
+import lzma
+
 import pandas as pd
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, Value
@@ -61,6 +64,13 @@ def test_every_format_gives_the_rows_that_were_written(make_table, tmp_path, end
             assert splits[split].texts == expected["review"].tolist()
             assert [data.task.label_names[label] for label in splits[split].labels] == table["kind"].tolist()
             assert splits[split].pairs is None
+
+
+@pytest.mark.parametrize("compress", [bz2.compress, lzma.compress, lambda content: b"\x28\xb5\x2f\xfd" + content])
+def test_another_archive_than_gzip_is_named(make_table, tmp_path, compress):
+    (tmp_path / "train.csv").write_bytes(compress(b"review,kind\nw1,no\n"))
+    with pytest.raises(InputError, match=r"train.csv is a \w+ archive; allowed: plain text, or .gz"):
+        make_table(data_dir=str(tmp_path)).read_splits()
 
 
 def test_pairs_scores_and_batches(make_table, tmp_path):

@@ -78,6 +78,38 @@ def test_what_is_typed_wins_wherever_it_stands(config):
     assert settings.configs == [config, config]
 
 
+def test_arguments_of_a_class_may_stand_before_it_and_those_of_another_are_refused(config):
+    lora = ["--model.adapter.rank=3", "--model.adapter=lora.LoRA", "--model.adapter.lora_alpha", "4"]
+    after = parse(["fit", "--config", str(config), *lora[1:], lora[0]])
+    assert parse(["fit", *lora[:2], "--config", str(config), *lora[2:]]).plain == after.plain
+    with pytest.raises(InputError, match=r"no option 'task'"):
+        parse(["fit", "--config", str(config), "--data.task=sst2", "--data=datamodules.TableDataModule"])
+
+
+@pytest.mark.parametrize(
+    ("name", "typed", "expected"),
+    [
+        ("optimizer.head_learning_rate", "null", None),
+        ("adapter.budget", "~", None),
+        ("adapter.targets", '["1e5", "it\'s"]', ["1e5", "it's"]),
+        ("adapter.settings", '{"r": null, "a": [null, true]}', {"r": None, "a": [None, True]}),
+    ],
+)
+def test_null_stays_null_in_a_class_within_a_class(config, name, typed, expected):
+    own = ["--model.adapter=lightning_modules.PEFTAdapter"] if name == "adapter.settings" else []
+    for place in ("model", "model.init_args"):
+        given = (f"--{place}.{name}=7", f"--{place}.{name}", typed)  # what is typed last wins
+        values = parse(["fit", "--config", str(config), *own, *given]).plain["model"]["init_args"]
+        part = values[name.partition(".")[0]]
+        assert part.get("init_args", part)[name.partition(".")[2]] == expected
+
+
+def test_typed_settings_with_a_name_twice_are_refused(config):
+    for typed in ('{"class_path": "lora.LoRA", "init_args": {"rank": 3, "rank": 5}}', "{rank: 3, rank: 5}"):
+        with pytest.raises(InputError, match="'rank' is given twice"):
+            parse(["fit", "--config", str(config), "--model.adapter", typed])
+
+
 LOOK_ELSE = ("1e5", "-1E-5", "12e3", "2024-01-01", "12:30", "1_0", "0x1f", "on", " a", "é: [", "$HOME", "-n")
 TYPED = ("a: b", "a #b", "[x]", "{a}", "- x", "*x", "&x y", "!x", "%x", "@x", "yes", "1_000")
 
@@ -123,6 +155,8 @@ BOMB = "\n".join(["a0: &a0 [1, 2]", *(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] *
     [
         ("trainer: {max_epochs: 1}\ntrainer: {}\n", "'trainer' is given twice, again in line 2"),
         ("data:\n  init_args: {task: cola, task: sst2}\n", "'task' is given twice"),
+        ("trainer:\n  <<: {max_epochs: 1}\n  <<: {max_epochs: 2}\n", "'<<' is given twice"),
+        ("trainer: {max_epochs: 1}\ntrainer.max_epochs: 2\n", "gives 'trainer.max_epochs' twice"),
         ("data: &data {more: *data}\n", "something that holds itself"),
         (BOMB, "more than 100,000 values"),
         ("[" * 100_000, "more than 200 times"),
@@ -222,6 +256,7 @@ IDLE = [
     ({"trainer.logger": False}, "rank_logging.pictures_every_n_epochs", 3, "trainer.logger is false"),
     ({"model.adapter": "null"}, "update_norms.every_n_steps", 3, "full fine-tuning has none"),
     ({}, "model.revision", "main", "the backbone isn't on the hub"),
+    ({}, "trainer.model_registry", "a/b", "nothing is uploaded"),
     ({}, "trainer.min_epochs", 1, "nothing ends it early"),
     ({}, "data.subset_seed", 1, "all rows are taken"),
     ({"data.task": "sst2"}, "data.cola_validation", "combined", "the task is sst2"),

@@ -154,6 +154,14 @@ def test_a_quantised_backbone_is_refused_in_one_message(edited, method, tmp_path
                 call(refused)
 
 
+@pytest.mark.parametrize("layers", [0, -1])
+def test_a_backbone_without_layers_is_refused(edited, layers):
+    folder = configured(edited(dict), num_hidden_layers=layers)
+    for call in (load, shape_of):
+        with pytest.raises(InputError, match=f"has {layers} layers by its config.json; allowed: 1 or more"):
+            call(folder)
+
+
 def test_an_attention_that_cannot_run_here_is_refused(edited):
     folder = configured(edited(dict), attn_implementation="flash_attention_2")
     with pytest.raises(InputError, match=r"asks for a package.*FlashAttention2.*attn_implementation"):
