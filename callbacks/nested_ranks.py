@@ -40,8 +40,8 @@ def rank_curve(trainer: Trainer, pl_module: TrainedModule) -> list[dict[str, flo
     """Evaluates a nested adapter at each of its `evaluated_ranks`, and logs the figures as val/METRIC/rank_K.
 
     Once per run, after training, with the weights the module has then: evaluating all ranks after each epoch would cost
-    as many validations as there are ranks. One entry per rank: {"rank", then each figure by its tag, such as
-    "val/accuracy" and "test/accuracy"}; None if the adapter isn't nested.
+    as many validations as there are ranks. Returns one entry per rank: {"rank", then each figure by its tag,
+    such as "val/accuracy" and "test/accuracy"}; None if the adapter isn't nested.
     """
     adapter = pl_module.adapter
     if not isinstance(adapter, NestedRanks):

@@ -18,6 +18,8 @@ from common.errors import InputError
 from common.terminal import logger
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the disk, the user's share of it, or the largest file allowed
+# What spreadsheets take for the beginning of a formula: the last four are wide signs, as in Chinese settings.
+FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 _NOT_WRITABLE = {errno.EACCES, errno.EROFS, errno.EPERM}
 _GONE = {errno.ENOENT, errno.EIO, errno.ENODEV, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT}
 # mkdir says EEXIST of a file where a folder should be

@@ -22,8 +22,8 @@ def keep_freed_memory() -> bool:
     """Makes glibc keep what tensors free instead of returning it to the system after every operation.
 
     A training step on the CPU frees and asks for the same few megabytes hundreds of times; giving them back each time
-    means that each page is mapped and zeroed again. Values don't change, only who holds the free memory. Whether it
-    took effect: only on Linux with glibc.
+    means that each page is mapped and zeroed again. Values don't change, only who holds the free memory. Returns
+    whether it took effect, which it does on Linux with glibc alone.
     """
     if not sys.platform.startswith("linux"):
         return False

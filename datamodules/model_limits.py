@@ -18,9 +18,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 # What transformers calls a table of positions that a longer row would read beyond; rotary and relative ones have none.
-_POSITION_TABLES = (
-    *("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding", "char_position_embeddings"),
-)
+_OF_POSITIONS = ("position_embeddings", "wpe", "embed_positions", "positions_embed", "pos_encoding")
+_POSITION_TABLES = (*_OF_POSITIONS, "char_position_embeddings")
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,8 @@ class PeftExport(Export):
             wrapped = peft.get_peft_model(self.model, self._config(peft, factors, about))
             check_adapted(self.model, factors)
         except ValueError as error:
-            raise InputError(f"PEFT can't hold this adapter: {error}. Use --format merged or native.") from error
+            said = str(error).rstrip(".")
+            raise InputError(f"PEFT can't hold this adapter: {said}. Use --format merged or native.") from error
         with torch.no_grad():
             for name, (A, B) in factors.items():
                 layer = wrapped.get_base_model().get_submodule(name)

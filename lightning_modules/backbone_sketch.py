@@ -159,7 +159,8 @@ def write_sketch(folder: Path, model: nn.Module, head: tuple[str, ...], name: st
 def check_sketch(folder: Path, model: nn.Module) -> dict[str, Any]:
     """Compares a freshly loaded backbone with the sketch in a folder; one without a sketch, as others write, passes.
 
-    What the file says beside the sketch, such as `data_identity`. `InputError`: another backbone, or a damaged sketch.
+    Returns what the file says beside the sketch, such as `data_identity`. `InputError`: another backbone, or a damaged
+    sketch.
     """
     path = folder / SKETCH_FILE_NAME
     if not path.is_file():

@@ -98,9 +98,10 @@ class PEFTAdapter(Adapter):
             check_adapted(model, names)
             return made
         except (ValueError, TypeError, AssertionError, NotImplementedError) as error:
+            said = str(error).rstrip(".") or type(error).__name__
             raise InputError(
-                f"PEFT's {self.method.title} doesn't fit this model or these settings: {error or type(error).__name__}"
-                ". Change model.adapter.settings or model.adapter.targets, or choose another method."
+                f"PEFT's {self.method.title} doesn't fit this model or these settings: {said}. Change "
+                "model.adapter.settings or model.adapter.targets, or choose another method."
             ) from error
 
     def save(self, folder: Path, plain: nn.Module, trained: nn.Module, about: dict[str, Any]) -> None:

@@ -7,10 +7,10 @@ an apostrophe, which spreadsheets read as "this is text".
 import math
 import re
 
+from common.files import FORMULA_SIGNS
 from datamodules.sources import Examples
 from datamodules.task import Task
 
-_FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in Chinese settings wide
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
@@ -64,4 +64,4 @@ def losses_table(texts: list[str], rows: list[int], scores: dict[int, list[float
 def as_cell(text: str) -> str:
     """The text in one line and one cell; no formula, but a number stays one."""
     text = re.sub(r"\r\n|[\t\n\r\v\f\x1c-\x1e\x85\u2028\u2029]", " ", text)
-    return f"'{text}" if text.startswith(_FORMULA) and not _NUMBER.fullmatch(text) else text
+    return f"'{text}" if text.startswith(FORMULA_SIGNS) and not _NUMBER.fullmatch(text) else text

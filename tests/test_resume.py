@@ -28,7 +28,7 @@ GRADIENT = {"factors": "gradient", "gradient_batches": 4, "head_warmup_steps": 2
 VARIANTS["gradient"] = lora(
     "AdaptiveLoRAXS", rank_min=0, rank_max=4, rank_average=2, initial_weights="gradient_energy", **GRADIENT
 )
-MOMENTS = [
+SLOW_MOMENTS = [
     ("plain", "validation", 10),
     ("plain", "epoch_end", 5),
     # before, at the boundary to and in the discrete phase
@@ -38,6 +38,7 @@ MOMENTS = [
     *((variant, "batch_start", 3) for variant in ("float64", "lora_wrapped")),
     *((variant, "batch_start", 7) for variant in ("lora_adaptive", "lora_nested", "gradient")),
 ]
+MOMENTS = [("plain", "batch_start", 8), *(pytest.param(*moment, marks=pytest.mark.slow) for moment in SLOW_MOMENTS)]
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,6 @@ def undisturbed(tmp_path_factory, tiny_bert, cola_folder):
     return config, of
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(("variant", "hook", "step"), MOMENTS)
 def test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, variant, hook, step):
     config, outcome_of = undisturbed
@@ -65,11 +65,6 @@ def test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, varia
     assert not (tmp_path / "tiny" / "results.json").exists()
     assert run("fit", config, tmp_path, *VARIANTS[variant], "--ckpt_path", "last") == 0
     assert differences(outcome_of(variant), outcome(tmp_path / "tiny")) == []
-
-
-def test_a_killed_run_goes_on(undisturbed, tmp_path):
-    """The quickest of the cases above, for those who leave the slow ones out."""
-    test_a_resumed_run_ends_like_an_undisturbed_one(undisturbed, tmp_path, "plain", "batch_start", 8)
 
 
 @pytest.mark.slow

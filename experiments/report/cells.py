@@ -6,13 +6,13 @@ from typing import TypeVar
 
 import pandas as pd
 
+from common.files import FORMULA_SIGNS
 from experiments.report.statistics import Interval
 
 Row = TypeVar("Row")
 
 TOO_FEW = "too few seeds for an interval"
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # in Chinese settings wide
 # What stands in a cell of ours that begins with a sign: a number, maybe with its interval and the number of pairs.
 _NUMBER = re.compile(r"[-+]?[\d.]+(e[-+]?\d+)?( \[[-+\d., ]+\])?( \(\d+ pairs?\))?")
 _MARKUP = re.compile(r"[\\`*|]|~~|(?<![^\W_])_|_(?![^\W_])|(?<=\])\(")
@@ -44,7 +44,7 @@ def as_csv(table: pd.DataFrame) -> str:
 
 
 def _no_formula(cell: str) -> str:
-    return f"'{cell}" if cell.startswith(_FORMULA) and not _NUMBER.fullmatch(cell) else cell
+    return f"'{cell}" if cell.startswith(FORMULA_SIGNS) and not _NUMBER.fullmatch(cell) else cell
 
 
 def as_markdown(table: pd.DataFrame) -> str:

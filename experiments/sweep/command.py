@@ -17,8 +17,9 @@ from experiments.arguments import MEANINGS
 from experiments.config_files import load_yaml, locate_config
 from experiments.resumption import is_requeued_job
 from experiments.run_folder import RunFolder
-from experiments.sweep.claim import KEPT, check_claim, claim, clear, drop_checkpoints, sweep_files
+from experiments.sweep.claim import check_claim, claim
 from experiments.sweep.definition import make_trials, read_definition, with_settings
+from experiments.sweep.deletion import KEPT, clear, drop_checkpoints, sweep_files
 from experiments.sweep.early_exit import check_epochs, rounds_of
 from experiments.sweep.engines import Engine, WorkerProcesses, run_here
 from experiments.sweep.folder import State, SweepFolder

@@ -11,7 +11,7 @@ from typing import Any
 from common.errors import InputError, check_one_of, listing, shown
 from experiments.config_files import flatten, locate_config, read_yaml, short_name
 from experiments.own_files import OF_A_RUN
-from experiments.sweep.claim import OF_A_SWEEP
+from experiments.sweep.deletion import OF_A_SWEEP
 from experiments.sweep.grid import Overrides, Trial, expand, read_sections
 from experiments.sweep.question import REGISTERED, SEARCHED, Question
 

@@ -19,7 +19,7 @@ from common.errors import DivergedRunError, IncompleteRunError, InputError, Paus
 from common.machine import keep_freed_memory, keep_to_gpu_share
 from common.terminal import quiet_libraries
 from experiments.command_line import run
-from experiments.sweep.claim import begin_anew
+from experiments.sweep.deletion import begin_anew
 from experiments.sweep.folder import FAILURE, LOG, PAUSED, State, SweepFolder
 from experiments.sweep.grid import Trial
 from experiments.sweep.trial_config import trial_arguments

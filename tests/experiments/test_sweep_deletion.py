@@ -9,7 +9,7 @@ import yaml
 from callbacks.checkpoints import WholeFileCheckpoints, read_checkpoint
 from common.locks import locked
 from experiments import run_folder
-from experiments.sweep.claim import clear
+from experiments.sweep.deletion import clear
 from experiments.sweep.folder import SweepFolder
 from tests.command_line import write_config
 from tests.experiments.sweeps import RATES, KilledError, end_run, sweep, trial_folders, write_sweep
